@@ -1,0 +1,25 @@
+"""What a user reads when the input is wrong: one sentence, and what to write instead."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class InputError(ValueError):
+    """The caller's input is wrong; the message says what came, what was expected, what to write."""
+
+
+def unknown_name(kind: str, name: object, known: Iterable[str]) -> InputError:
+    """The error for a name that does not exist: it lists the known ones, the nearest first.
+
+    Args:
+        kind: what the name should have named, e.g. ``"solver"``.
+        name: what came in.
+        known: the names that exist.
+
+    Returns:
+        An `InputError` to raise.
+    """
+    known = sorted(known)
+    near = difflib.get_close_matches(str(name), known, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    return InputError(f"unknown {kind} {name!r}.{hint} Known: {', '.join(known)}.")
