@@ -1,0 +1,70 @@
+"""The one convention, stated once.
+
+====================  ==============================================================================
+time                  t = 0 is the source x0 (noise), t = 1 is the data x1; t has shape (batch,)
+path                  x_t = alpha_t x1 + sigma_t x0
+velocity              u_t = d_alpha_t x1 + d_sigma_t x0
+network               any pure function ``apply_fn(params, x, t, labels) -> velocity``, shaped as x
+labels                class ids (batch,), a pytree of per-example conditions, or None
+loss                  ``loss_fn(params, x0, x1, t, labels) -> scalar``: no key, no hidden state
+guidance              u = (1 - w) u_null + w u_cond: 0 unconditional, 1 conditional, above 1 guided
+====================  ==============================================================================
+
+SD3 and FLUX count time the other way round (t = 1 is noise); what is taken from them is converted
+where it enters, and its docstring says so.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from fmjax.errors import InputError
+
+Array = jax.Array
+Params = Any
+Labels = Any
+
+ApplyFn = Callable[[Params, Array, Array, Labels], Array]
+"""A network: ``apply_fn(params, x, t, labels) -> velocity``."""
+
+Velocity = Callable[[Array, Array, Labels], Array]
+"""A network with its parameters bound: ``velocity(x, t, labels) -> velocity``."""
+
+
+def expand(t: Array, x: Array) -> Array:
+    """Gives t (batch,) as many trailing axes of size one as x has, so that ``t * x`` is per example."""
+    return jnp.reshape(t, t.shape + (1,) * (x.ndim - t.ndim))
+
+
+def at_least_float32(x: Array) -> Array:
+    """Casts half-precision and integer arrays to float32; float32 and float64 stay as they are.
+
+    Half of 1001 equally spaced times coincide in bfloat16, so the path is never computed in it.
+    """
+    return jnp.asarray(x, jnp.promote_types(jnp.result_type(x), jnp.float32))
+
+
+def check_batch(x0: Array, x1: Array, t: Array, labels: Labels = None) -> None:
+    """Checks the shapes of one training batch before anything is compiled.
+
+    Raises:
+        InputError: x0 and x1 differ in shape, t is not ``(batch,)``, or a label array has another
+            leading size than the batch.
+    """
+    if x0.shape != x1.shape:
+        raise InputError(
+            f"x0 and x1 must have one shape, (batch, ...); got x0 {x0.shape} and x1 {x1.shape}."
+        )
+    if t.shape != x1.shape[:1]:
+        raise InputError(
+            f"t must have shape (batch,) = {x1.shape[:1]}, one time per example; got {t.shape}. "
+            "For one time for all write jnp.full((batch,), t)."
+        )
+    for leaf in jax.tree.leaves(labels):
+        if jnp.shape(leaf)[:1] != x1.shape[:1]:
+            raise InputError(
+                f"labels must have the leading size of the batch, {x1.shape[0]}; "
+                f"got an array of shape {jnp.shape(leaf)}."
+            )

@@ -1,0 +1,73 @@
+"""Draws: all the randomness of one training step, from a key to the arguments of the loss.
+
+Everything random about an example is keyed by its position in the global batch. A step therefore
+gives the same numbers on one device or on many, on one host or on several, by jit or by pmap.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+
+from fmjax.conventions import Array, Labels
+from fmjax.couplings import Coupling, independent
+from fmjax.guidance import drop_labels
+from fmjax.times import TimeLaw, Uniform
+
+
+class LossArgs(NamedTuple):
+    """What ``loss_fn(params, *args)`` takes: x0, x1 (batch, ...), t (batch,), labels."""
+
+    x0: Array
+    x1: Array
+    t: Array
+    labels: Labels
+
+
+def example_keys(key: Array, index: Array) -> Array:
+    """One key per example: ``fold_in(key, index)`` for each index (batch,)."""
+    return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, index)
+
+
+def normal(key: Array, index: Array, shape: tuple[int, ...]) -> Array:
+    """Standard normal source points x0 (batch, *shape), float32, one key per example."""
+    return jax.vmap(lambda k: jax.random.normal(k, shape))(example_keys(key, index))
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Draws x0, t, the coupling and the label drop for one batch of data.
+
+    Args:
+        coupling: how source and data points are paired.
+        time_law: the distribution of t.
+        null_labels: the null condition, without a batch axis; unused when the rate is 0.
+        drop_rate: probability that an example's label is replaced by the null condition.
+    """
+
+    coupling: Coupling = independent
+    time_law: TimeLaw = Uniform()
+    null_labels: Labels = None
+    drop_rate: float = 0.0
+
+    def __call__(self, key: Array, index: Array, x1: Array, labels: Labels = None) -> LossArgs:
+        """The arguments of the loss for one step.
+
+        Args:
+            key: the key of this step.
+            index: position of each example in the global batch, int (batch,).
+            x1: data (batch, ...).
+            labels: conditions with a leading batch axis, or None.
+
+        Returns:
+            x0, x1, t and labels.
+        """
+        x0_key, t_key, drop_key, pair_key = jax.random.split(key, 4)
+        x0 = normal(x0_key, index, x1.shape[1:])
+        t = self.time_law.quantile(jax.vmap(jax.random.uniform)(example_keys(t_key, index)))
+        # Pair before dropping, so that a condition-aware coupling sees the true conditions.
+        x0, x1, labels = self.coupling(pair_key, x0, x1, labels)
+        if labels is not None and self.drop_rate > 0:
+            keys = example_keys(drop_key, index)
+            labels = drop_labels(keys, labels, self.null_labels, self.drop_rate)
+        return LossArgs(x0, x1, t, labels)

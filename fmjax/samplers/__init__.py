@@ -1,0 +1,1 @@
+"""Samplers: from a velocity and source points to samples."""

@@ -1,0 +1,47 @@
+"""The train state: everything that a step changes, and nothing else."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+
+class TrainState(NamedTuple):
+    """One state for jit and for pmap, with no device axis.
+
+    Attributes:
+        step: updates made so far, int32 scalar.
+        params: the parameters, float32.
+        ema_params: their exponential moving average, float32.
+        opt_state: the optimiser's state.
+    """
+
+    step: jax.Array
+    params: Any
+    ema_params: Any
+    opt_state: Any
+
+
+def init_state(params: Any, optimizer: optax.GradientTransformation) -> TrainState:
+    """The state before the first step; the average starts as a copy of the parameters.
+
+    A copy, because the state is donated and one buffer cannot be donated twice; in float32, because
+    an average of decay 0.9999 held in bfloat16 never moves.
+    """
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        ema_params=jax.tree.map(lambda x: jnp.array(x, jnp.float32, copy=True), params),
+        opt_state=optimizer.init(params),
+    )
+
+
+def ema_decay(step: jax.Array, decay: float) -> jax.Array:
+    """The decay with warm-up, min(decay, (1 + step) / (10 + step)).
+
+    Early averages forget the initial parameters quickly instead of dragging them along for
+    1 / (1 - decay) steps. Source: the rule of tf.train.ExponentialMovingAverage(num_updates).
+    """
+    step = jnp.asarray(step, jnp.float32)
+    return jnp.minimum(decay, (1 + step) / (10 + step))
