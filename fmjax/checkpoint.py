@@ -1,0 +1,197 @@
+"""Checkpoints: the one door to orbax.
+
+The newest few are kept, and the best by validation loss; writing is asynchronous. Each carries a
+fingerprint of its state, so that a damaged one is noticed, set aside, and the one before it used.
+"""
+
+import json
+import logging
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import multihost_utils
+
+from fmjax.errors import InputError
+
+log = logging.getLogger(__name__)
+
+
+@jax.jit
+def fingerprint(tree: Any) -> jax.Array:
+    """A uint32 that changes when a bit of the tree does.
+
+    The sum of all bit patterns modulo 2^32: integer addition has no rounding, so it is the same on
+    any number of devices in any sharding.
+    """
+
+    def total(x: jax.Array) -> jax.Array:
+        words = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32, 8: jnp.uint32}[x.dtype.itemsize]
+        return jnp.sum(jax.lax.bitcast_convert_type(x, words).astype(jnp.uint32))
+
+    totals = [total(leaf) for leaf in jax.tree.leaves(tree)]
+    return sum(totals[1:], totals[0])
+
+
+class Checkpoints:
+    """The checkpoints of one run: dicts of pytrees of global arrays, by step.
+
+    Args:
+        directory: where they live; made if missing.
+        keep: how many of the newest are kept, beside the best one.
+        read_only: leaves every file as it is, so that sampling can look on while training writes.
+        notify: takes a sentence about each damaged checkpoint that is passed over.
+
+    Raises:
+        InputError: read-only, and a checkpoint cannot even be listed.
+    """
+
+    def __init__(
+        self,
+        directory: Path | str,
+        keep: int = 3,
+        read_only: bool = False,
+        notify: Callable[[str], None] = log.warning,
+    ):
+        import orbax.checkpoint as ocp
+
+        self._ocp = ocp
+        self._notify = notify
+        self._read_only = read_only
+        self.directory = Path(directory).absolute()
+        self._set_aside_unlistable()
+        self._manager = ocp.CheckpointManager(
+            self.directory, options=self._options(keep), item_names=("state", "check")
+        )
+
+    def _options(self, keep: int):
+        from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
+
+        def val_loss(metrics: dict) -> float:
+            return metrics["val_loss"]
+
+        best = BestN(get_metric_fn=val_loss, reverse=True, n=1)  # sorted downwards: last is lowest
+        return self._ocp.CheckpointManagerOptions(
+            best_fn=val_loss,
+            best_mode="min",
+            preservation_policy=AnyPreservationPolicy([LatestN(keep), best]),
+            cleanup_tmp_directories=not self._read_only,
+            read_only=self._read_only,
+            create=not self._read_only,
+        )
+
+    def steps(self) -> list[int]:
+        """The steps that have a checkpoint, in order."""
+        return sorted(self._manager.all_steps())
+
+    def best_step(self) -> int | None:
+        """The step of lowest validation loss, None where there is no checkpoint."""
+        return self._manager.best_step()
+
+    def save(self, step: int, state: dict, val_loss: float) -> None:
+        """Writes a state; returns once its buffers may be reused, and writes on behind."""
+        args = self._ocp.args
+        check = {name: int(fingerprint(part)) for name, part in state.items()}
+        self._manager.save(
+            step,
+            args=args.Composite(state=args.PyTreeSave(state), check=args.JsonSave(check)),
+            metrics={"val_loss": float(val_loss)},
+        )
+
+    def restore(self, step: int, target: dict) -> dict:
+        """Reads one checkpoint into the shapes, dtypes and shardings of the target.
+
+        Args:
+            step: which one.
+            target: `jax.ShapeDtypeStruct` with shardings for the parts wanted; other parts of the
+                checkpoint are not read.
+
+        Returns:
+            The parts asked for.
+
+        Raises:
+            InputError: there is none at this step, or it cannot be read or is damaged.
+        """
+        if step not in self._manager.all_steps():
+            raise InputError(
+                f"no checkpoint of step {step} in {self.directory}; there are {self.steps()}."
+            )
+        args, utils = self._ocp.args, self._ocp.checkpoint_utils
+        restore_args = utils.construct_restore_args(target)
+        state = args.PyTreeRestore(target, restore_args=restore_args, partial_restore=True)
+        try:
+            restored = self._manager.restore(
+                step, args=args.Composite(state=state, check=args.JsonRestore())
+            )
+        except Exception as error:  # whatever the damaged bytes make a reader raise
+            reason = (str(error) or type(error).__name__).splitlines()[0].split(". See")[0][:160]
+            raise InputError(f"the checkpoint of step {step} cannot be read: {reason}.") from error
+        for name, part in restored["state"].items():
+            if int(fingerprint(part)) != restored["check"][name]:
+                raise InputError(
+                    f"the checkpoint of step {step} is damaged: the fingerprint of {name} differs."
+                )
+        return restored["state"]
+
+    def restore_latest(self, target: dict) -> tuple[int, dict] | None:
+        """Reads the newest checkpoint that is whole; damaged ones are moved to ``corrupt/``.
+
+        Returns:
+            (step, state), or None where there is no checkpoint at all.
+
+        Raises:
+            InputError: there are checkpoints but none can be read.
+        """
+        steps = self.steps()
+        for step in reversed(steps):
+            try:
+                return step, self.restore(step, target)
+            except InputError as error:
+                self._notify(f"{error} Taking the one before it.")
+                self._set_aside([step])
+                self._manager.reload()
+        if steps:
+            raise InputError(
+                f"none of the checkpoints {steps} in {self.directory} can be read. "
+                "To start anew give another --workdir."
+            )
+        return None
+
+    def _set_aside_unlistable(self) -> None:
+        """Moves away checkpoints whose metrics are unreadable: orbax cannot list past them."""
+        bad = []
+        for path in self.directory.glob("*/metrics/metrics"):
+            try:
+                json.loads(path.read_text())["val_loss"]
+            except (ValueError, KeyError, TypeError):
+                bad.append(int(path.parent.parent.name))
+        if bad and self._read_only:
+            raise InputError(
+                f"the checkpoints {bad} in {self.directory} are damaged and hide the others; "
+                "move these folders away."
+            )
+        for step in bad:
+            self._notify(f"the checkpoint of step {step} is damaged: its metrics cannot be read.")
+        self._set_aside(bad)
+
+    def _set_aside(self, steps: list[int]) -> None:
+        """Moves damaged checkpoints out of the way, so that their steps can be written again."""
+        if self._read_only:
+            return
+        for step in steps if jax.process_index() == 0 else ():
+            aside = self.directory.parent / "corrupt" / str(step)
+            shutil.rmtree(aside, ignore_errors=True)
+            aside.parent.mkdir(exist_ok=True)
+            (self.directory / str(step)).rename(aside)
+        multihost_utils.sync_global_devices("damaged checkpoints set aside")
+
+    def wait(self) -> None:
+        """Returns when everything saved is on disk; raises what went wrong in writing it."""
+        self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Waits for the last write and frees the threads."""
+        self._manager.close()

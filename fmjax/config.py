@@ -1,0 +1,117 @@
+"""The configuration: every key with its default, and what a resumed run may change.
+
+`default_config` is the list of keys. Files under ``configs/`` start from it and say what differs;
+``--config.KEY=VALUE`` on the command line has the last word. Strings become objects in `build`.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+from fmjax.errors import InputError
+
+# What a run may change when it is resumed: how long and how often, never what it computes.
+_FREE = (
+    "train.steps",
+    "train.log_every",
+    "train.checkpoint_every",
+    "train.sample_every",
+    "train.keep",
+    "data.dir",
+    "data.threads",
+    "sample",
+    "eval",
+)
+
+
+def default_config() -> ConfigDict:
+    """Every configuration key with its default; a None is filled in by what the comment names."""
+    config = ConfigDict()
+    config.data = ConfigDict(
+        {
+            "name": "digits",  # digits, toy/NAME, or any prepared TFDS set
+            "dir": placeholder(str),  # TFDS's own data directory, or TFDS_DATA_DIR
+            "flip": False,  # random horizontal flips
+            "threads": 4,  # reading ahead
+        }
+    )
+    config.model = ConfigDict(
+        {
+            "name": "dit",  # dit, mlp, or a preset such as DiT-B/2
+            "width": placeholder(int),  # the preset's
+            "depth": placeholder(int),  # the preset's
+            "heads": placeholder(int),  # the preset's
+            "patch_size": placeholder(int),  # the preset's
+            "dtype": "float32",  # of the matrix products: float32 or bfloat16
+        }
+    )
+    config.path = ConfigDict({"name": "linear", "sigma_min": 0.0})
+    config.coupling = ConfigDict({"name": "independent"})
+    config.time = ConfigDict({"name": "uniform", "mean": 0.0, "std": 1.0})  # of the logit-normal
+    config.loss = ConfigDict({"target": "fm"})  # fm or rf
+    config.labels = ConfigDict(
+        {
+            "conditional": True,
+            "drop_rate": 0.1,  # for classifier-free guidance
+            "null": placeholder(int),  # one past the last class
+        }
+    )
+    config.optimizer = ConfigDict(
+        {
+            "learning_rate": 1e-3,
+            "schedule": "cosine",  # cosine or constant, after a linear warm-up
+            "warmup_steps": 100,
+            "b1": 0.9,
+            "b2": 0.99,
+            "weight_decay": 0.0,
+            "clip_norm": 1.0,  # 0 does not clip
+        }
+    )
+    config.train = ConfigDict(
+        {
+            "steps": 1000,
+            "batch_size": 128,  # global, over all devices and processes
+            "accumulate": 1,  # parts into which a batch is split to save memory
+            "ema": 0.9999,
+            "seed": 0,
+            "log_every": 50,
+            "checkpoint_every": 500,
+            "sample_every": 500,  # 0: never
+            "keep": 3,  # newest checkpoints, beside the best one
+        }
+    )
+    config.sample = ConfigDict({"guidance": 1.5, "solver": "heun", "steps": 25})
+    config.eval = ConfigDict({"num": 1000, "reference": 5000})  # 0 samples: no evaluation
+    return config.lock()
+
+
+def flatten(config: ConfigDict | dict, prefix: str = "") -> dict[str, Any]:
+    """The configuration as one flat dict with dotted keys."""
+    flat = {}
+    for key, value in config.items():
+        if isinstance(value, ConfigDict | dict):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def check_resumable(stored: ConfigDict, asked: ConfigDict, workdir: Path) -> None:
+    """Checks that a run may go on under another configuration.
+
+    Raises:
+        InputError: a key that decides what the run computes differs.
+    """
+    before, now = flatten(stored), flatten(asked)
+    changed = [
+        f"{key}={before.get(key)!r} (asked: {now.get(key)!r})"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key) and not key.startswith(_FREE)
+    ]
+    if changed:
+        raise InputError(
+            f"{workdir} holds another run, with {', '.join(changed)}. "
+            "Give another --workdir, or --overwrite to delete that run."
+        )

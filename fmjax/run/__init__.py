@@ -1,0 +1,1 @@
+"""The train and the sample runs, behind `train.py` and `sample.py`."""

@@ -1,0 +1,81 @@
+"""The command line: flags parsed, and a mistake answered with one sentence."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from absl import app, flags, logging
+
+from fmjax.errors import InputError, unknown_name
+
+
+def _config_path(argv: list[str]) -> str | None:
+    """The value of --config in the command line, None where it is not given."""
+    for i, argument in enumerate(argv):
+        name, _, value = argument.lstrip("-").partition("=")
+        if argument.startswith("-") and name == "config":
+            return value or (argv[i + 1] if i + 1 < len(argv) else "")
+    return None
+
+
+def check_config_file(path: str) -> None:
+    """Checks that a configuration file exists.
+
+    Raises:
+        InputError: it does not; the files beside the place it was looked for are named.
+    """
+    if not Path(path).is_file():
+        folder = Path(path).parent if Path(path).parent.is_dir() else Path("configs")
+        raise unknown_name("config file", path, [str(p) for p in folder.glob("*.py")])
+
+
+def _parse(argv: list[str]) -> list[str]:
+    """absl's parsing, every mistake of which becomes an InputError."""
+    path = _config_path(argv)
+    if path is not None:
+        check_config_file(path)
+    try:
+        rest = flags.FLAGS(argv)
+        if path is not None:
+            _ = flags.FLAGS.config  # an error inside the file comes up when it is first read
+    except (AttributeError, KeyError) as error:
+        text = str(error.args[0] if error.args else error).replace("\n", ". ").strip("'\"")
+        raise InputError(f"unknown configuration key {text}") from error
+    except (flags.Error, TypeError, ValueError) as error:
+        raise InputError(str(error)) from error
+    if len(rest) > 1:
+        raise InputError(f"flags begin with --; got {' '.join(rest[1:])!r}.")
+    return rest
+
+
+def run(main: Callable[[], int]) -> None:
+    """Runs a command; a caller's mistake ends it with one sentence and exit code 2.
+
+    Args:
+        main: the command; it returns 0, or the number of the signal that stopped it, which makes
+            the exit code 128 and that number, as in a shell.
+    """
+    logging.set_verbosity(logging.ERROR)  # orbax logs every file at the default level
+
+    def fail(error: Exception, code: int) -> None:
+        print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
+        sys.exit(code)
+
+    def guarded(_: list[str]) -> None:
+        try:
+            stopped = main()
+            sys.exit(128 + stopped if stopped else 0)
+        except InputError as error:
+            fail(error, 2)
+        except FloatingPointError as error:
+            fail(error, 3)
+        except OSError as error:
+            fail(error, 4)
+
+    def parse(argv: list[str]) -> list[str]:
+        try:
+            return _parse(argv)
+        except InputError as error:
+            return fail(error, 2)
+
+    app.run(guarded, flags_parser=parse)

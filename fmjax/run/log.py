@@ -1,0 +1,85 @@
+"""What a run reports: a progress bar, ``metrics.jsonl`` and TensorBoard event files."""
+
+import json
+import sys
+from pathlib import Path
+
+from fmjax.run.workdir import EVENTS, METRICS
+
+
+def _keep_until(path: Path, step: int) -> None:
+    """Drops the lines after a step: a resumed run writes them again."""
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    kept = []
+    for line in lines:
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line)
+        except ValueError:  # the line that a kill cut short
+            break
+    path.write_text("".join(kept))
+
+
+class Log:
+    """Writes metrics to every place that shows them.
+
+    Args:
+        workdir: the run's folder.
+        start: the step the run starts from.
+        steps: the step it ends at.
+        active: False on all processes but one, where nothing is written.
+    """
+
+    def __init__(self, workdir: Path, start: int, steps: int, active: bool = True):
+        self._active = active
+        if not active:
+            return
+        from tensorboardX import SummaryWriter
+        from tqdm import tqdm
+
+        _keep_until(workdir / METRICS, start)
+        self._file = (workdir / METRICS).open("a", buffering=1)
+        self._events = SummaryWriter(str(workdir / EVENTS), purge_step=start + 1)
+        self._bar = tqdm(
+            total=steps,
+            initial=start,
+            unit="step",
+            dynamic_ncols=True,
+            mininterval=0.1 if sys.stderr.isatty() else 10,
+            file=sys.stderr,
+        )
+
+    def step(self) -> None:
+        """Moves the bar on by one step."""
+        if self._active:
+            self._bar.update()
+
+    def metrics(self, step: int, values: dict[str, float]) -> None:
+        """Writes scalars under a step."""
+        if not self._active:
+            return
+        self._file.write(json.dumps({"step": step} | values) + "\n")
+        for name, value in values.items():
+            self._events.add_scalar(name, value, step)
+        shown = {
+            "loss": f"{values['loss']:.4f}" if "loss" in values else None,
+            "img/s": f"{values['examples_per_second']:.0f}"
+            if "examples_per_second" in values
+            else None,
+            "data wait": f"{values['data_wait']:.0%}" if "data_wait" in values else None,
+        }
+        shown = {name: value for name, value in shown.items() if value is not None}
+        if shown:
+            self._bar.set_postfix(shown, refresh=False)
+
+    def say(self, text: str) -> None:
+        """Prints a sentence without breaking the bar."""
+        if self._active:
+            self._bar.write(text, file=sys.stderr)
+
+    def close(self) -> None:
+        """Flushes and closes everything."""
+        if self._active:
+            self._bar.close()
+            self._events.close()
+            self._file.close()

@@ -1,0 +1,87 @@
+"""A run made ready: everything checked that can be, before any device work."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+from jax.experimental import multihost_utils
+from ml_collections import ConfigDict
+
+from fmjax.build import DataSpec, Experiment, make_experiment
+from fmjax.checkpoint import Checkpoints
+from fmjax.data.builders import load
+from fmjax.data.dataset import Dataset
+from fmjax.errors import InputError
+from fmjax.run import workdir as files
+from fmjax.training.parallel import Jit, Pmap, check_divides, make_layout, state_shardings
+from fmjax.training.state import TrainState, init_state
+
+
+class Run(NamedTuple):
+    """What the parts of a run share."""
+
+    config: ConfigDict
+    workdir: Path
+    dataset: Dataset
+    experiment: Experiment
+    layout: Jit | Pmap
+    checkpoints: Checkpoints
+
+    def ema_params(self, state: TrainState):
+        """The averaged parameters as arrays over all processes."""
+        return self.layout.to_global(state).ema_params
+
+
+def make_init(experiment: Experiment) -> Callable[[jax.Array], TrainState]:
+    """``init(key)``, the state before the first step."""
+    return lambda key: init_state(experiment.init_params(key), experiment.optimizer)
+
+
+def abstract_state(experiment: Experiment, mesh: jax.sharding.Mesh) -> TrainState:
+    """Shapes, dtypes and shardings of the state, nothing allocated."""
+    abstract = jax.eval_shape(make_init(experiment), jax.random.key(0))
+    return jax.tree.map(
+        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+        abstract,
+        state_shardings(abstract, mesh),
+    )
+
+
+def prepare(config: ConfigDict, workdir: Path, parallel: str, overwrite: bool) -> Run:
+    """Makes a run ready; the folder is touched last, when all else has been found right.
+
+    Raises:
+        InputError: something does not fit, in one sentence.
+    """
+    _check_train(config)
+    dataset = load(config.data.name, config.data.dir)
+    spec = DataSpec(dataset.shape, dataset.num_classes, dataset.class_names)
+    experiment = make_experiment(config, spec)
+    layout = make_layout(parallel)
+    check_divides(config.train.batch_size, layout.mesh.size, config.train.accumulate)
+    if jax.process_index() == 0:
+        state = abstract_state(experiment, layout.mesh)
+        state_bytes = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
+        files.prepare(workdir, files.Record(config, spec), state_bytes, overwrite)
+    multihost_utils.sync_global_devices("workdir ready")
+    checkpoints = Checkpoints(workdir / files.CHECKPOINTS, config.train.keep, notify=say)
+    return Run(config, workdir, dataset, experiment, layout, checkpoints)
+
+
+def say(text: str) -> None:
+    """Prints on one process of all."""
+    if jax.process_index() == 0:
+        print(text, flush=True)
+
+
+def _check_train(config: ConfigDict) -> None:
+    for key in ("steps", "batch_size", "accumulate", "log_every", "checkpoint_every", "keep"):
+        if config.train[key] < 1:
+            raise InputError(f"train.{key} must be at least 1; got {config.train[key]}.")
+    for name in ("train.sample_every", "train.seed", "eval.num"):
+        section, key = name.split(".")
+        if config[section][key] < 0:
+            raise InputError(f"{name} must not be negative; got {config[section][key]}.")
+    if not 0 <= config.train.ema < 1:
+        raise InputError(f"train.ema must lie in [0, 1); got {config.train.ema}.")

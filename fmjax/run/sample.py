@@ -1,0 +1,178 @@
+"""The sample run: from a trained run's folder to images on disk."""
+
+import math
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from fmjax.build import Experiment, make_experiment
+from fmjax.checkpoint import Checkpoints
+from fmjax.errors import InputError
+from fmjax.run import workdir as files
+from fmjax.run.output import NpzWriter
+from fmjax.run.ready import abstract_state
+from fmjax.run.report import picture
+from fmjax.run.sampling import (
+    Request,
+    SampleBatch,
+    check_request,
+    fit_batch,
+    make_sample_fn,
+    sample_in_batches,
+)
+from fmjax.samplers.ode import SolverSpec
+from fmjax.training.parallel import make_mesh
+
+_PICTURED = 100  # samples in the grid; points need more to show their shape
+_PICTURED_POINTS = 5000
+
+
+class SampleResult(NamedTuple):
+    """What a sample run made.
+
+    Attributes:
+        folder: where ``samples.npz`` and ``grid.png`` are.
+        step: the step of the checkpoint.
+        seconds: time from the first batch asked to the last one written, compilation included.
+        seconds_per_sample: after the first batch; NaN where there was only one.
+        nfe: velocity evaluations per sample, on average.
+        branches: network evaluations per velocity evaluation: 2 under guidance.
+    """
+
+    folder: Path
+    step: int
+    seconds: float
+    seconds_per_sample: float
+    nfe: float
+    branches: int
+
+
+def sample(
+    workdir: Path,
+    out: Path,
+    request: Request,
+    solver: SolverSpec,
+    *,
+    checkpoint: str = "latest",
+    ema: bool = True,
+    batch_size: int = 256,
+    overwrite: bool = False,
+) -> SampleResult:
+    """Draws samples with a trained run's parameters and writes them.
+
+    ``samples.npz`` gets ``samples`` (uint8 (num, H, W, C), or float32 (num, D) for points) and
+    ``labels`` (int32 (num,), -1 where none was asked); ``grid.png`` shows the first of them.
+    Sample i depends on the seed and i alone, whatever the batch size and the number of devices.
+
+    Args:
+        workdir: the run's folder; nothing else is needed.
+        out: the folder to write to, made if missing.
+        request: which samples; ``labels=()`` stands for all classes in turn.
+        solver: how to solve.
+        checkpoint: ``"latest"``, ``"best"``, or a step.
+        ema: take the averaged parameters.
+        batch_size: samples per call, over all devices.
+        overwrite: replace samples that are already there.
+
+    Returns:
+        What was made.
+
+    Raises:
+        InputError: something does not fit, in one sentence, before any device work.
+    """
+    record = files.load_record(workdir)
+    experiment = make_experiment(record.config, record.spec)
+    if request.labels == ():
+        classes = experiment.num_classes
+        request = request._replace(labels=None if classes is None else tuple(range(classes)))
+    check_request(request, experiment)
+    if batch_size < 1:
+        raise InputError(f"the batch size must be at least 1; got {batch_size}.")
+    _check_out(out, request.num * math.prod(record.spec.shape), overwrite)
+    mesh = make_mesh()
+    step, params = _load_params(workdir, experiment, checkpoint, ema, mesh)
+    sample_fn = make_sample_fn(experiment, solver, mesh, request.guided)
+    batch = fit_batch(request.num, batch_size, mesh.size)
+    batches = sample_in_batches(sample_fn, params, experiment, request, batch)
+    seconds, per_sample, nfe = _write(batches, out, request, experiment)
+    return SampleResult(out, step, seconds, per_sample, nfe, 1 + request.guided)
+
+
+def _check_out(out: Path, size: int, overwrite: bool) -> None:
+    existing = [name for name in ("samples.npz", "grid.png") if (out / name).exists()]
+    if existing and not overwrite:
+        raise InputError(f"{out} already has {existing[0]}; give another --out, or --overwrite.")
+    files.check_writable(out, "--out")
+    free = shutil.disk_usage(out).free
+    if free < size:
+        raise InputError(
+            f"{out} has {free / 1e6:.0f} MB free, and the samples need {size / 1e6:.0f} MB."
+        )
+
+
+def _load_params(
+    workdir: Path, experiment: Experiment, checkpoint: str, ema: bool, mesh: jax.sharding.Mesh
+) -> tuple[int, Any]:
+    """The step and the parameters of the checkpoint asked for."""
+    checkpoints = Checkpoints(workdir / files.CHECKPOINTS, read_only=True, notify=print)
+    try:
+        if not checkpoints.steps():
+            raise InputError(f"{workdir} has no checkpoint yet; train it first.")
+        name = "ema_params" if ema else "params"
+        target = {name: getattr(abstract_state(experiment, mesh), name)}
+        if checkpoint == "latest":
+            step, parts = checkpoints.restore_latest(target)
+            return step, parts[name]
+        step = checkpoints.best_step() if checkpoint == "best" else _as_step(checkpoint)
+        return step, checkpoints.restore(step, target)[name]
+    finally:
+        checkpoints.close()
+
+
+def _as_step(checkpoint: str) -> int:
+    if not checkpoint.isdecimal():
+        raise InputError(f"--checkpoint must be latest, best or a step; got {checkpoint!r}.")
+    return int(checkpoint)
+
+
+def _write(
+    batches: Iterator[SampleBatch], out: Path, request: Request, experiment: Experiment
+) -> tuple[float, float, float]:
+    """Streams the samples to disk; gives seconds, seconds per sample once compiled, mean nfe."""
+    from tqdm import tqdm
+
+    spec, num = experiment.spec, request.num
+    dtype = np.uint8 if spec.is_image else np.float32
+    pictured = min(num, _PICTURED if spec.is_image else _PICTURED_POINTS)
+    labels, first, nfe, done = [], [], 0, 0
+    writer = NpzWriter(out / "samples.npz", "samples", (num, *spec.shape), dtype)
+    began, warm = time.perf_counter(), math.nan
+    try:
+        with tqdm(total=num, unit="sample", file=sys.stderr) as bar:
+            for part in batches:
+                writer.append(part.samples)
+                if done < pictured:
+                    first.append(part.samples[: pictured - done])
+                labels.append(part.labels)
+                nfe += int(part.nfe.sum())
+                done += len(part.samples)
+                bar.update(len(part.samples))
+                if done == len(part.samples):
+                    warm, warm_done = time.perf_counter(), done
+        asked = np.concatenate(labels) if request.labels else np.full(num, -1, np.int32)
+        writer.finish(labels=asked)
+    except BaseException:
+        writer.abandon()
+        raise
+    ended = time.perf_counter()
+    columns = min(len(request.labels or ()) or 10, 20)
+    shown = None if request.labels is None else asked[:pictured]
+    picture(np.concatenate(first), columns, shown, out / "grid.png")
+    per_sample = (ended - warm) / (num - warm_done) if num > warm_done else math.nan
+    return ended - began, per_sample, nfe / num

@@ -1,0 +1,156 @@
+"""Batched sampling: one compiled program, any number of samples, bounded memory."""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from fmjax.build import Experiment
+from fmjax.data import pixels
+from fmjax.draws import normal
+from fmjax.errors import InputError
+from fmjax.guidance import Guided, classifier_free
+from fmjax.samplers.ode import SolverSpec, solve
+from fmjax.training.parallel import DATA_AXIS
+
+
+class Request(NamedTuple):
+    """Which samples to draw.
+
+    Attributes:
+        num: how many.
+        labels: class ids that repeat in turn, or None for unconditional samples.
+        w: guidance scales that repeat in turn; one number for all is ``(w,)``.
+        seed: sample i is a function of the seed and of i alone.
+    """
+
+    num: int
+    labels: tuple[int, ...] | None
+    w: tuple[float, ...] = (1.0,)
+    seed: int = 0
+
+    @property
+    def guided(self) -> bool:
+        """Whether both branches are needed: w = 1 everywhere is the conditional field itself."""
+        return self.labels is not None and any(w != 1 for w in self.w)
+
+
+class SampleBatch(NamedTuple):
+    """A piece of the answer: samples (n, ...), labels int32 (n,), nfe int32 (n,)."""
+
+    samples: np.ndarray
+    labels: np.ndarray
+    nfe: np.ndarray
+
+
+def make_sample_fn(
+    experiment: Experiment, solver: SolverSpec, mesh: Mesh, guided: bool
+) -> Callable[[Any, jax.Array, jax.Array, jax.Array, jax.Array], tuple]:
+    """Compiles ``sample(params, key, index, labels, w) -> (samples, nfe, success)``.
+
+    Everything but the solver and the batch size is traced, so no other labels, scale or seed
+    compiles anything. Sample i starts from noise keyed by its index alone.
+
+    Args:
+        experiment: what the configuration stands for.
+        solver: how to solve.
+        mesh: the batch is split over its devices, and must divide by their number.
+        guided: whether to compute the null branch beside the conditional one.
+
+    Returns:
+        The compiled function; labels are class ids (batch,), the null label included. Samples are
+        uint8 (batch, H, W, C) for images, float32 (batch, D) for points.
+    """
+    rows = NamedSharding(mesh, P(DATA_AXIS))
+
+    @partial(jax.jit, out_shardings=NamedSharding(mesh, P()))
+    def sample(params, key, index, labels, w):
+        index, labels, w = jax.lax.with_sharding_constraint((index, labels, w), rows)
+        x0 = normal(key, index, experiment.spec.shape)
+        x0 = jax.lax.with_sharding_constraint(x0, rows)
+        velocity = partial(experiment.apply_fn, params)
+        if guided:
+            guided_velocity = classifier_free(velocity, experiment.null_label)
+            x1, nfe, success = solve(guided_velocity, x0, Guided(labels, w), solver)
+        else:
+            conditions = None if experiment.null_label is None else labels
+            x1, nfe, success = solve(velocity, x0, conditions, solver)
+        success &= jnp.all(jnp.isfinite(x1), axis=tuple(range(1, x1.ndim)))
+        return (pixels.to_pixels(x1) if experiment.spec.is_image else x1), nfe, success
+
+    return sample
+
+
+def check_request(request: Request, experiment: Experiment) -> None:
+    """Checks a request against the model, before any device work.
+
+    Raises:
+        InputError: no samples are asked, labels lie outside the classes or are asked of an
+            unconditional model, or a guidance scale is not finite.
+    """
+    if request.num < 1:
+        raise InputError(f"the number of samples must be at least 1; got {request.num}.")
+    if not np.all(np.isfinite(request.w)):
+        raise InputError(f"the guidance scale must be a finite number; got {request.w}.")
+    if request.labels is None:
+        return
+    if experiment.num_classes is None:
+        raise InputError("this model is unconditional: it has no labels; write --labels=none.")
+    wrong = [label for label in request.labels if not 0 <= label < experiment.num_classes]
+    if wrong or not request.labels:
+        raise InputError(
+            f"labels must lie between 0 and {experiment.num_classes - 1}; got {wrong}."
+        )
+
+
+def fit_batch(num: int, batch_size: int, devices: int) -> int:
+    """The batch to compile for: at most batch_size, at least one each, divisible by the devices."""
+    return -(-min(num, batch_size) // devices) * devices
+
+
+def sample_in_batches(
+    sample_fn: Callable, params: Any, experiment: Experiment, request: Request, batch: int
+) -> Iterator[SampleBatch]:
+    """Draws the samples of a request batch by batch, the next one computed while one is used.
+
+    Raises:
+        InputError: an adaptive solve ran out of steps.
+        FloatingPointError: the velocity gave NaN or infinity.
+    """
+    key = jax.random.key(request.seed)
+    null = 0 if experiment.null_label is None else experiment.null_label
+    labels = np.array([null] if request.labels is None else request.labels, np.int32)
+    scales = np.array(request.w, np.float32)
+
+    def dispatch(start: int):
+        index = np.arange(start, start + batch, dtype=np.int32)
+        chosen = labels[index % len(labels)]
+        return start, chosen, sample_fn(params, key, index, chosen, scales[index % len(scales)])
+
+    def fetch(start: int, chosen: np.ndarray, outputs: tuple) -> SampleBatch:
+        samples, nfe, success = (np.asarray(x.addressable_data(0)) for x in outputs)
+        n = min(batch, request.num - start)
+        if not success[:n].all():
+            _fail(start, success[:n], nfe[:n])
+        return SampleBatch(samples[:n], chosen[:n], nfe[:n])
+
+    pending = dispatch(0)
+    for start in range(batch, request.num, batch):
+        following = dispatch(start)
+        yield fetch(*pending)
+        pending = following
+    yield fetch(*pending)
+
+
+def _fail(start: int, success: np.ndarray, nfe: np.ndarray) -> None:
+    count, first = int((~success).sum()), start + int(np.argmin(success))
+    raise FloatingPointError(
+        f"{count} of {len(success)} samples did not reach t = 1 (the first: number {first}, "
+        f"after {nfe[np.argmin(success)]} evaluations): the solver ran out of steps, or the "
+        "velocity is not finite. Take larger --rtol and --atol, or fixed --steps."
+    )

@@ -1,0 +1,190 @@
+"""The train run: from a configuration and a folder to a trained flow in that folder."""
+
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+from ml_collections import ConfigDict
+
+from fmjax.data import pipeline
+from fmjax.run import workdir as files
+from fmjax.run.log import Log
+from fmjax.run.meter import Meter
+from fmjax.run.ready import Run, abstract_state, make_init, prepare, say
+from fmjax.run.report import final_report, write_picture
+from fmjax.run.signals import Signals
+from fmjax.training.parallel import DATA_AXIS
+from fmjax.training.state import TrainState
+from fmjax.training.step import Step, make_step
+
+_VALIDATION = 512  # examples, the same with the same noise at every checkpoint
+
+
+def train(config: ConfigDict, workdir: Path, parallel: str = "jit", overwrite: bool = False) -> int:
+    """Trains until ``train.steps``, from the newest checkpoint of the folder if it has one.
+
+    Args:
+        config: every key of `fmjax.config.default_config`.
+        workdir: the run's folder.
+        parallel: ``"jit"`` or ``"pmap"``.
+        overwrite: deletes an earlier run in this folder first.
+
+    Returns:
+        0 when the run is finished, else the signal that stopped it after its state was saved.
+
+    Raises:
+        InputError: something does not fit; nothing has been computed or overwritten then.
+        FloatingPointError: the loss or its gradient became NaN or infinite; the step is named.
+    """
+    began = time.perf_counter()
+    run = prepare(config, workdir, parallel, overwrite)
+    try:
+        start, state = _start(run)
+        if _finished(run, start):
+            say(_already(run, start))
+            return 0
+        log = Log(workdir, start, config.train.steps, active=jax.process_index() == 0)
+        try:
+            log.say(_opening(run, start, state))
+            state, stopped = _loop(run, start, state, log)
+        finally:
+            log.close()
+        run.checkpoints.wait()
+        if stopped:
+            return stopped
+        say(f"trained {config.train.steps} steps in {time.perf_counter() - began:.0f} s")
+        say(final_report(run, run.ema_params(state)))
+        say(f"next: {_sample_command(run)}")
+    finally:
+        run.checkpoints.close()
+    return 0
+
+
+def _start(run: Run) -> tuple[int, TrainState]:
+    """The step to start from and the state: the newest whole checkpoint, or a fresh one."""
+    found = run.checkpoints.restore_latest(
+        abstract_state(run.experiment, run.layout.mesh)._asdict()
+    )
+    if found is None:
+        key = jax.random.key(run.config.train.seed)
+        return 0, run.layout.init(make_init(run.experiment), key)
+    step, state = found
+    return step, run.layout.from_global(TrainState(**state))
+
+
+def _finished(run: Run, start: int) -> bool:
+    """Whether nothing is left to do, the evaluation included."""
+    evaluated = run.config.eval.num == 0 or (run.workdir / files.EVALUATION).exists()
+    return start >= run.config.train.steps and evaluated
+
+
+def _compile(run: Run) -> Step:
+    c, experiment = run.config.train, run.experiment
+    step = make_step(
+        experiment.loss_fn,
+        experiment.draw,
+        experiment.optimizer,
+        ema=c.ema,
+        accumulate=c.accumulate,
+        axis_name=run.layout.axis_name,
+    )
+    return run.layout.compile(step)
+
+
+def _loop(run: Run, step: int, state: TrainState, log: Log) -> tuple[TrainState, int]:
+    """Steps until the last one; returns the state, and the signal that stopped it or 0."""
+    c = run.config.train
+    key = jax.random.fold_in(jax.random.key(c.seed), 1)  # another stream than the parameters'
+    train_step, validate = _compile(run), _validation(run)
+    meter = Meter(c.batch_size, run.experiment.learning_rate, log)
+    batches, stop = _data(run, step), 0
+    with Signals() as signals:
+        while step < c.steps:
+            state, metrics = train_step(state, key, next(batches))
+            step += 1
+            log.step()
+            meter.add(step, metrics, batches.waited)
+            at_log = step % c.log_every == 0
+            if at_log:
+                meter.report()
+            stop = signals.received(agree=at_log)
+            with meter.paused():
+                if stop or step % c.checkpoint_every == 0 or step == c.steps:
+                    meter.drain()
+                    _save(run, step, state, validate, log)
+                if stop:
+                    log.say(f"stopped by signal {stop}: saved step {step}. Run it again to go on.")
+                    break
+                if c.sample_every and step % c.sample_every == 0 and step < c.steps:
+                    path = run.workdir / files.SAMPLES / f"{step:08d}.png"
+                    write_picture(run, run.ema_params(state), path)
+    batches.close()
+    return state, stop
+
+
+def _data(run: Run, start: int) -> pipeline.DevicePrefetch:
+    """Batches from a step on, two of them waiting on the devices."""
+    batches = pipeline.batches(
+        run.dataset,
+        global_batch=run.config.train.batch_size,
+        seed=run.config.train.seed,
+        start=start,
+        process=jax.process_index(),
+        processes=jax.process_count(),
+        flip=run.config.data.flip,
+        threads=run.config.data.threads,
+    )
+    return pipeline.device_prefetch(batches, run.layout.place, size=2)
+
+
+def _validation(run: Run) -> Callable[[Any], float]:
+    """``validate(params) -> loss`` on fixed held-out examples with fixed noise and times."""
+    mesh, experiment = run.layout.mesh, run.experiment
+    x1, labels = run.dataset.arrays("test", _VALIDATION)
+    n = max(len(x1) // mesh.size * mesh.size, min(len(x1), mesh.size))
+    rows = NamedSharding(mesh, P(DATA_AXIS) if n % mesh.size == 0 else P())
+    batch = {"x1": x1[:n], "index": jnp.arange(n, dtype=jnp.int32)}
+    if labels is not None:
+        batch["labels"] = labels[:n]
+
+    @partial(jax.jit, out_shardings=NamedSharding(mesh, P()))
+    def loss(params, batch):
+        batch = jax.lax.with_sharding_constraint(batch, rows)
+        args = experiment.draw(jax.random.key(0), batch)
+        return experiment.loss_fn(params, *args)
+
+    return lambda params: float(loss(params, batch))
+
+
+def _save(run: Run, step: int, state: TrainState, validate: Callable, log: Log) -> None:
+    state = run.layout.to_global(state)
+    val_loss = validate(state.ema_params)
+    log.metrics(step, {"val_loss": val_loss})
+    run.checkpoints.save(step, state._asdict(), val_loss)
+
+
+def _opening(run: Run, start: int, state: TrainState) -> str:
+    params = sum(x.size for x in jax.tree.leaves(state.params))
+    device = jax.devices()[0].device_kind
+    return (
+        f"{'resuming at step ' + str(start) if start else 'training'}: {run.config.model.name}, "
+        f"{params / 1e6:.2f} M parameters, on {run.config.data.name}; "
+        f"{jax.device_count()} x {device}; everything goes to {run.workdir}"
+    )
+
+
+def _sample_command(run: Run) -> str:
+    return f"python sample.py --workdir={run.workdir} --num=100 --out=out"
+
+
+def _already(run: Run, start: int) -> str:
+    return (
+        f"{run.workdir} is finished: {start} steps. Sample from it with: {_sample_command(run)} ; "
+        f"train on with --config.train.steps={2 * start}, or start anew with --overwrite."
+    )

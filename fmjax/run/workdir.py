@@ -1,0 +1,141 @@
+"""A run's folder: what is in it, and whether a run may start, go on, or must not touch it."""
+
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+from pathlib import Path
+from typing import NamedTuple
+
+from ml_collections import ConfigDict
+
+from fmjax.build import DataSpec
+from fmjax.config import check_resumable, default_config
+from fmjax.errors import InputError
+
+RECORD = "run.json"
+CHECKPOINTS = "checkpoints"
+METRICS = "metrics.jsonl"
+EVENTS = "tensorboard"
+SAMPLES = "samples"
+EVALUATION = "evaluation.json"
+_OURS = (RECORD, CHECKPOINTS, METRICS, EVENTS, SAMPLES, EVALUATION, "corrupt")
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "diffrax", "orbax-checkpoint", "grain")
+
+
+class Record(NamedTuple):
+    """What a run is: enough to rebuild its model from the folder alone."""
+
+    config: ConfigDict
+    spec: DataSpec
+
+
+def versions() -> dict[str, str]:
+    """The versions of Python and of the packages that decide what a run computes."""
+    return {"python": platform.python_version()} | {
+        name: importlib.metadata.version(name) for name in _PACKAGES
+    }
+
+
+def write_json(path: Path, content: dict) -> None:
+    """Writes a JSON file whole or not at all."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(json.dumps(content, indent=2) + "\n")
+    temporary.replace(path)
+
+
+def save_record(workdir: Path, record: Record) -> None:
+    """Writes the record with the versions it ran with."""
+    content = {
+        "config": record.config.to_dict(),
+        "data": record.spec._asdict(),
+        "versions": versions(),
+    }
+    write_json(workdir / RECORD, content)
+
+
+def load_record(workdir: Path) -> Record:
+    """Reads what `save_record` wrote; configuration keys it lacks take their defaults.
+
+    Raises:
+        InputError: the folder holds no run, or the record cannot be read.
+    """
+    path = workdir / RECORD
+    try:
+        stored = json.loads(path.read_text())
+        config = default_config()
+        config.update(stored["config"])
+        data = stored["data"]
+        names = data["class_names"] and tuple(data["class_names"])
+        return Record(config, DataSpec(tuple(data["shape"]), data["num_classes"], names))
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(
+            f"{workdir} holds no run. Train one with: "
+            f"python train.py --config=configs/digits.py --workdir={workdir}"
+        ) from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path} is not the record of a run of this fmjax: {error}.") from error
+
+
+def _check_space(workdir: Path, state_bytes: int, keep: int) -> None:
+    # The newest `keep`, the best one, and the one being written before an old one goes.
+    needed = state_bytes * (keep + 2)
+    free = shutil.disk_usage(workdir).free
+    if free < needed:
+        raise InputError(
+            f"{workdir} has {free / 1e6:.0f} MB free, and the checkpoints need {needed / 1e6:.0f} "
+            "MB; free some space, lower train.keep, or give another --workdir."
+        )
+
+
+def check_writable(folder: Path, flag: str) -> None:
+    """Makes a folder and tries to write in it.
+
+    Raises:
+        InputError: it cannot; the flag to change is named.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".probe.{os.getpid()}"
+        probe.write_bytes(b"x")
+        probe.unlink()
+    except OSError as error:
+        raise InputError(
+            f"cannot write to {folder}: {error.strerror}. Give another {flag}."
+        ) from error
+
+
+def prepare(workdir: Path, record: Record, state_bytes: int, overwrite: bool) -> None:
+    """Makes the folder ready for a run to start or go on; called by one process.
+
+    Args:
+        workdir: the folder, made if missing.
+        record: what is about to run.
+        state_bytes: the size of one checkpoint.
+        overwrite: deletes an earlier run in this folder, its files only.
+
+    Raises:
+        InputError: the folder cannot be written, is too full, or holds another run.
+    """
+    check_writable(workdir, "--workdir")
+    if overwrite:
+        for name in _OURS:
+            path = workdir / name
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    if (workdir / RECORD).exists():
+        stored = load_record(workdir)
+        check_resumable(stored.config, record.config, workdir)
+        if (stored.spec.shape, stored.spec.num_classes) != record.spec[:2]:
+            raise InputError(
+                f"{workdir} was trained on examples of shape {stored.spec.shape} in "
+                f"{stored.spec.num_classes} classes; {record.config.data.name!r} now has "
+                f"{record.spec.shape} in {record.spec.num_classes}. Give another --workdir."
+            )
+    elif (workdir / CHECKPOINTS).exists():
+        raise InputError(
+            f"{workdir} holds checkpoints of an unknown run: {RECORD} is missing. "
+            "Give another --workdir, or --overwrite to delete them."
+        )
+    _check_space(workdir, state_bytes, record.config.train.keep)
+    save_record(workdir, record)

@@ -1,0 +1,202 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fmjax.errors import InputError
+from fmjax.guidance import Guided, classifier_free
+from fmjax.samplers.ode import SOLVERS, solve, solver_spec
+
+ORDERS = {
+    "euler": 1,
+    "heun": 2,
+    "midpoint": 2,
+    "ralston": 2,
+    "bosh3": 3,
+    "dopri5": 5,
+    "tsit5": 5,
+    "dopri8": 8,
+}
+
+
+def logistic(x, t, labels):
+    """x' = x (1 - x) cos(3 t): nonlinear, time-dependent, with a closed form."""
+    return x * (1 - x) * jnp.cos(3 * t)[:, None]
+
+
+def logistic_solution(x0, t0=0.0, t1=1.0):
+    odds = x0 / (1 - x0) * np.exp((np.sin(3 * t1) - np.sin(3 * t0)) / 3)
+    return odds / (1 + odds)
+
+
+X0 = jnp.array([[0.1, 0.5], [0.3, 0.8], [0.05, 0.6]])
+
+
+def test_every_solver_is_in_the_table_of_orders():
+    assert ORDERS.keys() == SOLVERS.keys()
+
+
+@pytest.mark.parametrize("solver", sorted(SOLVERS))
+def test_the_measured_order_is_the_declared_one(solver):
+    steps = {1: (64, 128), 2: (32, 64), 3: (16, 32), 5: (4, 8), 8: (2, 4)}[ORDERS[solver]]
+    with jax.enable_x64(True):
+        x0 = jnp.asarray(X0, jnp.float64)
+        coarse, fine = (
+            np.abs(
+                solve(logistic, x0, spec=solver_spec(solver, n)).x1
+                - logistic_solution(np.asarray(x0))
+            ).max()
+            for n in steps
+        )
+        # Half a unit is the honest tolerance: at these steps the next order still shows.
+        assert np.log2(coarse / fine) > ORDERS[solver] - 0.5
+        assert coarse < 1e-2
+
+
+def counted(field):
+    calls = []
+
+    def wrapped(x, t, labels):
+        zero = jax.pure_callback(
+            lambda _: calls.append(1) or np.zeros((), np.float32),
+            jax.ShapeDtypeStruct((), jnp.float32),
+            x.ravel()[0],
+        )
+        return field(x, t, labels) + zero
+
+    return wrapped, calls
+
+
+@pytest.mark.parametrize("solver", sorted(SOLVERS))
+@pytest.mark.parametrize("how", [{"steps": 7}, {"rtol": 1e-4, "control": "batch"}])
+def test_the_evaluations_reported_are_the_calls_made(solver, how):
+    if solver == "euler" and "rtol" in how:
+        pytest.skip("euler cannot adapt")
+    field, calls = counted(logistic)
+    x0 = X0[:1, :1]
+    solution = jax.jit(lambda x: solve(field, x, spec=solver_spec(solver, **how)))(x0)
+    assert int(jax.block_until_ready(solution).nfe[0]) == len(calls)
+
+
+@pytest.mark.parametrize("control", ["batch", "sample"])
+def test_adaptive_solves_meet_their_tolerance(control):
+    for rtol in (1e-3, 1e-5):
+        spec = solver_spec("dopri5", rtol=rtol, atol=rtol, control=control)
+        solution = solve(logistic, X0, spec=spec)
+        assert bool(solution.success.all())
+        np.testing.assert_allclose(solution.x1, logistic_solution(np.asarray(X0)), atol=20 * rtol)
+
+
+def stiff(x, t, labels):
+    return -labels["rate"][:, None] * (x - jnp.cos(t)[:, None])
+
+
+def test_sample_control_gives_each_example_the_result_it_has_alone():
+    # In float64: a rounding error may tip the choice of a step, and the result with it.
+    with jax.enable_x64(True):
+        x0, rate = jnp.asarray(X0, jnp.float64), jnp.array([1.0, 30.0, 100.0], jnp.float64)
+        one = jax.jit(lambda x, r: solve(stiff, x, {"rate": r}, solver_spec("tsit5", rtol=1e-4)))
+        together = one(x0, rate)
+        for i in range(3):
+            alone = one(x0[i : i + 1], rate[i : i + 1])
+            np.testing.assert_allclose(together.x1[i], alone.x1[0], rtol=1e-10)
+            assert together.nfe[i] == alone.nfe[0]
+    assert together.nfe[0] < together.nfe[2]
+
+
+def test_batch_control_takes_one_step_size_for_all():
+    labels = {"rate": jnp.array([1.0, 30.0, 100.0])}
+    nfe = solve(stiff, X0, labels, solver_spec("tsit5", rtol=1e-4, control="batch")).nfe
+    assert nfe.shape == (3,)
+    assert len(set(nfe.tolist())) == 1
+
+
+def test_backwards_undoes_forwards():
+    spec = solver_spec("dopri5", 50)
+    x1 = solve(logistic, X0, spec=spec).x1
+    back = solve(logistic, x1, spec=spec, t0=1.0, t1=0.0).x1
+    np.testing.assert_allclose(back, X0, atol=1e-5)
+    part = solve(logistic, X0, spec=spec, t0=0.2, t1=0.7).x1
+    np.testing.assert_allclose(part, logistic_solution(np.asarray(X0), 0.2, 0.7), atol=1e-5)
+
+
+def test_one_euler_step_is_x_plus_velocity():
+    x1 = solve(logistic, X0, spec=solver_spec("euler", 1)).x1
+    np.testing.assert_allclose(x1, X0 + logistic(X0, jnp.zeros(3), None), rtol=1e-6)
+
+
+@pytest.mark.parametrize("control", ["fixed", "batch", "sample"])
+def test_a_gaussian_flows_into_a_gaussian(control):
+    # The exact map of the flow from N(0, 1) to N(m, s^2) on the straight path is x -> m + s x.
+    m, s = 2.0, 0.5
+
+    def velocity(x, t, labels):
+        t = t[:, None]
+        return m + (t * s**2 - (1 - t)) / ((t * s) ** 2 + (1 - t) ** 2) * (x - t * m)
+
+    tolerance = {} if control == "fixed" else {"rtol": 1e-6, "atol": 1e-6}
+    steps = 40 if control == "fixed" else None
+    spec = solver_spec("dopri5", steps, control, **tolerance)
+    x0 = jnp.linspace(-2, 2, 9)[:, None]
+    np.testing.assert_allclose(solve(velocity, x0, spec=spec).x1, m + s * x0, atol=2e-4)
+
+
+@pytest.mark.parametrize("control", ["fixed", "batch", "sample"])
+def test_guidance_goes_through_every_control_with_one_scale_or_many(control):
+    def velocity(x, t, labels):
+        return jnp.where(labels == 2, -1.0, labels.astype(x.dtype))[:, None] * jnp.ones_like(x)
+
+    guided = classifier_free(velocity, 2)
+    spec = solver_spec("heun", 4 if control == "fixed" else None, control)
+    labels, w = jnp.array([0, 1, 1]), jnp.array([1.0, 2.0, 0.0])
+    x1 = solve(guided, X0, Guided(labels, w), spec).x1
+    # u = -(1 - w) + w label, constant in time.
+    np.testing.assert_allclose(x1, X0 + jnp.array([[0.0], [3.0], [-1.0]]), atol=1e-5)
+    one = solve(guided, X0, Guided(labels, 2.0), spec).x1
+    np.testing.assert_allclose(one, X0 + jnp.array([[1.0], [3.0], [3.0]]), atol=1e-5)
+
+
+def test_running_out_of_steps_is_reported_and_not_passed_off_as_a_sample():
+    labels = {"rate": jnp.array([1.0, 1e5, 1.0])}
+    spec = solver_spec("tsit5", rtol=1e-6, max_steps=50)
+    solution = solve(stiff, X0, labels, spec)
+    np.testing.assert_array_equal(solution.success, [True, False, True])
+    assert jnp.all(jnp.isnan(solution.x1[1]))
+    assert jnp.all(jnp.isfinite(solution.x1[0]))
+
+
+def test_another_label_or_key_compiles_nothing(count_compilations):
+    f = jax.jit(lambda x, rate: solve(stiff, x, {"rate": rate}, solver_spec("heun", 5)).x1)
+    x, y, rate = X0 + 0.0, X0 + 0.5, jnp.ones(3)
+    other = rate * 2
+    f(x, rate).block_until_ready()
+    with count_compilations() as compiled:
+        f(y, other).block_until_ready()
+    assert compiled.count == 0, compiled.names
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"solver": "huen"}, "Did you mean 'heun'"),
+        ({"steps": 0}, "at least 1"),
+        ({"steps": 2.5}, "whole number"),
+        ({"steps": 10, "control": "sample"}, "exclude"),
+        ({"steps": 10, "rtol": 1e-3}, "exclude"),
+        ({"control": "fixed", "rtol": 1e-3}, "no rtol"),
+        ({"rtol": 0.0}, "positive"),
+        ({"solver": "dopri5", "atol": float("nan")}, "positive"),
+        ({"solver": "euler", "rtol": 1e-3}, "no error estimate"),
+        ({"control": "both"}, "Known: batch, fixed, sample"),
+        ({"rtol": 1e-3, "max_steps": 0}, "max_steps"),
+    ],
+)
+def test_a_wrong_specification_is_refused(arguments, message):
+    with pytest.raises(InputError, match=message):
+        solver_spec(**arguments)
+
+
+@pytest.mark.parametrize("times", [(0.0, 0.0), (0.0, float("nan"))])
+def test_times_that_are_no_interval_are_refused(times):
+    with pytest.raises(InputError, match="two different"):
+        solve(logistic, X0, t0=times[0], t1=times[1])

@@ -1,0 +1,59 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fmjax.couplings import independent
+from fmjax.draws import Draw, normal
+from fmjax.times import LogitNormal
+
+KEY = jax.random.key(3)
+X1 = jax.random.normal(jax.random.key(4), (4096, 2))
+LABELS = jnp.arange(4096) % 5
+DRAW = Draw(null_labels=5, drop_rate=0.2, time_law=LogitNormal())
+
+
+def test_an_example_draws_the_same_wherever_it_stands_in_the_batch():
+    # Its place in the global batch keys everything: shuffling or splitting changes nothing.
+    index = jnp.arange(4096)
+    whole = DRAW(KEY, index, X1, LABELS)
+    order = jax.random.permutation(jax.random.key(0), 4096)[:100]
+    part = DRAW(KEY, index[order], X1[order], LABELS[order])
+    for a, b in zip(whole, part, strict=True):
+        np.testing.assert_array_equal(a[order], b)
+
+
+def test_another_step_draws_independently():
+    index = jnp.arange(4096)
+    a, b = (DRAW(jax.random.fold_in(KEY, k), index, X1, LABELS) for k in (0, 1))
+    correlation = np.corrcoef(np.ravel(a.x0), np.ravel(b.x0))[0, 1]
+    assert abs(correlation) < 4 / np.sqrt(a.x0.size)
+    assert abs(np.corrcoef(a.t, b.t)[0, 1]) < 4 / np.sqrt(4096)
+    assert jnp.mean((a.labels == 5) & (b.labels == 5)) < 0.08  # 0.2 * 0.2 = 0.04 if independent
+
+
+def test_noise_time_and_drop_are_independent_of_each_other():
+    x0, _, t, labels = DRAW(KEY, jnp.arange(4096), X1, LABELS)
+    rows = np.stack([x0[:, 0], x0[:, 1], t, labels == 5])
+    assert np.abs(np.corrcoef(rows) - np.eye(4)).max() < 5 / np.sqrt(4096)
+
+
+def test_the_source_is_standard_normal():
+    x = np.sort(np.ravel(normal(KEY, jnp.arange(5000), (4,))))
+    uniform = np.asarray(jax.scipy.stats.norm.cdf(x))
+    # Kolmogorov-Smirnov: 1.95 / sqrt(n) is passed by chance once in a thousand.
+    assert np.abs(uniform - (np.arange(len(x)) + 0.5) / len(x)).max() < 1.95 / np.sqrt(len(x))
+
+
+def test_pairs_are_made_before_labels_are_dropped():
+    seen = {}
+
+    def reverse(key, x0, x1, labels):
+        seen["labels"] = labels
+        return independent(key, x0, x1[::-1], labels[::-1])
+
+    draw = Draw(coupling=reverse, null_labels=5, drop_rate=0.5)
+    _, x1, _, labels = draw(KEY, jnp.arange(4096), X1, LABELS)
+    np.testing.assert_array_equal(seen["labels"], LABELS)
+    np.testing.assert_array_equal(x1, X1[::-1])
+    kept = labels != 5
+    np.testing.assert_array_equal(labels[kept], LABELS[::-1][kept])

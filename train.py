@@ -1,0 +1,42 @@
+"""Train a flow: ``python train.py --config=configs/digits.py``.
+
+Run the same command again to resume. Any key of the configuration can be set on the command line,
+e.g. ``--config.train.steps=3000``; `fmjax/config.py` lists them all.
+"""
+
+from pathlib import Path
+
+import jax
+from absl import flags
+from ml_collections import config_flags
+
+from fmjax.errors import InputError
+from fmjax.run import cli
+from fmjax.run.train import train
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "Path of a configuration file.")
+WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder; runs/ and the config's name.")
+PARALLEL = flags.DEFINE_enum("parallel", "jit", ["jit", "pmap"], "How to use several devices.")
+OVERWRITE = flags.DEFINE_bool("overwrite", False, "Delete an earlier run in the workdir first.")
+DISTRIBUTED = flags.DEFINE_bool(
+    "distributed", False, "One of several processes: TPU pod, Slurm, or the three flags below."
+)
+COORDINATOR = flags.DEFINE_string("coordinator", None, "host:port of process 0.")
+NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes.")
+PROCESS_ID = flags.DEFINE_integer("process_id", None, "The number of this one, from 0.")
+
+
+def main() -> int:
+    """Reads the flags and trains."""
+    if CONFIG.value is None:
+        raise InputError("say what to train: --config=configs/digits.py")
+    if DISTRIBUTED.value:
+        # Never inside try/except: N processes that each train alone look like success.
+        jax.distributed.initialize(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
+    name = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
+    workdir = Path(WORKDIR.value or Path("runs") / name)
+    return train(CONFIG.value, workdir, PARALLEL.value, OVERWRITE.value)
+
+
+if __name__ == "__main__":
+    cli.run(main)
