@@ -34,7 +34,7 @@ Velocity = Callable[[Array, Array, Labels], Array]
 
 
 def expand(t: Array, x: Array) -> Array:
-    """Gives t (batch,) as many trailing axes of size one as x has, so that ``t * x`` is per example."""
+    """Appends axes of size one to t (batch,) until ``t * x`` is a product per example."""
     return jnp.reshape(t, t.shape + (1,) * (x.ndim - t.ndim))
 
 

@@ -1,6 +1,6 @@
 """Couplings: which source point is paired with which data point.
 
-A coupling is a function ``coupling(key, x0, x1, labels) -> (x0, x1, labels)`` that re-pairs a batch.
+A coupling re-pairs a batch: ``coupling(key, x0, x1, labels) -> (x0, x1, labels)``.
 """
 
 from collections.abc import Callable

@@ -4,7 +4,7 @@ Everything random about an example is keyed by its position in the global batch.
 gives the same numbers on one device or on many, on one host or on several, by jit or by pmap.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import jax
@@ -46,7 +46,7 @@ class Draw:
     """
 
     coupling: Coupling = independent
-    time_law: TimeLaw = Uniform()
+    time_law: TimeLaw = field(default_factory=Uniform)
     null_labels: Labels = None
     drop_rate: float = 0.0
 

@@ -78,7 +78,7 @@ def classifier_free(velocity: Velocity, null_labels: Labels) -> Velocity:
 
 
 def scale_from_excess(s: Array | float) -> Array | float:
-    """w = 1 + s: from the convention ``(1 + s) u_cond - s u_null`` (s = 0 is off) to this one."""
+    """Gives w = 1 + s: from the convention ``(1 + s) u_cond - s u_null`` (off at 0) to ours."""
     return 1 + s
 
 

@@ -1,6 +1,6 @@
 """Paths: from a pair (x0, x1) and a time to a point and the velocity it moves with."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from fmjax.conventions import Array, at_least_float32, expand
@@ -23,7 +23,7 @@ class AffinePath:
     Source: Lipman et al., arXiv:2412.06264, eq. (4.48) to (4.51).
     """
 
-    schedule: Schedule = Linear()
+    schedule: Schedule = field(default_factory=Linear)
 
     def sample(self, x0: Array, x1: Array, t: Array) -> PathSample:
         """The point and the conditional velocity at t.

@@ -51,17 +51,17 @@ class Linear:
             raise InputError(f"sigma_min must lie in [0, 1); got {self.sigma_min!r}.")
 
     def alpha(self, t: Array) -> Array:
-        """t."""
+        """Equal to t."""
         return t
 
     def sigma(self, t: Array) -> Array:
-        """1 - (1 - sigma_min) t."""
+        """Equal to 1 - (1 - sigma_min) t."""
         return 1.0 - (1.0 - self.sigma_min) * t
 
     def d_alpha(self, t: Array) -> Array:
-        """1."""
+        """Equal to 1."""
         return jnp.ones_like(t)
 
     def d_sigma(self, t: Array) -> Array:
-        """-(1 - sigma_min)."""
+        """Equal to -(1 - sigma_min)."""
         return jnp.full_like(t, -(1.0 - self.sigma_min))

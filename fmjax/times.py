@@ -30,11 +30,11 @@ class Uniform:
     """t uniform on [0, 1]: density 1."""
 
     def quantile(self, u: Array) -> Array:
-        """u."""
+        """Equal to u."""
         return u
 
     def density(self, t: Array) -> Array:
-        """1."""
+        """Equal to 1."""
         return jnp.ones_like(t)
 
 

@@ -1,11 +1,13 @@
 """The command line: flags parsed, and a mistake answered with one sentence."""
 
+import difflib
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from absl import app, flags, logging
 
+from fmjax.config import default_config, flatten
 from fmjax.errors import InputError, unknown_name
 
 
@@ -29,19 +31,34 @@ def check_config_file(path: str) -> None:
         raise unknown_name("config file", path, [str(p) for p in folder.glob("*.py")])
 
 
+def check_config_keys(argv: list[str]) -> None:
+    """Checks the keys of ``--config.KEY=VALUE`` arguments.
+
+    Raises:
+        InputError: one does not exist; the nearest known ones are named.
+    """
+    known = flatten(default_config())
+    for argument in argv:
+        key = argument.lstrip("-").partition("=")[0].removeprefix("config.")
+        if argument.lstrip("-").startswith("config.") and key not in known:
+            near = difflib.get_close_matches(key, known, n=3, cutoff=0.4)
+            raise InputError(
+                f"unknown configuration key {key!r}. Nearest: {', '.join(near) or 'none'}. "
+                "fmjax/config.py lists them all."
+            )
+
+
 def _parse(argv: list[str]) -> list[str]:
     """absl's parsing, every mistake of which becomes an InputError."""
     path = _config_path(argv)
     if path is not None:
         check_config_file(path)
+    check_config_keys(argv)
     try:
         rest = flags.FLAGS(argv)
         if path is not None:
             _ = flags.FLAGS.config  # an error inside the file comes up when it is first read
-    except (AttributeError, KeyError) as error:
-        text = str(error.args[0] if error.args else error).replace("\n", ". ").strip("'\"")
-        raise InputError(f"unknown configuration key {text}") from error
-    except (flags.Error, TypeError, ValueError) as error:
+    except flags.Error as error:
         raise InputError(str(error)) from error
     if len(rest) > 1:
         raise InputError(f"flags begin with --; got {' '.join(rest[1:])!r}.")

@@ -114,8 +114,8 @@ def solver_spec(
 def _adaptive_spec(solver, steps, control, rtol, atol, max_steps) -> SolverSpec:
     if steps is not None:
         raise InputError(
-            f"adaptive steps (rtol, atol) and a fixed number of steps ({steps}) exclude each other; "
-            "leave one out."
+            f"adaptive steps (rtol, atol) and a fixed number of steps ({steps}) "
+            "exclude each other; leave one out."
         )
     if solver == "euler":
         raise InputError(

@@ -1,0 +1,141 @@
+"""What a data set is to the rest of the package: two random-access splits, or a distribution."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+
+from fmjax.data.toy import Toy
+from fmjax.errors import InputError
+
+SPLITS = ("train", "test")
+TOY_POINTS = 10_000
+
+
+class Source(Protocol):
+    """Random access to the examples of one split; it pickles."""
+
+    def __len__(self) -> int:
+        """How many examples."""
+
+    def __getitem__(self, index: int) -> dict:
+        """``{"image": uint8 (H, W, C), "label": int}``; no label where the set has none."""
+
+    def read(self, indices: Sequence[int]) -> tuple[np.ndarray, np.ndarray | None]:
+        """Images uint8 ``(k, H, W, C)`` and labels int32 ``(k,)``, or None, at k positions."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Subset:
+    """The examples of `source` at `indices`, in that order."""
+
+    source: Source
+    indices: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> dict:
+        return self.source[int(self.indices[index])]
+
+    def read(self, indices: Sequence[int]) -> tuple[np.ndarray, np.ndarray | None]:
+        """As `Source.read`, at positions in this part."""
+        return self.source.read(self.indices[np.asarray(indices)])
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Dataset:
+    """A data set, ready to read.
+
+    Attributes:
+        name: what it was loaded by.
+        shape: the shape of one example, e.g. ``(8, 8, 1)``, or ``(2,)`` for a toy.
+        num_classes: labels are 0 to ``num_classes - 1``; None for a set without labels.
+        class_names: one name per class, or None for a set without labels.
+        train: the training split; None for a toy, which is drawn afresh.
+        test: examples that are not in `train`; None for a toy.
+        toy: the distribution of a toy; None for images.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    num_classes: int | None
+    class_names: tuple[str, ...] | None
+    train: Source | None = None
+    test: Source | None = None
+    toy: Toy | None = None
+
+    def arrays(self, split: str, limit: int | None = None) -> tuple[np.ndarray, np.ndarray | None]:
+        """Examples of a split as arrays, for evaluation: the same ones at every call.
+
+        Args:
+            split: ``"train"`` or ``"test"``.
+            limit: at most so many examples, a fixed random choice; None for the whole split, or
+                for 10,000 points of a toy.
+
+        Returns:
+            ``x`` uint8 ``(n, H, W, C)``, or float32 ``(n, 2)`` for a toy, and labels int32
+            ``(n,)``, or None where the set has no classes.
+
+        Raises:
+            InputError: for a split that does not exist, or a limit below 1.
+        """
+        if split not in SPLITS:
+            raise InputError(f'the split must be "train" or "test", got {split!r}.')
+        if limit is not None and limit < 1:
+            raise InputError(f"the limit must be at least 1 or None, got {limit}.")
+        if self.toy is not None:
+            return self._points(split, TOY_POINTS if limit is None else limit)
+        return self._images(self.train if split == "train" else self.test, limit)
+
+    def _points(self, split: str, n: int) -> tuple[np.ndarray, np.ndarray | None]:
+        # A spawn key, unlike a plain seed, gives a stream that no training seed can give.
+        seed = np.random.SeedSequence(0, spawn_key=(SPLITS.index(split),))
+        points, labels = self.toy.sample(np.random.default_rng(seed), n)
+        return points, labels if self.num_classes is not None else None
+
+    def _images(self, source: Source, limit: int | None) -> tuple[np.ndarray, np.ndarray | None]:
+        chosen = np.random.default_rng(0).permutation(len(source))[:limit]
+        return source.read(np.sort(chosen))
+
+
+def hold_out(source: Source, fraction: float = 0.1) -> tuple[Subset, Subset]:
+    """Splits a set that has no test split, always in the same way.
+
+    Args:
+        source: at least two examples.
+        fraction: the share of the second part, at least one example.
+
+    Returns:
+        Two disjoint parts that together are the whole.
+    """
+    order = np.random.default_rng(0).permutation(len(source))
+    cut = max(1, round(fraction * len(source)))
+    return Subset(source, np.sort(order[cut:])), Subset(source, np.sort(order[:cut]))
+
+
+def stratified_split(
+    labels: np.ndarray, test_size: int, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Chooses a test part in which every class has its share, to within one example.
+
+    Every example gets the quantile of its random rank within its class; the test part is the
+    `test_size` examples of smallest quantile. One example of each class always stays behind.
+
+    Args:
+        labels: int ``(n,)``.
+        test_size: how many examples to set apart.
+        seed: of the random ranks.
+
+    Returns:
+        The indices of the train part and of the test part, both in increasing order.
+    """
+    rng = np.random.default_rng(seed)
+    quantile = np.empty(len(labels))
+    for label in np.unique(labels):
+        members = rng.permutation(np.flatnonzero(labels == label))
+        quantile[members] = (np.arange(len(members)) + 0.5) / len(members)
+        quantile[members[-1]] = np.inf
+    order = np.argsort(quantile, kind="stable")
+    return np.sort(order[test_size:]), np.sort(order[:test_size])

@@ -1,0 +1,189 @@
+"""The one door to grain: the step-indexed stream of training batches.
+
+Global batch k is a function of the seed and of k alone: whichever process asks, and whether it
+began at batch 0 or at batch k, the examples, their order and their augmentation are the same. To
+resume is to build the stream again with ``start=k``; there is no iterator state to store.
+"""
+
+import collections
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import grain
+import numpy as np
+
+from fmjax.data.dataset import Dataset, Source
+from fmjax.data.toy import ToyBatches
+from fmjax.errors import InputError
+
+Batch = dict[str, np.ndarray]
+
+
+def batches(
+    dataset: Dataset,
+    *,
+    global_batch: int,
+    seed: int,
+    start: int = 0,
+    process: int = 0,
+    processes: int = 1,
+    flip: bool = False,
+    threads: int = 2,
+) -> Iterator[Batch]:
+    """One process's rows of the global batches `start`, `start` + 1, ... without end.
+
+    Row j of process p out of P is example ``j * P + p`` of the global batch. Each epoch visits
+    every training example once, in an order of its own; a batch may span two epochs.
+
+    Args:
+        dataset: what to read; its train split.
+        global_batch: examples in a batch, over all processes.
+        seed: of the order and of the augmentation; not negative.
+        start: the first global batch.
+        process: which process this is, from 0.
+        processes: how many there are; must divide `global_batch`.
+        flip: mirrors each image left to right with probability one half.
+        threads: how many batches are read at the same time; twice as many wait, ready. They
+            share Python's lock, so more help only where images are large.
+
+    Returns:
+        An iterator with a ``close()``, over dictionaries ``"x1"`` uint8 ``(local, H, W, C)``, or
+        float32 ``(local, 2)`` for a toy; ``"labels"`` int32 ``(local,)``, absent where the set has
+        none; ``"index"`` int32 ``(local,)``, the positions in the global batch.
+
+    Raises:
+        InputError: for numbers that do not fit together, or a flip asked of a toy.
+    """
+    _check(global_batch, seed, start, process, processes, threads)
+    if dataset.toy is not None:
+        if flip:
+            raise InputError(f"data set {dataset.name!r} has points, not images: flip must be off.")
+        stream = _toy_stream(dataset, global_batch, seed, start, process, processes)
+    else:
+        stream = _image_stream(dataset, global_batch, seed, start, process, processes, flip)
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
+    return iter(stream.to_iter_dataset(options))
+
+
+def _check(global_batch, seed, start, process, processes, threads) -> None:
+    for name, value, least in (
+        ("batch size", global_batch, 1),
+        ("seed", seed, 0),
+        ("first batch", start, 0),
+        ("number of processes", processes, 1),
+        ("number of threads", threads, 1),
+    ):
+        if value < least:
+            raise InputError(f"the {name} must be at least {least}, got {value}.")
+    if not 0 <= process < processes:
+        raise InputError(f"the process must be 0 to {processes - 1}, got {process}.")
+    if global_batch % processes:
+        raise InputError(
+            f"the batch size {global_batch} must be a multiple of the {processes} processes."
+        )
+
+
+def _image_stream(
+    dataset: Dataset, global_batch, seed, start, process, processes, flip
+) -> grain.MapDataset:
+    # grain shuffles epoch e with seed + e, so that nearby seeds would share whole epochs, and it
+    # takes 32 bits; hashing the seed avoids both.
+    order_seed, flip_seed = map(int, np.random.SeedSequence(seed).generate_state(2))
+    # Positions go through the pipeline, and examples are read a whole batch at a time: one by one
+    # an ArrayRecord costs thirty times as much.
+    stream = grain.MapDataset.range(len(dataset.train)).shuffle(order_seed).repeat()
+    if flip:
+        stream = stream.random_map(_toss, seed=flip_seed)
+    else:
+        stream = stream.map(lambda position: (position, False))
+    # Slicing comes after the augmentation, whose randomness is then keyed by the position in the
+    # one global stream.
+    stream = stream[start * global_batch + process :: processes]
+    index = np.arange(process, global_batch, processes, dtype=np.int32)
+    return stream.batch(len(index), batch_fn=lambda plan: _read(dataset.train, plan, index))
+
+
+def _toss(position: int, rng: np.random.Generator) -> tuple[int, bool]:
+    """Which example, and whether to mirror it."""
+    return position, bool(rng.random() < 0.5)
+
+
+def _read(source: Source, plan: Sequence[tuple[int, bool]], index: np.ndarray) -> Batch:
+    positions, mirrored = map(np.array, zip(*plan, strict=True))
+    images, labels = source.read(positions)
+    images[mirrored] = images[mirrored, :, ::-1]
+    batch = {"x1": images, "index": index.copy()}
+    return batch if labels is None else {**batch, "labels": labels}
+
+
+def _toy_stream(dataset: Dataset, global_batch, seed, start, process, processes):
+    index = np.arange(global_batch, dtype=np.int32)
+
+    def rows(batch: Batch) -> Batch:
+        return {
+            name: np.ascontiguousarray(value[process::processes])
+            for name, value in {**batch, "index": index}.items()
+        }
+
+    return grain.MapDataset.source(ToyBatches(dataset.toy, global_batch, seed))[start:].map(rows)
+
+
+class DevicePrefetch:
+    """An iterator that keeps batches on the device ahead of the step that consumes them.
+
+    Transfers are asynchronous, so `place` returns at once and no thread is needed here; reading
+    ahead on the host is the work of the threads of `batches`.
+
+    Attributes:
+        waited: seconds the consumer has spent in ``next`` so far, waiting for the host.
+    """
+
+    def __init__(self, iterator: Iterator[Batch], place: Callable[[Batch], Any], size: int = 2):
+        """Args as in `device_prefetch`."""
+        if size < 1:
+            raise InputError(f"at least 1 batch must wait on the device, got {size}.")
+        self.waited = 0.0
+        self._iterator, self._place, self._size = iterator, place, size
+        self._ready = collections.deque()
+
+    def __iter__(self) -> "DevicePrefetch":
+        return self
+
+    def __next__(self) -> Any:
+        began = time.perf_counter()
+        # One more than `size`, because the first of them leaves at once.
+        while len(self._ready) <= self._size:
+            try:
+                self._ready.append(self._place(next(self._iterator)))
+            except StopIteration:
+                break
+        self.waited += time.perf_counter() - began
+        if not self._ready:
+            raise StopIteration
+        return self._ready.popleft()
+
+    def close(self) -> None:
+        """Stops the threads of the iterator and lets go of the batches; safe to call twice."""
+        self._ready.clear()
+        if hasattr(self._iterator, "close"):
+            self._iterator.close()
+
+
+def device_prefetch(
+    iterator: Iterator[Batch], place: Callable[[Batch], Any], size: int = 2
+) -> DevicePrefetch:
+    """Keeps `size` batches on the device ahead of the consumer, and measures its waiting.
+
+    Args:
+        iterator: numpy batches.
+        place: puts one batch on the device, or on all of them, and returns it.
+        size: how many placed batches wait.
+
+    Returns:
+        An iterator over placed batches, with the attribute ``waited`` (seconds) and ``close()``.
+
+    Raises:
+        InputError: for a size below 1.
+    """
+    return DevicePrefetch(iterator, place, size)

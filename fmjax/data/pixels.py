@@ -1,0 +1,48 @@
+"""Between the 256 levels of a pixel and the interval [-1, 1] in which flows are learned."""
+
+import jax
+import jax.numpy as jnp
+
+from fmjax.errors import InputError
+
+
+def to_unit(x: jax.Array) -> jax.Array:
+    """Pixels to [-1, 1]; floats pass through unchanged.
+
+    Args:
+        x: uint8 levels 0 to 255, or floats, of any shape.
+
+    Returns:
+        float32 ``x / 127.5 - 1`` for uint8, `x` itself for floats.
+
+    Raises:
+        InputError: for any other dtype.
+    """
+    x = jnp.asarray(x)
+    if jnp.issubdtype(x.dtype, jnp.floating):
+        return x
+    if x.dtype != jnp.uint8:
+        raise InputError(f"pixels must be uint8 (0 to 255) or floats, got {x.dtype}.")
+    return x.astype(jnp.float32) / 127.5 - 1.0
+
+
+def to_pixels(x: jax.Array) -> jax.Array:
+    """[-1, 1] to the nearest of 256 levels; what lies outside is clipped.
+
+    ``to_pixels(to_unit(p)) == p`` for every level p.
+
+    Args:
+        x: floats of any shape.
+
+    Returns:
+        uint8 of the same shape.
+
+    Raises:
+        InputError: for a dtype that is not floating.
+    """
+    x = jnp.asarray(x)
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise InputError(f"values in [-1, 1] must be floats, got {x.dtype}.")
+    # In bfloat16 neighbouring levels near 255 coincide, so the arithmetic is float32.
+    levels = jnp.round((x.astype(jnp.float32) + 1.0) * 127.5)
+    return jnp.clip(levels, 0, 255).astype(jnp.uint8)

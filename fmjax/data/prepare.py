@@ -1,0 +1,113 @@
+"""Prepares a data set once, so that it trains by name.
+
+Your own images, from a folder of class folders or from an .npz:
+
+    python -m fmjax.data.prepare --name=flowers --source=~/flowers --size=32
+
+A public set of tensorflow_datasets (needs the network, and TensorFlow for this one step):
+
+    python -m fmjax.data.prepare --name=mnist
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+from fmjax.data import directory, images
+from fmjax.data.dataset import Dataset
+from fmjax.errors import InputError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line.
+
+    Args:
+        argv: the arguments, or None for those of the process.
+
+    Returns:
+        The exit code: 0, or 2 after one sentence on the standard error.
+    """
+    options = _parser().parse_args(argv)
+    try:
+        _run(options)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted: nothing was written.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m fmjax.data.prepare",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--name", required=True, help="what the set will be called")
+    add("--source", help="a folder or an .npz; without it, a public set is downloaded")
+    add("--size", type=int, help="resize the shorter side to this and crop the centre (folders)")
+    add("--channels", type=int, help="1 (grey) or 3 (colour); default: as the images (folders)")
+    add("--test_fraction", type=float, help="share to test on where there is no test part (0.1)")
+    add("--data_dir", help="where sets are kept; default: TFDS_DATA_DIR, or TFDS's own")
+    add("--overwrite", action="store_true", help="replace a set of that name")
+    return parser
+
+
+def _run(options: argparse.Namespace) -> None:
+    # Slow to import, and --help should not wait for it.
+    from fmjax.data import builders
+
+    root = directory.resolve(options.data_dir)
+    if options.source is None:
+        folder = _prepare_public(options, root)
+    else:
+        folder = _import_images(options, root)
+    _report(builders.load(options.name, root), folder, options)
+
+
+def _prepare_public(options: argparse.Namespace, root: Path) -> Path:
+    from fmjax.data import builders
+
+    for name in ("size", "channels", "test_fraction"):
+        if getattr(options, name) is not None:
+            raise InputError(f"--{name} needs --source: a public set is stored as it is.")
+    return builders.prepare_public(options.name, root, overwrite=options.overwrite)
+
+
+def _import_images(options: argparse.Namespace, root: Path) -> Path:
+    from fmjax.data import builders
+
+    directory.check_new(options.name, root, options.overwrite)
+    found = images.read(options.source, options.size, options.channels, options.test_fraction)
+    return builders.write_image_set(
+        options.name,
+        root,
+        tqdm(found.train, desc="writing train", unit=" images"),
+        tqdm(found.test, desc="writing test", unit=" images"),
+        found.class_names,
+        found.shape,
+        overwrite=options.overwrite,
+    )
+
+
+def _report(dataset: Dataset, folder: Path, options: argparse.Namespace) -> None:
+    """Says what was written and the command that trains on it."""
+    classes = "no labels" if dataset.num_classes is None else f"{dataset.num_classes} classes"
+    print(
+        f"{options.name}: {len(dataset.train)} train and {len(dataset.test)} test images of shape "
+        f"{dataset.shape}, {classes}, in {folder}"
+    )
+    place = f"TFDS_DATA_DIR={options.data_dir} " if options.data_dir else ""
+    flags = f"--config=configs/mnist.py --config.data.name={options.name}"
+    print(f"Train on it with:\n  {place}python train.py {flags}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,194 @@
+"""The 2-D toys: seven distributions one can see, each drawn afresh from a numpy generator."""
+
+import dataclasses
+import sys
+from collections.abc import Callable
+
+import numpy as np
+
+from fmjax.errors import InputError
+
+Sample = Callable[[np.random.Generator, int], tuple[np.ndarray, np.ndarray]]
+
+
+def eight_gaussians(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Eight unit Gaussians on a circle of radius 5; the label is the mode, counter-clockwise.
+
+    Args:
+        rng: the generator to draw from.
+        n: how many points.
+
+    Returns:
+        Points float32 ``(n, 2)`` and labels int32 ``(n,)``.
+    """
+    labels = rng.integers(8, size=n)
+    centre = 5.0 * _unit(labels * (2 * np.pi / 8))
+    return _typed(centre + rng.normal(size=(n, 2)), labels)
+
+
+def moons(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Two interleaved half circles with noise 0.05, times 2 and x minus 1; the label is the moon.
+
+    The shape is scikit-learn's ``make_moons``, with angles drawn uniformly rather than on a grid.
+
+    Args:
+        rng: the generator to draw from.
+        n: how many points.
+
+    Returns:
+        Points float32 ``(n, 2)`` and labels int32 ``(n,)``.
+    """
+    labels = rng.integers(2, size=n)
+    outer = _unit(rng.uniform(0, np.pi, size=n))
+    inner = np.array([1.0, 0.5]) - outer
+    points = np.where(labels[:, None] == 0, outer, inner) + 0.05 * rng.normal(size=(n, 2))
+    return _typed(2.0 * points - np.array([1.0, 0.0]), labels)
+
+
+def checkerboard(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Uniform on the eight dark squares of a 4 x 4 board over [-4, 4]^2; the label is the square.
+
+    Args:
+        rng: the generator to draw from.
+        n: how many points.
+
+    Returns:
+        Points float32 ``(n, 2)`` and labels int32 ``(n,)``.
+    """
+    labels = rng.integers(8, size=n)
+    row = labels // 2
+    column = 2 * (labels % 2) + row % 2
+    corner = np.stack([column, row], axis=-1)
+    return _typed(2.0 * (corner + rng.uniform(size=(n, 2))) - 4.0, labels)
+
+
+def s_curve(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """The S of scikit-learn's ``make_s_curve`` seen from the side, noise 0.05, times 1.5.
+
+    Args:
+        rng: the generator to draw from.
+        n: how many points.
+
+    Returns:
+        Points float32 ``(n, 2)`` and labels int32 ``(n,)``, all zero: the curve has no classes.
+    """
+    angle = 3 * np.pi * rng.uniform(-0.5, 0.5, size=n)
+    curve = np.stack([np.sin(angle), np.sign(angle) * (np.cos(angle) - 1)], axis=-1)
+    return _typed(1.5 * (curve + 0.05 * rng.normal(size=(n, 2))), np.zeros(n))
+
+
+def spirals(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Two arms of one and a half turns, out to radius 4, noise 0.1; the label is the arm.
+
+    The radius is ``4 sqrt(u)`` with u uniform, which spreads the points evenly along an arm.
+
+    Args:
+        rng: the generator to draw from.
+        n: how many points.
+
+    Returns:
+        Points float32 ``(n, 2)`` and labels int32 ``(n,)``.
+    """
+    labels = rng.integers(2, size=n)
+    turn = np.sqrt(rng.uniform(size=n))
+    arm = 4.0 * turn[:, None] * _unit(3 * np.pi * turn + np.pi * labels)
+    return _typed(arm + 0.1 * rng.normal(size=(n, 2)), labels)
+
+
+def pinwheel(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Five blades, each a long Gaussian bent by a rotation that grows with the radius.
+
+    Args:
+        rng: the generator to draw from.
+        n: how many points.
+
+    Returns:
+        Points float32 ``(n, 2)`` and labels int32 ``(n,)``, the blade.
+    """
+    labels = rng.integers(5, size=n)
+    blade = rng.normal(size=(n, 2)) * np.array([0.3, 0.1]) + np.array([1.0, 0.0])
+    forward = _unit(2 * np.pi / 5 * labels + 0.25 * np.exp(blade[:, 0]))
+    sideways = np.stack([-forward[:, 1], forward[:, 0]], axis=-1)
+    return _typed(2.0 * (blade[:, :1] * forward + blade[:, 1:] * sideways), labels)
+
+
+def rings(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Four circles of radius 1, 2, 3 and 4, equally likely, noise 0.1; the label is the ring.
+
+    Args:
+        rng: the generator to draw from.
+        n: how many points.
+
+    Returns:
+        Points float32 ``(n, 2)`` and labels int32 ``(n,)``.
+    """
+    labels = rng.integers(4, size=n)
+    circle = (labels[:, None] + 1.0) * _unit(rng.uniform(0, 2 * np.pi, size=n))
+    return _typed(circle + 0.1 * rng.normal(size=(n, 2)), labels)
+
+
+def _unit(angle: np.ndarray) -> np.ndarray:
+    """The points (n, 2) of the unit circle at `angle` (n,), in radians."""
+    return np.stack([np.cos(angle), np.sin(angle)], axis=-1)
+
+
+def _typed(points: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return points.astype(np.float32), labels.astype(np.int32)
+
+
+@dataclasses.dataclass(frozen=True)
+class Toy:
+    """A 2-D distribution.
+
+    Attributes:
+        sample: ``(rng, n) -> (points float32 (n, 2), labels int32 (n,))``.
+        num_classes: how many modes, arms or rings the labels name; None where there are none.
+    """
+
+    sample: Sample
+    num_classes: int | None
+
+
+TOYS: dict[str, Toy] = {
+    "8gaussians": Toy(eight_gaussians, 8),
+    "moons": Toy(moons, 2),
+    "checkerboard": Toy(checkerboard, 8),
+    "scurve": Toy(s_curve, None),
+    "spirals": Toy(spirals, 2),
+    "pinwheel": Toy(pinwheel, 5),
+    "rings": Toy(rings, 4),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class ToyBatches:
+    """An endless source of whole global batches: item k depends on the seed and k alone.
+
+    Attributes:
+        toy: the distribution.
+        batch: points in a batch.
+        seed: a non-negative integer.
+
+    Raises:
+        InputError: for a batch that is not positive, or a negative seed.
+    """
+
+    toy: Toy
+    batch: int
+    seed: int
+
+    def __post_init__(self):
+        if self.batch < 1:
+            raise InputError(f"the batch size must be at least 1, got {self.batch}.")
+        if self.seed < 0:
+            raise InputError(f"the seed must not be negative, got {self.seed}.")
+
+    def __len__(self) -> int:
+        return sys.maxsize
+
+    def __getitem__(self, k: int) -> dict[str, np.ndarray]:
+        """Global batch k: ``x1`` float32 (batch, 2) and, where there are classes, ``labels``."""
+        points, labels = self.toy.sample(np.random.default_rng((self.seed, int(k))), self.batch)
+        if self.toy.num_classes is None:
+            return {"x1": points}
+        return {"x1": points, "labels": labels}

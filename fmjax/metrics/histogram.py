@@ -1,0 +1,74 @@
+"""Is a histogram of classes flat, to within the spread that so many draws show?"""
+
+import dataclasses
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from fmjax.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class HistogramTest:
+    """What `histogram_test` finds.
+
+    Attributes:
+        counts: examples of each class, ``(num_classes,)``.
+        expected: the count each class would have.
+        spread: the standard deviation of a count over sets of that size, sqrt(n p (1 - p)).
+        statistic: Pearson's chi-square, sum (counts - expected)² / expected.
+        p_value: the chance of a statistic at least so large if the classes are equally likely.
+    """
+
+    counts: np.ndarray
+    expected: float
+    spread: float
+    statistic: float
+    p_value: float
+
+
+def histogram_test(classes: ArrayLike, num_classes: int) -> HistogramTest:
+    """Pearson's chi-square test that all classes are equally likely.
+
+    The p-value is that of the chi-square distribution with ``num_classes - 1`` degrees of freedom,
+    good from about five expected examples per class.
+
+    Args:
+        classes: class ids, ``(n,)``.
+        num_classes: the number of classes.
+
+    Returns:
+        The counts, what is expected of them, and the test.
+
+    Raises:
+        InputError: if there is no example, a class is out of range, or there is one class only.
+
+    Example:
+        >>> found = histogram_test([0] * 60 + [1] * 40, num_classes=2)
+        >>> found.statistic, found.spread, round(found.p_value, 4)
+        (4.0, 5.0, 0.0455)
+    """
+    from scipy.special import chdtrc
+
+    classes = np.asarray(classes)
+    if num_classes < 2:
+        raise InputError(f"num_classes must be at least 2, got {num_classes}.")
+    if classes.ndim != 1 or not len(classes) or classes.dtype.kind not in "iu":
+        raise InputError(
+            f"classes must be integers of shape (n,), got {classes.dtype} of {classes.shape}."
+        )
+    if classes.min() < 0 or classes.max() >= num_classes:
+        raise InputError(
+            f"classes must lie between 0 and {num_classes - 1}, got {classes.min()} to "
+            f"{classes.max()}."
+        )
+    counts = np.bincount(classes, minlength=num_classes)
+    expected = len(classes) / num_classes
+    statistic = float((np.square(counts - expected) / expected).sum())
+    return HistogramTest(
+        counts=counts,
+        expected=expected,
+        spread=float(np.sqrt(expected * (1 - 1 / num_classes))),
+        statistic=statistic,
+        p_value=float(chdtrc(num_classes - 1, statistic)),
+    )

@@ -1,0 +1,60 @@
+"""A reader of images: a classifier fitted on real ones, which says what class a sample shows."""
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from fmjax.errors import InputError
+from fmjax.metrics.rows import as_rows
+
+
+def fit_reader(
+    images: ArrayLike, labels: ArrayLike, *, penalty: float = 10.0
+) -> Callable[[ArrayLike], np.ndarray]:
+    """Fits a support vector machine (RBF kernel) that reads the class of an image.
+
+    The kernel's width is 1 / (features x variance), so the unit of the pixels does not matter, as
+    long as it is the same at reading. Made for small images and some thousand examples: the time
+    grows with the square of their number.
+
+    Args:
+        images: ``(n, ...)``.
+        labels: class ids, ``(n,)``.
+        penalty: C, what an example on the wrong side costs.
+
+    Returns:
+        ``predict(images) -> labels``, ``(m,)`` int32.
+
+    Raises:
+        InputError: if images and labels do not match, are not finite, or hold a single class.
+    """
+    from sklearn.svm import SVC
+
+    rows = as_rows(images, "images", at_least=2)
+    labels = _class_ids(labels, "labels", len(rows))
+    if len(np.unique(labels)) < 2:
+        raise InputError(f"labels must hold at least two classes, got only {labels[0]}.")
+    machine = SVC(kernel="rbf", C=penalty, gamma="scale").fit(rows.astype(np.float64), labels)
+
+    def predict(images: ArrayLike) -> np.ndarray:
+        x = as_rows(images, "images", features=rows.shape[1], unit=rows.dtype)
+        return machine.predict(x.astype(np.float64)).astype(np.int32)
+
+    return predict
+
+
+def accuracy(predicted: ArrayLike, labels: ArrayLike) -> float:
+    """The share of predictions, ``(n,)``, that equal the labels, ``(n,)``."""
+    labels = _class_ids(labels, "labels")
+    return float((_class_ids(predicted, "predicted", len(labels)) == labels).mean())
+
+
+def _class_ids(labels: ArrayLike, what: str, count: int | None = None) -> np.ndarray:
+    labels = np.asarray(labels)
+    if labels.ndim != 1 or not len(labels) or len(labels) != (count or len(labels)):
+        expected = f"({count},)" if count else "(n,)"
+        raise InputError(f"{what} must have shape {expected}, got {labels.shape}.")
+    if labels.dtype.kind not in "iu":
+        raise InputError(f"{what} must be integer class ids, got dtype {labels.dtype}.")
+    return labels

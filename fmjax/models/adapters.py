@@ -1,0 +1,92 @@
+"""A module of any of three libraries as a pure function `apply_fn(params, x, t, labels)`.
+
+    apply_fn         = from_linen(module)        # params: module.init(...)["params"]
+    apply_fn, params = from_nnx(module)
+    apply_fn, params = from_equinox(module)
+
+x has shape (B, ...), t (B,), labels (B,), a pytree of arrays with a leading axis B, or None. The
+velocity has the shape of x. An `apply_fn` holds no state: it can be jitted, vmapped, differentiated
+and called again with other params, and what a module would write to itself is dropped.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from flax import linen as nn
+
+ApplyFn = Callable[[Any, jax.Array, jax.Array, Any], jax.Array]
+
+
+def from_linen(module: nn.Module) -> ApplyFn:
+    """Adapt a Linen module called as `module(x, t, labels)`.
+
+    Args:
+        module: its only collection is "params": one with others (batch statistics, say) fails with
+            Flax's own error, as the velocity must be a function of params alone.
+
+    Returns:
+        `apply_fn`, for `params = module.init(key, x, t, labels)["params"]`.
+    """
+
+    def apply_fn(params: Any, x: jax.Array, t: jax.Array, labels: Any = None) -> jax.Array:
+        return module.apply({"params": params}, x, t, labels)
+
+    return apply_fn
+
+
+def from_nnx(module: Any) -> tuple[ApplyFn, Any]:
+    """Adapt a Flax NNX module called as `module(x, t, labels)`.
+
+    What is an `nnx.Param` becomes `params`. Everything else (batch statistics, random streams,
+    caches) is kept at its present value: each call starts from it, and what the call changes is
+    dropped. Call `module.eval()` first if the module has dropout or batch statistics: otherwise
+    every call draws the same mask.
+
+    Args:
+        module: an `nnx.Module`. It is read once and not touched again.
+
+    Returns:
+        `apply_fn`, and `params`: nested dicts of arrays, copied from the module.
+    """
+    from flax import nnx
+
+    graph, state, rest = nnx.split(module, nnx.Param, ...)
+    params, rest = jax.tree.map(_copy, (nnx.to_pure_dict(state), rest))
+    template = jax.eval_shape(lambda s: s, state)  # structure alone: holds no second set of weights
+
+    def apply_fn(params: Any, x: jax.Array, t: jax.Array, labels: Any = None) -> jax.Array:
+        state = jax.tree.map(lambda leaf: leaf, template)
+        nnx.replace_by_pure_dict(state, params)
+        return nnx.merge(graph, state, rest, copy=True)(x, t, labels)
+
+    return apply_fn, params
+
+
+def from_equinox(module: Any) -> tuple[ApplyFn, Any]:
+    """Adapt an Equinox module called on one example as `module(x, t, label)`.
+
+    Equinox modules act on single examples by convention, so the batch is mapped over here: inside,
+    x has shape (...), t has shape (), and label is one example's label or None.
+
+    Args:
+        module: an `equinox.Module`, or any callable pytree; stateful layers are not supported.
+            Arrays of floating dtype are parameters; freeze one with `jax.lax.stop_gradient`.
+
+    Returns:
+        `apply_fn`, and `params`: the module with all but its floating arrays replaced by None.
+    """
+    import equinox as eqx
+
+    params, static = eqx.partition(module, eqx.is_inexact_array)
+    params = jax.tree.map(_copy, params)
+
+    def apply_fn(params: Any, x: jax.Array, t: jax.Array, labels: Any = None) -> jax.Array:
+        return jax.vmap(eqx.combine(params, static))(x, t, labels)
+
+    return apply_fn, params
+
+
+def _copy(leaf: Any) -> Any:
+    # Training may donate its params: their buffers must not be those of the caller's module.
+    return leaf.copy() if isinstance(leaf, jax.Array) else leaf

@@ -1,0 +1,114 @@
+"""Wrong input to a network, caught while tracing: only shapes and dtypes are looked at."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from fmjax.errors import InputError
+
+
+def check_rank(x: jax.Array, layout: str, lowest: int, highest: float) -> None:
+    """Refuse an `x` that is no array or has the wrong number of axes.
+
+    Args:
+        x: what came in.
+        layout: the axes expected, e.g. ``"(batch, height, width, channels)"``.
+        lowest: the smallest number of axes that fits.
+        highest: the largest number of axes that fits, may be infinite.
+
+    Raises:
+        InputError: it does not fit.
+    """
+    if not hasattr(x, "ndim"):
+        raise InputError(
+            f"x is a {type(x).__name__}, expected an array of shape {layout}: write jnp.asarray(x)."
+        )
+    if not lowest <= x.ndim <= highest:
+        raise InputError(
+            f"x has shape {x.shape}, expected {layout}: write x[None] to add a batch axis to "
+            "one example, x[..., None] to add a channel or feature axis."
+        )
+
+
+def check_batch(x: jax.Array, t: jax.Array) -> None:
+    """Refuse an `x` that is not floating point and a `t` that is not one full-precision time each.
+
+    Args:
+        x: the batch, shape (B, ...), any floating dtype.
+        t: the times, shape (B,). bfloat16 and float16 are refused: about half of the times
+            0, 1/1000, ..., 1 coincide with a neighbour in bfloat16.
+
+    Raises:
+        InputError: one of these does not hold.
+    """
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise InputError(
+            f"x has dtype {x.dtype}, expected a floating-point array: scale images to [-1, 1] "
+            "first, e.g. x.astype(jnp.float32) / 127.5 - 1."
+        )
+    if jnp.shape(t) != (x.shape[0],):
+        raise InputError(
+            f"t has shape {jnp.shape(t)}, expected one time per example, {(x.shape[0],)}: "
+            f"write jnp.full(({x.shape[0]},), t) for one time shared by the batch."
+        )
+    if not jnp.issubdtype(t.dtype, jnp.floating) or jnp.finfo(t.dtype).bits < 32:
+        raise InputError(
+            f"t has dtype {t.dtype}, expected float32, which half-precision times cannot be "
+            "recovered from: draw the times in float32 and write t.astype(jnp.float32)."
+        )
+
+
+def check_labels(labels: Any, batch: int, num_classes: int | None) -> None:
+    """Refuse labels that do not fit the model: present or absent, shape, dtype.
+
+    Values are not looked at (they may be traced); a class outside 0..num_classes gives NaN.
+
+    Args:
+        labels: class ids, shape (B,), any integer dtype; None for an unconditional model.
+        batch: B.
+        num_classes: the model's number of classes, or None if it is unconditional.
+
+    Raises:
+        InputError: one of these does not hold.
+    """
+    if num_classes is None:
+        if labels is not None:
+            raise InputError(
+                "labels were given to an unconditional model (num_classes=None): pass labels=None, "
+                "or build the model with num_classes=<number of classes>."
+            )
+        return
+    if labels is None:
+        raise InputError(
+            f"labels=None came to a model of {num_classes} classes, expected class ids of shape "
+            f"({batch},): for the unconditional velocity pass the null class, "
+            f"jnp.full(({batch},), {num_classes})."
+        )
+    if not hasattr(labels, "dtype") or not jnp.issubdtype(labels.dtype, jnp.integer):
+        found = f"dtype {labels.dtype}" if hasattr(labels, "dtype") else type(labels).__name__
+        raise InputError(
+            f"labels are of {found}, expected one array of integer class ids of shape ({batch},): "
+            "write jnp.asarray(labels, jnp.int32)."
+        )
+    if labels.shape != (batch,):
+        raise InputError(
+            f"labels have shape {labels.shape}, expected one class id per example, ({batch},): "
+            f"write jnp.full(({batch},), label) for one class shared by the batch."
+        )
+
+
+def check_positive(**values: int | None) -> None:
+    """Refuse a size that is not a positive integer.
+
+    Args:
+        **values: sizes by their field name; None, a part left out, passes.
+
+    Raises:
+        InputError: a size is not an int, or is below 1; the message names the field.
+    """
+    for name, value in values.items():
+        if value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise InputError(f"{name}={value!r}: expected a positive whole number.")

@@ -1,0 +1,217 @@
+"""Pictures as uint8 arrays: grids of images, and scatter plots of 2-D points.
+
+They are drawn with numpy, so a training loop needs no plotting library; `save_png` writes them.
+"""
+
+import colorsys
+import os
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from fmjax.errors import InputError
+
+_BACKGROUND = 255
+_FRAME = np.array([216, 216, 222])
+_TILE = 48  # pixels: small images are enlarged to about this width
+# One colour per class; they differ in lightness too. One set of points takes the first.
+_PALETTE = np.array(
+    [
+        [31, 103, 180],
+        [240, 128, 24],
+        [38, 150, 66],
+        [208, 44, 50],
+        [138, 92, 184],
+        [122, 78, 66],
+        [230, 110, 190],
+        [98, 98, 104],
+        [180, 182, 30],
+        [20, 180, 204],
+    ]
+)
+
+
+def image_grid(
+    images: ArrayLike, columns: int | None = None, scale: int | None = None, pad: int | None = None
+) -> np.ndarray:
+    """Lays images out in rows, left to right, on white.
+
+    Args:
+        images: uint8, ``(N, H, W, C)`` with C = 1 or 3.
+        columns: images per row; by default the grid is about square.
+        scale: each pixel becomes ``scale x scale`` pixels (nearest neighbour); by default small
+            images are enlarged to be readable, and images of 32 pixels or more are left as is.
+        pad: white pixels between images and around the grid; by default a twelfth of an image.
+
+    Returns:
+        uint8, ``(rows * (scale H + pad) + pad, columns * (scale W + pad) + pad, C)``. Places that
+        the last row leaves empty are white.
+
+    Raises:
+        InputError: for another dtype or shape, no image, or a size that is not positive.
+    """
+    images = np.asarray(images)
+    if images.dtype != np.uint8:
+        raise InputError(f"images must be uint8, got {images.dtype}.")
+    if images.ndim != 4 or images.shape[-1] not in (1, 3) or 0 in images.shape:
+        raise InputError(f"images must have shape (N, H, W, 1 or 3), got {images.shape}.")
+    count, height, width, channels = images.shape
+    columns = int(np.ceil(np.sqrt(count))) if columns is None else columns
+    scale = max(1, round(_TILE / width)) if scale is None else scale
+    pad = max(1, scale * width // 12) if pad is None else pad
+    if columns < 1 or scale < 1 or pad < 0:
+        raise InputError(
+            f"columns and scale must be at least 1 and pad at least 0, got {columns=}, {scale=}, "
+            f"{pad=}."
+        )
+    rows = -(-count // columns)
+    tile_h, tile_w = scale * height + pad, scale * width + pad
+    cells = np.full((rows * columns, tile_h, tile_w, channels), _BACKGROUND, np.uint8)
+    cells[:count, pad:, pad:] = images.repeat(scale, axis=1).repeat(scale, axis=2)
+    grid = cells.reshape(rows, columns, tile_h, tile_w, channels).swapaxes(1, 2)
+    grid = grid.reshape(rows * tile_h, columns * tile_w, channels)
+    return np.pad(grid, ((0, pad), (0, pad), (0, 0)), constant_values=_BACKGROUND)
+
+
+def save_png(array: ArrayLike, path: str | os.PathLike[str]) -> None:
+    """Writes a picture as PNG, whole or not at all: a reader never sees half a file.
+
+    Args:
+        array: uint8, ``(H, W)``, ``(H, W, 1)`` or ``(H, W, 3)``.
+        path: where to; its folder is made, and an existing file is replaced.
+
+    Raises:
+        InputError: for another dtype or shape.
+        OSError: if it cannot be written; what was there before is untouched.
+    """
+    from PIL import Image
+
+    array = np.asarray(array)
+    if array.dtype != np.uint8:
+        raise InputError(f"a picture must be uint8, got {array.dtype}.")
+    if array.ndim not in (2, 3) or 0 in array.shape or array.shape[2:] not in ((), (1,), (3,)):
+        raise InputError(f"a picture must have shape (H, W, 1 or 3), got {array.shape}.")
+    picture = Image.fromarray(array[..., 0] if array.shape[2:] == (1,) else array)
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        picture.save(temporary, format="PNG", optimize=True)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def scatter(
+    points: ArrayLike,
+    labels: ArrayLike | None = None,
+    *,
+    size: int = 320,
+    limits: tuple[float, float, float, float] | None = None,
+    reference: ArrayLike | None = None,
+    reference_labels: ArrayLike | None = None,
+) -> np.ndarray:
+    """Draws 2-D points as soft dots, which add up to a density where there are many.
+
+    Args:
+        points: ``(n, 2)``, as (x, y); y points up.
+        labels: class ids, ``(n,)``, one colour each. Without them there is one colour.
+        size: height and width of the picture, in pixels.
+        limits: ``(x_min, x_max, y_min, y_max)``; points outside are not drawn. By default a square
+            around the reference, or around the points if there is none.
+        reference: real points, ``(m, 2)``, for a second picture left of the first, with the same
+            limits.
+        reference_labels: their class ids.
+
+    Returns:
+        uint8, ``(size, size, 3)``, or ``(size, 2 size + size // 20, 3)`` with a reference.
+
+    Raises:
+        InputError: for points that are not finite or not 2-D, labels that do not match them, or
+            limits out of order.
+    """
+    points = _checked_points(points, "points")
+    labels = _checked_labels(labels, "labels", len(points))
+    if size < 16:
+        raise InputError(f"size must be at least 16 pixels, got {size}.")
+    if reference is None:
+        return _draw(points, labels, size, _checked_limits(limits, points))
+    reference = _checked_points(reference, "reference")
+    reference_labels = _checked_labels(reference_labels, "reference_labels", len(reference))
+    limits = _checked_limits(limits, reference)
+    left = _draw(reference, reference_labels, size, limits)
+    gap = np.full((size, size // 20, 3), _BACKGROUND, np.uint8)
+    return np.concatenate([left, gap, _draw(points, labels, size, limits)], axis=1)
+
+
+def _checked_points(points: ArrayLike, what: str) -> np.ndarray:
+    points = np.asarray(points, np.float64)
+    if points.ndim != 2 or points.shape[1] != 2 or not len(points):
+        raise InputError(f"{what} must have shape (n, 2), got {points.shape}.")
+    if not np.isfinite(points).all():
+        raise InputError(f"{what} must be finite, got NaN or infinity.")
+    return points
+
+
+def _checked_labels(labels: ArrayLike | None, what: str, count: int) -> np.ndarray:
+    labels = np.zeros(count, np.int64) if labels is None else np.asarray(labels)
+    if labels.shape != (count,) or labels.dtype.kind not in "iu" or labels.min() < 0:
+        raise InputError(
+            f"{what} must be class ids of shape ({count},), got {labels.dtype} of {labels.shape}."
+        )
+    return labels
+
+
+def _checked_limits(
+    limits: tuple[float, float, float, float] | None, points: np.ndarray
+) -> np.ndarray:
+    """Limits as ((x_min, y_min), (x_max, y_max))."""
+    if limits is None:
+        low, high = points.min(axis=0), points.max(axis=0)
+        half = 0.54 * max(float((high - low).max()), 1e-6)
+        return np.stack([(low + high) / 2 - half, (low + high) / 2 + half])
+    box = np.asarray(limits, np.float64)
+    if box.shape != (4,) or not np.isfinite(box).all() or not (box[0::2] < box[1::2]).all():
+        raise InputError(f"limits must be (x_min, x_max, y_min, y_max), in order, got {limits}.")
+    return np.stack([box[0::2], box[1::2]])
+
+
+def _draw(points: np.ndarray, labels: np.ndarray, size: int, limits: np.ndarray) -> np.ndarray:
+    """One square picture: ink by class, mixed where classes meet, in a thin frame."""
+    low, high = limits
+    spots = (points - low) / (high - low) * size
+    spots[:, 1] = size - spots[:, 1]
+    radius = max(size / 170, 1.0)
+    classes = np.unique(labels)
+    ink = np.stack([_ink(spots[labels == c], size, radius) for c in classes], axis=-1)
+    total = ink.sum(axis=-1, keepdims=True)
+    colour = ink @ _colours(classes) / np.maximum(total, 1e-9)
+    cover = 1 - np.exp(-1.2 * total)
+    picture = (1 - cover) * _BACKGROUND + cover * colour
+    picture[[0, -1]] = picture[:, [0, -1]] = _FRAME
+    return np.rint(picture).astype(np.uint8)
+
+
+def _ink(spots: np.ndarray, size: int, radius: float) -> np.ndarray:
+    """How many dots cover each pixel, ``(size, size)``; the rim of a dot is anti-aliased."""
+    corner = np.floor(spots).astype(np.int64)
+    ink = np.zeros(size * size)
+    reach = int(np.ceil(radius))
+    for dx in range(-reach, reach + 1):
+        for dy in range(-reach, reach + 1):
+            pixel = corner + (dx, dy)
+            distance = np.linalg.norm(pixel + 0.5 - spots, axis=1)
+            cover = np.clip(radius + 0.5 - distance, 0, 1)
+            inside = ((pixel >= 0) & (pixel < size)).all(axis=1)
+            index = pixel[inside, 1] * size + pixel[inside, 0]
+            ink += np.bincount(index, cover[inside], minlength=size * size)
+    return ink.reshape(size, size)
+
+
+def _colours(classes: np.ndarray) -> np.ndarray:
+    """One colour per class id, the same whichever other classes there are."""
+    hues = (classes * 0.618034) % 1.0  # past the palette: steps of the golden ratio never repeat
+    others = [[255 * v for v in colorsys.hls_to_rgb(h, 0.45, 0.6)] for h in hues]
+    known = classes < len(_PALETTE)
+    return np.where(known[:, None], _PALETTE[np.where(known, classes, 0)], others)

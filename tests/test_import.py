@@ -1,0 +1,75 @@
+"""`import fmjax` works, and takes under a second beyond jax itself.
+
+Only the standard library here: this file is also a script, which continuous integration runs in
+an environment that holds an installed fmjax and its core dependencies, and no pytest.
+"""
+
+import importlib.util
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+SECONDS = 1.0
+TRIES = 5  # the best of so many: another process may be busy
+TIMED_IMPORT = """
+import jax, time
+start = time.perf_counter()
+import fmjax
+print(time.perf_counter() - start)
+"""
+
+
+def _python(code: str, **environment: str) -> str:
+    """Runs code in a fresh interpreter, outside the checkout."""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | environment,
+        cwd=tempfile.gettempdir(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def _import_seconds(**environment: str) -> float:
+    best = float("inf")
+    for _ in range(TRIES):
+        best = min(best, float(_python(TIMED_IMPORT, **environment)))
+        if best < SECONDS:
+            break
+    return best
+
+
+def test_import_is_quick():
+    seconds = _import_seconds(PYTHONPATH=str(ROOT))
+    assert seconds < SECONDS, f"import fmjax takes {seconds:.2f} s beyond jax"
+
+
+def main() -> None:
+    """The same for an installed fmjax with nothing but its core dependencies."""
+    for optional in ("grain", "sklearn", "tensorflow_datasets", "tqdm"):
+        assert importlib.util.find_spec(optional) is None, f"{optional} is installed here"
+    where = Path(_python("import fmjax; print(fmjax.__file__)"))
+    assert not where.is_relative_to(ROOT), f"fmjax comes from the checkout, {where}"
+    assert (where.parent / "py.typed").exists(), "py.typed is not in the package"
+    missing = _missing_modules(where.parent)
+    assert not missing, f"not in the package: {', '.join(missing)}"
+    seconds = _import_seconds()
+    assert seconds < SECONDS, f"import fmjax takes {seconds:.2f} s beyond jax"
+    print(f"import fmjax: {seconds:.2f} s beyond jax, on {sys.version.split()[0]}")
+
+
+def _missing_modules(installed: Path) -> list[str]:
+    """Modules of the checkout that the installed package lacks."""
+    source = ROOT / "fmjax"
+    names = (path.relative_to(source) for path in source.glob("**/*.py"))
+    return sorted(str(name) for name in names if not (installed / name).exists())
+
+
+if __name__ == "__main__":
+    main()
