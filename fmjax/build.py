@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from ml_collections import ConfigDict
 
+from fmjax.config import ConfigDict
 from fmjax.conventions import ApplyFn
 from fmjax.couplings import Coupling, independent
 from fmjax.data import pixels

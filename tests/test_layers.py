@@ -33,14 +33,14 @@ ASSEMBLY = ("config", "build", "run")
 
 # The doors: a dependency and the only files that may import it, as glob patterns.
 DOORS = {
-    "absl": ("train.py", "sample.py", "fmjax/data/prepare.py"),
+    "absl": ("train.py", "sample.py", "fmjax/run/cli.py"),
     "array_record": ("fmjax/data/*",),
     "diffrax": ("fmjax/samplers/*",),
     "equinox": ("fmjax/models/adapters.py",),
     "flax.nnx": ("fmjax/models/adapters.py",),
     "grain": ("fmjax/data/pipeline.py",),
     "matplotlib": (),
-    "ml_collections": ("fmjax/config.py", "configs/*", "train.py"),
+    "ml_collections": ("fmjax/config.py", "train.py"),
     "orbax": ("fmjax/checkpoint.py",),
     "ott": (),
     "PIL": ("fmjax/plots.py", "fmjax/data/*"),
@@ -48,7 +48,7 @@ DOORS = {
     "sklearn": ("fmjax/metrics/*", "fmjax/data/builders.py"),
     "tensorboardX": ("fmjax/run.py", "fmjax/run/*"),
     "tensorflow": ("fmjax/data/prepare.py",),
-    "tensorflow_datasets": ("fmjax/data/builders.py", "fmjax/data/prepare.py"),
+    "tensorflow_datasets": ("fmjax/data/builders.py", "fmjax/data/records.py"),
     "tqdm": ("fmjax/run.py", "fmjax/run/*", "fmjax/data/prepare.py"),
 }
 # What any module may import, beside the standard library.

@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 import jax
 from jax.experimental import multihost_utils
-from ml_collections import ConfigDict
 
 from fmjax.build import DataSpec, Experiment, make_experiment
 from fmjax.checkpoint import Checkpoints
+from fmjax.config import ConfigDict
 from fmjax.data.builders import load
 from fmjax.data.dataset import Dataset
 from fmjax.errors import InputError

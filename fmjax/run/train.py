@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
-from ml_collections import ConfigDict
 
+from fmjax.config import ConfigDict
 from fmjax.data import pipeline
 from fmjax.run import workdir as files
 from fmjax.run.log import Log

@@ -8,10 +8,8 @@ import shutil
 from pathlib import Path
 from typing import NamedTuple
 
-from ml_collections import ConfigDict
-
 from fmjax.build import DataSpec
-from fmjax.config import check_resumable, default_config
+from fmjax.config import ConfigDict, check_resumable, default_config
 from fmjax.errors import InputError
 
 RECORD = "run.json"

@@ -79,6 +79,6 @@ def make_step(
             ema_params=optax.incremental_update(new, state.ema_params, rate),
             opt_state=opt_state,
         )
-        return new_state, {"loss": loss, "grad_norm": optax.global_norm(grads)}
+        return new_state, {"loss": loss, "grad_norm": optax.tree.norm(grads)}
 
     return step

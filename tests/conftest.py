@@ -1,0 +1,141 @@
+"""What every test stands on: strict jax, one CPU device, and two helpers.
+
+- Rank promotion raises, and a warning that comes from fmjax itself is an error.
+- One device and no compilation cache, so that compilations can be counted and every run is the
+  first one. Tests of several devices start a process of their own with `run_python`.
+- `JAX_PLATFORMS=cuda pytest` runs the suite on another backend; the default is the CPU.
+"""
+
+import contextlib
+import dataclasses
+import os
+import re
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def _xla_flags(devices: int = 1) -> str:
+    """XLA_FLAGS as the caller set them, but for this number of host devices."""
+    flags = os.environ.get("XLA_FLAGS", "")
+    flags = re.sub(r"--xla_force_host_platform_device_count=\S*", "", flags)
+    if devices > 1:
+        flags += f" --xla_force_host_platform_device_count={devices}"
+    return " ".join(flags.split())
+
+
+# Read by jax when it is imported, or by XLA when it starts; inherited by every subprocess.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ["XLA_FLAGS"] = _xla_flags()
+os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
+os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
+os.environ.pop("JAX_COMPILATION_CACHE_DIR", None)
+os.environ.pop("JAX_NUM_CPU_DEVICES", None)
+
+import jax  # noqa: E402
+import jax.monitoring  # noqa: E402
+import pytest  # noqa: E402
+
+# The same once more, for the case that a pytest plugin has imported jax before this file.
+jax.config.update("jax_platforms", os.environ["JAX_PLATFORMS"])
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_enable_compilation_cache", False)
+jax.config.update("jax_compilation_cache_dir", None)
+jax.config.update("jax_num_cpu_devices", -1)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("filterwarnings", r"error:::fmjax(\..*)?$")
+
+
+@dataclasses.dataclass
+class Compilations:
+    """The names of the functions that the backend compiled, in order."""
+
+    names: list[str] = dataclasses.field(default_factory=list)
+
+    @property
+    def count(self) -> int:
+        return len(self.names)
+
+
+@pytest.fixture
+def count_compilations() -> Callable[[], contextlib.AbstractContextManager[Compilations]]:
+    """A context manager that counts what XLA compiles inside it, under jit and pmap alike.
+
+        with count_compilations() as compiled:
+            step(state, batch)
+        assert compiled.count == 0, compiled.names
+
+    Operations outside jit (`jnp.ones`, indexing) compile small programs of their own: make the
+    inputs before entering.
+    """
+
+    @contextlib.contextmanager
+    def counting() -> Iterator[Compilations]:
+        compiled = Compilations()
+
+        def listen(event: str, duration: float, **kwargs: object) -> None:
+            if "backend_compile" in event:
+                compiled.names.append(str(kwargs.get("fun_name", event)))
+
+        jax.monitoring.register_event_duration_secs_listener(listen)
+        try:
+            yield compiled
+        finally:
+            jax.monitoring.unregister_event_duration_listener(listen)
+
+    return counting
+
+
+@pytest.fixture
+def run_python(tmp_path: Path) -> Callable[..., str]:
+    """Runs Python in a process of its own, with several CPU devices, and returns its stdout.
+
+        out = run_python("import jax; print(jax.device_count())", devices=8)
+        out = run_python(ROOT / "train.py", "--config=configs/digits.py", devices=2)
+
+    A string is code (indentation common to all lines is removed), a `Path` is a script, and what
+    follows are its arguments. `env` is added to the environment. A non-zero exit raises
+    `AssertionError` with what the process wrote.
+    """
+
+    def run(
+        code_or_script: str | Path,
+        *arguments: str,
+        devices: int = 8,
+        env: dict[str, str] | None = None,
+        timeout: float = 300.0,
+        cwd: Path = ROOT,
+    ) -> str:
+        script = code_or_script
+        if not isinstance(script, Path):
+            script = tmp_path / "run_python_code.py"
+            script.write_text(textwrap.dedent(str(code_or_script)))
+        paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
+        environment = os.environ | {
+            "JAX_PLATFORMS": "cpu",
+            "XLA_FLAGS": _xla_flags(devices),
+            "PYTHONPATH": os.pathsep.join(path for path in paths if path),
+        }
+        done = subprocess.run(
+            [sys.executable, str(script), *map(str, arguments)],
+            env=environment | (env or {}),
+            cwd=cwd,
+            timeout=timeout,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode != 0:
+            raise AssertionError(
+                f"{script.name} exited with {done.returncode}.\n"
+                f"stdout:\n{done.stdout[-4000:]}\nstderr:\n{done.stderr[-8000:]}"
+            )
+        return done.stdout
+
+    return run

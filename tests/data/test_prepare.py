@@ -1,0 +1,136 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fmjax.data import builders, prepare
+
+RNG = np.random.default_rng(0)
+
+
+@pytest.fixture
+def npz(tmp_path):
+    path = tmp_path / "set.npz"
+    images = RNG.integers(0, 256, size=(40, 6, 5, 3), dtype=np.uint8)
+    np.savez(path, images=images, labels=np.arange(40) % 4)
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in ("rose", "tulip"):
+        (tmp_path / "flowers" / name).mkdir(parents=True)
+        for i in range(10):
+            pixels = RNG.integers(0, 256, size=(6, 5, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "flowers" / name / f"{i}.png")
+    return tmp_path / "flowers"
+
+
+def run(*arguments):
+    return prepare.main(list(map(str, arguments)))
+
+
+def test_a_folder_becomes_a_set_with_the_same_pixels(folder, data_dir, capsys):
+    assert run("--name=flowers", f"--source={folder}") == 0
+    dataset = builders.load("flowers")
+    assert dataset.class_names == ("rose", "tulip")
+    assert (len(dataset.train), len(dataset.test)) == (18, 2)
+    on_disk = {
+        np.array(Image.open(path)).tobytes(): path.parent.name for path in folder.glob("*/*.png")
+    }
+    read = {}
+    for split in ("train", "test"):
+        images, labels = dataset.arrays(split)
+        read |= {
+            image.tobytes(): dataset.class_names[label]
+            for image, label in zip(images, labels, strict=True)
+        }
+    assert read == on_disk
+    out, progress = capsys.readouterr()
+    assert "flowers: 18 train and 2 test images of shape (6, 5, 3), 2 classes, in" in out
+    assert "\n  python train.py --config=configs/mnist.py --config.data.name=flowers\n" in out
+    assert "18/18" in progress
+
+
+def test_an_npz_becomes_a_set_with_the_same_pixels(npz, data_dir):
+    assert run("--name=noise", f"--source={npz}", "--test_fraction=0.25") == 0
+    dataset = builders.load("noise")
+    assert (len(dataset.train), len(dataset.test)) == (30, 10)
+    arrays = np.load(npz)
+    expected = {x.tobytes(): y for x, y in zip(arrays["images"], arrays["labels"], strict=True)}
+    parts = [dataset.arrays(split) for split in ("train", "test")]
+    read = {x.tobytes(): y for part in parts for x, y in zip(*part, strict=True)}
+    assert read == expected
+
+
+def test_a_data_directory_of_its_own_is_part_of_the_command(npz, tmp_path, capsys):
+    place = tmp_path / "elsewhere"
+    assert run("--name=noise", f"--source={npz}", f"--data_dir={place}") == 0
+    assert f"TFDS_DATA_DIR={place} python train.py" in capsys.readouterr().out
+    assert builders.load("noise", place).num_classes == 4
+
+
+def test_size_and_channels_reach_the_images(folder, data_dir):
+    assert run("--name=small", f"--source={folder}", "--size=4", "--channels=1") == 0
+    assert builders.load("small").shape == (4, 4, 1)
+
+
+def test_a_set_is_replaced_only_when_asked(npz, folder, data_dir, capsys):
+    assert run("--name=same", f"--source={npz}") == 0
+    assert run("--name=same", f"--source={folder}") == 2
+    assert "exists in" in capsys.readouterr().err
+    assert builders.load("same").num_classes == 4
+    assert run("--name=same", f"--source={folder}", "--overwrite") == 0
+    assert builders.load("same").num_classes == 2
+
+
+def test_a_broken_image_is_named_and_leaves_nothing(folder, data_dir, capsys):
+    cut = folder / "rose" / "7.png"
+    cut.write_bytes(cut.read_bytes()[:100])
+    assert run("--name=flowers", f"--source={folder}") == 2
+    assert f"error: the image {cut} cannot be read" in capsys.readouterr().err
+    assert data_dir.exists()  # it failed in the middle of the writing
+    assert list(data_dir.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--name=Bad", "--source=."], "a set's name is at most 64 lower-case letters"),
+        (["--name=digits", "--source=."], "the name 'digits' is taken"),
+        (["--name=x", "--source=nowhere"], "--source=nowhere does not exist"),
+        (["--name=x", "--source=.", "--channels=2"], "--channels must be 1 or 3, got 2"),
+        (["--name=mnits"], "unknown public data set 'mnits'. Did you mean 'mnist'?"),
+        (["--name=mnist", "--size=8"], "--size needs --source"),
+        (["--name=mnist", "--data_dir=gs://b"], "must be on a mounted file system, got gs://b"),
+    ],
+)
+def test_a_mistake_is_one_sentence(arguments, sentence, data_dir, capsys):
+    assert run(*arguments) == 2
+    out, error = capsys.readouterr()
+    assert out == ""
+    assert error.startswith("error: ")
+    assert sentence in error
+    assert error.count("\n") == 1
+
+
+def test_tensorflow_is_asked_for_where_it_is_needed(data_dir, monkeypatch, capsys):
+    monkeypatch.setattr(builders, "_installed", lambda module: False)
+    assert run("--name=mnist") == 2
+    assert "needs TensorFlow this once (training does not)" in capsys.readouterr().err
+
+
+def test_an_unknown_flag_is_refused(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        run("--name=x", "--sizes=3")
+    assert "unrecognized arguments: --sizes=3" in capsys.readouterr().err
+
+
+def test_the_module_runs_as_a_command():
+    command = [sys.executable, "-m", "fmjax.data.prepare", "--name=Bad", "--source=."]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert done.stderr.startswith("error: a set's name")

@@ -1,0 +1,205 @@
+import json
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fmjax.checkpoint import Checkpoints, fingerprint
+from fmjax.errors import InputError
+
+
+def state(k):
+    return {
+        "step": jnp.int32(k),
+        "params": {
+            "a": jax.random.normal(jax.random.key(k), (50, 60)),
+            "b": jnp.ones(3, jnp.bfloat16),
+        },
+        "opt_state": (None, {"count": jnp.int32(k)}, ()),
+    }
+
+
+@pytest.fixture
+def target():
+    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), state(0)
+    )
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """Four checkpoints, the newest two and the best of which remain."""
+    folder = tmp_path_factory.mktemp("run") / "checkpoints"
+    checkpoints = Checkpoints(folder, keep=2)
+    for k, loss in ((10, 0.5), (20, 0.1), (30, 0.4), (40, 0.3), (50, 0.6)):
+        checkpoints.save(k, state(k), loss)
+    checkpoints.close()
+    return folder
+
+
+@pytest.fixture
+def copied(written, tmp_path):
+    shutil.copytree(written.parent, tmp_path, dirs_exist_ok=True)
+    return tmp_path / "checkpoints"
+
+
+def assert_equal(a, b):
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    for x, y in zip(*map(jax.tree.leaves, (a, b)), strict=True):
+        assert x.dtype == y.dtype
+        np.testing.assert_array_equal(x, y)
+
+
+def test_the_newest_and_the_best_are_kept(written):
+    checkpoints = Checkpoints(written, read_only=True)
+    assert checkpoints.steps() == [20, 40, 50]
+    assert checkpoints.best_step() == 20
+    checkpoints.close()
+
+
+def test_a_restored_state_is_the_saved_one_to_the_bit(written, target):
+    checkpoints = Checkpoints(written, read_only=True)
+    for k in (20, 40, 50):
+        assert_equal(checkpoints.restore(k, target), state(k))
+    assert_equal(
+        checkpoints.restore(40, {"params": target["params"]}), {"params": state(40)["params"]}
+    )
+    checkpoints.close()
+
+
+def largest(folder):
+    return max((p for p in folder.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+
+
+def truncate(folder):
+    path = largest(folder)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def flip_a_bit(folder):
+    path = largest(folder)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(bytes(content))
+
+
+def delete_the_arrays(folder):
+    largest(folder).unlink()
+
+
+def empty_every_file(folder):
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"")
+
+
+def break_the_metrics(folder):
+    (folder / "metrics" / "metrics").write_text('{"val_')
+
+
+@pytest.mark.parametrize(
+    "damage", [truncate, flip_a_bit, delete_the_arrays, empty_every_file, break_the_metrics]
+)
+def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(copied, target, damage):
+    damage(copied / "50")
+    said = []
+    checkpoints = Checkpoints(copied, keep=2, notify=said.append)
+    step, restored = checkpoints.restore_latest(target)
+    assert step == 40
+    assert_equal(restored, state(40))
+    assert len(said) == 1
+    assert "step 50" in said[0]
+    assert (copied.parent / "corrupt" / "50").is_dir()
+    # The run goes on and writes that step again.
+    checkpoints.save(50, state(50), 0.05)
+    checkpoints.wait()
+    assert checkpoints.best_step() == 50
+    assert_equal(checkpoints.restore(50, target), state(50))
+    checkpoints.close()
+
+
+def test_looking_on_moves_nothing(copied, target):
+    truncate(copied / "50")
+    before = sorted(p.relative_to(copied) for p in copied.rglob("*"))
+    checkpoints = Checkpoints(copied, read_only=True, notify=lambda text: None)
+    assert checkpoints.restore_latest(target)[0] == 40
+    checkpoints.close()
+    assert sorted(p.relative_to(copied) for p in copied.rglob("*")) == before
+
+
+def test_when_none_can_be_read_it_says_so(copied, target):
+    for step in ("20", "40", "50"):
+        truncate(copied / step)
+    checkpoints = Checkpoints(copied, notify=lambda text: None)
+    with pytest.raises(InputError, match="none of the checkpoints"):
+        checkpoints.restore_latest(target)
+    checkpoints.close()
+
+
+def test_a_step_that_does_not_exist_is_named_with_those_that_do(written, target):
+    checkpoints = Checkpoints(written, read_only=True)
+    with pytest.raises(InputError, match=r"no checkpoint of step 7 .*\[20, 40, 50\]"):
+        checkpoints.restore(7, target)
+    checkpoints.close()
+
+
+def test_metrics_that_cannot_be_listed_are_named_when_looking_on(copied):
+    break_the_metrics(copied / "50")
+    with pytest.raises(InputError, match="50"):
+        Checkpoints(copied, read_only=True)
+
+
+def test_an_empty_folder_has_nothing_to_restore(tmp_path, target):
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    assert checkpoints.restore_latest(target) is None
+    assert checkpoints.best_step() is None
+    checkpoints.close()
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.int32, jnp.uint8])
+def test_the_fingerprint_sees_every_bit(dtype):
+    rng = np.random.default_rng(0)
+    raw = rng.integers(0, 256, (6, jnp.dtype(dtype).itemsize), np.uint8)
+    whole = int(fingerprint([jnp.asarray(raw.view(dtype))]))
+    for byte in range(raw.size):
+        for bit in range(8):
+            changed = raw.copy()
+            changed.reshape(-1)[byte] ^= 1 << bit
+            assert int(fingerprint([jnp.asarray(changed.view(dtype))])) != whole
+
+
+ELSEWHERE = """
+import sys
+import jax, numpy as np
+from jax.sharding import NamedSharding, PartitionSpec as P
+from fmjax.checkpoint import Checkpoints
+from fmjax.training.parallel import make_mesh
+
+folder, mode = sys.argv[1:]
+sharding = NamedSharding(make_mesh(), P("data" if mode == "save" else None))
+x = np.arange(64, dtype=np.float32).reshape(8, 8)
+checkpoints = Checkpoints(folder)
+if mode == "save":
+    checkpoints.save(1, {"params": jax.device_put(x, sharding)}, 0.0)
+    checkpoints.wait()
+else:
+    target = {"params": jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)}
+    step, restored = checkpoints.restore_latest(target)
+    np.testing.assert_array_equal(restored["params"], x)
+    print("devices", len(restored["params"].sharding.device_set))
+checkpoints.close()
+"""
+
+
+@pytest.mark.slow
+def test_what_8_devices_wrote_in_shards_2_devices_read(run_python, tmp_path):
+    folder = str(tmp_path / "checkpoints")
+    run_python(ELSEWHERE, folder, "save", devices=8)
+    assert "devices 2" in run_python(ELSEWHERE, folder, "restore", devices=2)
+    check = json.loads(
+        next((tmp_path / "checkpoints" / "1" / "check").glob("metadata")).read_text()
+    )
+    assert check.keys() == {"params"}
