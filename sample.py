@@ -11,8 +11,7 @@ from absl import flags
 
 from fmjax.errors import InputError
 from fmjax.run import cli
-from fmjax.run.sample import Request, SampleResult, sample
-from fmjax.samplers.ode import SOLVERS, solver_spec
+from fmjax.run.sample import SOLVERS, Request, SampleResult, sample, solver_spec
 
 WORKDIR = flags.DEFINE_string("workdir", None, "The folder of a trained run.")
 OUT = flags.DEFINE_string("out", "out", "The folder to write samples.npz and grid.png to.")

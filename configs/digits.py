@@ -3,9 +3,7 @@
 python train.py --config=configs/digits.py
 """
 
-from ml_collections import ConfigDict
-
-from fmjax.config import default_config
+from fmjax.config import ConfigDict, default_config
 
 
 def get_config() -> ConfigDict:

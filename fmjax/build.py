@@ -114,12 +114,14 @@ def make_model(config: ConfigDict, num_classes: int | None) -> Any:
     if c.dtype not in DTYPES:
         raise unknown_name("dtype", c.dtype, DTYPES)
     given = {k: c[k] for k in ("width", "depth", "heads", "patch_size") if c[k] is not None}
-    common = {"num_classes": num_classes, "dtype": DTYPES[c.dtype]}
     if c.name == "mlp":
-        unused = {"heads", "patch_size"} & given.keys()
-        if unused:
-            raise InputError(f"the mlp has no {', '.join(sorted(unused))}; leave it out.")
-        return mlp.MLP(**given, **common)
+        unused = sorted({"heads", "patch_size"} & given.keys())
+        if unused or c.dtype != "float32":
+            raise InputError(
+                f"the mlp is float32 and has no heads or patch_size; got {c.to_dict()}."
+            )
+        return mlp.MLP(**given, num_classes=num_classes)
+    common = {"num_classes": num_classes, "dtype": DTYPES[c.dtype]}
     if c.name == "dit":
         missing = {"width", "depth", "heads", "patch_size"} - given.keys()
         if missing:

@@ -200,7 +200,7 @@ def _ink(spots: np.ndarray, size: int, radius: float) -> np.ndarray:
     reach = int(np.ceil(radius))
     for dx in range(-reach, reach + 1):
         for dy in range(-reach, reach + 1):
-            pixel = corner + (dx, dy)
+            pixel = corner + np.array([dx, dy])
             distance = np.linalg.norm(pixel + 0.5 - spots, axis=1)
             cover = np.clip(radius + 0.5 - distance, 0, 1)
             inside = ((pixel >= 0) & (pixel < size)).all(axis=1)

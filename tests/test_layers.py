@@ -40,7 +40,7 @@ DOORS = {
     "flax.nnx": ("fmjax/models/adapters.py",),
     "grain": ("fmjax/data/pipeline.py",),
     "matplotlib": (),
-    "ml_collections": ("fmjax/config.py", "train.py"),
+    "ml_collections": ("fmjax/config.py", "configs/*", "train.py"),
     "orbax": ("fmjax/checkpoint.py",),
     "ott": (),
     "PIL": ("fmjax/plots.py", "fmjax/data/*"),

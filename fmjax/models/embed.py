@@ -102,7 +102,11 @@ class LabelEmbed(nn.Module):
         """Embed class ids of shape (B,) as (B, width), float32; ids out of range become NaN."""
         table = self.param("table", _normal, (self.num_classes + 1, self.width), jnp.float32)
         # An id out of range would otherwise be clipped, or wrap to the null class, in silence.
-        return jnp.asarray(table).at[labels].get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
+        return (
+            jnp.asarray(table)
+            .at[labels]
+            .get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
+        )
 
 
 class Condition(nn.Module):

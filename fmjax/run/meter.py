@@ -14,44 +14,47 @@ _AHEAD = 2  # steps the host may run ahead of the device: enough to hide dispatc
 
 
 class Meter:
-    """Collects the metrics of every step, checks all of them, and logs their means.
+    """Reads the metrics of every step two steps late, checks all of them, and logs their means.
 
     Args:
         batch_size: examples per step.
         learning_rate: the schedule, by step.
         log: where the means go.
+        log_every: over how many steps.
     """
 
-    def __init__(self, batch_size: int, learning_rate: Callable[[int], float], log: Log):
-        self._batch_size, self._learning_rate, self._log = batch_size, learning_rate, log
-        self._pending = deque()
-        self._checked = []
-        self._since = None  # (time, step, seconds waited) of the last report
+    def __init__(
+        self, batch_size: int, learning_rate: Callable[[int], float], log: Log, log_every: int
+    ):
+        self._batch_size, self._learning_rate = batch_size, learning_rate
+        self._log, self._log_every = log, log_every
+        self._pending, self._read = deque(), []
+        self._since = None  # (time, step, seconds waited for data) of the last line
 
     def add(self, step: int, metrics: dict[str, jax.Array], waited: float) -> None:
-        """Takes the metrics of a step, still being computed; waits for those two steps back.
+        """Takes the metrics of a step, still being computed, and reads those of two steps before.
 
         Args:
             step: the step just dispatched.
             metrics: its scalars.
             waited: seconds spent waiting for data since the run began.
         """
-        self._pending.append((step, metrics))
-        if len(self._pending) > _AHEAD:
-            jax.block_until_ready(self._pending[-1 - _AHEAD][1])
-        self._step, self._waiting = step, waited
-        if self._since is None:  # the first step is compilation; speed is counted from its end
-            self.drain()
-            self._since = (time.perf_counter(), step, waited)
+        self._pending.append((step, metrics, waited))
+        # The first step is compilation: speed is counted from its end.
+        self._drain(leave=_AHEAD if self._since else 0)
 
-    def drain(self, leave: int = 0) -> None:
-        """Reads and checks all steps but the last few.
+    def drain(self) -> None:
+        """Waits for all steps taken, and reads and checks them.
 
         Raises:
             FloatingPointError: a loss or a gradient norm is NaN or infinite.
         """
-        taken = [self._pending.popleft() for _ in range(len(self._pending) - leave)]
-        for step, values in jax.device_get(taken):
+        self._drain(leave=0)
+
+    def _drain(self, leave: int) -> None:
+        while len(self._pending) > leave:
+            step, metrics, waited = self._pending.popleft()
+            values = {name: float(value) for name, value in jax.device_get(metrics).items()}
             for name, value in values.items():
                 if not math.isfinite(value):
                     raise FloatingPointError(
@@ -59,29 +62,27 @@ class Meter:
                         "last checkpoint is good. Lower optimizer.learning_rate or "
                         "optimizer.clip_norm, or look at the data."
                     )
-            self._checked.append(values)
+            self._read.append(values)
+            self._since = self._since or (time.perf_counter(), step, waited)
+            if step % self._log_every == 0:
+                self._report(step, waited)
 
-    def report(self) -> None:
-        """Logs the means since the last report."""
-        self.drain(leave=_AHEAD)
-        if not self._checked:
-            return
-        now, (then, step, waited) = time.perf_counter(), self._since
+    def _report(self, step: int, waited: float) -> None:
+        """Logs the means since the last line."""
+        now, (then, first, waited_then) = time.perf_counter(), self._since
         elapsed = max(now - then, 1e-9)
-        means = {
-            name: sum(float(values[name]) for values in self._checked) / len(self._checked)
-            for name in self._checked[0]
-        }
+        read, self._read = self._read, []
         # On the host's own device: a kernel on the accelerator would queue behind the steps.
         with jax.default_device(jax.local_devices(backend="cpu")[0]):
-            learning_rate = float(self._learning_rate(self._step - 1))
+            learning_rate = float(self._learning_rate(step - 1))
+        means = {name: sum(values[name] for values in read) / len(read) for name in read[0]}
         speed = {
             "learning_rate": learning_rate,
-            "examples_per_second": (self._step - step) * self._batch_size / elapsed,
-            "data_wait": min((self._waiting - waited) / elapsed, 1.0),
+            "examples_per_second": (step - first) * self._batch_size / elapsed,
+            "data_wait": min((waited - waited_then) / elapsed, 1.0),
         }
-        self._log.metrics(self._step, means | speed)
-        self._checked, self._since = [], (now, self._step, self._waiting)
+        self._log.metrics(step, means | speed)
+        self._since = (now, step, waited)
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:

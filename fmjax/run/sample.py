@@ -26,8 +26,10 @@ from fmjax.run.sampling import (
     make_sample_fn,
     sample_in_batches,
 )
-from fmjax.samplers.ode import SolverSpec
+from fmjax.samplers.ode import SOLVERS, SolverSpec, solver_spec
 from fmjax.training.parallel import make_mesh
+
+__all__ = ["SOLVERS", "Request", "SampleResult", "sample", "solver_spec"]  # what sample.py needs
 
 _PICTURED = 100  # samples in the grid; points need more to show their shape
 _PICTURED_POINTS = 5000

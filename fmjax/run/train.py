@@ -102,7 +102,7 @@ def _loop(run: Run, step: int, state: TrainState, log: Log) -> tuple[TrainState,
     c = run.config.train
     key = jax.random.fold_in(jax.random.key(c.seed), 1)  # another stream than the parameters'
     train_step, validate = _compile(run), _validation(run)
-    meter = Meter(c.batch_size, run.experiment.learning_rate, log)
+    meter = Meter(c.batch_size, run.experiment.learning_rate, log, c.log_every)
     batches, stop = _data(run, step), 0
     with Signals() as signals:
         while step < c.steps:
@@ -110,13 +110,12 @@ def _loop(run: Run, step: int, state: TrainState, log: Log) -> tuple[TrainState,
             step += 1
             log.step()
             meter.add(step, metrics, batches.waited)
-            at_log = step % c.log_every == 0
-            if at_log:
-                meter.report()
-            stop = signals.received(agree=at_log)
+            stop = signals.received(agree=step % c.log_every == 0)
+            saving = stop or step % c.checkpoint_every == 0 or step == c.steps
+            if saving:
+                meter.drain()
             with meter.paused():
-                if stop or step % c.checkpoint_every == 0 or step == c.steps:
-                    meter.drain()
+                if saving:
                     _save(run, step, state, validate, log)
                 if stop:
                     log.say(f"stopped by signal {stop}: saved step {step}. Run it again to go on.")

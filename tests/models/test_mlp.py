@@ -1,0 +1,102 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fmjax.errors import InputError
+from fmjax.models.mlp import MLP
+
+B = 6
+T = np.linspace(0.05, 0.95, B, dtype=np.float32)
+LABELS = np.array([0, 1, 2, 3, 1, 0])
+
+
+X = np.random.default_rng(1).normal(size=(B, 2)).astype(np.float32)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def apply(model, params, x, t, labels=None):
+    return model.apply({"params": params}, x, t, labels)
+
+
+def make(**fields):
+    """A small model, and parameters with nothing left at zero, as after training."""
+    model = MLP(**{"width": 16, "depth": 2, **fields})
+    labels = None if model.num_classes is None else LABELS
+    init = functools.partial(model.init, jax.random.key(0))
+    leaves, tree = jax.tree.flatten(jax.eval_shape(init, X, T, labels)["params"])
+    rng = np.random.default_rng(0)
+    noise = [rng.normal(0, 0.25, a.shape).astype(a.dtype) for a in leaves]
+    return model, jax.tree.unflatten(tree, noise)
+
+
+@pytest.mark.parametrize(("shape", "num_classes"), [((2,), None), ((2,), 3), ((2, 2, 3), 3)])
+def test_a_fresh_model_outputs_zero_in_the_shape_of_x(shape, num_classes):
+    labels = None if num_classes is None else LABELS
+    model, x = MLP(width=16, depth=2, num_classes=num_classes), np.ones((B, *shape), np.float32)
+    out, _ = jax.jit(model.init_with_output)(jax.random.key(0), x, T, labels)
+    assert out.shape == x.shape
+    assert out.dtype == jnp.float32
+    np.testing.assert_array_equal(out, 0.0)
+
+
+def test_without_zero_init_a_fresh_model_outputs_something():
+    model = MLP(width=16, depth=1, zero_init=False)
+    out, _ = jax.jit(model.init_with_output)(jax.random.key(0), X, T)
+    assert np.abs(out).min() > 0
+
+
+def test_time_and_class_matter():
+    model, params = make(num_classes=3)
+    same_x = np.broadcast_to(X[:1], X.shape)
+    by_time = apply(model, params, same_x, T, np.zeros(B, np.int32))
+    by_class = apply(model, params, same_x, np.full(B, 0.5, np.float32), LABELS)
+    assert len(np.unique(np.asarray(by_time), axis=0)) == B
+    assert len(np.unique(np.asarray(by_class), axis=0)) == 4
+
+
+def test_examples_do_not_see_their_neighbours():
+    model, params = make(num_classes=3)
+    alone = apply(model, params, X[2:3], T[2:3], LABELS[2:3])
+    together = apply(model, params, X, T, LABELS)[2:3]
+    np.testing.assert_allclose(alone, together, atol=1e-6)
+
+
+def test_jvp_is_the_finite_difference_in_float64():
+    with jax.enable_x64(True):
+        model, params = make(depth=1)
+        params, x, t = jax.tree.map(lambda a: a.astype(np.float64), (params, X, T))
+        f = jax.jit(lambda x, t: model.apply({"params": params}, x, t))
+        dx, dt, h = np.cos(x), np.ones_like(t), 1e-5
+        _, tangent = jax.jit(lambda *args: jax.jvp(f, args, (dx, dt)))(x, t)
+        difference = (f(x + h * dx, t + h * dt) - f(x - h * dx, t - h * dt)) / (2 * h)
+        assert tangent.dtype == jnp.float64
+        # Truncation is h^2 times the third derivative, of the order of time_scale^3.
+        np.testing.assert_allclose(tangent, difference, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("field", ["width", "depth", "num_classes"])
+@pytest.mark.parametrize("value", [0, -2, 1.5, True])
+def test_sizes_must_be_positive_whole_numbers(field, value):
+    with pytest.raises(InputError, match=rf"{field}={value}: expected a positive"):
+        make(**{field: value})
+
+
+@pytest.mark.parametrize("features", [0, 7, 2.0])
+def test_time_features_must_be_even(features):
+    with pytest.raises(InputError, match=f"time_features={features}: expected a"):
+        make(time_features=features)
+
+
+def test_x_needs_a_feature_axis():
+    model, params = make()
+    with pytest.raises(InputError, match=r"x has shape \(6,\), expected \(batch, ...\)"):
+        model.apply({"params": params}, X[:, 0], T)
+
+
+def test_labels_are_checked():
+    model, params = make()
+    with pytest.raises(InputError, match="unconditional model"):
+        model.apply({"params": params}, X, T, LABELS)
