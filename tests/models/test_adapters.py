@@ -128,6 +128,7 @@ def test_it_is_pure(case):
     np.testing.assert_array_equal(apply_fn(params, X, T, LABELS), first)
 
 
+@pytest.mark.slow
 @CASES
 def test_it_vmaps_over_labels_and_has_a_jvp(case):
     apply_fn, params, _, _ = case()
@@ -142,6 +143,7 @@ def test_it_vmaps_over_labels_and_has_a_jvp(case):
     assert np.abs(jax.jit(slope)(T)).max() > 0
 
 
+@pytest.mark.slow
 @CASES
 def test_parameters_train_with_optax_and_donated_buffers(case):
     apply_fn, params, value, _ = case()

@@ -1,8 +1,10 @@
 """Runs small enough to train in a test: an MLP on two moons."""
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import jax
 import pytest
 
 from fmjax.config import ConfigDict, default_config, flatten
@@ -38,6 +40,30 @@ def small_flags(**changes: object) -> list[str]:
     values = flatten(small_config(**changes))
     base = ["--config=configs/toy2d.py"]
     return base + [f"--config.{k}={v}" for k, v in values.items() if v is not None]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compilation_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The same few programs are compiled once for all tests of this folder, processes included."""
+    folder = str(tmp_path_factory.mktemp("compilation_cache"))
+    options = {
+        "jax_enable_compilation_cache": True,
+        "jax_compilation_cache_dir": folder,
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+    }
+    before = {name: getattr(jax.config, name) for name in options}
+    environment = {name: os.environ.get(name.upper()) for name in options}
+    for name, value in options.items():
+        jax.config.update(name, value)
+        os.environ[name.upper()] = str(value)
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+    for name, value in environment.items():
+        os.environ.pop(name.upper(), None)
+        if value is not None:
+            os.environ[name.upper()] = value
 
 
 @pytest.fixture

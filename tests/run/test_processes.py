@@ -1,0 +1,150 @@
+"""Runs as their users start them: processes that are killed, signalled, or several."""
+
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from tests.conftest import ROOT
+from tests.run.conftest import small_flags
+from tests.run.test_train import assert_same_bits, read_state
+
+pytestmark = pytest.mark.slow
+
+
+def start(workdir, *flags):
+    command = [sys.executable, str(ROOT / "train.py"), f"--workdir={workdir}", *flags]
+    return subprocess.Popen(
+        command, cwd=ROOT, env=os.environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def finish(*processes, code=0):
+    outputs = [process.communicate(timeout=300)[0] for process in processes]
+    assert [p.returncode for p in processes] == [code] * len(processes), "\n".join(outputs)
+    return outputs
+
+
+def wait_for(path, process, seconds=120):
+    deadline = time.monotonic() + seconds
+    while not path.exists():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline, f"{path} did not appear"
+        time.sleep(0.02)
+
+
+LONG = {"train__steps": 3000, "train__checkpoint_every": 100, "train__log_every": 100}
+
+
+def test_a_run_killed_at_random_moments_ends_as_one_that_was_not(tmp_path):
+    flags = small_flags(**LONG)
+    finish(start(tmp_path / "whole", *flags))
+    seed = random.randrange(2**32)
+    print(f"random seed {seed}")
+    rng, kills = random.Random(seed), 0
+    for _ in range(3):
+        process = start(tmp_path / "killed", *flags)
+        wait_for(tmp_path / "killed" / "checkpoints" / str(100 * (kills + 1)), process)
+        time.sleep(rng.uniform(0, 0.5))
+        if process.poll() is None:
+            process.kill()
+            kills += 1
+        process.wait()
+    assert kills >= 1
+    (output,) = finish(start(tmp_path / "killed", *flags))
+    assert "resuming at step" in output
+    assert_same_bits(read_state(tmp_path / "killed"), read_state(tmp_path / "whole"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_says_so_and_leaves(tmp_path, number):
+    flags = small_flags(**LONG | {"train__steps": 10**6})
+    process = start(tmp_path / "run", *flags)
+    wait_for(tmp_path / "run" / "checkpoints" / "100", process)
+    process.send_signal(number)
+    (output,) = finish(process, code=128 + number)
+    assert f"stopped by signal {int(number)}: saved step" in output
+    step = int(output.partition("saved step ")[2].split(".")[0])
+    assert int(read_state(tmp_path / "run")["step"]) == step
+    assert step % 100 != 0 or step >= 100
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def train_in_two(workdir, parallel, flags):
+    port = free_port()
+    finish(
+        *[
+            start(
+                workdir,
+                *flags,
+                f"--parallel={parallel}",
+                "--distributed",
+                f"--coordinator=127.0.0.1:{port}",
+                "--num_processes=2",
+                f"--process_id={i}",
+            )
+            for i in range(2)
+        ]
+    )
+
+
+@pytest.mark.parametrize("parallel", ["jit", "pmap"])
+def test_two_processes_train_to_the_parameters_of_one(tmp_path, trained, parallel):
+    flags = small_flags()
+    train_in_two(tmp_path / "two", parallel, flags)
+    one, two = read_state(trained), read_state(tmp_path / "two")
+    for a, b in zip(*map(jax.tree.leaves, (one, two)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("order", ["one then two", "two then one"])
+def test_a_run_may_go_on_with_another_number_of_processes(tmp_path, trained, order):
+    workdir = tmp_path / "run"
+    # Both halves are told 12 steps; the first is cut by taking its later checkpoints away.
+    for half in order.split(" then "):
+        if half == "one":
+            finish(start(workdir, *small_flags()))
+        else:
+            train_in_two(workdir, "jit", small_flags())
+        if half == order.split()[0]:
+            for step in ("8", "12"):
+                subprocess.run(["rm", "-r", str(workdir / "checkpoints" / step)], check=True)
+    one, mixed = read_state(trained), read_state(workdir)
+    for a, b in zip(*map(jax.tree.leaves, (one, mixed)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_a_run_may_go_on_with_another_number_of_devices(tmp_path, trained, run_python):
+    workdir, script = tmp_path / "run", ROOT / "train.py"
+    run_python(script, f"--workdir={workdir}", *small_flags(), devices=8)
+    for step in ("8", "12"):
+        subprocess.run(["rm", "-r", str(workdir / "checkpoints" / step)], check=True)
+    run_python(script, f"--workdir={workdir}", *small_flags(), devices=2)
+    for a, b in zip(*map(jax.tree.leaves, (read_state(trained), read_state(workdir))), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_samples_are_the_same_on_one_device_and_on_eight(tmp_path, trained, run_python):
+    for devices in (1, 8):
+        run_python(
+            ROOT / "sample.py",
+            f"--workdir={trained}",
+            f"--out={tmp_path / str(devices)}",
+            "--num=20",
+            "--steps=3",
+            devices=devices,
+        )
+    one, eight = (np.load(tmp_path / d / "samples.npz")["samples"] for d in ("1", "8"))
+    np.testing.assert_allclose(one, eight, rtol=1e-5, atol=1e-6)
