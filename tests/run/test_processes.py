@@ -22,7 +22,12 @@ pytestmark = pytest.mark.slow
 def start(workdir, *flags):
     command = [sys.executable, str(ROOT / "train.py"), f"--workdir={workdir}", *flags]
     return subprocess.Popen(
-        command, cwd=ROOT, env=os.environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command,
+        cwd=ROOT,
+        env=os.environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
 
 

@@ -1,0 +1,99 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from fmjax.errors import InputError
+from fmjax.plots import image_grid, save_png, scatter
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (7, 4, 6, 3), np.uint8)
+
+
+def test_every_image_stands_in_its_place_and_the_rest_is_white():
+    grid = image_grid(IMAGES, columns=3, scale=2, pad=5)
+    assert grid.shape == (3 * (8 + 5) + 5, 3 * (12 + 5) + 5, 3)
+    white = np.ones(grid.shape[:2], bool)
+    for i, image in enumerate(IMAGES):
+        top, left = 5 + (i // 3) * 13, 5 + (i % 3) * 17
+        tile = grid[top : top + 8, left : left + 12]
+        np.testing.assert_array_equal(tile[::2, ::2], image)
+        np.testing.assert_array_equal(tile[1::2, 1::2], image)
+        white[top : top + 8, left : left + 12] = False
+    assert (grid[white] == 255).all()
+
+
+def test_small_images_are_enlarged_to_be_read():
+    assert image_grid(np.zeros((1, 8, 8, 1), np.uint8), pad=0).shape == (48, 48, 1)
+    assert image_grid(np.zeros((1, 64, 64, 1), np.uint8), pad=0).shape == (64, 64, 1)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_png_reads_back_to_the_bit(tmp_path, channels):
+    picture = IMAGES[0, :, :, :channels]
+    path = tmp_path / "made" / "x.png"
+    save_png(picture, path)
+    with Image.open(path) as read:
+        np.testing.assert_array_equal(np.asarray(read).reshape(picture.shape), picture)
+    assert [p.name for p in path.parent.iterdir()] == ["x.png"]
+
+
+def test_a_picture_that_cannot_be_written_leaves_the_one_before(tmp_path, monkeypatch):
+    path = tmp_path / "x.png"
+    save_png(IMAGES[0], path)
+    before = path.read_bytes()
+
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    with pytest.raises(OSError, match="No space"):
+        save_png(IMAGES[1], path)
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["x.png"]
+
+
+def ink(picture):
+    """Where something other than the background or the frame was drawn: (row, column) means."""
+    inner = picture[2:-2, 2:-2].astype(int)
+    rows, columns = np.nonzero(inner.min(axis=2) < 200)
+    return rows.mean() + 2, columns.mean() + 2
+
+
+def test_a_point_is_drawn_where_it_is_with_y_upwards():
+    limits = (-1.0, 1.0, -1.0, 1.0)
+    for x, y in ((0.5, 0.5), (-0.5, 0.25), (0.0, -0.75)):
+        row, column = ink(scatter(np.full((50, 2), [x, y]), size=200, limits=limits))
+        assert abs(column - (x + 1) * 100) < 3
+        assert abs(row - (1 - y) * 100) < 3
+
+
+def test_classes_have_colours_of_their_own_and_the_reference_stands_on_the_left():
+    points = np.array([[-0.5, 0.0], [0.5, 0.0]]).repeat(50, axis=0)
+    labels = np.repeat([0, 1], 50)
+    limits = (-1.0, 1.0, -1.0, 1.0)
+    picture = scatter(points, labels, size=200, limits=limits)
+    left, right = picture[100, 50].astype(int), picture[100, 150].astype(int)
+    assert np.abs(left - right).max() > 50
+    both = scatter(points, labels, size=200, limits=limits, reference=-points)
+    assert both.shape == (200, 410, 3)
+    np.testing.assert_array_equal(both[:, 210:], picture)
+    np.testing.assert_array_equal(both[:, :200], scatter(-points, size=200, limits=limits))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: image_grid(IMAGES / 255), "uint8"),
+        (lambda: image_grid(IMAGES[0]), "shape"),
+        (lambda: image_grid(IMAGES, columns=0), "columns"),
+        (lambda: save_png(IMAGES[0] / 255, "x.png"), "uint8"),
+        (lambda: save_png(IMAGES, "x.png"), "shape"),
+        (lambda: scatter(np.zeros((3, 3))), "points"),
+        (lambda: scatter(np.full((3, 2), np.nan)), "points"),
+        (lambda: scatter(np.zeros((3, 2)), np.zeros(2, int)), "labels"),
+        (lambda: scatter(np.zeros((3, 2)), limits=(1, 0, 0, 1)), "limits"),
+        (lambda: scatter(np.zeros((3, 2)), size=4), "size"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused(call, message):
+    with pytest.raises(InputError, match=message):
+        call()
