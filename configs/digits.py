@@ -1,6 +1,8 @@
-"""Handwritten digits, 8x8, ten classes: the first run.
+"""Handwritten digits, 8x8, ten classes: the first run, and the default of everything.
 
-python train.py --config=configs/digits.py
+    python train.py --config=configs/digits.py
+
+HEADER
 """
 
 from fmjax.config import ConfigDict, default_config
@@ -9,6 +11,12 @@ from fmjax.config import ConfigDict, default_config
 def get_config() -> ConfigDict:
     config = default_config()
     config.data.name = "digits"
-    config.model.update({"name": "dit", "patch_size": 2, "width": 64, "depth": 4, "heads": 4})
-    config.train.update({"steps": 1500, "batch_size": 128, "ema": 0.999})
+    # Patches of 4 leave 4 tokens: at equal cost, 4 times the parameters of patches of 2, and a
+    # Fréchet distance of 5,600 instead of 9,300.
+    config.model.update({"name": "dit", "patch_size": 4, "width": 128, "depth": 4, "heads": 4})
+    # With 0.1, too few of the 1,500 images train the unconditional branch: its classes come uneven.
+    config.labels.drop_rate = 0.3
+    config.optimizer.update({"learning_rate": 3e-3, "warmup_steps": 50})
+    config.train.update({"steps": 3000, "batch_size": 128, "ema": 0.997})
+    config.train.update({"checkpoint_every": 1000, "sample_every": 1000})
     return config

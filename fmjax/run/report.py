@@ -37,7 +37,7 @@ def picture(samples: np.ndarray, columns: int, labels: np.ndarray | None, path: 
     if samples.ndim == 4:
         plots.save_png(plots.image_grid(samples, columns), path)
     else:
-        plots.save_png(plots.scatter(samples[:, :2], labels), path)
+        plots.save_png(plots.scatter(samples, labels), path)
 
 
 def write_picture(run: Run, params: Any, path: Path) -> None:
@@ -48,7 +48,12 @@ def write_picture(run: Run, params: Any, path: Path) -> None:
     samples = draw(run, params, request)
     if jax.process_index() == 0:
         labels = None if request.labels is None else np.arange(num) % len(request.labels)
-        picture(samples, columns, labels, path)
+        if run.experiment.spec.is_image:
+            picture(samples, columns, labels, path)
+        else:  # real points on the left: a distribution has to be seen beside its model
+            real, classes = run.dataset.arrays("test", num)
+            drawn = plots.scatter(samples, labels, reference=real, reference_labels=classes)
+            plots.save_png(drawn, path)
 
 
 def final_report(run: Run, params: Any) -> str:

@@ -1,0 +1,35 @@
+"""What the README shows runs as it stands there, and points at what exists."""
+
+import re
+
+import numpy as np
+import pytest
+
+from tests.conftest import ROOT
+
+README = (ROOT / "README.md").read_text()
+
+
+@pytest.mark.slow
+def test_the_library_example_learns_its_two_gaussians():
+    (example,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    names = {}
+    exec(compile(example, "README.md", "exec"), names)
+    for label in (0, 1):
+        x = np.asarray(names["samples"])[np.asarray(names["labels"]) == label]
+        np.testing.assert_allclose(x.mean(axis=0), [4 * label - 2, 0], atol=0.1)
+        np.testing.assert_allclose(x.std(axis=0), 0.3, atol=0.1)
+
+
+def test_every_file_it_names_exists():
+    named = set(re.findall(r"(?:configs|fmjax|tests|benchmarks|docs)/[\w./]+\.\w+", README))
+    named |= set(re.findall(r"\]\(([\w./]+)\)", README))
+    assert len(named) > 4
+    assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
+
+
+def test_its_table_names_every_solver_and_toy_config():
+    from fmjax import SOLVERS
+
+    assert all(name in README for name in SOLVERS)
+    assert all(f"`{path.stem}`" in README for path in (ROOT / "configs").glob("*.py"))
