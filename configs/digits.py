@@ -17,6 +17,6 @@ def get_config() -> ConfigDict:
     # With 0.1, too few of the 1,500 images train the unconditional branch: its classes come uneven.
     config.labels.drop_rate = 0.3
     config.optimizer.update({"learning_rate": 3e-3, "warmup_steps": 50})
-    config.train.update({"steps": 3000, "batch_size": 128, "ema": 0.997})
+    config.train.update({"steps": 2500, "batch_size": 128, "ema": 0.997})
     config.train.update({"checkpoint_every": 1000, "sample_every": 1000})
     return config
