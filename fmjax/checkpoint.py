@@ -4,10 +4,11 @@ The newest few are kept, and the best by validation loss; writing is asynchronou
 fingerprint of its state, so that a damaged one is noticed, set aside, and the one before it used.
 """
 
+import contextlib
 import json
 import logging
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,11 @@ def fingerprint(tree: Any) -> jax.Array:
 
     totals = [total(leaf) for leaf in jax.tree.leaves(tree)]
     return sum(totals[1:], totals[0])
+
+
+def _reason(error: Exception) -> str:
+    """The first sentence of what orbax or the file system says."""
+    return (str(error) or type(error).__name__).splitlines()[0].split(". See")[0][:160]
 
 
 class Checkpoints:
@@ -92,14 +98,30 @@ class Checkpoints:
         return self._manager.best_step()
 
     def save(self, step: int, state: dict, val_loss: float) -> None:
-        """Writes a state; returns once its buffers may be reused, and writes on behind."""
+        """Writes a state; returns once its buffers may be reused, and writes on behind.
+
+        Raises:
+            OSError: this or the checkpoint before it could not be written.
+        """
         args = self._ocp.args
         check = {name: int(fingerprint(part)) for name, part in state.items()}
-        self._manager.save(
-            step,
-            args=args.Composite(state=args.PyTreeSave(state), check=args.JsonSave(check)),
-            metrics={"val_loss": float(val_loss)},
-        )
+        with self._writing():
+            self._manager.save(
+                step,
+                args=args.Composite(state=args.PyTreeSave(state), check=args.JsonSave(check)),
+                metrics={"val_loss": float(val_loss)},
+            )
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Turns whatever a failed write raises, here or in a thread, into one OSError."""
+        try:
+            yield
+        except Exception as error:
+            raise OSError(
+                f"a checkpoint could not be written to {self.directory}: {_reason(error)}. "
+                "Those before it are whole."
+            ) from error
 
     def restore(self, step: int, target: dict) -> dict:
         """Reads one checkpoint into the shapes, dtypes and shardings of the target.
@@ -127,8 +149,9 @@ class Checkpoints:
                 step, args=args.Composite(state=state, check=args.JsonRestore())
             )
         except Exception as error:  # whatever the damaged bytes make a reader raise
-            reason = (str(error) or type(error).__name__).splitlines()[0].split(". See")[0][:160]
-            raise InputError(f"the checkpoint of step {step} cannot be read: {reason}.") from error
+            raise InputError(
+                f"the checkpoint of step {step} cannot be read: {_reason(error)}."
+            ) from error
         for name, part in restored["state"].items():
             if int(fingerprint(part)) != restored["check"][name]:
                 raise InputError(
@@ -189,9 +212,15 @@ class Checkpoints:
         multihost_utils.sync_global_devices("damaged checkpoints set aside")
 
     def wait(self) -> None:
-        """Returns when everything saved is on disk; raises what went wrong in writing it."""
-        self._manager.wait_until_finished()
+        """Returns when everything saved is on disk.
+
+        Raises:
+            OSError: a checkpoint could not be written.
+        """
+        with self._writing():
+            self._manager.wait_until_finished()
 
     def close(self) -> None:
-        """Waits for the last write and frees the threads."""
-        self._manager.close()
+        """Frees the threads; call `wait` first to learn of a failed write."""
+        with contextlib.suppress(Exception):
+            self._manager.close()

@@ -203,3 +203,35 @@ def test_what_8_devices_wrote_in_shards_2_devices_read(run_python, tmp_path):
         next((tmp_path / "checkpoints" / "1" / "check").glob("metadata")).read_text()
     )
     assert check.keys() == {"params"}
+
+
+FULL = """
+import resource, signal, sys
+import jax.numpy as jnp
+from fmjax.checkpoint import Checkpoints
+
+checkpoints = Checkpoints(sys.argv[1])
+checkpoints.save(1, {"params": jnp.ones(10)}, 0.5)
+checkpoints.wait()
+# From here on no file may grow past 50 kB, as if the disk were full.
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+try:
+    import jax
+    checkpoints.save(2, {"params": jax.random.normal(jax.random.key(0), (200, 200))}, 0.4)
+    checkpoints.wait()
+except OSError as error:
+    print("OSError:", error)
+checkpoints.close()
+print(Checkpoints(sys.argv[1]).steps())
+"""
+
+
+@pytest.mark.slow
+def test_a_checkpoint_that_cannot_be_written_is_an_error_and_spares_the_others(
+    run_python, tmp_path
+):
+    lines = run_python(FULL, str(tmp_path / "checkpoints"), devices=1).splitlines()
+    assert lines[-2].startswith("OSError: a checkpoint could not be written to")
+    assert lines[-2].endswith("Those before it are whole.")
+    assert lines[-1] == "[1]"

@@ -2,6 +2,7 @@
 
 import difflib
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -72,10 +73,13 @@ def run(main: Callable[[], int]) -> None:
         main: the command; it returns 0, or the number of the signal that stopped it, which makes
             the exit code 128 and that number, as in a shell.
     """
-    logging.set_verbosity(logging.ERROR)  # orbax logs every file at the default level
+    program = Path(sys.argv[0]).name
+    # orbax logs every file it writes, and every error before raising it.
+    logging.set_verbosity(logging.FATAL)
+    threading.excepthook = lambda hook: print(f"{program}: {hook.exc_value}", file=sys.stderr)
 
     def fail(error: Exception, code: int) -> None:
-        print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
+        print(f"{program}: {error}", file=sys.stderr)
         sys.exit(code)
 
     def guarded(_: list[str]) -> None:

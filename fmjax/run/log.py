@@ -1,5 +1,6 @@
 """What a run reports: a progress bar, ``metrics.jsonl`` and TensorBoard event files."""
 
+import contextlib
 import json
 import sys
 from pathlib import Path
@@ -81,5 +82,6 @@ class Log:
         """Flushes and closes everything."""
         if self._active:
             self._bar.close()
-            self._events.close()
             self._file.close()
+            with contextlib.suppress(OSError):  # a full disk: the event files are a convenience
+                self._events.close()
