@@ -4,7 +4,6 @@ Everything is rebuilt from the workdir. Fixed steps by default; ``--rtol`` or ``
 adaptive ones.
 """
 
-import math
 from pathlib import Path
 
 from absl import flags
@@ -45,13 +44,11 @@ def _labels(text: str) -> tuple[int, ...] | None:
 
 
 def _describe(result: SampleResult, num: int) -> str:
-    speed = num / result.seconds
-    if not math.isnan(result.seconds_per_sample):
-        speed = 1 / result.seconds_per_sample
     return (
-        f"{num} samples of step {result.step} in {result.folder}: {result.seconds:.1f} s with "
-        f"compilation, {speed:.1f} images per second, {result.nfe:g} velocity evaluations per image"
-        f" ({result.nfe * result.branches:g} of the network)"
+        f"{num} samples of step {result.step} in {result.folder}: {result.seconds:.1f} s, after "
+        f"{result.compile_seconds:.1f} s of compilation; {num / result.seconds:.1f} images per "
+        f"second; {result.nfe:g} velocity evaluations per image "
+        f"({result.nfe * result.branches:g} of the network)"
     )
 
 

@@ -86,6 +86,16 @@ def make_sample_fn(
     return sample
 
 
+def compile_for(sample_fn: Callable, params: Any, batch: int) -> Callable:
+    """The sample function compiled for a batch size, ahead of its first call.
+
+    So that a run can tell the time of compilation from that of sampling.
+    """
+    integers = jax.ShapeDtypeStruct((batch,), jnp.int32)
+    floats = jax.ShapeDtypeStruct((batch,), jnp.float32)
+    return sample_fn.lower(params, jax.random.key(0), integers, integers, floats).compile()
+
+
 def check_request(request: Request, experiment: Experiment) -> None:
     """Checks a request against the model, before any device work.
 
