@@ -23,16 +23,44 @@ DISTRIBUTED = flags.DEFINE_bool(
 )
 COORDINATOR = flags.DEFINE_string("coordinator", None, "host:port of process 0.")
 NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes.")
+TIMEOUT = flags.DEFINE_integer("distributed_timeout", 300, "Seconds to wait for the others.")
 PROCESS_ID = flags.DEFINE_integer("process_id", None, "The number of this one, from 0.")
+
+
+def join_processes() -> None:
+    """Makes this process one of several where the flags say so.
+
+    Raises:
+        InputError: the flags are incomplete; or no cluster answers, since N processes that each
+            train alone would look like success.
+    """
+    by_hand = {
+        "coordinator": COORDINATOR.value,
+        "num_processes": NUM_PROCESSES.value,
+        "process_id": PROCESS_ID.value,
+    }
+    given = [name for name, value in by_hand.items() if value is not None]
+    if given and (len(given) < 3 or not DISTRIBUTED.value):
+        raise InputError(
+            "several processes by hand need --distributed, --coordinator, --num_processes and "
+            f"--process_id together; got only --{', --'.join(given)}"
+            + (" and --distributed." if DISTRIBUTED.value else ".")
+        )
+    if DISTRIBUTED.value:
+        try:
+            jax.distributed.initialize(*by_hand.values(), initialization_timeout=TIMEOUT.value)
+        except ValueError as error:
+            raise InputError(
+                f"--distributed found no cluster ({error}). On a TPU pod, Slurm or OpenMPI jax "
+                "finds it; elsewhere add --coordinator, --num_processes and --process_id."
+            ) from error
 
 
 def main() -> int:
     """Reads the flags and trains."""
     if CONFIG.value is None:
         raise InputError("say what to train: --config=configs/digits.py")
-    if DISTRIBUTED.value:
-        # Never inside try/except: N processes that each train alone look like success.
-        jax.distributed.initialize(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
+    join_processes()
     name = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
     workdir = Path(WORKDIR.value or Path("runs") / name)
     return train(CONFIG.value, workdir, PARALLEL.value, OVERWRITE.value)

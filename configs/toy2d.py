@@ -15,4 +15,5 @@ def get_config() -> ConfigDict:
     config.train.update({"steps": 5000, "batch_size": 512, "ema": 0.999})
     config.train.update({"log_every": 100, "checkpoint_every": 2500, "sample_every": 2500})
     config.optimizer.update({"learning_rate": 2e-3, "warmup_steps": 100})
+    config.sample.guidance = 1.0  # the distribution itself, not a sharpened one
     return config

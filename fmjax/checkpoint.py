@@ -7,7 +7,6 @@ fingerprint of its state, so that a damaged one is noticed, set aside, and the o
 import contextlib
 import json
 import logging
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,18 +22,18 @@ log = logging.getLogger(__name__)
 
 @jax.jit
 def fingerprint(tree: Any) -> jax.Array:
-    """A uint32 that changes when a bit of the tree does.
+    """A uint32 that changes when a bit of the tree does, or when two values change places.
 
-    The sum of all bit patterns modulo 2^32: integer addition has no rounding, so it is the same on
-    any number of devices in any sharding.
+    The sum of all bit patterns, each times an odd number of its own, modulo 2^32: integer addition
+    has no rounding, so it is the same on any number of devices in any sharding.
     """
-
-    def total(x: jax.Array) -> jax.Array:
-        words = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32, 8: jnp.uint32}[x.dtype.itemsize]
-        return jnp.sum(jax.lax.bitcast_convert_type(x, words).astype(jnp.uint32))
-
-    totals = [total(leaf) for leaf in jax.tree.leaves(tree)]
-    return sum(totals[1:], totals[0])
+    total = jnp.uint32(0)
+    for number, leaf in enumerate(jax.tree.leaves(tree)):
+        unsigned = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32, 8: jnp.uint32}[leaf.dtype.itemsize]
+        words = jax.lax.bitcast_convert_type(leaf, unsigned).astype(jnp.uint32)
+        place = jnp.arange(words.size, dtype=jnp.uint32).reshape(words.shape)
+        total += jnp.sum(words * (2 * (place + 7919 * number) + 1), dtype=jnp.uint32)
+    return total
 
 
 def _reason(error: Exception) -> str:
@@ -148,6 +147,8 @@ class Checkpoints:
             restored = self._manager.restore(
                 step, args=args.Composite(state=state, check=args.JsonRestore())
             )
+        except MemoryError:
+            raise
         except Exception as error:  # whatever the damaged bytes make a reader raise
             raise InputError(
                 f"the checkpoint of step {step} cannot be read: {_reason(error)}."
@@ -168,14 +169,18 @@ class Checkpoints:
         Raises:
             InputError: there are checkpoints but none can be read.
         """
-        steps = self.steps()
+        steps, damaged = self.steps(), []
         for step in reversed(steps):
             try:
-                return step, self.restore(step, target)
+                state = self.restore(step, target)
             except InputError as error:
                 self._notify(f"{error} Taking the one before it.")
-                self._set_aside([step])
+                damaged.append(step)
+                continue
+            if damaged:  # only now: were none readable, nothing may be lost
+                self._set_aside(damaged)
                 self._manager.reload()
+            return step, state
         if steps:
             raise InputError(
                 f"none of the checkpoints {steps} in {self.directory} can be read. "
@@ -187,10 +192,15 @@ class Checkpoints:
         """Moves away checkpoints whose metrics are unreadable: orbax cannot list past them."""
         bad = []
         for path in self.directory.glob("*/metrics/metrics"):
+            step = path.parent.parent.name
+            if not step.isdecimal():  # being written, or cut short by a kill: orbax cleans those
+                continue
             try:
                 json.loads(path.read_text())["val_loss"]
+            except FileNotFoundError:  # deleted, or moved by another process, since it was listed
+                continue
             except (ValueError, KeyError, TypeError):
-                bad.append(int(path.parent.parent.name))
+                bad.append(int(step))
         if bad and self._read_only:
             raise InputError(
                 f"the checkpoints {bad} in {self.directory} are damaged and hide the others; "
@@ -205,9 +215,10 @@ class Checkpoints:
         if self._read_only:
             return
         for step in steps if jax.process_index() == 0 else ():
-            aside = self.directory.parent / "corrupt" / str(step)
-            shutil.rmtree(aside, ignore_errors=True)
-            aside.parent.mkdir(exist_ok=True)
+            folder = self.directory.parent / "corrupt"
+            folder.mkdir(exist_ok=True)
+            earlier = len(list(folder.glob(f"{step}.*")))  # the same step may be damaged twice
+            aside = folder / f"{step}.{earlier}"
             (self.directory / str(step)).rename(aside)
         multihost_utils.sync_global_devices("damaged checkpoints set aside")
 

@@ -12,7 +12,8 @@ from ml_collections.config_dict import placeholder
 
 from fmjax.errors import InputError
 
-# What a run may change when it is resumed: how long and how often, never what it computes.
+# What a run may change when it is resumed: how long and how often, never what it computes. (More
+# steps do stretch the cosine of the learning rate, which goes on from where that puts it.)
 _FREE = (
     "train.steps",
     "train.log_every",

@@ -112,7 +112,7 @@ def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(copied, target,
     assert_equal(restored, state(40))
     assert len(said) == 1
     assert "step 50" in said[0]
-    assert (copied.parent / "corrupt" / "50").is_dir()
+    assert (copied.parent / "corrupt" / "50.0").is_dir()
     # The run goes on and writes that step again.
     checkpoints.save(50, state(50), 0.05)
     checkpoints.wait()
@@ -133,10 +133,22 @@ def test_looking_on_moves_nothing(copied, target):
 def test_when_none_can_be_read_it_says_so(copied, target):
     for step in ("20", "40", "50"):
         truncate(copied / step)
-    checkpoints = Checkpoints(copied, notify=lambda text: None)
-    with pytest.raises(InputError, match="none of the checkpoints"):
-        checkpoints.restore_latest(target)
-    checkpoints.close()
+    for _ in range(2):  # again and again: nothing is moved, so that no run starts from 0 instead
+        checkpoints = Checkpoints(copied, notify=lambda text: None)
+        with pytest.raises(InputError, match="none of the checkpoints"):
+            checkpoints.restore_latest(target)
+        assert checkpoints.steps() == [20, 40, 50]
+        checkpoints.close()
+
+
+def test_what_a_kill_left_half_written_is_passed_over(copied, target):
+    half = copied / "60.orbax-checkpoint-tmp" / "metrics"
+    half.mkdir(parents=True)
+    (half / "metrics").write_text("")
+    for read_only in (True, False):
+        checkpoints = Checkpoints(copied, read_only=read_only)
+        assert checkpoints.restore_latest(target)[0] == 50
+        checkpoints.close()
 
 
 def test_a_step_that_does_not_exist_is_named_with_those_that_do(written, target):
@@ -169,6 +181,12 @@ def test_the_fingerprint_sees_every_bit(dtype):
             changed = raw.copy()
             changed.reshape(-1)[byte] ^= 1 << bit
             assert int(fingerprint([jnp.asarray(changed.view(dtype))])) != whole
+
+
+def test_the_fingerprint_sees_values_and_leaves_change_places():
+    a, b = jnp.arange(1.0, 7.0), jnp.arange(2.0, 8.0)
+    assert int(fingerprint([a, b])) != int(fingerprint([b, a]))
+    assert int(fingerprint([a, b])) != int(fingerprint([a[::-1], b]))
 
 
 ELSEWHERE = """

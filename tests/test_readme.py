@@ -33,3 +33,8 @@ def test_its_table_names_every_solver_and_toy_config():
 
     assert all(name in README for name in SOLVERS)
     assert all(f"`{path.stem}`" in README for path in (ROOT / "configs").glob("*.py"))
+
+
+def test_no_placeholder_is_left():
+    files = [ROOT / "README.md", *(ROOT / "configs").glob("*.py")]
+    assert [f.name for f in files if re.search("RESULTS|HEADER|TODO", f.read_text())] == []

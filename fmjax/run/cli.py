@@ -61,6 +61,12 @@ def _parse(argv: list[str]) -> list[str]:
             _ = flags.FLAGS.config  # an error inside the file comes up when it is first read
     except flags.Error as error:
         raise InputError(str(error)) from error
+    except Exception as error:  # the file is a program: anything may go wrong in it
+        first = str(error).strip("'\"").replace("\\n", "\n").splitlines() or [""]
+        raise InputError(
+            f"the config file {path} fails with {type(error).__name__}: {first[0][:200]}. "
+            "fmjax/config.py lists the keys."
+        ) from error
     if len(rest) > 1:
         raise InputError(f"flags begin with --; got {' '.join(rest[1:])!r}.")
     return rest
@@ -92,6 +98,8 @@ def run(main: Callable[[], int]) -> None:
             fail(error, 3)
         except OSError as error:
             fail(error, 4)
+        except KeyboardInterrupt:
+            fail(InterruptedError("interrupted"), 130)
 
     def parse(argv: list[str]) -> list[str]:
         try:

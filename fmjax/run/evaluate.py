@@ -57,14 +57,17 @@ def evaluate(
         the nearest training example, of samples and of held-out examples. ``frechet``: the squared
         Fréchet distance in the PCA space of the training examples between samples and one half of
         them, beside that between the two halves; sets of equal size, because it is biased upwards
-        by small ones. ``histogram``: chi-square test that the classes are equally frequent.
+        by small ones. ``histogram``: chi-square test that the classes are equally frequent. What
+        needs two classes, or two examples a set, is left out without them.
     """
-    report = {"frechet": _frechet(reference.train, samples)}
+    report = {}
+    if min(len(reference.train) // 2, len(samples)) >= 2:
+        report["frechet"] = _frechet(reference.train, samples)
     report["nearest"] = {
         "samples": _nearest(samples, reference.train),
         "held_out": _nearest(reference.test, reference.train),
     }
-    if labels is None or reference.train_labels is None:
+    if labels is None or len(np.unique(reference.train_labels)) < 2:
         return report
     read = fit_reader(reference.train, reference.train_labels)
     report["reader"] = {
@@ -83,7 +86,7 @@ def evaluate(
 
 
 def _frechet(train: np.ndarray, samples: np.ndarray) -> dict[str, float]:
-    dims = min(_PCA_DIMS, int(np.prod(train.shape[1:])))
+    dims = min(_PCA_DIMS, int(np.prod(train.shape[1:])), len(train) - 1)
     features = fit_pca(train, dims)
     order = np.random.default_rng(0).permutation(len(train))
     n = min(len(train) // 2, len(samples))
@@ -110,11 +113,12 @@ def describe(report: dict) -> str:
             f"read as the class asked: {r['samples']:.1%} of samples "
             f"({r['held_out']:.1%} of held-out real examples)"
         )
-    f = report["frechet"]
-    lines.append(
-        f"Fréchet distance (squared, {f['dims']} PCA dimensions, {f['examples']} examples): "
-        f"{f['samples']:.4g} (two halves of the real data: {f['real_halves']:.4g})"
-    )
+    if "frechet" in report:
+        f = report["frechet"]
+        lines.append(
+            f"Fréchet distance (squared, {f['dims']} PCA dimensions, {f['examples']} examples): "
+            f"{f['samples']:.4g} (two halves of the real data: {f['real_halves']:.4g})"
+        )
     near, held = report["nearest"]["samples"], report["nearest"]["held_out"]
     percents = ", ".join(near)
     ours, real = (" ".join(f"{v:.4g}" for v in d.values()) for d in (near, held))

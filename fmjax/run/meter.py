@@ -4,7 +4,7 @@ import contextlib
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import jax
 
@@ -13,21 +13,26 @@ from fmjax.run.log import Log
 _AHEAD = 2  # steps the host may run ahead of the device: enough to hide dispatch, few to hold
 
 
+def not_finite(name: str, value: float, step: int) -> FloatingPointError:
+    """The error that stops a run whose numbers have gone."""
+    return FloatingPointError(
+        f"the {name} is {value} at step {step}. Nothing was saved since, so the last checkpoint is "
+        "good. Look at the data, or start anew with a lower optimizer.learning_rate or "
+        "optimizer.clip_norm in another --workdir."
+    )
+
+
 class Meter:
     """Reads the metrics of every step two steps late, checks all of them, and logs their means.
 
     Args:
         batch_size: examples per step.
-        learning_rate: the schedule, by step.
         log: where the means go.
         log_every: over how many steps.
     """
 
-    def __init__(
-        self, batch_size: int, learning_rate: Callable[[int], float], log: Log, log_every: int
-    ):
-        self._batch_size, self._learning_rate = batch_size, learning_rate
-        self._log, self._log_every = log, log_every
+    def __init__(self, batch_size: int, log: Log, log_every: int):
+        self._batch_size, self._log, self._log_every = batch_size, log, log_every
         self._pending, self._read = deque(), []
         self._since = None  # (time, step, seconds waited for data) of the last line
 
@@ -57,11 +62,7 @@ class Meter:
             values = {name: float(value) for name, value in jax.device_get(metrics).items()}
             for name, value in values.items():
                 if not math.isfinite(value):
-                    raise FloatingPointError(
-                        f"the {name} is {value} at step {step}. Nothing was saved after it, so the "
-                        "last checkpoint is good. Lower optimizer.learning_rate or "
-                        "optimizer.clip_norm, or look at the data."
-                    )
+                    raise not_finite(name, value, step)
             self._read.append(values)
             self._since = self._since or (time.perf_counter(), step, waited)
             if step % self._log_every == 0:
@@ -72,12 +73,8 @@ class Meter:
         now, (then, first, waited_then) = time.perf_counter(), self._since
         elapsed = max(now - then, 1e-9)
         read, self._read = self._read, []
-        # On the host's own device: a kernel on the accelerator would queue behind the steps.
-        with jax.default_device(jax.local_devices(backend="cpu")[0]):
-            learning_rate = float(self._learning_rate(step - 1))
         means = {name: sum(values[name] for values in read) / len(read) for name in read[0]}
         speed = {
-            "learning_rate": learning_rate,
             "examples_per_second": (step - first) * self._batch_size / elapsed,
             "data_wait": min((waited - waited_then) / elapsed, 1.0),
         }

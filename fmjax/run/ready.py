@@ -2,9 +2,10 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, Any, NamedTuple
 
 import jax
+import numpy as np
 from jax.experimental import multihost_utils
 
 from fmjax.build import DataSpec, Experiment, make_experiment
@@ -27,6 +28,13 @@ class Run(NamedTuple):
     experiment: Experiment
     layout: Jit | Pmap
     checkpoints: Checkpoints
+    lock: IO | None
+
+    def close(self) -> None:
+        """Frees the checkpoints' threads and the folder."""
+        self.checkpoints.close()
+        if self.lock is not None:
+            self.lock.close()
 
     def ema_params(self, state: TrainState):
         """The averaged parameters as arrays over all processes."""
@@ -60,13 +68,30 @@ def prepare(config: ConfigDict, workdir: Path, parallel: str, overwrite: bool) -
     experiment = make_experiment(config, spec)
     layout = make_layout(parallel)
     check_divides(config.train.batch_size, layout.mesh.size, config.train.accumulate)
-    if jax.process_index() == 0:
-        state = abstract_state(experiment, layout.mesh)
-        state_bytes = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
-        files.prepare(workdir, files.Record(config, spec), state_bytes, overwrite)
-    multihost_utils.sync_global_devices("workdir ready")
+    state = abstract_state(experiment, layout.mesh)
+    state_bytes = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
+    record = files.Record(config, spec)
+    lock = on_first_process(lambda: files.prepare(workdir, record, state_bytes, overwrite))
     checkpoints = Checkpoints(workdir / files.CHECKPOINTS, config.train.keep, notify=say)
-    return Run(config, workdir, dataset, experiment, layout, checkpoints)
+    return Run(config, workdir, dataset, experiment, layout, checkpoints, lock)
+
+
+def on_first_process(work: Callable[[], Any]) -> Any:
+    """Does something on one process; its InputError is raised on all, so that none waits for ever.
+
+    Returns:
+        What the work returns, None on the other processes.
+    """
+    result, message = None, ""
+    if jax.process_index() == 0:
+        try:
+            result = work()
+        except InputError as error:
+            message = str(error)
+    failed = multihost_utils.broadcast_one_to_all(np.int32(bool(message)))
+    if failed:
+        raise InputError(message or "process 0 found something wrong; it says what.")
+    return result
 
 
 def say(text: str) -> None:
@@ -79,9 +104,15 @@ def _check_train(config: ConfigDict) -> None:
     for key in ("steps", "batch_size", "accumulate", "log_every", "checkpoint_every", "keep"):
         if config.train[key] < 1:
             raise InputError(f"train.{key} must be at least 1; got {config.train[key]}.")
-    for name in ("train.sample_every", "train.seed", "eval.num"):
-        section, key = name.split(".")
-        if config[section][key] < 0:
-            raise InputError(f"{name} must not be negative; got {config[section][key]}.")
+    if config.train.sample_every < 0:
+        raise InputError(f"train.sample_every must be 0 or more; got {config.train.sample_every}.")
+    if not 0 <= config.train.seed < 2**32:  # jax would take another seed modulo 2^32
+        raise InputError(f"train.seed must lie between 0 and 2^32 - 1; got {config.train.seed}.")
+    if config.eval.num < 0 or config.eval.num == 1:
+        raise InputError(
+            f"eval.num must be 0 (no evaluation) or at least 2; got {config.eval.num}."
+        )
+    if config.eval.reference < 4:
+        raise InputError(f"eval.reference must be at least 4; got {config.eval.reference}.")
     if not 0 <= config.train.ema < 1:
         raise InputError(f"train.ema must lie in [0, 1); got {config.train.ema}.")

@@ -12,7 +12,7 @@ from fmjax.run.evaluate import describe, evaluate, load_reference
 from fmjax.run.ready import Run
 from fmjax.run.sampling import Request, fit_batch, make_sample_fn, sample_in_batches
 
-_BATCH = 256
+_BATCH = 128  # the one shape of all reports, so that they share a program
 _PREVIEW_ROWS = 10
 _POINTS = 2000
 
@@ -21,7 +21,7 @@ def draw(run: Run, params: Any, request: Request) -> np.ndarray:
     """All the samples of a request, with the solver of the configuration."""
     mesh = run.layout.mesh
     sample_fn = make_sample_fn(run.experiment, run.experiment.solver, mesh, request.guided)
-    batch = fit_batch(request.num, _BATCH, mesh.size)
+    batch = fit_batch(_BATCH, _BATCH, mesh.size)
     batches = sample_in_batches(sample_fn, params, run.experiment, request, batch)
     return np.concatenate([b.samples for b in batches])
 
@@ -56,7 +56,7 @@ def write_picture(run: Run, params: Any, path: Path) -> None:
             plots.save_png(drawn, path)
 
 
-def final_report(run: Run, params: Any) -> str:
+def final_report(run: Run, params: Any, step: int) -> str:
     """Draws, measures and writes what the trained flow gives; returns it in words."""
     path = run.workdir / files.SAMPLES / "final.png"
     write_picture(run, params, path)
@@ -69,11 +69,11 @@ def final_report(run: Run, params: Any) -> str:
     if request.labels is not None:
         labels = np.arange(request.num, dtype=np.int32) % len(request.labels)
         # Another seed than the guided samples': the histogram is a second, independent draw.
-        free = request._replace(labels=None, w=(1.0,), seed=request.seed + 1)
+        free = request._replace(labels=None, w=(1.0,), seed=(request.seed + 1) % 2**32)
         unconditional = draw(run, params, free)
     if jax.process_index() != 0:
         return text
     reference = load_reference(run.dataset, run.config.eval.reference)
     report = evaluate(reference, samples, labels, unconditional, run.experiment.num_classes)
-    files.write_json(run.workdir / files.EVALUATION, report)
+    files.write_json(run.workdir / files.EVALUATION, {"step": step} | report)
     return f"{describe(report)}\n{text}"

@@ -1,7 +1,7 @@
 """Batched sampling: one compiled program, any number of samples, bounded memory."""
 
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -48,13 +48,15 @@ class SampleBatch(NamedTuple):
     nfe: np.ndarray
 
 
+@lru_cache(maxsize=8)
 def make_sample_fn(
     experiment: Experiment, solver: SolverSpec, mesh: Mesh, guided: bool
 ) -> Callable[[Any, jax.Array, jax.Array, jax.Array, jax.Array], tuple]:
     """Compiles ``sample(params, key, index, labels, w) -> (samples, nfe, success)``.
 
     Everything but the solver and the batch size is traced, so no other labels, scale or seed
-    compiles anything. Sample i starts from noise keyed by its index alone.
+    compiles anything; and the function for the same arguments is the same function, so that the
+    second picture of a run compiles nothing. Sample i starts from noise keyed by its index alone.
 
     Args:
         experiment: what the configuration stands for.
@@ -105,6 +107,8 @@ def check_request(request: Request, experiment: Experiment) -> None:
     """
     if request.num < 1:
         raise InputError(f"the number of samples must be at least 1; got {request.num}.")
+    if not 0 <= request.seed < 2**32:
+        raise InputError(f"the seed must lie between 0 and 2^32 - 1; got {request.seed}.")
     if not np.all(np.isfinite(request.w)):
         raise InputError(f"the guidance scale must be a finite number; got {request.w}.")
     if request.labels is None:

@@ -1,5 +1,6 @@
 """The train run: from a configuration and a folder to a trained flow in that folder."""
 
+import math
 import time
 from collections.abc import Callable
 from functools import partial
@@ -15,12 +16,12 @@ from fmjax.config import ConfigDict
 from fmjax.data import pipeline
 from fmjax.run import workdir as files
 from fmjax.run.log import Log
-from fmjax.run.meter import Meter
+from fmjax.run.meter import Meter, not_finite
 from fmjax.run.ready import Run, abstract_state, make_init, prepare, say
 from fmjax.run.report import final_report, write_picture
 from fmjax.run.signals import Signals
 from fmjax.training.parallel import DATA_AXIS
-from fmjax.training.state import TrainState
+from fmjax.training.state import TrainState, all_finite
 from fmjax.training.step import Step, make_step
 
 _VALIDATION = 512  # examples, the same with the same noise at every checkpoint
@@ -59,10 +60,11 @@ def train(config: ConfigDict, workdir: Path, parallel: str = "jit", overwrite: b
         if stopped:
             return stopped
         say(f"trained {config.train.steps} steps in {time.perf_counter() - began:.0f} s")
-        say(final_report(run, run.ema_params(state)))
+        step = max(start, config.train.steps)
+        say(final_report(run, run.ema_params(state), step))
         say(f"next: {_sample_command(run)}")
     finally:
-        run.checkpoints.close()
+        run.close()
     return 0
 
 
@@ -80,7 +82,7 @@ def _start(run: Run) -> tuple[int, TrainState]:
 
 def _finished(run: Run, start: int) -> bool:
     """Whether nothing is left to do, the evaluation included."""
-    evaluated = run.config.eval.num == 0 or (run.workdir / files.EVALUATION).exists()
+    evaluated = run.config.eval.num == 0 or files.evaluated_step(run.workdir) == start
     return start >= run.config.train.steps and evaluated
 
 
@@ -93,6 +95,7 @@ def _compile(run: Run) -> Step:
         ema=c.ema,
         accumulate=c.accumulate,
         axis_name=run.layout.axis_name,
+        learning_rate=experiment.learning_rate,
     )
     return run.layout.compile(step)
 
@@ -100,9 +103,10 @@ def _compile(run: Run) -> Step:
 def _loop(run: Run, step: int, state: TrainState, log: Log) -> tuple[TrainState, int]:
     """Steps until the last one; returns the state, and the signal that stopped it or 0."""
     c = run.config.train
-    key = jax.random.fold_in(jax.random.key(c.seed), 1)  # another stream than the parameters'
+    # Another stream than the parameters'; on every device once, not sent there at every step.
+    key = run.layout.init(lambda k: jax.random.fold_in(k, 1), jax.random.key(c.seed))
     train_step, validate = _compile(run), _validation(run)
-    meter = Meter(c.batch_size, run.experiment.learning_rate, log, c.log_every)
+    meter = Meter(c.batch_size, log, c.log_every)
     batches, stop = _data(run, step), 0
     with Signals() as signals:
         while step < c.steps:
@@ -164,6 +168,9 @@ def _validation(run: Run) -> Callable[[Any], float]:
 def _save(run: Run, step: int, state: TrainState, validate: Callable, log: Log) -> None:
     state = run.layout.to_global(state)
     val_loss = validate(state.ema_params)
+    # The loss of this step was that of the parameters before its update.
+    if not (math.isfinite(val_loss) and all_finite((state.params, state.ema_params))):
+        raise not_finite("state", math.nan, step)
     log.metrics(step, {"val_loss": val_loss})
     run.checkpoints.save(step, state._asdict(), val_loss)
 

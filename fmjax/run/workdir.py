@@ -6,7 +6,7 @@ import os
 import platform
 import shutil
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 from fmjax.build import DataSpec
 from fmjax.config import ConfigDict, check_resumable, default_config
@@ -76,6 +76,19 @@ def load_record(workdir: Path) -> Record:
         raise InputError(f"{path} is not the record of a run of this fmjax: {error}.") from error
 
 
+def evaluated_step(workdir: Path) -> int | None:
+    """The step that the folder's evaluation is of, None where there is none."""
+    try:
+        return json.loads((workdir / EVALUATION).read_text())["step"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def has_checkpoints(workdir: Path) -> bool:
+    """Whether a checkpoint has been written here, readable or not."""
+    return any(path.name.isdecimal() for path in (workdir / CHECKPOINTS).glob("*"))
+
+
 def _check_space(workdir: Path, state_bytes: int, keep: int) -> None:
     # The newest `keep`, the best one, and the one being written before an old one goes.
     needed = state_bytes * (keep + 2)
@@ -104,7 +117,26 @@ def check_writable(folder: Path, flag: str) -> None:
         ) from error
 
 
-def prepare(workdir: Path, record: Record, state_bytes: int, overwrite: bool) -> None:
+def _lock(workdir: Path) -> IO | None:
+    """Keeps other runs out of the folder for as long as the file returned is open."""
+    try:
+        import fcntl
+    except ImportError:  # not a Unix
+        return None
+    handle = (workdir / ".lock").open("a")
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        handle.close()
+        raise InputError(
+            f"another run is training in {workdir}; wait for it, or give another --workdir."
+        ) from None
+    except OSError:  # a file system without locks
+        pass
+    return handle
+
+
+def prepare(workdir: Path, record: Record, state_bytes: int, overwrite: bool) -> IO | None:
     """Makes the folder ready for a run to start or go on; called by one process.
 
     Args:
@@ -113,15 +145,24 @@ def prepare(workdir: Path, record: Record, state_bytes: int, overwrite: bool) ->
         state_bytes: the size of one checkpoint.
         overwrite: deletes an earlier run in this folder, its files only.
 
+    Returns:
+        An open file that keeps other runs out; close it when the run ends.
+
     Raises:
-        InputError: the folder cannot be written, is too full, or holds another run.
+        InputError: the folder cannot be written, is too full, is in use, or holds another run.
     """
     check_writable(workdir, "--workdir")
+    lock = _lock(workdir)
     if overwrite:
+        if not (workdir / RECORD).exists() and any(workdir.glob("[!.]*")):
+            raise InputError(
+                f"{workdir} holds no run that --overwrite could delete: {RECORD} is missing. "
+                "Empty the folder yourself, or give another --workdir."
+            )
         for name in _OURS:
             path = workdir / name
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-    if (workdir / RECORD).exists():
+    if (workdir / RECORD).exists() and has_checkpoints(workdir):
         stored = load_record(workdir)
         check_resumable(stored.config, record.config, workdir)
         if (stored.spec.shape, stored.spec.num_classes) != record.spec[:2]:
@@ -130,10 +171,11 @@ def prepare(workdir: Path, record: Record, state_bytes: int, overwrite: bool) ->
                 f"{stored.spec.num_classes} classes; {record.config.data.name!r} now has "
                 f"{record.spec.shape} in {record.spec.num_classes}. Give another --workdir."
             )
-    elif (workdir / CHECKPOINTS).exists():
+    elif has_checkpoints(workdir):
         raise InputError(
             f"{workdir} holds checkpoints of an unknown run: {RECORD} is missing. "
-            "Give another --workdir, or --overwrite to delete them."
+            "Give another --workdir."
         )
     _check_space(workdir, state_bytes, record.config.train.keep)
     save_record(workdir, record)
+    return lock

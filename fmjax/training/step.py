@@ -47,6 +47,7 @@ def make_step(
     ema: float = 0.9999,
     accumulate: int = 1,
     axis_name: str | None = None,
+    learning_rate: Callable[[jax.Array], jax.Array] | None = None,
 ) -> Step:
     """Makes the pure update that both jit and pmap compile.
 
@@ -57,10 +58,12 @@ def make_step(
         ema: decay of the moving average, reached after a warm-up.
         accumulate: into how many parts the batch is split to save memory.
         axis_name: the pmap axis to average over; None under jit, where the batch is global.
+        learning_rate: the optimiser's schedule, to be told among the metrics.
 
     Returns:
         ``step(state, key, batch) -> (state, metrics)`` with the run's key (the same at every step:
-        the step folds in its own number) and metrics ``loss`` and ``grad_norm``, float32 scalars.
+        the step folds in its own number) and metrics ``loss``, ``grad_norm`` and, where it is
+        given, ``learning_rate``, float32 scalars.
     """
     value_and_grad = value_and_grad_over(loss_fn, accumulate)
 
@@ -79,6 +82,9 @@ def make_step(
             ema_params=optax.incremental_update(new, state.ema_params, rate),
             opt_state=opt_state,
         )
-        return new_state, {"loss": loss, "grad_norm": optax.tree.norm(grads)}
+        metrics = {"loss": loss, "grad_norm": optax.tree.norm(grads)}
+        if learning_rate is not None:
+            metrics["learning_rate"] = jnp.asarray(learning_rate(state.step), jnp.float32)
+        return new_state, metrics
 
     return step

@@ -42,10 +42,15 @@ def small_flags(**changes: object) -> list[str]:
     return base + [f"--config.{k}={v}" for k, v in values.items() if v is not None]
 
 
-@pytest.fixture(scope="session", autouse=True)
-def compilation_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+@pytest.fixture(scope="session")
+def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(tmp_path_factory.mktemp("compilation_cache"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compilation_cache(cache_folder: str) -> Iterator[None]:
     """The same few programs are compiled once for all tests of this folder, processes included."""
-    folder = str(tmp_path_factory.mktemp("compilation_cache"))
+    folder = cache_folder
     options = {
         "jax_enable_compilation_cache": True,
         "jax_compilation_cache_dir": folder,

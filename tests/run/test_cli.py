@@ -8,6 +8,14 @@ import pytest
 
 from tests.conftest import ROOT
 
+CONFIG = """
+from fmjax.config import default_config
+
+def get_config():
+    c = default_config()
+    {}
+    return c
+"""
 DIGITS = "--config=configs/digits.py"
 
 
@@ -33,6 +41,9 @@ def run(script, *flags, **env):
         ("train.py", [DIGITS, "--paralel=jit"], "Did you mean: parallel"),
         ("train.py", [DIGITS, "--parallel=fsdp"], "should be one of <jit|pmap>"),
         ("train.py", [DIGITS, "steps=5"], "flags begin with --"),
+        ("train.py", [DIGITS, "--coordinator=h:1", "--process_id=1"], "by hand need --distributed"),
+        ("train.py", [DIGITS, "--distributed", "--process_id=1"], "got only --process_id"),
+        ("train.py", [DIGITS, "--distributed"], "found no cluster"),
         ("train.py", [DIGITS, "--config.data.name=toy/moon"], "Did you mean 'toy/moons'?"),
         ("sample.py", [], "--workdir=runs/digits"),
         ("sample.py", ["--workdir=nowhere"], "nowhere holds no run"),
@@ -64,6 +75,25 @@ def test_a_batch_that_does_not_divide_over_the_devices_is_refused(tmp_path):
     )
     assert done.returncode == 2
     assert "does not divide over 8 devices; write train.batch_size=96" in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("body", "sentence"),
+    [
+        ("def get_config(:", "SyntaxError"),
+        ("x = 1", "get_config"),
+        (CONFIG.format("c.trian = 3"), "trian"),
+        (CONFIG.format("c.train.steps = 'x'"), "TypeError"),
+    ],
+)
+def test_a_broken_config_file_is_named(body, sentence, tmp_path):
+    (tmp_path / "mine.py").write_text(body)
+    done = run("train.py", f"--config={tmp_path / 'mine.py'}", f"--workdir={tmp_path / 'run'}")
+    assert done.returncode == 2
+    (line,) = done.stderr.strip().splitlines()
+    assert "mine.py" in line
+    assert sentence in line
     assert not (tmp_path / "run").exists()
 
 

@@ -153,3 +153,13 @@ def test_samples_are_the_same_on_one_device_and_on_eight(tmp_path, trained, run_
         )
     one, eight = (np.load(tmp_path / d / "samples.npz")["samples"] for d in ("1", "8"))
     np.testing.assert_allclose(one, eight, rtol=1e-5, atol=1e-6)
+
+
+def test_what_process_0_finds_wrong_stops_all_of_them(tmp_path):
+    (tmp_path / "file").write_text("")
+    port, workdir = free_port(), tmp_path / "file" / "run"
+    flags = [*small_flags(), "--distributed", f"--coordinator=127.0.0.1:{port}"]
+    processes = [start(workdir, *flags, "--num_processes=2", f"--process_id={i}") for i in range(2)]
+    outputs = finish(*processes, code=2)
+    assert "cannot write to" in outputs[0]
+    assert "process 0 found something wrong" in outputs[1]

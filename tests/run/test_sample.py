@@ -36,6 +36,17 @@ def test_a_sample_depends_on_its_number_and_not_on_the_batch(trained, tmp_path):
     assert np.abs(read(other.folder)[0] - reference).min() > 0
 
 
+def test_an_image_depends_on_its_number_and_not_on_the_batch(train_small, tmp_path):
+    workdir = train_small(data__name="digits", train__steps=4)
+    request = Request(23, (3, 8), (1.5,))
+    for size in (7, 23):
+        sample(workdir, tmp_path / str(size), request, SPEC, batch_size=size)
+    images, others = (read(tmp_path / size)[0].astype(int) for size in ("23", "7"))
+    assert images.shape == (23, 8, 8, 1)
+    # Products of other shapes round otherwise, and may tip a grey level of 256.
+    assert np.abs(images - others).max() <= 1
+
+
 def test_scales_and_labels_cycle_and_act_per_sample(trained, tmp_path):
     several = sample(trained, tmp_path / "a", Request(6, (0, 1), (0.0, 1.0, 3.0)), SPEC)
     for i, w in enumerate((0.0, 1.0, 3.0)):
@@ -118,6 +129,7 @@ def test_an_adaptive_solve_that_gives_up_leaves_no_file(trained, tmp_path):
         (Request(5, (0, 2)), r"between 0 and 1; got \[2\]"),
         (Request(5, (-1,)), "between 0 and 1"),
         (Request(5, (0,), (float("nan"),)), "finite"),
+        (Request(5, (0,), (1.0,), 2**32), "seed"),
     ],
 )
 def test_a_wrong_request_is_refused(trained, tmp_path, request_, message):

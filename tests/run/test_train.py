@@ -1,3 +1,4 @@
+import fcntl
 import json
 import re
 import shutil
@@ -10,7 +11,8 @@ from fmjax.checkpoint import Checkpoints
 from fmjax.config import flatten
 from fmjax.errors import InputError
 from fmjax.run import train as train_module
-from fmjax.run.ready import abstract_state
+from fmjax.run.ready import abstract_state, prepare
+from fmjax.run.report import write_picture
 from fmjax.run.train import train
 from fmjax.run.workdir import load_record
 from fmjax.training.parallel import make_mesh
@@ -155,9 +157,55 @@ def test_a_loss_that_is_not_finite_names_its_step_and_spares_the_checkpoints(
     train_small()  # and the run can go on from there
 
 
+def test_a_state_gone_after_a_finite_loss_is_not_saved(tmp_path):
+    # Step 1 has a finite loss and gradient, and an update that overflows.
+    config = small_config(
+        optimizer__learning_rate=1e38,
+        optimizer__warmup_steps=0,
+        optimizer__schedule="constant",
+        train__checkpoint_every=1,
+        train__log_every=1,
+    )
+    with pytest.raises(FloatingPointError, match=r"at step [12]"):
+        train(config, tmp_path / "run")
+    checkpoints = Checkpoints(tmp_path / "run" / "checkpoints", read_only=True)
+    saved = checkpoints.steps()
+    checkpoints.close()
+    for step in saved:
+        for leaf in jax.tree.leaves(read_state(tmp_path / "run", step)):
+            assert np.isfinite(leaf).all()
+
+
+def test_an_evaluation_of_fewer_steps_does_not_count_as_done(train_small):
+    workdir = train_small(train__steps=4, eval__num=20, eval__reference=50)
+    assert json.loads((workdir / "evaluation.json").read_text())["step"] == 4
+    train_small(workdir, train__steps=8, eval__num=20, eval__reference=50)
+    stale = json.loads((workdir / "evaluation.json").read_text())
+    assert stale["step"] == 8
+    (workdir / "evaluation.json").write_text(json.dumps(stale | {"step": 4}))
+    train_small(workdir, train__steps=8, eval__num=20, eval__reference=50)
+    assert json.loads((workdir / "evaluation.json").read_text()) == stale
+
+
+def test_the_second_picture_compiles_nothing(trained, count_compilations, tmp_path):
+    run = prepare(small_config(), trained, "jit", overwrite=False)
+    try:
+        params = run.experiment.init_params(jax.random.key(0))
+        write_picture(run, params, tmp_path / "a.png")
+        with count_compilations() as compiled:
+            write_picture(run, params, tmp_path / "b.png")
+    finally:
+        run.close()
+    assert compiled.count == 0, compiled.names
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"train__seed": 2**32}, "between 0 and 2"),
+        ({"eval__num": 1}, "eval.num"),
+        ({"eval__reference": 3}, "eval.reference"),
         ({"train__steps": 0}, "train.steps must be at least 1"),
         ({"train__batch_size": 0}, "train.batch_size"),
         ({"train__accumulate": 5}, "5 accumulated parts"),
@@ -204,13 +252,39 @@ def test_a_disk_too_full_for_the_checkpoints_is_found_before_training(tmp_path, 
 
 
 def test_checkpoints_without_a_record_are_not_overwritten(tmp_path):
-    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
-    with pytest.raises(InputError, match="unknown run"):
-        train(small_config(), tmp_path / "run")
+    (tmp_path / "run" / "checkpoints" / "4").mkdir(parents=True)
+    for overwrite in (False, True):
+        with pytest.raises(InputError, match=r"run\.json is missing"):
+            train(small_config(), tmp_path / "run", overwrite=overwrite)
+    assert (tmp_path / "run" / "checkpoints" / "4").is_dir()
+
+
+def test_overwriting_deletes_no_folder_that_is_not_a_run(tmp_path):
+    (tmp_path / "samples").mkdir()
+    (tmp_path / "samples" / "mine.png").write_text("")
+    with pytest.raises(InputError, match="no run that --overwrite could delete"):
+        train(small_config(), tmp_path, overwrite=True)
+    assert (tmp_path / "samples" / "mine.png").exists()
+
+
+def test_two_runs_do_not_share_a_folder(trained, tmp_path):
+    shutil.copytree(trained, tmp_path / "run")
+    with (tmp_path / "run" / ".lock").open("w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(InputError, match="another run is training"):
+            train(small_config(), tmp_path / "run")
+
+
+def test_a_run_that_left_no_checkpoint_does_not_lock_its_folder(train_small, trained, tmp_path):
+    workdir = tmp_path / "run"
+    workdir.mkdir()
+    shutil.copy(trained / "run.json", workdir)
+    train_small(workdir, train__seed=5, train__steps=4)
+    assert load_record(workdir).config.train.seed == 5
 
 
 def test_a_record_that_is_no_json_is_named(tmp_path):
-    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "checkpoints" / "4").mkdir(parents=True)
     (tmp_path / "run" / "run.json").write_text("{")
     with pytest.raises(InputError, match="not the record of a run"):
         train(small_config(), tmp_path / "run")
