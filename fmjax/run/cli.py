@@ -60,7 +60,8 @@ def _parse(argv: list[str]) -> list[str]:
         if path is not None:
             _ = flags.FLAGS.config  # an error inside the file comes up when it is first read
     except flags.Error as error:
-        raise InputError(str(error)) from error
+        lines = str(error).strip().splitlines()  # the last one is the reason: the rest, where
+        raise InputError(" ".join(dict.fromkeys([lines[0], lines[-1]]))) from error
     except Exception as error:  # the file is a program: anything may go wrong in it
         first = str(error).strip("'\"").replace("\\n", "\n").splitlines() or [""]
         raise InputError(

@@ -45,7 +45,7 @@ def wait_for(path, process, seconds=120):
         time.sleep(0.02)
 
 
-LONG = {"train__steps": 3000, "train__checkpoint_every": 100, "train__log_every": 100}
+LONG = {"train__steps": 1200, "train__checkpoint_every": 100, "train__log_every": 100}
 
 
 def test_a_run_killed_at_random_moments_ends_as_one_that_was_not(tmp_path):
@@ -54,7 +54,7 @@ def test_a_run_killed_at_random_moments_ends_as_one_that_was_not(tmp_path):
     seed = random.randrange(2**32)
     print(f"random seed {seed}")
     rng, kills = random.Random(seed), 0
-    for _ in range(3):
+    for _ in range(2):
         process = start(tmp_path / "killed", *flags)
         wait_for(tmp_path / "killed" / "checkpoints" / str(100 * (kills + 1)), process)
         time.sleep(rng.uniform(0, 0.5))
