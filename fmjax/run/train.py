@@ -1,5 +1,6 @@
 """The train run: from a configuration and a folder to a trained flow in that folder."""
 
+import contextlib
 import math
 import time
 from collections.abc import Callable
@@ -107,8 +108,8 @@ def _loop(run: Run, step: int, state: TrainState, log: Log) -> tuple[TrainState,
     key = run.layout.init(lambda k: jax.random.fold_in(k, 1), jax.random.key(c.seed))
     train_step, validate = _compile(run), _validation(run)
     meter = Meter(c.batch_size, log, c.log_every)
-    batches, stop = _data(run, step), 0
-    with Signals() as signals:
+    stop = 0
+    with Signals() as signals, contextlib.closing(_data(run, step)) as batches:
         while step < c.steps:
             state, metrics = train_step(state, key, next(batches))
             step += 1
@@ -127,7 +128,6 @@ def _loop(run: Run, step: int, state: TrainState, log: Log) -> tuple[TrainState,
                 if c.sample_every and step % c.sample_every == 0 and step < c.steps:
                     path = run.workdir / files.SAMPLES / f"{step:08d}.png"
                     write_picture(run, run.ema_params(state), path)
-    batches.close()
     return state, stop
 
 
