@@ -31,6 +31,7 @@ def run(script, *flags, **env):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("script", "flags", "sentence"),
     [
@@ -65,6 +66,7 @@ def test_a_mistake_gets_one_sentence(script, flags, sentence, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_batch_that_does_not_divide_over_the_devices_is_refused(tmp_path):
     done = run(
         "train.py",
@@ -78,6 +80,7 @@ def test_a_batch_that_does_not_divide_over_the_devices_is_refused(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("body", "sentence"),
     [

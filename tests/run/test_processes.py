@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -109,36 +110,39 @@ def train_in_two(workdir, parallel, flags):
 def test_two_processes_train_to_the_parameters_of_one(tmp_path, trained, parallel):
     flags = small_flags()
     train_in_two(tmp_path / "two", parallel, flags)
-    one, two = read_state(trained), read_state(tmp_path / "two")
-    for a, b in zip(*map(jax.tree.leaves, (one, two)), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+    assert_close(tmp_path / "two", trained)
 
 
-@pytest.mark.parametrize("order", ["one then two", "two then one"])
-def test_a_run_may_go_on_with_another_number_of_processes(tmp_path, trained, order):
-    workdir = tmp_path / "run"
-    # Both halves are told 12 steps; the first is cut by taking its later checkpoints away.
-    for half in order.split(" then "):
-        if half == "one":
-            finish(start(workdir, *small_flags()))
-        else:
-            train_in_two(workdir, "jit", small_flags())
-        if half == order.split()[0]:
-            for step in ("8", "12"):
-                subprocess.run(["rm", "-r", str(workdir / "checkpoints" / step)], check=True)
-    one, mixed = read_state(trained), read_state(workdir)
-    for a, b in zip(*map(jax.tree.leaves, (one, mixed)), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
-
-
-def test_a_run_may_go_on_with_another_number_of_devices(tmp_path, trained, run_python):
-    workdir, script = tmp_path / "run", ROOT / "train.py"
-    run_python(script, f"--workdir={workdir}", *small_flags(), devices=8)
+def cut_after_step_4(workdir):
+    """Leaves a run as it was at step 4 of 12 (both halves have to be told all 12 steps)."""
     for step in ("8", "12"):
-        subprocess.run(["rm", "-r", str(workdir / "checkpoints" / step)], check=True)
-    run_python(script, f"--workdir={workdir}", *small_flags(), devices=2)
-    for a, b in zip(*map(jax.tree.leaves, (read_state(trained), read_state(workdir))), strict=True):
+        shutil.rmtree(workdir / "checkpoints" / step)
+
+
+def assert_close(workdir, other):
+    for a, b in zip(*map(jax.tree.leaves, (read_state(workdir), read_state(other))), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_a_run_of_one_process_goes_on_with_two(tmp_path, trained):
+    shutil.copytree(trained, tmp_path / "run")
+    cut_after_step_4(tmp_path / "run")
+    train_in_two(tmp_path / "run", "jit", small_flags())
+    assert_close(tmp_path / "run", trained)
+
+
+def test_a_run_of_two_processes_goes_on_with_one(tmp_path, trained):
+    train_in_two(tmp_path / "run", "jit", small_flags())
+    cut_after_step_4(tmp_path / "run")
+    finish(start(tmp_path / "run", *small_flags()))
+    assert_close(tmp_path / "run", trained)
+
+
+def test_a_run_goes_on_with_another_number_of_devices(tmp_path, trained, run_python):
+    shutil.copytree(trained, tmp_path / "run")
+    cut_after_step_4(tmp_path / "run")
+    run_python(ROOT / "train.py", f"--workdir={tmp_path / 'run'}", *small_flags(), devices=8)
+    assert_close(tmp_path / "run", trained)
 
 
 def test_samples_are_the_same_on_one_device_and_on_eight(tmp_path, trained, run_python):

@@ -36,6 +36,7 @@ def test_a_sample_depends_on_its_number_and_not_on_the_batch(trained, tmp_path):
     assert np.abs(read(other.folder)[0] - reference).min() > 0
 
 
+@pytest.mark.slow
 def test_an_image_depends_on_its_number_and_not_on_the_batch(train_small, tmp_path):
     workdir = train_small(data__name="digits", train__steps=4)
     request = Request(23, (3, 8), (1.5,))
@@ -89,6 +90,7 @@ def test_other_labels_scales_and_seeds_compile_nothing(trained, tmp_path, count_
     assert compiled.count == 0, compiled.names
 
 
+@pytest.mark.slow
 def test_the_checkpoint_asked_for_is_the_one_used(trained, tmp_path):
     request = Request(4, (0,), (1.0,))
     made = {
@@ -106,6 +108,7 @@ def test_the_checkpoint_asked_for_is_the_one_used(trained, tmp_path):
     assert np.abs(read(raw.folder)[0] - samples["12"]).max() > 0
 
 
+@pytest.mark.slow
 def test_adaptive_steps_report_their_evaluations_and_agree_with_many_fixed_ones(trained, tmp_path):
     request = Request(6, (0, 1), (1.5,))
     adaptive = sample(trained, tmp_path / "a", request, solver_spec("dopri5", rtol=1e-5, atol=1e-5))
@@ -138,6 +141,7 @@ def test_a_wrong_request_is_refused(trained, tmp_path, request_, message):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_labels_asked_of_an_unconditional_model_are_refused(train_small, tmp_path):
     workdir = train_small(train__steps=4, labels__conditional=False)
     with pytest.raises(InputError, match=r"unconditional.*--labels=none"):

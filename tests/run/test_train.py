@@ -58,6 +58,7 @@ def test_a_run_leaves_what_it_promises(trained, capsys):
     assert all(0 <= line["data_wait"] <= 1 for line in logged)
 
 
+@pytest.mark.slow
 def test_stopping_and_resuming_gives_the_same_bits(train_small, trained, tmp_path, capsys):
     # The learning rate falls along a cosine over train.steps, so both runs are told 12 steps; the
     # first is cut by taking its later checkpoints away.
@@ -76,6 +77,7 @@ def test_stopping_and_resuming_gives_the_same_bits(train_small, trained, tmp_pat
         }
 
 
+@pytest.mark.slow
 def test_pmap_trains_to_the_same_parameters_and_continues_a_jit_run(train_small, trained):
     workdir = train_small(parallel="pmap")
     for a, b in zip(*map(jax.tree.leaves, (read_state(workdir), read_state(trained))), strict=True):
@@ -94,12 +96,14 @@ def test_a_finished_run_is_left_alone(trained, capsys):
     }
 
 
+@pytest.mark.slow
 def test_a_finished_run_goes_on_when_asked_for_more_steps(train_small, tmp_path):
     workdir = train_small(train__steps=4)
     train_small(workdir, train__steps=8)
     assert int(read_state(workdir)["step"]) == 8
 
 
+@pytest.mark.slow
 def test_overwriting_starts_anew_and_spares_other_files(train_small):
     workdir = train_small(train__steps=4)
     (workdir / "notes.txt").write_text("mine")
@@ -119,6 +123,7 @@ def test_another_run_in_the_folder_is_not_touched(trained, change):
     assert load_record(trained).config == small_config()
 
 
+@pytest.mark.slow
 def test_a_damaged_newest_checkpoint_is_passed_over(train_small, trained, capsys):
     workdir = train_small()
     newest = workdir / "checkpoints" / "12"
@@ -176,6 +181,7 @@ def test_a_state_gone_after_a_finite_loss_is_not_saved(tmp_path):
             assert np.isfinite(leaf).all()
 
 
+@pytest.mark.slow
 def test_an_evaluation_of_fewer_steps_does_not_count_as_done(train_small):
     workdir = train_small(train__steps=4, eval__num=20, eval__reference=50)
     assert json.loads((workdir / "evaluation.json").read_text())["step"] == 4
@@ -275,6 +281,7 @@ def test_two_runs_do_not_share_a_folder(trained, tmp_path):
             train(small_config(), tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_a_run_that_left_no_checkpoint_does_not_lock_its_folder(train_small, trained, tmp_path):
     workdir = tmp_path / "run"
     workdir.mkdir()
