@@ -48,6 +48,7 @@ def test_an_image_depends_on_its_number_and_not_on_the_batch(train_small, tmp_pa
     assert np.abs(images - others).max() <= 1
 
 
+@pytest.mark.slow
 def test_scales_and_labels_cycle_and_act_per_sample(trained, tmp_path):
     several = sample(trained, tmp_path / "a", Request(6, (0, 1), (0.0, 1.0, 3.0)), SPEC)
     for i, w in enumerate((0.0, 1.0, 3.0)):

@@ -136,6 +136,7 @@ def test_a_damaged_newest_checkpoint_is_passed_over(train_small, trained, capsys
     assert_same_bits(read_state(workdir), read_state(trained))
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_names_its_step_and_spares_the_checkpoints(
     train_small, tmp_path, monkeypatch
 ):

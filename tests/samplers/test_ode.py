@@ -67,6 +67,7 @@ def counted(field):
     return wrapped, calls
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("solver", sorted(SOLVERS))
 @pytest.mark.parametrize("how", [{"steps": 7}, {"rtol": 1e-4, "control": "batch"}])
 def test_the_evaluations_reported_are_the_calls_made(solver, how):
@@ -78,6 +79,7 @@ def test_the_evaluations_reported_are_the_calls_made(solver, how):
     assert int(jax.block_until_ready(solution).nfe[0]) == len(calls)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("control", ["batch", "sample"])
 def test_adaptive_solves_meet_their_tolerance(control):
     for rtol in (1e-3, 1e-5):
