@@ -14,6 +14,13 @@ class PathSample(NamedTuple):
     u_t: Array
 
 
+class Noisy(NamedTuple):
+    """The source of a stochastic path: a source point x0, and standard normal z shaped as x0."""
+
+    x0: Array
+    z: Array
+
+
 @dataclass(frozen=True)
 class AffinePath:
     """The affine path between a source point and a data point.
