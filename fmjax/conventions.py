@@ -46,17 +46,33 @@ def at_least_float32(x: Array) -> Array:
     return jnp.asarray(x, jnp.promote_types(jnp.result_type(x), jnp.float32))
 
 
-def check_batch(x0: Array, x1: Array, t: Array, labels: Labels = None) -> None:
-    """Checks the shapes of one training batch before anything is compiled.
+def is_concrete(x: Any) -> bool:
+    """Whether the values of x can be looked at: not while jax traces a program."""
+    return not isinstance(x, jax.core.Tracer)
+
+
+def check_batch(x0: Any, x1: Array, t: Array, labels: Labels = None) -> None:
+    """Checks one training batch before anything is compiled.
+
+    Shapes are checked always, values only outside of a traced program, where looking at them would
+    stall the device.
+
+    Args:
+        x0: source points (batch, ...), or a tuple of arrays of that shape for stochastic paths.
+        x1: data points (batch, ...).
+        t: times (batch,).
+        labels: arrays with a leading batch axis, or None.
 
     Raises:
-        InputError: x0 and x1 differ in shape, t is not ``(batch,)``, or a label array has another
-            leading size than the batch.
+        InputError: x0 and x1 differ in shape, t is not ``(batch,)`` or lies outside [0, 1], x0 or
+            x1 is not finite, or a label array has another leading size than the batch.
     """
-    if x0.shape != x1.shape:
-        raise InputError(
-            f"x0 and x1 must have one shape, (batch, ...); got x0 {x0.shape} and x1 {x1.shape}."
-        )
+    for source in jax.tree.leaves(x0):
+        if source.shape != x1.shape:
+            raise InputError(
+                "x0 and x1 must have one shape, (batch, ...); "
+                f"got x0 {source.shape} and x1 {x1.shape}."
+            )
     if t.shape != x1.shape[:1]:
         raise InputError(
             f"t must have shape (batch,) = {x1.shape[:1]}, one time per example; got {t.shape}. "
@@ -68,3 +84,26 @@ def check_batch(x0: Array, x1: Array, t: Array, labels: Labels = None) -> None:
                 f"labels must have the leading size of the batch, {x1.shape[0]}; "
                 f"got an array of shape {jnp.shape(leaf)}."
             )
+    if is_concrete(t) and not bool(jnp.all((t >= 0) & (t <= 1))):
+        raise InputError(
+            f"t must lie in [0, 1], 0 at the source and 1 at the data; got values from "
+            f"{float(jnp.min(t)):g} to {float(jnp.max(t)):g}."
+        )
+    for name, source in (("x0", x0), ("x1", x1)):
+        check_finite(name, source)
+
+
+def check_finite(name: str, x: Any) -> None:
+    """Checks that every array of a pytree is finite, outside of a traced program.
+
+    Raises:
+        InputError: one is not; the first bad example is named.
+    """
+    for leaf in jax.tree.leaves(x):
+        if not is_concrete(leaf) or bool(jnp.all(jnp.isfinite(leaf))):
+            continue
+        rows = jnp.any(~jnp.isfinite(jnp.reshape(leaf, (leaf.shape[0], -1))), axis=1)
+        raise InputError(
+            f"{name} must be finite; got NaN or infinity in {int(rows.sum())} of "
+            f"{leaf.shape[0]} examples, the first of them {int(jnp.argmax(rows))}."
+        )
