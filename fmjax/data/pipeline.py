@@ -19,6 +19,11 @@ from fmjax.errors import InputError
 
 Batch = dict[str, np.ndarray]
 
+Couple = Callable[[np.random.Generator, np.ndarray, np.ndarray | None], np.ndarray]
+"""A coupling on the host: ``couple(rng, x1, labels) -> x0``, one source point per data point."""
+
+_COUPLE = 2  # a spawn key of the seed; the order and the augmentation have streams of their own
+
 
 def batches(
     dataset: Dataset,
@@ -30,6 +35,7 @@ def batches(
     processes: int = 1,
     flip: bool = False,
     threads: int = 2,
+    couple: Couple | None = None,
 ) -> Iterator[Batch]:
     """One process's rows of the global batches `start`, `start` + 1, ... without end.
 
@@ -46,22 +52,34 @@ def batches(
         flip: mirrors each image left to right with probability one half.
         threads: how many batches are read at the same time; twice as many wait, ready. They
             share Python's lock, so more help only where images are large.
+        couple: chooses x0 for this process's rows of each batch, in the threads that read ahead,
+            so that its work goes on while the device steps. It is given x1 float32 in the model's
+            unit, [-1, 1] for images, and a generator that is a function of the seed, the number of
+            the batch and the process alone.
 
     Returns:
         An iterator with a ``close()``, over dictionaries ``"x1"`` uint8 ``(local, H, W, C)``, or
         float32 ``(local, 2)`` for a toy; ``"labels"`` int32 ``(local,)``, absent where the set has
-        none; ``"index"`` int32 ``(local,)``, the positions in the global batch.
+        none; ``"index"`` int32 ``(local,)``, the positions in the global batch. Stored pairs have
+        x1 float32, and like a coupling they add ``"x0"`` float32, shaped as x1.
 
     Raises:
-        InputError: for numbers that do not fit together, or a flip asked of a toy.
+        InputError: for numbers that do not fit together, a flip asked of points, a coupling asked
+            of pairs that are stored; at the first batch, for a coupling that gives another shape.
     """
     _check(global_batch, seed, start, process, processes, threads)
+    if flip and len(dataset.shape) != 3:
+        raise InputError(f"data set {dataset.name!r} has points, not images: flip must be off.")
+    if couple is not None and hasattr(dataset.train, "read_pairs"):
+        raise InputError(f"the pairs in {dataset.name} are coupled already: couple must be None.")
     if dataset.toy is not None:
-        if flip:
-            raise InputError(f"data set {dataset.name!r} has points, not images: flip must be off.")
         stream = _toy_stream(dataset, global_batch, seed, start, process, processes)
     else:
-        stream = _image_stream(dataset, global_batch, seed, start, process, processes, flip)
+        stream = _stored_stream(dataset, global_batch, seed, start, process, processes, flip)
+    if couple is not None:
+        stream = stream.map_with_index(
+            lambda k, batch: _coupled(couple, batch, (seed, start + k, process))
+        )
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
     return iter(stream.to_iter_dataset(options))
 
@@ -84,7 +102,7 @@ def _check(global_batch, seed, start, process, processes, threads) -> None:
         )
 
 
-def _image_stream(
+def _stored_stream(
     dataset: Dataset, global_batch, seed, start, process, processes, flip
 ) -> grain.MapDataset:
     # grain shuffles epoch e with seed + e, so that nearby seeds would share whole epochs, and it
@@ -111,9 +129,14 @@ def _toss(position: int, rng: np.random.Generator) -> tuple[int, bool]:
 
 def _read(source: Source, plan: Sequence[tuple[int, bool]], index: np.ndarray) -> Batch:
     positions, mirrored = map(np.array, zip(*plan, strict=True))
-    images, labels = source.read(positions)
-    images[mirrored] = images[mirrored, :, ::-1]
-    batch = {"x1": images, "index": index.copy()}
+    batch = {"index": index.copy()}
+    if hasattr(source, "read_pairs"):
+        batch["x0"], batch["x1"], labels = source.read_pairs(positions)
+    else:
+        batch["x1"], labels = source.read(positions)
+    if mirrored.any():
+        for name in {"x0", "x1"} & batch.keys():  # the mirror image of a pair is a pair
+            batch[name][mirrored] = batch[name][mirrored, :, ::-1]
     return batch if labels is None else {**batch, "labels": labels}
 
 
@@ -127,6 +150,19 @@ def _toy_stream(dataset: Dataset, global_batch, seed, start, process, processes)
         }
 
     return grain.MapDataset.source(ToyBatches(dataset.toy, global_batch, seed))[start:].map(rows)
+
+
+def _coupled(couple: Couple, batch: Batch, place: tuple[int, int, int]) -> Batch:
+    """The batch with the coupling's x0; `place` is its seed, its number and its process."""
+    seed, k, process = place
+    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_COUPLE, k, process)))
+    x1 = batch["x1"]
+    if x1.dtype == np.uint8:
+        x1 = x1.astype(np.float32) / 127.5 - 1.0  # `pixels.to_unit`, without a device
+    x0 = np.asarray(couple(rng, x1, batch.get("labels")), np.float32)
+    if x0.shape != x1.shape:
+        raise InputError(f"couple must give x0 shaped as x1, {x1.shape}; got {x0.shape}.")
+    return {**batch, "x0": x0}
 
 
 class DevicePrefetch:

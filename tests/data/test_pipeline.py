@@ -9,6 +9,8 @@ import pytest
 from fmjax.data import pipeline
 from fmjax.data.builders import load
 from fmjax.data.dataset import Dataset
+from fmjax.data.pair_writer import save_pairs
+from fmjax.data.pairs import open_pairs
 from fmjax.errors import InputError
 
 
@@ -164,6 +166,138 @@ def test_flip_is_a_mirror_from_left_to_right(digits):
     ]
     assert all(either)
     assert not np.array_equal(flipped, plain)
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory):
+    """60 pairs of images that spell their own number in x1, and minus that in x0."""
+    folder = tmp_path_factory.mktemp("pairs")
+    images, labels = Coded(60).read(np.arange(60))
+    save_pairs(folder, -images.astype(float), images.astype(float), labels, 7, shards=3)
+    return open_pairs(folder)
+
+
+def couple(rng, x1, labels):
+    """Noise, and what the coupling was given beside the generator."""
+    x0 = rng.normal(size=x1.shape)
+    x0.reshape(len(x0), -1)[:, :2] = np.stack([x1.reshape(len(x1), -1)[:, 0], labels], axis=-1)
+    return x0
+
+
+def test_stored_pairs_stay_pairs(stored):
+    for flip in (False, True):
+        seen = take(stored, 6, global_batch=18, flip=flip)
+        for batch in seen:
+            assert {k: v.dtype.name for k, v in batch.items()} == {
+                "index": "int32",
+                "x0": "float32",
+                "x1": "float32",
+                "labels": "int32",
+            }
+            np.testing.assert_array_equal(batch["x0"], -batch["x1"])
+            np.testing.assert_array_equal(batch["labels"], numbers(batch) % 7)
+        assert any(mirrored(batch).any() for batch in seen) == flip
+    # 54 pairs are for training: one epoch shows each of them once.
+    np.testing.assert_array_equal(
+        np.sort(np.concatenate([numbers(batch) for batch in seen[:3]])),
+        np.sort(stored.train.positions),
+    )
+
+
+SOURCES = ["stored", "coupled images", "coupled toy"]
+
+
+def options_of(kind, stored):
+    if kind == "stored":
+        return stored, {"flip": True}
+    return (
+        (coded(50), {"flip": True, "couple": couple})
+        if kind == "coupled images"
+        else (
+            load("toy/rings"),
+            {"couple": couple},
+        )
+    )
+
+
+@pytest.mark.parametrize("kind", SOURCES)
+@pytest.mark.parametrize("start", [1, 9, 90])
+def test_a_stream_with_x0_that_starts_at_k_is_the_rest_of_the_whole(kind, start, stored):
+    dataset, options = options_of(kind, stored)
+    options |= {"global_batch": 12, "process": 1, "processes": 2}
+    whole = take(dataset, start + 3, threads=4, **options)
+    late = take(dataset, 3, start=start, threads=1, **options)
+    for one, other in zip(late, whole[start:], strict=True):
+        assert "x0" in one
+        assert_same(one, other)
+
+
+def test_stored_pairs_are_the_same_on_any_number_of_processes(stored):
+    alone = take(stored, 5, global_batch=16, flip=True)
+    parts = [take(stored, 5, global_batch=16, flip=True, process=p, processes=4) for p in range(4)]
+    for k in range(5):
+        assert_same(joined([part[k] for part in parts]), alone[k])
+
+
+def test_the_coupling_sees_the_batch_and_its_noise_is_its_own():
+    options = {"global_batch": 12, "couple": couple, "processes": 2}
+    seen = [
+        batch
+        for seed in (0, 1)
+        for process in (0, 1)
+        for batch in take(coded(50), 4, seed=seed, process=process, **options)
+    ]
+    for batch in seen:
+        rows = batch["x0"].reshape(6, -1)
+        # As the model sees it: float, level 0 at -1 and level 255 at 1.
+        np.testing.assert_allclose(rows[:, 0], numbers(batch) / 127.5 - 1, atol=1e-6)
+        np.testing.assert_array_equal(rows[:, 1], batch["labels"])
+        assert batch["x0"].dtype == np.float32
+        assert batch["x1"].dtype == np.uint8
+    assert len({batch["x0"][0, 0, 1, 2] for batch in seen}) == 16  # no two share their noise
+
+
+def test_the_rest_of_a_batch_is_the_same_with_a_coupling():
+    for dataset in (coded(50), load("toy/rings")):
+        plain = take(dataset, 3, global_batch=8)
+        for one, other in zip(plain, take(dataset, 3, global_batch=8, couple=couple), strict=True):
+            assert other.pop("x0").shape == one["x1"].shape
+            assert_same(one, other)
+
+
+def test_a_coupling_needs_no_labels():
+    def ones(rng, x1, labels):
+        assert labels is None
+        return np.ones_like(x1)
+
+    (batch,) = take(coded(50, labelled=False), 1, global_batch=8, couple=ones)
+    assert (batch["x0"] == 1).all()
+
+
+def test_couplings_overlap_the_step():
+    """Four threads couple at the same time, so that the consumer does not wait for their sum."""
+
+    def slow(rng, x1, labels):
+        time.sleep(0.1)
+        return x1
+
+    began = time.perf_counter()
+    take(load("toy/rings"), 8, global_batch=4, threads=4, couple=slow)
+    assert time.perf_counter() - began < 0.6
+
+
+def test_a_coupling_that_does_not_fit_is_refused(stored):
+    with pytest.raises(InputError, match="coupled already"):
+        take(stored, 1, global_batch=4, couple=couple)
+    with pytest.raises(InputError, match=r"shaped as x1, \(4, 2\); got \(3, 2\)"):
+        take(load("toy/rings"), 1, global_batch=4, couple=lambda rng, x1, labels: x1[:-1])
+
+
+def test_flipping_stored_points_is_refused(tmp_path):
+    save_pairs(tmp_path, np.zeros((4, 2)), np.zeros((4, 2)))
+    with pytest.raises(InputError, match="points, not images"):
+        take(open_pairs(tmp_path), 1, global_batch=2, flip=True)
+    assert take(open_pairs(tmp_path), 1, global_batch=2)[0]["x0"].shape == (2, 2)
 
 
 @pytest.mark.parametrize(
