@@ -1,28 +1,40 @@
-"""Time laws: how t is drawn in training.
+"""Time laws: how t is drawn in training, and how it is shifted.
 
 A law is its quantile function: ``law.quantile(u)`` turns u uniform on [0, 1) into t, so that any
-way of drawing u (independent, stratified, low-discrepancy) serves every law.
+way of drawing u (independent, stratified, low-discrepancy) serves every law. Its density gives the
+weight that undoes the choice (`importance_weight`).
+
+Here t = 1 is the data. SD3 (arXiv:2403.03206) and FLUX count the other way, tau = 1 - t; their laws
+and their shift are converted in this file and nowhere else.
 """
 
-from dataclasses import dataclass
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import jax
 import jax.numpy as jnp
-from jax.scipy.special import logit, ndtri
+from jax.scipy.special import betainc, betaln, logit, ndtri, xlog1py, xlogy
 
-from fmjax.conventions import Array
+from fmjax.conventions import Array, at_least_float32
 from fmjax.errors import InputError
+from fmjax.inversion import invert_increasing
 
 
 class TimeLaw(Protocol):
-    """A distribution of t on [0, 1]."""
+    """A distribution of t on [0, 1]; results have the dtype of the argument, float32 at least."""
 
     def quantile(self, u: Array) -> Array:
         """The time below which a share u of the draws lies; any shape, same shape out."""
 
     def density(self, t: Array) -> Array:
-        """The probability density at t; any shape, same shape out."""
+        """The probability density at t in [0, 1]; any shape, same shape out."""
+
+
+def _check_positive(what: str, value: float) -> None:
+    if not (math.isfinite(value) and value > 0):
+        raise InputError(f"{what} must be a positive number; got {value!r}.")
 
 
 @dataclass(frozen=True)
@@ -31,11 +43,11 @@ class Uniform:
 
     def quantile(self, u: Array) -> Array:
         """Equal to u."""
-        return u
+        return at_least_float32(u)
 
     def density(self, t: Array) -> Array:
         """Equal to 1."""
-        return jnp.ones_like(t)
+        return jnp.ones_like(at_least_float32(t))
 
 
 @dataclass(frozen=True)
@@ -50,24 +62,369 @@ class LogitNormal:
         std: s, positive.
 
     Raises:
-        InputError: std is not positive.
+        InputError: std is not positive, or mean is not finite.
     """
 
     mean: float = 0.0
     std: float = 1.0
 
     def __post_init__(self):
-        if not self.std > 0:
-            raise InputError(f"std of the logit-normal law must be positive; got {self.std!r}.")
+        _check_positive("std of the logit-normal law", self.std)
+        if not math.isfinite(self.mean):
+            raise InputError(f"mean of the logit-normal law must be finite; got {self.mean!r}.")
 
     def quantile(self, u: Array) -> Array:
         """sigmoid(m + s Phi^-1(u)): 0 at u = 0 and 1 at u = 1."""
-        return jax.nn.sigmoid(self.mean + self.std * ndtri(u))
+        return jax.nn.sigmoid(self.mean + self.std * ndtri(at_least_float32(u)))
 
     def density(self, t: Array) -> Array:
         """exp(-(logit t - m)^2 / 2 s^2) / (s sqrt(2 pi) t (1 - t)), and 0 at both ends."""
+        t = at_least_float32(t)
         inside = (t > 0) & (t < 1)
         t = jnp.where(inside, t, 0.5)
         z = (logit(t) - self.mean) / self.std
-        value = jnp.exp(-0.5 * z**2) / (self.std * jnp.sqrt(2 * jnp.pi) * t * (1 - t))
+        value = jnp.exp(-0.5 * z**2) / (self.std * math.sqrt(2 * math.pi) * t * (1 - t))
         return jnp.where(inside, value, 0.0)
+
+
+@dataclass(frozen=True)
+class LogNormal:
+    """The noise level of EDM: ln sigma_edm normal with mean m and standard deviation s.
+
+    On the linear path the noise level per unit of data is sigma_t / alpha_t = (1 - t) / t, hence
+    t = 1 / (1 + sigma_edm) and logit(t) = -ln sigma_edm: the law is `LogitNormal` (-m, s).
+    Source: Karras et al., arXiv:2206.00364, table 1 (P_mean, P_std; data of standard deviation 0.5
+    there).
+
+    Args:
+        mean: m; above 0 draws more times near the noise.
+        std: s, positive.
+
+    Raises:
+        InputError: std is not positive, or mean is not finite.
+    """
+
+    mean: float = -1.2
+    std: float = 1.2
+
+    def __post_init__(self):
+        self._logit_normal()  # refuses what is out of range
+
+    def _logit_normal(self) -> LogitNormal:
+        return LogitNormal(-self.mean, self.std)
+
+    def quantile(self, u: Array) -> Array:
+        """1 / (1 + exp(m - s Phi^-1(u))): 0 at u = 0 and 1 at u = 1."""
+        return self._logit_normal().quantile(u)
+
+    def density(self, t: Array) -> Array:
+        """The density of ln sigma_edm at ln((1 - t) / t), over t (1 - t); 0 at both ends."""
+        return self._logit_normal().density(t)
+
+
+@dataclass(frozen=True)
+class UShaped:
+    """More times at both ends, for reflow: density proportional to exp(a t) + exp(a (1 - t)).
+
+    With c = sinh(a / 2), the density is a cosh(a (t - 1/2)) / (2 c) and
+    t = 1/2 + asinh((2 u - 1) c) / a. Source: Lee, Lin and Fanti, arXiv:2405.20320, section 4
+    (a = 4). It is symmetric, so the direction of time does not matter.
+
+    Args:
+        a: how steep, in (0, 100]; small is near uniform.
+
+    Raises:
+        InputError: a lies outside (0, 100].
+    """
+
+    a: float = 4.0
+
+    def __post_init__(self):
+        if not 0 < self.a <= 100:  # beyond, exp(a) overflows float32
+            raise InputError(f"a of the u-shaped law must lie in (0, 100]; got {self.a!r}.")
+
+    def quantile(self, u: Array) -> Array:
+        """1/2 + asinh((2 u - 1) sinh(a / 2)) / a."""
+        centred = (2 * at_least_float32(u) - 1) * math.sinh(self.a / 2)
+        return jnp.clip(0.5 + jnp.arcsinh(centred) / self.a, 0.0, 1.0)
+
+    def density(self, t: Array) -> Array:
+        """A cosh(a (t - 1/2)) / (2 sinh(a / 2))."""
+        scale = self.a / (2 * math.sinh(self.a / 2))
+        return scale * jnp.cosh(self.a * (at_least_float32(t) - 0.5))
+
+
+@dataclass(frozen=True)
+class Mode:
+    """The mode law of SD3, with heavy tails: no time has density zero.
+
+    SD3 draws tau = 1 - u - s (cos^2(pi u / 2) - 1 + u). In our time t = 1 - tau, with
+    cos^2 = 1 - sin^2,
+
+        t = u + s (u - sin^2(pi u / 2)),
+
+    which increases in u, so it is the quantile as it stands. The law is symmetric about 1/2.
+    Source: Esser et al., arXiv:2403.03206, section 3.1.
+
+    Args:
+        scale: s in [-1, 2 / (pi - 2)]: above 0 favours the middle, below 0 the ends, 0 is uniform.
+            At either limit the density is infinite (at 1/2, at the ends).
+
+    Raises:
+        InputError: scale lies outside its range, where t would not increase in u.
+    """
+
+    scale: float = 1.29
+
+    def __post_init__(self):
+        most = 2 / (math.pi - 2)
+        if not -1 <= self.scale <= most:
+            raise InputError(
+                f"scale of the mode law must lie in [-1, 2 / (pi - 2) = {most:.6f}]; "
+                f"got {self.scale!r}."
+            )
+
+    def quantile(self, u: Array) -> Array:
+        """U + s (u - sin^2(pi u / 2))."""
+        u = at_least_float32(u)
+        return jnp.clip(u + self.scale * (u - jnp.sin(0.5 * math.pi * u) ** 2), 0.0, 1.0)
+
+    def density(self, t: Array) -> Array:
+        """1 / |dt/du| = 1 / (1 + s (1 - (pi / 2) sin(pi u))), u found from t by bisection."""
+        u = invert_increasing(self.quantile, t)
+        sine = jnp.sin(math.pi * jnp.minimum(u, 1 - u))  # of the nearer end, to be exactly 0 there
+        slope = 1 + self.scale * (1 - 0.5 * math.pi * sine)
+        return 1 / jnp.maximum(slope, 0.0)  # rounding must not turn +inf into a negative number
+
+
+@dataclass(frozen=True)
+class CosMap:
+    """The law under which the linear path sees the noise levels of the cosine schedule.
+
+    The density is 2 / (pi - 2 pi t + 2 pi t^2), and t = sin(a) / (sin(a) + cos(a)) with
+    a = pi u / 2. It is symmetric about 1/2, so the direction of time does not matter. Source: Esser
+    et al., arXiv:2403.03206, section 3.1.
+    """
+
+    def quantile(self, u: Array) -> Array:
+        """sin(pi u / 2) / (sin(pi u / 2) + cos(pi u / 2))."""
+        u = at_least_float32(u)
+        sine, cosine = jnp.sin(0.5 * math.pi * u), jnp.sin(0.5 * math.pi * (1 - u))
+        return sine / (sine + cosine)  # the cosine written as a sine, to be exactly 0 at u = 1
+
+    def density(self, t: Array) -> Array:
+        """2 / (pi (1 - 2 t (1 - t)))."""
+        t = at_least_float32(t)
+        return 2 / (math.pi * (1 - 2 * t * (1 - t)))
+
+
+@dataclass(frozen=True)
+class Beta:
+    """The beta law: density t^(a-1) (1-t)^(b-1) / B(a, b).
+
+    Exponents below 1 put an integrable infinity at their end.
+
+    Args:
+        a: the exponent at t = 0 (noise), plus 1; positive.
+        b: the exponent at t = 1 (data), plus 1; positive.
+
+    Raises:
+        InputError: a or b is not positive.
+    """
+
+    a: float = 1.0
+    b: float = 1.0
+
+    def __post_init__(self):
+        _check_positive("a of the beta law", self.a)
+        _check_positive("b of the beta law", self.b)
+
+    def _spread(self, v: Array) -> Array:
+        """An increasing map of [0, 1] to itself, v^p / (v^p + (1-v)^q).
+
+        Near an end where the density is infinite the distribution function runs like t^a. It is
+        about linear in v = t^a, where bisection resolves it.
+        """
+        left, right = v ** max(1.0, 1 / self.a), (1 - v) ** max(1.0, 1 / self.b)
+        return left / (left + right)
+
+    def quantile(self, u: Array) -> Array:
+        """The inverse of the regularised incomplete beta function, by bisection."""
+        v = invert_increasing(lambda v: betainc(self.a, self.b, self._spread(v)), u)
+        return self._spread(v)
+
+    def density(self, t: Array) -> Array:
+        """t^(a-1) (1-t)^(b-1) / B(a, b), infinite at an end whose exponent is below 0."""
+        t = at_least_float32(t)
+        return jnp.exp(
+            xlogy(self.a - 1, t) + xlog1py(self.b - 1, -t) - betaln(self.a, self.b).astype(t.dtype)
+        )
+
+
+def shift_time(t: Array, shift: float) -> Array:
+    """Shifts times towards the noise by the factor s, as SD3 and FLUX do for larger images.
+
+    In their time tau = 1 - t it is tau' = s tau / (1 + (s - 1) tau); here
+
+        t' = t / (t + s (1 - t)),    that is    logit(t') = logit(t) - ln s.
+
+    It maps 0 to 0 and 1 to 1 exactly; the inverse is the shift by 1 / s, and two shifts multiply.
+    Source: Esser et al., arXiv:2403.03206, section 5.3 (resolution-dependent shifting).
+
+    Args:
+        t: times in [0, 1], any shape.
+        shift: s, positive; above 1 gives more times near the noise, 1 changes nothing.
+
+    Returns:
+        The shifted times, shaped as t.
+
+    Raises:
+        InputError: shift is not positive.
+    """
+    _check_positive("shift", shift)
+    t = at_least_float32(t)
+    return t / (t + shift * (1 - t))
+
+
+@dataclass(frozen=True)
+class Shifted:
+    """A law followed by `shift_time`.
+
+    Args:
+        law: the law before the shift.
+        shift: s of `shift_time`; `resolution_shift` and `sqrt_shift` give it from the image size.
+
+    Raises:
+        InputError: shift is not positive, or the law is shifted already.
+    """
+
+    law: TimeLaw = field(default_factory=Uniform)
+    shift: float = 1.0
+
+    def __post_init__(self):
+        _check_positive("shift", self.shift)
+        if isinstance(self.law, Shifted):
+            raise InputError(
+                f"the law is shifted already, by {self.law.shift}; a second shift by {self.shift} "
+                f"would multiply it. For both write Shifted(law, {self.law.shift * self.shift})."
+            )
+
+    def quantile(self, u: Array) -> Array:
+        """The shifted quantile of the law."""
+        return shift_time(self.law.quantile(u), self.shift)
+
+    def density(self, t: Array) -> Array:
+        """p(t') s / (s t + 1 - t)^2 at the time t' = s t / (s t + 1 - t) before the shift."""
+        t, s = at_least_float32(t), self.shift
+        return self.law.density(shift_time(t, 1 / s)) * (s / (s * t + (1 - t)) ** 2)
+
+
+def resolution_shift(
+    num_tokens: int,
+    base_tokens: int = 256,
+    max_tokens: int = 4096,
+    base_shift: float = 0.5,
+    max_shift: float = 1.15,
+) -> float:
+    """The shift s = exp(mu) of FLUX, with mu linear in the number of tokens.
+
+    mu = base_shift at base_tokens and max_shift at max_tokens, continued beyond both. Source: the
+    sampling code of FLUX.1 (Black Forest Labs), which has no paper for it.
+
+    Args:
+        num_tokens: tokens of one image, e.g. (H / patch) (W / patch).
+        base_tokens: where mu is base_shift.
+        max_tokens: where mu is max_shift, above base_tokens.
+        base_shift: mu at base_tokens.
+        max_shift: mu at max_tokens.
+
+    Returns:
+        s, for `shift_time` or `Shifted`.
+
+    Raises:
+        InputError: a number of tokens is not positive, or max_tokens is not above base_tokens.
+    """
+    _check_positive("num_tokens", num_tokens)
+    _check_positive("base_tokens", base_tokens)
+    if not max_tokens > base_tokens:
+        raise InputError(
+            f"max_tokens must be above base_tokens = {base_tokens}; got {max_tokens!r}."
+        )
+    slope = (max_shift - base_shift) / (max_tokens - base_tokens)
+    return math.exp(base_shift + slope * (num_tokens - base_tokens))
+
+
+def sqrt_shift(num_tokens: int, base_tokens: int) -> float:
+    """The shift s = sqrt(num_tokens / base_tokens) of SD3.
+
+    With it, an image of more pixels is as uncertain at t' as the smaller one at t.
+
+    Source: Esser et al., arXiv:2403.03206, section 5.3 (m and n pixels there).
+
+    Args:
+        num_tokens: tokens (or pixels) of one image.
+        base_tokens: the number for which no shift is needed.
+
+    Returns:
+        s, for `shift_time` or `Shifted`.
+
+    Raises:
+        InputError: a number is not positive.
+    """
+    _check_positive("num_tokens", num_tokens)
+    _check_positive("base_tokens", base_tokens)
+    return math.sqrt(num_tokens / base_tokens)
+
+
+def stratified(u: Array, index: Array, n: int) -> Array:
+    """Spreads uniforms over a global batch: example i gets a number in [i / n, (i + 1) / n).
+
+    (index + u) / n, to be fed to a law's quantile. Each example needs its own u and its position
+    only, so the result is the same on any number of devices. Over the batch the mean of f(t) has a
+    variance of order n^-3 for smooth f, against n^-1 for independent draws.
+
+    A position always gets the same stratum: where the data at a position is not shuffled from step
+    to step, rotate the strata with an offset drawn from the key of the step, ``(index + k) % n``.
+
+    Args:
+        u: uniform on [0, 1), (batch,).
+        index: positions in the global batch, in 0, ..., n - 1, (batch,).
+        n: the size of the global batch.
+
+    Returns:
+        Numbers in [0, 1), (batch,); 1 is excluded in float32 too, where n - 1 + u may round to n.
+
+    Raises:
+        InputError: n is not positive, or u and index differ in shape.
+    """
+    _check_positive("n", n)
+    if jnp.shape(u) != jnp.shape(index):
+        raise InputError(
+            f"u and index must have one shape, (batch,); got {jnp.shape(u)} and {jnp.shape(index)}."
+        )
+    u = at_least_float32(u)
+    return jnp.minimum((index + u) / n, 1 - float(jnp.finfo(u.dtype).epsneg))
+
+
+def importance_weight(law: TimeLaw, reference: TimeLaw | None = None) -> Callable[[Array], Array]:
+    """Makes the weight that keeps the objective of a reference law while drawing from another.
+
+        weight(t) = p_reference(t) / p_law(t),    E_law[weight(t) f(t)] = E_reference[f(t)].
+
+    Args:
+        law: the law that t is drawn from.
+        reference: the law whose objective is kept; `Uniform` if None.
+
+    Returns:
+        ``weight(t)``, shaped as t, never NaN or infinite. It is 0 where p_law is 0 or infinite:
+        single times, drawn by rounding only (a logit-normal t of exactly 0, from u = 0). Near a
+        time where p_law tends to 0 it is large, and so is the variance.
+    """
+    reference = Uniform() if reference is None else reference
+
+    def weight(t: Array) -> Array:
+        density = law.density(t)
+        possible = (density > 0) & jnp.isfinite(density)
+        return jnp.where(possible, reference.density(t) / jnp.where(possible, density, 1.0), 0.0)
+
+    return weight
