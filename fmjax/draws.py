@@ -11,14 +11,16 @@ import jax
 
 from fmjax.conventions import Array, Labels
 from fmjax.couplings import Coupling, independent
+from fmjax.errors import InputError
 from fmjax.guidance import drop_labels
-from fmjax.times import TimeLaw, Uniform
+from fmjax.paths import Noisy
+from fmjax.times import TimeLaw, Uniform, stratified
 
 
 class LossArgs(NamedTuple):
     """What ``loss_fn(params, *args)`` takes: x0, x1 (batch, ...), t (batch,), labels."""
 
-    x0: Array
+    x0: Array | Noisy
     x1: Array
     t: Array
     labels: Labels
@@ -43,14 +45,32 @@ class Draw:
         time_law: the distribution of t.
         null_labels: the null condition, without a batch axis; unused when the rate is 0.
         drop_rate: probability that an example's label is replaced by the null condition.
+        stratify: the size of the global batch, to draw one t from each of as many equally likely
+            intervals of the law, whatever the number of devices; None draws them independently.
+        noisy: draws the noise z of a stochastic path too; x0 is then ``Noisy(x0, z)``.
+
+    Raises:
+        InputError: the drop rate lies outside [0, 1], or stratify is below 1.
     """
 
     coupling: Coupling = independent
     time_law: TimeLaw = field(default_factory=Uniform)
     null_labels: Labels = None
     drop_rate: float = 0.0
+    stratify: int | None = None
+    noisy: bool = False
 
-    def __call__(self, key: Array, index: Array, x1: Array, labels: Labels = None) -> LossArgs:
+    def __post_init__(self):
+        if not 0 <= self.drop_rate <= 1:
+            raise InputError(f"the drop rate must lie in [0, 1]; got {self.drop_rate!r}.")
+        if self.stratify is not None and self.stratify < 1:
+            raise InputError(
+                f"stratify is the size of the global batch, at least 1; got {self.stratify!r}."
+            )
+
+    def __call__(
+        self, key: Array, index: Array, x1: Array, labels: Labels = None, x0: Array | None = None
+    ) -> LossArgs:
         """The arguments of the loss for one step.
 
         Args:
@@ -58,15 +78,23 @@ class Draw:
             index: position of each example in the global batch, int (batch,).
             x1: data (batch, ...).
             labels: conditions with a leading batch axis, or None.
+            x0: source points that are paired with x1 already (batch, ...), as stored pairs are;
+                standard normal ones are drawn if None. The coupling is applied in both cases.
 
         Returns:
             x0, x1, t and labels.
         """
-        x0_key, t_key, drop_key, pair_key = jax.random.split(key, 4)
-        x0 = normal(x0_key, index, x1.shape[1:])
-        t = self.time_law.quantile(jax.vmap(jax.random.uniform)(example_keys(t_key, index)))
+        x0_key, t_key, drop_key, pair_key, z_key = jax.random.split(key, 5)
+        if x0 is None:
+            x0 = normal(x0_key, index, x1.shape[1:])
+        u = jax.vmap(jax.random.uniform)(example_keys(t_key, index))
+        if self.stratify is not None:
+            u = stratified(u, index, self.stratify)
+        t = self.time_law.quantile(u)
         # Pair before dropping, so that a condition-aware coupling sees the true conditions.
         x0, x1, labels = self.coupling(pair_key, x0, x1, labels)
+        if self.noisy:
+            x0 = Noisy(x0, normal(z_key, index, x1.shape[1:]))
         if labels is not None and self.drop_rate > 0:
             keys = example_keys(drop_key, index)
             labels = drop_labels(keys, labels, self.null_labels, self.drop_rate)

@@ -1,10 +1,14 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from fmjax.couplings import independent
 from fmjax.draws import Draw, normal
-from fmjax.times import LogitNormal
+from fmjax.errors import InputError
+from fmjax.times import LogitNormal, Uniform
 
 KEY = jax.random.key(3)
 X1 = jax.random.normal(jax.random.key(4), (4096, 2))
@@ -57,3 +61,36 @@ def test_pairs_are_made_before_labels_are_dropped():
     np.testing.assert_array_equal(x1, X1[::-1])
     kept = labels != 5
     np.testing.assert_array_equal(labels[kept], LABELS[::-1][kept])
+
+
+def test_stratified_times_fall_one_in_each_stratum_wherever_the_batch_is_cut():
+    n = 4096
+    draw = dataclasses.replace(DRAW, time_law=Uniform(), stratify=n)
+    t = draw(KEY, jnp.arange(n), X1, LABELS).t
+    np.testing.assert_array_equal(np.floor(np.asarray(t, np.float64) * n), np.arange(n))
+    half = draw(KEY, jnp.arange(n // 2, n), X1[n // 2 :], LABELS[n // 2 :]).t
+    np.testing.assert_array_equal(half, t[n // 2 :])
+
+
+def test_stored_pairs_keep_their_source():
+    index, x0 = jnp.arange(4096), -X1
+    stored = DRAW(KEY, index, X1, LABELS, x0)
+    drawn = DRAW(KEY, index, X1, LABELS)
+    np.testing.assert_array_equal(stored.x0, x0)
+    for a, b in zip(stored[1:], drawn[1:], strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_the_noise_of_a_stochastic_path_is_independent_of_the_source():
+    x0, z = dataclasses.replace(DRAW, noisy=True)(KEY, jnp.arange(4096), X1, LABELS).x0
+    rows = np.stack([x0[:, 0], x0[:, 1], z[:, 0], z[:, 1]])
+    assert np.abs(np.cov(rows) - np.eye(4)).max() < 5 * np.sqrt(2 / 4096)
+    np.testing.assert_array_equal(x0, DRAW(KEY, jnp.arange(4096), X1, LABELS).x0)
+
+
+@pytest.mark.parametrize(
+    ("field", "message"), [({"drop_rate": 1.5}, "drop rate"), ({"stratify": 0}, "at least 1")]
+)
+def test_values_out_of_range_are_refused(field, message):
+    with pytest.raises(InputError, match=message):
+        Draw(**field)
