@@ -42,8 +42,10 @@ def invert_increasing(
 
         a, b = jax.lax.fori_loop(0, halvings, halve, (low, high))
         # The ends themselves are returned exactly: halving alone stops a rounding short of low.
-        x = jnp.where(residual(low) >= 0, low, a + 0.5 * (b - a))
-        x = jnp.where(residual(high) <= 0, high, x)
+        # An infinite y is compared by itself, since inf - inf has no sign.
+        at_low = (residual(low) >= 0) | (y == -jnp.inf)
+        at_high = (residual(high) <= 0) | (y == jnp.inf)
+        x = jnp.where(at_low, low, jnp.where(at_high, high, a + 0.5 * (b - a)))
         return jnp.where(jnp.isnan(y), y, x)
 
     def tangent_solve(linear, y_dot):

@@ -35,6 +35,12 @@ def test_values_at_and_beyond_the_ends_give_the_ends_and_nan_stays():
     np.testing.assert_array_equal(invert_increasing(lambda x: x**2, y), [0, 0, 0, 1, 1, 1, np.nan])
 
 
+def test_a_function_that_is_infinite_at_its_ends_is_inverted_there_too():
+    y = jnp.array([-jnp.inf, 0.0, jnp.inf])
+    x = invert_increasing(lambda x: jnp.log(x / (1 - x)), y)
+    np.testing.assert_array_equal(x, [0, 0.5, 1])
+
+
 def test_derivatives_follow_the_implicit_function_theorem():
     # x = sqrt(y / a): dx/dy = 1 / 2 a x, d2x/dy2 = -1 / 4 a^2 x^3, dx/da = -x / 2 a.
     def x(y, a):
@@ -43,16 +49,21 @@ def test_derivatives_follow_the_implicit_function_theorem():
     with jax.enable_x64(True):
         at = jnp.float64(0.3), jnp.float64(1.7)
         root = np.sqrt(0.3 / 1.7)
-        dy, da = jax.grad(x, (0, 1))(*at)
-        np.testing.assert_allclose([dy, da], [1 / (3.4 * root), -root / 3.4], rtol=1e-12)
-        second = jax.grad(jax.grad(x))(*at)
+        first, second = jax.jit(lambda *a: (jax.grad(x, (0, 1))(*a), jax.grad(jax.grad(x))(*a)))(
+            *at
+        )
+        np.testing.assert_allclose(first, [1 / (3.4 * root), -root / 3.4], rtol=1e-12)
         np.testing.assert_allclose(second, -1 / (4 * 1.7**2 * root**3), rtol=1e-12)
-        forward = jax.jvp(x, at, (1.0, 0.0))[1]
-        np.testing.assert_allclose(forward, dy, rtol=1e-14)
+        forward = jax.jit(lambda *a: jax.jvp(x, a, (1.0, 0.0))[1])(*at)
+        np.testing.assert_allclose(forward, first[0], rtol=1e-14)
 
 
 def test_the_gradient_is_finite_where_the_slope_is_zero_or_infinite():
-    ends = jnp.array([0.0, 1.0])
-    for f in (jnp.square, jnp.sqrt, lambda x: jnp.log(x / (1 - x))):
-        grads = jax.grad(lambda y, f=f: jnp.sum(invert_increasing(f, y)))(f(ends))
-        assert jnp.all(jnp.isfinite(grads)), grads
+    functions = (jnp.square, jnp.sqrt, lambda x: jnp.log(x / (1 - x)))
+
+    @jax.jit
+    def gradients(x):
+        return [jax.grad(lambda y: jnp.sum(invert_increasing(f, y)))(f(x)) for f in functions]  # noqa: B023
+
+    for gradient in gradients(jnp.array([0.0, 1.0])):
+        assert jnp.all(jnp.isfinite(gradient)), gradient

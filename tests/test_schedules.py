@@ -1,76 +1,253 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from fmjax.errors import InputError
-from fmjax.paths import AffinePath
-from fmjax.schedules import Linear
-from fmjax.times import LogitNormal, Uniform
-
-T = jnp.linspace(0, 1, 101)
-
-
-@pytest.mark.parametrize("sigma_min", [0.0, 1e-4, 0.1])
-def test_derivatives_are_those_of_autodiff(sigma_min):
-    s = Linear(sigma_min)
-    for f, df in ((s.alpha, s.d_alpha), (s.sigma, s.d_sigma)):
-        _, expected = jax.jvp(f, (T,), (jnp.ones_like(T),))
-        np.testing.assert_allclose(df(T), expected, rtol=1e-6)
+from fmjax.schedules import (
+    END,
+    VP,
+    Cosine,
+    Custom,
+    Linear,
+    LinearVP,
+    Polynomial,
+    inverse_log_snr,
+    log_snr,
+)
 
 
-@pytest.mark.parametrize("sigma_min", [0.0, 0.1])
-def test_a_schedule_begins_at_the_source_and_ends_at_the_data(sigma_min):
-    s = Linear(sigma_min)
-    assert (s.alpha(T[0]), s.sigma(T[0]), s.alpha(T[-1])) == (0, 1, 1)
-    np.testing.assert_allclose(s.sigma(T[-1]), sigma_min, atol=1e-7)
-    snr = s.alpha(T[:-1]) / s.sigma(T[:-1])
-    assert jnp.all(jnp.diff(snr) > 0)
+def vp(t, low=0.1, high=20.0):
+    """alpha = exp(-integral of beta / 2), the integral of a line by the trapezoid rule."""
+    s = 1 - t
+    alpha = np.exp(-0.25 * s * (low + low + s * (high - low)))
+    return alpha, np.sqrt(1 - alpha**2)
 
 
-def test_the_velocity_is_the_time_derivative_of_the_path():
-    path = AffinePath(Linear(0.05))
-    x0, x1 = jax.random.normal(jax.random.key(0), (2, 5, 3))
-    t = jnp.linspace(0, 1, 5)
-    _, expected = jax.jvp(lambda t: path.sample(x0, x1, t).x_t, (t,), (jnp.ones_like(t),))
-    np.testing.assert_allclose(path.sample(x0, x1, t).u_t, expected, rtol=1e-5, atol=1e-6)
+def tanh_alpha(t):
+    return jnp.tanh(2 * t) / jnp.tanh(2.0)
 
 
-def test_the_path_is_float32_from_bfloat16_inputs():
-    # In bfloat16, t = 1 - 1/1000 is 1 and the noise would vanish early.
-    x0, x1 = jnp.ones((1, 2), jnp.bfloat16), jnp.zeros((1, 2), jnp.bfloat16)
-    x_t, u_t = AffinePath(Linear()).sample(x0, x1, jnp.array([0.999]))
-    assert x_t.dtype == u_t.dtype == jnp.float32
-    np.testing.assert_allclose(x_t, 0.001, rtol=1e-3)
+def linear_sigma(t):
+    return 1 - t
 
 
-@pytest.mark.parametrize("sigma_min", [-0.1, 1.0, float("nan")])
-def test_sigma_min_outside_its_interval_is_refused(sigma_min):
-    with pytest.raises(InputError, match=r"\[0, 1\)"):
-        Linear(sigma_min)
+# Each schedule with (alpha, sigma) written a second time, in numpy.
+SCHEDULES = {
+    "linear": (Linear(), lambda t: (t, 1 - t)),
+    "linear_sigma_min": (Linear(1e-3), lambda t: (t, 1 - 0.999 * t)),
+    "vp": (VP(), vp),
+    "linear_vp": (LinearVP(), lambda t: (t, np.sqrt(1 - t**2))),
+    "cosine": (Cosine(), lambda t: (np.sin(np.pi * t / 2), np.cos(np.pi * t / 2))),
+    "polynomial_2": (Polynomial(2), lambda t: (t**2, 1 - t**2)),
+    "polynomial_1.5": (Polynomial(1.5), lambda t: (t**1.5, 1 - t**1.5)),
+    "polynomial_5": (Polynomial(5), lambda t: (t**5, 1 - t**5)),
+    "custom": (
+        Custom(tanh_alpha, lambda t: (1 - t) ** 2),
+        lambda t: (np.tanh(2 * t) / np.tanh(2), (1 - t) ** 2),
+    ),
+    "custom_rooted": (
+        Custom(lambda t: t**1.5, lambda t: jnp.sqrt(1 - t**3)),
+        lambda t: (t**1.5, np.sqrt(1 - t**3)),
+    ),
+}
+every_schedule = pytest.mark.parametrize("name", SCHEDULES)
+every_dtype = pytest.mark.parametrize("dtype", ["float32", "float64"])
+
+INNER = np.linspace(0.002, 0.998, 250)
+# Both ends, times within reach of them, and the inside: one array, so that each pair of a schedule
+# and a dtype compiles one program.
+TIMES = np.concatenate([[0, 1e-9, 1e-6, 1e-4], INNER, [1 - 1e-4, 1 - 1e-6, 1 - 1e-9, 1]])
 
 
-@pytest.mark.parametrize("law", [Uniform(), LogitNormal(), LogitNormal(-0.8, 0.6)])
-def test_quantile_and_density_of_a_time_law_are_inverse(law):
-    # F(quantile(u)) = u, so density(quantile(u)) * quantile'(u) = 1.
-    u = jnp.linspace(0.01, 0.99, 99)
-    t, slope = jax.jvp(law.quantile, (u,), (jnp.ones_like(u),))
-    np.testing.assert_allclose(law.density(t) * slope, 1, rtol=1e-4)
+@functools.cache
+def all_evaluated(dtype):
+    """Everything about every schedule at TIMES, in numpy, by one program: name -> key -> values."""
+
+    def slope(f, t):
+        return jax.jvp(f, (t,), (jnp.ones_like(t),))[1]
+
+    def gradient(f, t):
+        return jax.grad(lambda t: jnp.sum(f(t)))(t)
+
+    def everything(schedule, t):
+        out = {"log_snr": log_snr(schedule, t)}
+        inverse = functools.partial(inverse_log_snr, schedule)
+        out |= {"t": inverse(out["log_snr"]), "t_slope": slope(inverse, out["log_snr"])}
+        for key in ("alpha", "sigma", "d_alpha", "d_sigma"):
+            f = getattr(schedule, key)
+            out |= {key: f(t), "gradient of " + key: gradient(f, t)}
+        return out | {"slope of " + k: slope(getattr(schedule, k), t) for k in ("alpha", "sigma")}
+
+    @jax.jit
+    def program(t):
+        return {name: everything(schedule, t) for name, (schedule, _) in SCHEDULES.items()}
+
+    with jax.enable_x64(dtype == "float64"):
+        return jax.tree.map(np.asarray, program(jnp.asarray(TIMES, dtype)))
 
 
-@pytest.mark.parametrize("law", [Uniform(), LogitNormal(), LogitNormal(0.5, 0.7)])
-def test_the_density_integrates_to_one_and_is_finite_at_the_ends(law):
-    t = jnp.linspace(0, 1, 20_001)
-    assert jnp.all(jnp.isfinite(law.density(t)))
-    np.testing.assert_allclose(jnp.trapezoid(law.density(t), t), 1, rtol=1e-3)
-    ends = law.quantile(jnp.array([0.0, 1.0]))
-    np.testing.assert_array_equal(ends, [0, 1])
+def evaluated(name, dtype):
+    return all_evaluated(dtype)[name]
 
 
-def test_the_density_has_a_finite_gradient_at_the_ends():
-    assert jnp.all(jnp.isfinite(jax.vmap(jax.grad(LogitNormal().density))(jnp.array([0.0, 1.0]))))
+def inner(values):
+    return values[4:-4]
 
 
-def test_a_logit_normal_law_needs_a_positive_std():
-    with pytest.raises(InputError, match="positive"):
-        LogitNormal(0.0, 0.0)
+@every_schedule
+def test_values_are_those_of_the_closed_form(name):
+    schedule = evaluated(name, "float64")
+    alpha, sigma = SCHEDULES[name][1](TIMES)
+    np.testing.assert_allclose(schedule["alpha"], alpha, rtol=1e-12)
+    np.testing.assert_allclose(schedule["sigma"], sigma, rtol=1e-6, atol=1e-8)
+    np.testing.assert_allclose(inner(schedule["sigma"]), inner(sigma), rtol=1e-12)
+
+
+@every_schedule
+def test_derivatives_are_those_of_finite_differences(name):
+    # Central differences of the numpy twin: what the schedule declares to jax has no say in it.
+    schedule, h = evaluated(name, "float64"), 1e-5
+    after, before = SCHEDULES[name][1](INNER + h), SCHEDULES[name][1](INNER - h)
+    for key, a, b in zip(("d_alpha", "d_sigma"), after, before, strict=True):
+        np.testing.assert_allclose(
+            inner(schedule[key]), (a - b) / (2 * h), rtol=2e-5, atol=1e-6, err_msg=key
+        )
+
+
+@every_schedule
+@every_dtype
+def test_derivatives_are_those_of_autodiff_and_finite_ends_included(name, dtype):
+    schedule = evaluated(name, dtype)
+    for key in ("alpha", "sigma"):
+        for mode in ("slope of ", "gradient of "):
+            np.testing.assert_allclose(
+                schedule["d_" + key], schedule[mode + key], rtol=1e-5, atol=1e-5, err_msg=key
+            )
+    for key, value in schedule.items():
+        if key not in ("log_snr", "t_slope"):  # the ratio itself is infinite at the ends
+            assert np.all(np.isfinite(value)), key
+            assert value.dtype == dtype, key
+
+
+@every_schedule
+@every_dtype
+def test_a_schedule_begins_at_the_source_and_ends_at_the_data(name, dtype):
+    schedule = evaluated(name, dtype)
+    ends = [float(schedule[key][i]) for key in ("alpha", "sigma") for i in (0, -1)]
+    if name == "vp":  # a little of the data is left at t = 0
+        np.testing.assert_allclose(ends[::2], [np.exp(-5.025), 0.9999784], rtol=1e-6)
+        assert ends[1::2] == [1, 0]
+    else:
+        assert ends == [0, 1, 1, np.asarray(1e-3, dtype) if name == "linear_sigma_min" else 0]
+
+
+@every_schedule
+def test_the_signal_to_noise_ratio_increases(name):
+    ratio = evaluated(name, "float64")["log_snr"]
+    assert np.all(ratio[1:] > ratio[:-1])
+    alpha, sigma = SCHEDULES[name][1](INNER)
+    np.testing.assert_allclose(inner(ratio), 2 * np.log(alpha / sigma), rtol=1e-10, atol=1e-12)
+
+
+@every_schedule
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 3e-6), ("float64", 1e-10)])
+def test_the_inverse_of_the_signal_to_noise_ratio(name, dtype, tolerance):
+    schedule = evaluated(name, dtype)
+    np.testing.assert_allclose(schedule["t"], TIMES.astype(dtype), rtol=0, atol=tolerance)
+    assert schedule["t"][-1] == 1
+    # Away from the ends, where the ratio is infinite, its derivative is that of an inverse.
+    part = {key: inner(value).astype("float64") for key, value in schedule.items()}
+    rate = 2 * (part["d_alpha"] / part["alpha"] - part["d_sigma"] / part["sigma"])
+    rtol = {"float32": 2e-3, "float64": 1e-8}[dtype]
+    np.testing.assert_allclose(part["t_slope"] * rate, 1, rtol=rtol)
+
+
+def test_ratios_are_recovered_from_the_times_of_their_inverse():
+    # The round trip the other way; t near 1 cannot resolve the largest ratios.
+    @jax.jit
+    def again(ratio):
+        return [log_snr(s, inverse_log_snr(s, ratio)) for s, _ in SCHEDULES.values()]
+
+    with jax.enable_x64(True):
+        ratio = jnp.linspace(-9.0, 6.0, 40)  # VP begins at -10.05
+        for name, value in zip(SCHEDULES, again(ratio), strict=True):
+            np.testing.assert_allclose(value, ratio, rtol=1e-10, atol=1e-10, err_msg=name)
+
+
+def test_ratios_a_schedule_never_takes_give_the_nearest_end():
+    ratio = jnp.array([-jnp.inf, -1e4, 1e4, jnp.inf])
+    times = jax.jit(lambda r: [inverse_log_snr(s, r) for s, _ in SCHEDULES.values()])(ratio)
+    for name, value in zip(SCHEDULES, times, strict=True):
+        np.testing.assert_allclose(value, [0, 0, 1, 1], atol=1e-7, err_msg=name)
+
+
+def test_the_bounded_derivative_is_exact_up_to_the_last_moment():
+    with jax.enable_x64(True):
+        t = jnp.array([1 - 2 * END, 1 - END, 1 - END / 2, 1.0])
+        d_sigma = np.asarray(LinearVP().d_sigma(t))
+        exact = -t / np.sqrt(1 - t**2 + 1e-300)
+        np.testing.assert_allclose(d_sigma[:2], exact[:2], rtol=1e-9)
+        np.testing.assert_allclose(d_sigma[2:], d_sigma[1], rtol=1e-9)
+        np.testing.assert_allclose(d_sigma[3], -223.6, rtol=1e-3)
+
+
+def test_a_custom_schedule_equals_the_built_in_one_it_copies():
+    with jax.enable_x64(True):
+        t = jnp.asarray(INNER)
+        custom = Custom(lambda t: t, lambda t: jnp.sqrt(1 - t**2))
+        ours, theirs = jax.jit(
+            lambda t: [[s.sigma(t), s.d_sigma(t)] for s in (custom, LinearVP())]
+        )(t)
+        np.testing.assert_allclose(ours, theirs, rtol=1e-11)
+
+
+def test_a_custom_schedule_can_be_made_inside_a_program_and_compared():
+    @jax.jit
+    def value(t):
+        return Custom(jnp.square, linear_sigma).alpha(t)
+
+    assert value(0.5) == 0.25
+    assert Custom(jnp.square, linear_sigma) == Custom(jnp.square, linear_sigma)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Linear(-0.1), r"\[0, 1\)"),
+        (lambda: Linear(1.0), r"\[0, 1\)"),
+        (lambda: Linear(float("nan")), r"\[0, 1\)"),
+        (lambda: VP(0.0, 20.0), "0 < beta_min <= beta_max"),
+        (lambda: VP(2.0, 1.0), "beta_min=2.0 and beta_max=1.0"),
+        (lambda: VP(0.1, float("inf")), "both finite"),
+        (lambda: Polynomial(0.5), "at least 1; got 0.5"),
+        (lambda: Polynomial(float("nan")), "finite"),
+        (lambda: Custom(lambda t: t, lambda t: 1.0 + t), r"sigma\(1\) = 2 instead of 0"),
+        (lambda: Custom(lambda t: 1 - t, lambda t: t), r"alpha\(0\) = 1 instead of 0, alpha\(1\)"),
+        (lambda: Custom(lambda t: t, lambda t: 1 - 0.9 * t), r"tolerance=0.01.*sigma\(1\) = 0.1"),
+        (
+            lambda: Custom(lambda t: t + 0.3 * jnp.sin(2 * jnp.pi * t), lambda t: 1 - t**9),
+            "increase strictly.* t = 0.3[0-9]+ on",
+        ),
+        (
+            lambda: Custom(lambda t: jnp.maximum(2 * t - 1, 0), lambda t: 1 - t**2),
+            "increase strictly",
+        ),
+        (lambda: Custom(lambda t: 1.0, linear_sigma), "elementwise.*full_like"),
+        (lambda: Custom(lambda t: jnp.log(t) + 1, linear_sigma), r"alpha\(0\) = -inf"),
+        (lambda: Custom(lambda t: t, lambda t: 1 - 2 * t + t**3), "not negative"),
+        (
+            lambda: Custom(lambda t: t, lambda t: 1 - jnp.cbrt(2 * t - 1) / 2 - 0.5),
+            "derivative of sigma",
+        ),
+    ],
+)
+def test_a_schedule_that_is_none_is_refused(make, message):
+    with pytest.raises(InputError, match=message):
+        make()
+
+
+def test_the_tolerance_of_a_custom_schedule_can_be_widened():
+    assert Custom(lambda t: t, lambda t: 1 - 0.9 * t, tolerance=0.11).sigma(jnp.float32(1)) < 0.11
