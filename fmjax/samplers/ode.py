@@ -5,13 +5,14 @@ diffrax is imported when a solver is first built, so that ``import fmjax`` stays
 
 import functools
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from fmjax.conventions import Array, Labels, Velocity
 from fmjax.errors import InputError, unknown_name
+from fmjax.times import shift_time
 
 SOLVERS = {
     "bosh3": "Bosh3",
@@ -47,13 +48,14 @@ class SolverSpec(NamedTuple):
 
     Attributes:
         solver: a name of `SOLVERS`.
-        control: ``"fixed"`` (equal steps), ``"batch"`` (one adaptive step size for the whole batch,
-            error controlled in the root mean square over it) or ``"sample"`` (each example its own,
-            independent of its neighbours).
+        control: ``"fixed"`` (a fixed grid), ``"batch"`` (one adaptive step size for the whole
+            batch, error controlled in the root mean square over it) or ``"sample"`` (each example
+            its own, independent of its neighbours).
         steps: the number of steps under ``"fixed"``.
         rtol: relative tolerance of the adaptive controls.
         atol: absolute tolerance of the adaptive controls.
         max_steps: where an adaptive solve gives up.
+        shift: of the fixed grid, as in `fmjax.times.shift_time`; 1 makes equal steps.
     """
 
     solver: str
@@ -62,6 +64,7 @@ class SolverSpec(NamedTuple):
     rtol: float | None
     atol: float | None
     max_steps: int
+    shift: float = 1.0
 
 
 def solver_spec(
@@ -71,6 +74,7 @@ def solver_spec(
     rtol: float | None = None,
     atol: float | None = None,
     max_steps: int = 4096,
+    shift: float = 1.0,
 ) -> SolverSpec:
     """Checks how to solve, before any device work.
 
@@ -85,13 +89,16 @@ def solver_spec(
         rtol: relative tolerance, positive.
         atol: absolute tolerance, positive.
         max_steps: the most steps an adaptive solve may take.
+        shift: moves the steps of a fixed grid towards the noise (above 1) or the data (below 1):
+            the SD3 and FLUX timestep shift, the function that `fmjax.times.Shifted` trains with.
 
     Returns:
         The checked specification.
 
     Raises:
         InputError: a name is unknown, steps is below 1, a tolerance is not positive, both steps and
-            tolerances are given, or the solver has no error estimate to adapt to.
+            tolerances are given, or the solver has no error estimate to adapt to; or the shift is
+            not positive, or asked of adaptive steps, which have no grid.
     """
     if solver not in SOLVERS:
         raise unknown_name("solver", solver, SOLVERS)
@@ -99,6 +106,8 @@ def solver_spec(
         control = "fixed" if rtol is None and atol is None else "sample"
     if control not in CONTROLS:
         raise unknown_name("step control", control, CONTROLS)
+    if not (math.isfinite(shift) and shift > 0):
+        raise InputError(f"the shift must be a positive number; got {shift!r}.")
     if control == "fixed":
         if rtol is not None or atol is not None:
             raise InputError(
@@ -107,7 +116,9 @@ def solver_spec(
         steps = 25 if steps is None else steps
         if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
             raise InputError(f"steps must be a whole number of at least 1; got {steps!r}.")
-        return SolverSpec(solver, control, steps, None, None, steps)
+        return SolverSpec(solver, control, steps, None, None, steps, float(shift))
+    if shift != 1:
+        raise InputError(f"adaptive steps have no grid to shift; leave shift={shift} out.")
     return _adaptive_spec(solver, steps, control, rtol, atol, max_steps)
 
 
@@ -186,8 +197,7 @@ def _solve_one(velocity, x0, labels, spec, t0, t1):
     solver = getattr(diffrax, SOLVERS[spec.solver])()
     dtype = x0.dtype
     if spec.control == "fixed":
-        grid = jnp.linspace(jnp.asarray(t0, dtype), jnp.asarray(t1, dtype), spec.steps + 1)
-        controller = diffrax.StepTo(grid)
+        controller = diffrax.StepTo(_grid(spec, t0, t1, dtype))
     else:
         controller = diffrax.PIDController(rtol=spec.rtol, atol=spec.atol)
     solution = diffrax.diffeqsolve(
@@ -209,6 +219,16 @@ def _solve_one(velocity, x0, labels, spec, t0, t1):
     nfe = _evaluations(solver, solution.stats["num_steps"])
     x1 = jnp.where(success, solution.ys[0], jnp.nan)
     return x1, nfe, success
+
+
+def _grid(spec: SolverSpec, t0: float, t1: float, dtype: Any) -> Array:
+    """The steps + 1 times of a fixed solve, from t0 to t1 exactly."""
+    t0, t1 = jnp.asarray(t0, dtype), jnp.asarray(t1, dtype)
+    if spec.shift == 1:
+        return jnp.linspace(t0, t1, spec.steps + 1)
+    ends = (shift_time(t, 1 / spec.shift) for t in (t0, t1))
+    grid = shift_time(jnp.linspace(*ends, spec.steps + 1), spec.shift)
+    return grid.at[0].set(t0).at[-1].set(t1)
 
 
 def _evaluations(solver, num_steps: Array) -> Array:

@@ -202,3 +202,36 @@ def test_a_wrong_specification_is_refused(arguments, message):
 def test_times_that_are_no_interval_are_refused(times):
     with pytest.raises(InputError, match="two different"):
         solve(logistic, X0, t0=times[0], t1=times[1])
+
+
+@pytest.mark.parametrize(("t0", "t1"), [(0.0, 1.0), (1.0, 0.0), (0.2, 0.9)])
+def test_a_shifted_grid_takes_its_steps_where_the_shifted_time_law_draws(t0, t1):
+    # Euler on v(x, t) = t adds h_k t_k, which tells where the steps were.
+    steps, shift = 7, 3.0
+    spec = solver_spec("euler", steps=steps, shift=shift)
+    x1 = solve(
+        lambda x, t, _: jnp.broadcast_to(t[:, None], x.shape),
+        jnp.zeros((1, 1)),
+        None,
+        spec,
+        t0=t0,
+        t1=t1,
+    ).x1
+    # SD3 (arXiv:2403.03206, eq. (23)) in its own time, tau = 1 - t, noise at 1.
+    unshift, move = (lambda tau, s=s: s * tau / (1 + (s - 1) * tau) for s in (1 / shift, shift))
+    grid = 1 - move(np.linspace(unshift(1 - t0), unshift(1 - t1), steps + 1))
+    np.testing.assert_allclose(grid[[0, -1]], [t0, t1], atol=1e-12)
+    np.testing.assert_allclose(x1[0, 0], np.sum(np.diff(grid) * grid[:-1]), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("ask", "message"),
+    [
+        ({"shift": 0.0}, "positive"),
+        ({"shift": float("nan")}, "positive"),
+        ({"shift": 2.0, "rtol": 1e-3}, "no grid"),
+    ],
+)
+def test_a_shift_that_cannot_be_is_refused(ask, message):
+    with pytest.raises(InputError, match=message):
+        solver_spec(**ask)
