@@ -6,9 +6,18 @@ import pytest
 
 from fmjax.draws import Draw
 from fmjax.errors import InputError
-from fmjax.losses import make_loss_fn, make_per_example_loss_fn
-from fmjax.paths import AffinePath
-from fmjax.schedules import Linear
+from fmjax.losses import (
+    Adaptive,
+    PseudoHuber,
+    make_flow_and_score_loss_fn,
+    make_loss_fn,
+    make_per_example_loss_fn,
+    squared,
+)
+from fmjax.paths import AffinePath, BrownianBridge, Noisy, NoisyStraight
+from fmjax.predictions import TARGETS as PREDICTIONS
+from fmjax.predictions import convert, convert_weight
+from fmjax.schedules import VP, Cosine, Linear
 
 
 def zero(params, x, t, labels):
@@ -112,6 +121,153 @@ def test_unknown_targets_and_bent_paths_are_refused():
         make_loss_fn(zero, target="vf")
     with pytest.raises(InputError, match="target='fm'"):
         make_loss_fn(zero, AffinePath(Linear(0.1)), target="rf")
+
+
+SCHEDULES = {"linear": Linear(), "vp": VP(), "cosine": Cosine(), "lipman": Linear(0.1)}
+
+
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+@pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
+def test_every_prediction_has_a_zero_loss_where_it_is_right(schedule, prediction):
+    # x0 and x1 are known, so an oracle can predict each target: from the definition, not from ours.
+    x0, x1, _ = batch()
+    t = jnp.linspace(0.05, 0.95, 7)
+    alpha, sigma, d_alpha, d_sigma = (
+        f(t)[:, None] for f in (schedule.alpha, schedule.sigma, schedule.d_alpha, schedule.d_sigma)
+    )
+    oracle = {
+        "velocity": d_alpha * x1 + d_sigma * x0,
+        "x1": x1,
+        "x0": x0,
+        "score": -x0 / sigma,
+        "v": alpha * x0 - sigma * x1,
+    }[prediction]
+    loss = make_loss_fn(lambda *_: oracle, AffinePath(schedule), prediction=prediction)
+    assert loss(None, x0, x1, t) < 1e-9
+    wrong = make_loss_fn(lambda *_: oracle + 0.5, AffinePath(schedule), prediction=prediction)
+    np.testing.assert_allclose(wrong(None, x0, x1, t), 0.25, rtol=1e-4)
+
+
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+def test_the_converted_weight_makes_every_prediction_the_same_objective(prediction):
+    # One network, read as a velocity or as another target, has one loss when the weight follows.
+    schedule, t = Cosine(), jnp.linspace(0.1, 0.9, 7)
+    x0, x1, _ = batch()
+
+    def other(params, x, t, labels):
+        velocity = linear(params, x, t, labels)
+        return convert(velocity, x, t, schedule, source="velocity", target=prediction)
+
+    path = AffinePath(schedule)
+    weight = convert_weight(lambda t: 1 + t, schedule, source="velocity", target=prediction)
+    expected = make_loss_fn(linear, path, weight=lambda t: 1 + t)(PARAMS, x0, x1, t)
+    loss = make_loss_fn(other, path, weight=weight, prediction=prediction)(PARAMS, x0, x1, t)
+    np.testing.assert_allclose(loss, expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("path", [BrownianBridge(0.5), NoisyStraight(0.3)], ids=repr)
+def test_stochastic_paths_regress_on_the_derivative_of_their_position(path):
+    x0, x1, t = batch()
+    source = Noisy(x0, jax.random.normal(jax.random.key(5), x0.shape))
+
+    def oracle(params, x_t, t, labels):
+        def position(t):
+            return path.sample(source, x1, t).x_t
+
+        np.testing.assert_allclose(x_t, position(t), rtol=1e-6)
+        return jax.jvp(position, (t,), (jnp.ones_like(t),))[1]
+
+    np.testing.assert_allclose(
+        make_per_example_loss_fn(oracle, path)(None, source, x1, t), 0, atol=1e-6
+    )
+
+
+def test_flow_and_score_are_learned_together():
+    bridge, (x0, x1, t) = BrownianBridge(0.5), batch()
+    source = Noisy(x0, jax.random.normal(jax.random.key(5), x0.shape))
+    inside = jnp.clip(t, 0.1, 0.9)
+    right = {
+        "flow": bridge.sample(source, x1, inside).u_t,
+        "score": bridge.score(source, x1, inside),
+    }
+    loss = make_flow_and_score_loss_fn(lambda p, *_: p["flow"], lambda p, *_: p["score"], bridge)
+    assert loss(right, source, x1, inside) < 1e-9
+    # An error of 1 in the score counts std_t^2, one in the flow counts 1.
+    wrong = right | {"score": right["score"] + 1}
+    np.testing.assert_allclose(
+        loss(wrong, source, x1, inside), jnp.mean(bridge.std(inside) ** 2), rtol=1e-5
+    )
+    np.testing.assert_allclose(
+        loss(right | {"flow": right["flow"] + 1}, source, x1, inside), 1, rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize("path", [AffinePath(s) for s in SCHEDULES.values()], ids=SCHEDULES)
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+def test_loss_and_gradient_are_finite_at_both_ends(path, prediction):
+    x0, x1, t = batch()  # t from 0 to 1, ends included
+    loss = make_loss_fn(linear, path, prediction=prediction)
+    value, gradient = jax.value_and_grad(loss)(PARAMS, x0, x1, t)
+    assert jnp.isfinite(value)
+    assert all(jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(gradient))
+
+
+ERRORS = (
+    jax.random.normal(jax.random.key(7), (5, 4, 3)) * jnp.geomspace(1e-6, 1e3, 5)[:, None, None]
+)
+
+
+def test_squared_and_pseudo_huber_distances_by_hand():
+    error = np.asarray(ERRORS, np.float64)
+    square = (error**2).sum(axis=(1, 2))
+    np.testing.assert_allclose(squared(ERRORS), square / 12, rtol=1e-5)
+    for c in (0.1, 2.0, None):
+        k = 0.00054 * np.sqrt(12) if c is None else c
+        by_hand = np.sqrt(square + k**2) - k  # float64 loses some digits of the smallest, too
+        np.testing.assert_allclose(PseudoHuber(c)(ERRORS), by_hand, rtol=1e-3)
+    # Quadratic below c: half the square over c, which sqrt(s + c^2) - c loses in float32.
+    tiny = PseudoHuber(1.0)(ERRORS[:1])
+    np.testing.assert_allclose(tiny, square[:1] / 2, rtol=1e-5)
+
+
+@pytest.mark.parametrize("power", [0.0, 0.5, 1.0])
+def test_the_adaptive_distance_scales_the_gradient_of_the_squared_error(power):
+    distance, error = Adaptive(power, 1e-2), ERRORS[2:3]
+    square = jnp.sum(error**2)
+    np.testing.assert_allclose(distance(error), square / (square + 1e-2) ** power, rtol=1e-5)
+    gradient = jax.grad(lambda e: distance(e)[0])(error)
+    np.testing.assert_allclose(gradient, 2 * error / (square + 1e-2) ** power, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: PseudoHuber(0.0), "positive"),
+        (lambda: Adaptive(1.5), r"\[0, 1\]"),
+        (lambda: Adaptive(c=-1.0), "positive"),
+        (lambda: make_loss_fn(zero, prediction="noise"), "Known: score, v, velocity, x0, x1"),
+        (lambda: make_loss_fn(zero, BrownianBridge(), prediction="x1"), "path with a schedule"),
+        (lambda: make_loss_fn(zero, BrownianBridge())(None, *batch()), r"Noisy\(x0, z\)"),
+    ],
+)
+def test_pieces_that_do_not_fit_are_refused(make, message):
+    with pytest.raises(InputError, match=message):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"t": jnp.full(7, 1.5)}, r"\[0, 1\].*1.5"),
+        ({"t": jnp.full(7, jnp.nan)}, r"\[0, 1\]"),
+        ({"x0": jnp.zeros((7, 3)).at[4, 1].set(jnp.nan)}, "x0 must be finite.* first of them 4"),
+        ({"x1": jnp.zeros((7, 3)).at[2, 0].set(jnp.inf)}, "x1 must be finite.* first of them 2"),
+    ],
+)
+def test_values_that_do_not_fit_are_refused_before_anything_is_compiled(change, message):
+    x0, x1, t = batch()
+    with pytest.raises(InputError, match=message):
+        make_loss_fn(zero)(None, **({"x0": x0, "x1": x1, "t": t} | change))
 
 
 def gaussian_velocity(x, t, mean, std):
