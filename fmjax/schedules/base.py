@@ -50,6 +50,7 @@ def clamp(t: Array, low: Array | float, high: Array | float) -> Array:
 
     `jnp.clip` halves the gradient at a tie, which would halve every derivative at t = 0 and t = 1.
     """
+    t = jnp.asarray(t)
     return jnp.where(t < low, low, jnp.where(t > high, high, t)).astype(t.dtype)
 
 

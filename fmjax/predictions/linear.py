@@ -1,0 +1,227 @@
+"""The five targets as combinations of x1 and x0, and their conversions."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax.numpy as jnp
+
+from fmjax.conventions import ApplyFn, Array, at_least_float32, expand
+from fmjax.errors import unknown_name
+from fmjax.schedules import END, Schedule, clamp
+
+TARGETS = ("velocity", "x1", "x0", "score", "v")
+
+INSIDE = (END, 1e-4, 1e-3, 1e-2, 1e-1)
+"""How far from an end a singular conversion is read instead: the first where it can be divided."""
+
+
+class Endpoints(NamedTuple):
+    """The two ends of the path that a prediction implies at x_t, both shaped as x_t."""
+
+    x0: Array
+    x1: Array
+
+
+def coefficients(target: str, schedule: Schedule, t: Array) -> tuple[Array, Array]:
+    """(a, b) such that the target is a x1 + b x0; the table is in `fmjax.predictions`.
+
+    Args:
+        target: a name of `TARGETS`.
+        schedule: the schedule of the path.
+        t: times, any shape.
+
+    Returns:
+        a and b, shaped as t; b of ``"score"`` is bounded where sigma_t vanishes.
+
+    Raises:
+        InputError: the target is unknown.
+    """
+    _check(target)
+    t = at_least_float32(t)
+    if target == "score":
+        return jnp.zeros_like(t), _score_of_x0(schedule, t)
+    return {
+        "velocity": lambda: (schedule.d_alpha(t), schedule.d_sigma(t)),
+        "x1": lambda: (jnp.ones_like(t), jnp.zeros_like(t)),
+        "x0": lambda: (jnp.zeros_like(t), jnp.ones_like(t)),
+        "v": lambda: (-schedule.sigma(t), schedule.alpha(t)),
+    }[target]()
+
+
+def target_of(target: str, schedule: Schedule, x0: Array, x1: Array, t: Array) -> Array:
+    """The value that a network is trained to predict, a x1 + b x0.
+
+    Args:
+        target: a name of `TARGETS`.
+        schedule: the schedule of the path.
+        x0: source points (batch, ...).
+        x1: data points (batch, ...).
+        t: times (batch,).
+
+    Returns:
+        An array shaped as x1, in float32 or wider.
+
+    Raises:
+        InputError: the target is unknown.
+    """
+    x0, x1, t = at_least_float32(x0), at_least_float32(x1), at_least_float32(t)
+    a, b = coefficients(target, schedule, expand(t, x1))
+    return a * x1 + b * x0
+
+
+def convert(
+    prediction: Array, x_t: Array, t: Array, schedule: Schedule, *, source: str, target: str
+) -> Array:
+    """Turns a prediction of one target into one of another.
+
+    Args:
+        prediction: what the network predicted at x_t (batch, ...).
+        x_t: the point on the path (batch, ...).
+        t: times (batch,).
+        schedule: the schedule of the path.
+        source: what was predicted, a name of `TARGETS`.
+        target: what is wanted, a name of `TARGETS`.
+
+    Returns:
+        The target, shaped as x_t, in float32 or wider.
+
+    Raises:
+        InputError: a name is unknown.
+    """
+    prediction, x_t, t = (at_least_float32(x) for x in (prediction, x_t, t))
+    of_x_t, of_prediction = _linear(schedule, expand(t, x_t), source, target)
+    return of_x_t * x_t + of_prediction * prediction
+
+
+def endpoints(
+    prediction: Array, x_t: Array, t: Array, schedule: Schedule, *, source: str
+) -> Endpoints:
+    """The x0 and x1 that a prediction at x_t implies; arguments and errors as in `convert`."""
+    return Endpoints(
+        *(convert(prediction, x_t, t, schedule, source=source, target=end) for end in ("x0", "x1"))
+    )
+
+
+def error_ratio(t: Array, schedule: Schedule, *, source: str, target: str) -> Array:
+    """What an error of 1 in the prediction of `source` becomes after its conversion to `target`.
+
+    det_target / det_source, with its sign: on the straight path, an error in the velocity is
+    1 - t times as large in x1, and -t times in x0.
+
+    Args:
+        t: times, any shape.
+        schedule: the schedule of the path.
+        source: what was predicted, a name of `TARGETS`.
+        target: what it is converted to, a name of `TARGETS`.
+
+    Returns:
+        The factor, shaped as t.
+
+    Raises:
+        InputError: a name is unknown.
+    """
+    return _linear(schedule, at_least_float32(t), source, target)[1]
+
+
+def convert_weight(
+    weight: Callable[[Array], Array] | None, schedule: Schedule, *, source: str, target: str
+) -> Callable[[Array], Array]:
+    """The weight under which training on `target` is the same loss as `weight` on `source`.
+
+    weight_target(t) = weight_source(t) r(t)^2, with r the `error_ratio` from target to source; then
+    weight_source |error in source|^2 = weight_target |error in target|^2 at every t and x_t.
+
+    Args:
+        weight: the loss weight of `source`, a function of t (batch,); 1 if None.
+        schedule: the schedule of the path.
+        source: the target that `weight` belongs to, a name of `TARGETS`.
+        target: the target that the network predicts, a name of `TARGETS`.
+
+    Returns:
+        The loss weight of `target`, a function of t (batch,). It is bounded: where the conversion
+        is singular it is read a little inside (see `fmjax.predictions`).
+
+    Raises:
+        InputError: a name is unknown.
+    """
+    for name in (source, target):
+        _check(name)
+
+    def converted(t: Array) -> Array:
+        square = jnp.square(error_ratio(t, schedule, source=target, target=source))
+        return square if weight is None else weight(t) * square
+
+    return converted
+
+
+def as_velocity(apply_fn: ApplyFn, schedule: Schedule, prediction: str = "velocity") -> ApplyFn:
+    """The network as one that predicts velocities, for guidance, sampling and likelihood.
+
+    Args:
+        apply_fn: the network, ``apply_fn(params, x, t, labels) -> prediction``.
+        schedule: the schedule it was trained on.
+        prediction: what it predicts, a name of `TARGETS`.
+
+    Returns:
+        ``apply_fn(params, x, t, labels) -> velocity``; apply_fn itself for ``"velocity"``.
+
+    Raises:
+        InputError: the name is unknown.
+    """
+    _check(prediction)
+    if prediction == "velocity":
+        return apply_fn
+
+    def velocity_fn(params, x, t, labels):
+        predicted = apply_fn(params, x, t, labels)
+        return convert(predicted, x, t, schedule, source=prediction, target="velocity")
+
+    return velocity_fn
+
+
+def _check(target: str) -> None:
+    if target not in TARGETS:
+        raise unknown_name("prediction target", target, TARGETS)
+
+
+def det_of(schedule: Schedule, target: str, t: Array) -> Array:
+    """alpha b - sigma a: 0 where the target says no more than x_t itself."""
+    a, b = coefficients(target, schedule, t)
+    return schedule.alpha(t) * b - schedule.sigma(t) * a
+
+
+def inside(t: Array, f: Callable[[Array], Array]) -> Array:
+    """t, kept away from an end where f vanishes (see `fmjax.predictions`)."""
+    near = jnp.asarray([0.0, *INSIDE], t.dtype)
+    at_ends = jnp.abs(f(jnp.stack([near, 1.0 - near])))  # one row for each end
+    divisible = (at_ends[:, 1:] > 1e-14).at[:, -1].set(True)
+    first = jnp.argmax(divisible, axis=1)
+    distance = jnp.where(at_ends[:, 0] > 1e-6, 0.0, near[1:][first])
+    return clamp(t, distance[0], 1.0 - distance[1])
+
+
+def _score_of_x0(schedule: Schedule, t: Array) -> Array:
+    return -1.0 / schedule.sigma(inside(t, schedule.sigma))
+
+
+def _linear(schedule: Schedule, t: Array, source: str, target: str) -> tuple[Array, Array]:
+    """(A, B) such that the target is A x_t + B prediction, shaped as t."""
+    _check(source)
+    _check(target)
+    # A score is x0 in another unit, and that unit alone is infinite at t = 1: convert x0 itself.
+    base, wanted = ("x0" if name == "score" else name for name in (source, target))
+    of_x_t, of_prediction = jnp.zeros_like(t), jnp.ones_like(t)
+    if base != wanted:
+        inner = inside(t, lambda t: det_of(schedule, base, t))
+        a, b = coefficients(base, schedule, inner)
+        c, d = coefficients(wanted, schedule, inner)
+        det = det_of(schedule, base, inner)
+        of_x_t, of_prediction = (c * b - d * a) / det, det_of(schedule, wanted, inner) / det
+    if source == target:
+        return of_x_t, of_prediction
+    if source == "score":
+        of_prediction = of_prediction * -schedule.sigma(t)
+    if target == "score":
+        unit = _score_of_x0(schedule, t)
+        of_x_t, of_prediction = unit * of_x_t, unit * of_prediction
+    return of_x_t, of_prediction

@@ -1,0 +1,278 @@
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fmjax.errors import InputError
+from fmjax.predictions import (
+    TARGETS,
+    as_velocity,
+    change_path,
+    coefficients,
+    convert,
+    convert_weight,
+    endpoints,
+    error_ratio,
+    target_of,
+)
+from fmjax.samplers.ode import solve, solver_spec
+from fmjax.schedules import VP, Cosine, Custom, Linear, LinearVP, Polynomial
+
+SCHEDULES = {
+    "linear": Linear(),
+    "linear_sigma_min": Linear(1e-3),
+    "vp": VP(),
+    "linear_vp": LinearVP(),
+    "cosine": Cosine(),
+    "polynomial_1.5": Polynomial(1.5),
+    "polynomial_5": Polynomial(5),
+    "custom": Custom(lambda t: t**2, lambda t: jnp.sqrt(1 - t**4)),
+}
+every_schedule = pytest.mark.parametrize("name", SCHEDULES)
+PAIRS = list(itertools.product(TARGETS, TARGETS))
+
+RNG = np.random.default_rng(0)
+INNER = np.linspace(0.05, 0.95, 19)
+X0, X1, P = RNG.normal(size=(3, len(INNER), 2))
+
+
+def by_definition(target, schedule, x0, x1, t):
+    """The targets as their papers write them, in numpy."""
+    alpha, sigma, d_alpha, d_sigma = (
+        np.asarray(f(jnp.asarray(t)))[:, None]
+        for f in (schedule.alpha, schedule.sigma, schedule.d_alpha, schedule.d_sigma)
+    )
+    return {
+        "velocity": d_alpha * x1 + d_sigma * x0,
+        "x1": x1,
+        "x0": x0,
+        "score": -(alpha * x1 + sigma * x0 - alpha * x1) / sigma**2,
+        "v": alpha * x0 - sigma * x1,
+    }[target]
+
+
+@every_schedule
+def test_every_target_converts_to_every_other(name):
+    # Two routes to a target: from x0 and x1 by its definition, and from each other target.
+    schedule = SCHEDULES[name]
+
+    def every(x0, x1, t):
+        x_t = schedule.alpha(t)[:, None] * x1 + schedule.sigma(t)[:, None] * x0
+        of = {target: target_of(target, schedule, x0, x1, t) for target in TARGETS}
+        return of, {(a, b): convert(of[a], x_t, t, schedule, source=a, target=b) for a, b in PAIRS}
+
+    with jax.enable_x64(True):
+        of, converted = every(X0, X1, INNER)
+        for target in TARGETS:
+            expected = by_definition(target, schedule, X0, X1, INNER)
+            np.testing.assert_allclose(of[target], expected, rtol=1e-10, atol=1e-12)
+        for (a, b), value in converted.items():
+            np.testing.assert_allclose(value, of[b], rtol=1e-10, atol=1e-10, err_msg=f"{a} to {b}")
+
+
+@every_schedule
+def test_conversions_are_finite_at_the_ends_in_value_and_gradient(name):
+    schedule = SCHEDULES[name]
+    x_t, p = (a[:2].astype("float32") for a in (X0, P))
+
+    def every(t, x_t, p):
+        converted = [convert(p, x_t, t, schedule, source=a, target=b) for a, b in PAIRS if a != b]
+        return converted, [target_of(target, schedule, x_t, p, t) for target in TARGETS]
+
+    # Outside jit: hundreds of small operations run faster than they compile.
+    args = jnp.array([0.0, 1.0]), x_t, p
+    values, tangents = jax.jvp(every, args, tuple(jnp.ones_like(a) for a in args))
+    for leaf in jax.tree.leaves((values, tangents, jax.vjp(every, *args)[1](values))):
+        assert leaf.dtype == jnp.float32
+        assert np.all(np.isfinite(leaf)), leaf
+
+
+@pytest.mark.parametrize("name", ["linear", "vp", "cosine", "polynomial_5", "custom"])
+@pytest.mark.parametrize("source", ["velocity", "x0", "v"])
+def test_an_exact_prediction_gives_the_end_it_stands_on(name, source):
+    # At t = 0 x_t is x0, and at t = 1 it is x1, whatever else is lost there.
+    schedule, t, x0, x1 = SCHEDULES[name], jnp.array([0.0, 1.0]), X0[:2], X1[:2]
+    x_t = schedule.alpha(t)[:, None] * x1 + schedule.sigma(t)[:, None] * x0
+    p = target_of(source, schedule, x0, x1, t)
+    x0_hat, x1_hat = endpoints(p, x_t, t, schedule, source=source)
+    np.testing.assert_allclose(x0_hat[0], x0[0], rtol=1e-4)
+    np.testing.assert_allclose(x1_hat[1], x1[1], rtol=1e-4)
+
+
+def test_on_the_straight_path_a_velocity_gives_both_ends_exactly_at_every_time():
+    # x1 = x_t + (1 - t) u and x0 = x_t - t u: nothing is singular, so nothing may be clamped.
+    t = np.array([0.0, 1e-6, 0.3, 1 - 1e-6, 1.0])
+    with jax.enable_x64(True):
+        x_t, u = X0[:5], P[:5]
+        x0_hat, x1_hat = endpoints(u, x_t, t, Linear(), source="velocity")
+        np.testing.assert_allclose(x1_hat, x_t + (1 - t)[:, None] * u, rtol=0, atol=1e-15)
+        np.testing.assert_allclose(x0_hat, x_t - t[:, None] * u, rtol=0, atol=1e-15)
+
+
+def test_images_and_bfloat16_predictions_are_converted_in_float32():
+    x_t, p = jnp.ones((3, 4, 4, 2)), jnp.full((3, 4, 4, 2), 0.5, jnp.bfloat16)
+    x1 = convert(p, x_t, jnp.array([0.0, 0.5, 1.0]), Linear(), source="velocity", target="x1")
+    assert x1.dtype == jnp.float32
+    np.testing.assert_array_equal(x1[:, 0, 0, 0], [1.5, 1.25, 1.0])
+
+
+@every_schedule
+def test_an_error_in_one_target_is_the_ratio_in_another_and_weights_follow(name):
+    # Of two predictions at the same x_t the difference converts by the ratio alone; hence
+    # w_a |difference in a|^2 = w_b |difference in b|^2 for the converted weight.
+    schedule = SCHEDULES[name]
+    pairs = PAIRS[::3]
+
+    def weight(t):
+        return 1 + t
+
+    @jax.jit
+    def every(p, q, x_t, t):
+        out = []
+        for a, b in pairs:
+            to = functools.partial(convert, x_t=x_t, t=t, schedule=schedule, source=a, target=b)
+            ratio = error_ratio(t, schedule, source=a, target=b)
+            out.append(
+                (to(p) - to(q), ratio, convert_weight(weight, schedule, source=a, target=b)(t))
+            )
+        return out, convert_weight(None, schedule, source="x0", target="x1")(t)
+
+    with jax.enable_x64(True):
+        out, unit = every(P, X1, X0, INNER)
+        alpha, sigma = (np.asarray(f(jnp.asarray(INNER))) for f in (schedule.alpha, schedule.sigma))
+    for (a, b), (difference, ratio, converted) in zip(pairs, out, strict=True):
+        expected = np.asarray(ratio)[:, None] * (P - X1)
+        np.testing.assert_allclose(difference, expected, rtol=1e-8, atol=1e-10, err_msg=f"{a}, {b}")
+        np.testing.assert_allclose(converted * ratio**2, 1 + INNER, rtol=1e-10, err_msg=f"{a}, {b}")
+    np.testing.assert_allclose(unit, (alpha / sigma) ** 2, rtol=1e-10)  # the SNR, as is known
+
+
+def test_ratios_on_the_straight_path_are_the_known_ones():
+    t = jnp.array([0.25, 0.5])
+    known = {("velocity", "x1"): 1 - t, ("velocity", "x0"): -t, ("x0", "score"): -1 / (1 - t)}
+    known |= {("x1", "velocity"): 1 / (1 - t), ("x1", "x0"): -t / (1 - t)}
+    for (a, b), expected in known.items():
+        np.testing.assert_allclose(error_ratio(t, Linear(), source=a, target=b), expected, 1e-6)
+
+
+def test_a_network_of_another_target_becomes_a_velocity():
+    def of_x0(params, x, t, labels):
+        return params * x + labels[:, None]
+
+    x, t, labels = jnp.asarray(X0[:3]), jnp.array([0.2, 0.5, 0.9]), jnp.arange(3.0)
+    velocity = as_velocity(of_x0, Cosine(), "x0")(0.5, x, t, labels)
+    p, alpha, sigma = 0.5 * x + labels[:, None], Cosine().alpha(t), Cosine().sigma(t)
+    x1 = (x - sigma[:, None] * p) / alpha[:, None]
+    expected = Cosine().d_alpha(t)[:, None] * x1 + Cosine().d_sigma(t)[:, None] * p
+    np.testing.assert_allclose(velocity, expected, rtol=1e-5)
+    assert as_velocity(of_x0, Cosine()) is of_x0
+
+
+def test_unknown_targets_are_refused_with_the_known_ones():
+    x, t = jnp.zeros((2, 2)), jnp.zeros(2)
+    calls = [
+        lambda: coefficients("eps", Linear(), t),
+        lambda: target_of("eps", Linear(), x, x, t),
+        lambda: convert(x, x, t, Linear(), source="eps", target="x0"),
+        lambda: convert(x, x, t, Linear(), source="x0", target="eps"),
+        lambda: endpoints(x, x, t, Linear(), source="eps"),
+        lambda: error_ratio(t, Linear(), source="x0", target="eps"),
+        lambda: convert_weight(None, Linear(), source="eps", target="x0"),
+        lambda: convert_weight(None, Linear(), source="x0", target="eps"),
+        lambda: as_velocity(lambda *a: a[1], Linear(), "eps"),
+    ]
+    for call in calls:
+        with pytest.raises(InputError, match=r"prediction target 'eps'.*Known: score, v, velocity"):
+            call()
+
+
+MEAN, STD = np.array([1.5, -0.5]), 0.4
+
+
+def gaussian_velocity(schedule):
+    """The velocity E[u_t | x_t = x] of x0 ~ N(0, 1) and x1 ~ N(MEAN, STD^2), independent."""
+
+    def velocity(x, t, labels=None):
+        alpha, sigma, d_alpha, d_sigma = (
+            f(t)[:, None]
+            for f in (schedule.alpha, schedule.sigma, schedule.d_alpha, schedule.d_sigma)
+        )
+        slope = (alpha * d_alpha * STD**2 + sigma * d_sigma) / (alpha**2 * STD**2 + sigma**2)
+        return d_alpha * MEAN[None] + slope * (x - alpha * MEAN[None])
+
+    return velocity
+
+
+CHANGES = [
+    ("linear", "cosine"),
+    ("linear", "vp"),
+    ("cosine", "linear"),
+    ("polynomial_5", "linear"),
+    ("linear", "custom"),
+    ("custom", "polynomial_1.5"),
+    ("linear_vp", "cosine"),
+]
+
+
+@functools.cache
+def changed_fields(dtype):
+    """For each change of path: its field, the closed-form field of the new path, and d/dt."""
+    t = np.concatenate([[0.0, 1e-3], INNER, [1 - 1e-3, 1.0]])
+    x = RNG.normal(size=(len(t), 2))
+
+    @jax.jit
+    def fields(x, t):
+        out = {}
+        for a, b in CHANGES:
+            field = change_path(gaussian_velocity(SCHEDULES[a]), SCHEDULES[a], SCHEDULES[b])
+            slope = jax.jvp(lambda t: field(x, t, None), (t,), (jnp.ones_like(t),))[1]  # noqa: B023
+            out[a, b] = field(x, t, None), gaussian_velocity(SCHEDULES[b])(x, t), slope
+        return out
+
+    with jax.enable_x64(dtype == "float64"):
+        return jax.tree.map(np.asarray, fields(x.astype(dtype), t.astype(dtype)))
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_the_changed_field_is_the_field_of_the_new_path(change):
+    # The marginals of both paths are known, so the transformed field can be compared at any point.
+    changed, expected, _ = changed_fields("float64")[change]
+    np.testing.assert_allclose(changed[2:-2], expected[2:-2], rtol=1e-8, atol=1e-9)
+    np.testing.assert_allclose(changed[[0, 1, -2]], expected[[0, 1, -2]], rtol=2e-2, atol=2e-2)
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_changed_field_is_finite_at_the_ends_in_value_and_gradient(change, dtype):
+    changed, _, slope = changed_fields(dtype)[change]
+    assert changed.dtype == dtype
+    assert np.all(np.isfinite(changed))
+    assert np.all(np.isfinite(slope))
+
+
+@pytest.mark.parametrize(("a", "b"), [("linear", "cosine"), ("polynomial_5", "linear")])
+def test_both_paths_carry_a_point_to_the_same_end(a, b):
+    # The flow of a Gaussian is x0 -> MEAN + STD x0 on every path.
+    field = gaussian_velocity(SCHEDULES[a])
+    changed = change_path(field, SCHEDULES[a], SCHEDULES[b])
+    spec = solver_spec("dopri5", steps=100)
+
+    @jax.jit
+    def ends(x0):
+        return solve(field, x0, None, spec).x1, solve(changed, x0, None, spec).x1
+
+    with jax.enable_x64(True):
+        for x1 in ends(jnp.asarray(X0[:4])):
+            np.testing.assert_allclose(x1, MEAN + STD * X0[:4], atol=1e-6)
+
+
+def test_beyond_the_ratios_of_vp_the_field_rests_at_its_nearest_end():
+    # VP starts with alpha_0 = 0.0066 of the data in its noise; the straight path starts with none.
+    changed = change_path(gaussian_velocity(VP()), VP(), Linear())
+    with jax.enable_x64(True):
+        x0 = jnp.asarray(X0[:4])
+        x1 = jax.jit(lambda x0: solve(changed, x0, None, solver_spec("dopri5", steps=100)).x1)(x0)
+        np.testing.assert_allclose(x1, MEAN + STD * X0[:4], atol=0.02)
