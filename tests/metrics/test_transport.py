@@ -80,6 +80,8 @@ def test_the_sinkhorn_divergence_of_a_shift_is_its_square_and_of_nothing_is_0():
     for epsilon in (0.5, 5.0):  # cross terms are linear in either argument, so they cancel
         np.testing.assert_allclose(sinkhorn_divergence(x, x + SHIFT[None], epsilon), 9, rtol=1e-5)
     assert abs(sinkhorn_divergence(x, x[::-1], 0.5)) < 1e-4
+    far = x + 1e4  # where float32 would lose the digits
+    np.testing.assert_allclose(sinkhorn_divergence(far, far + SHIFT[None], 0.5), 9, rtol=1e-5)
 
 
 def test_the_sinkhorn_divergence_tends_to_the_exact_cost():
