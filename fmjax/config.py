@@ -48,10 +48,53 @@ def default_config() -> ConfigDict:
             "dtype": "float32",  # of the matrix products: float32 or bfloat16
         }
     )
-    config.path = ConfigDict({"name": "linear", "sigma_min": 0.0})
-    config.coupling = ConfigDict({"name": "independent"})
-    config.time = ConfigDict({"name": "uniform", "mean": 0.0, "std": 1.0})  # of the logit-normal
-    config.loss = ConfigDict({"target": "fm"})  # fm or rf
+    config.path = ConfigDict(
+        {
+            "name": "linear",  # linear, vp, linear_vp, cosine, polynomial, noisy, bridge
+            "sigma_min": 0.0,  # of linear
+            "beta_min": 0.1,  # of vp
+            "beta_max": 20.0,  # of vp
+            "power": 2.0,  # of polynomial
+            "sigma": 0.1,  # of noisy and bridge
+        }
+    )
+    config.coupling = ConfigDict(
+        {
+            # ot, sinkhorn, schroedinger_bridge (with path.sigma), unbalanced, partial: in the step;
+            # host_ot: in the data threads; pairs: stored ones
+            "name": "independent",
+            "groups": 1,  # equal parts of the global batch, each paired by itself
+            "by_label": True,  # pairs within a class only, where the model is conditional
+            "epsilon": 1.0,  # of sinkhorn and unbalanced, in units of the squared distance
+            "rounding": "permutation",  # of sinkhorn: permutation or sample
+            "relax": 10.0,  # of unbalanced: pairs that cost much more are given up
+            "fraction": 0.9,  # of partial: the share that is paired
+            "dir": placeholder(str),  # of pairs: a folder that reflow wrote
+        }
+    )
+    config.time = ConfigDict(
+        {
+            "name": "uniform",  # logit_normal, log_normal, u_shaped, mode, cosmap, beta
+            "mean": placeholder(float),  # of logit_normal and log_normal
+            "std": placeholder(float),  # of logit_normal and log_normal
+            "scale": placeholder(float),  # of mode
+            "a": placeholder(float),  # of u_shaped and beta
+            "b": placeholder(float),  # of beta
+            "shift": 1.0,  # of SD3 and FLUX: above 1, more times near the noise
+            "stratified": False,  # one t from each of batch_size equally likely intervals
+            "importance": False,  # weights that keep the objective of uniform times
+        }
+    )
+    config.loss = ConfigDict(
+        {
+            "target": "fm",  # fm or rf
+            "prediction": "velocity",  # velocity, x1, x0, score or v
+            "distance": "squared",  # squared, pseudo_huber or adaptive
+            "c": placeholder(float),  # of pseudo_huber and adaptive
+            "power": 1.0,  # of adaptive
+            "weight": "none",  # velocity: another prediction's error counts as a velocity's
+        }
+    )
     config.labels = ConfigDict(
         {
             "conditional": True,
@@ -83,7 +126,7 @@ def default_config() -> ConfigDict:
             "keep": 3,  # newest checkpoints, beside the best one
         }
     )
-    config.sample = ConfigDict({"guidance": 1.5, "solver": "heun", "steps": 25})
+    config.sample = ConfigDict({"guidance": 1.5, "solver": "heun", "steps": 25, "shift": 1.0})
     config.eval = ConfigDict({"num": 1000, "reference": 5000})  # 0 samples: no evaluation
     return config.lock()
 

@@ -13,6 +13,7 @@ from fmjax.checkpoint import Checkpoints
 from fmjax.config import ConfigDict
 from fmjax.data.builders import load
 from fmjax.data.dataset import Dataset
+from fmjax.data.pairs import open_pairs
 from fmjax.errors import InputError
 from fmjax.run import workdir as files
 from fmjax.training.parallel import Jit, Pmap, check_divides, make_layout, state_shardings
@@ -25,6 +26,7 @@ class Run(NamedTuple):
     config: ConfigDict
     workdir: Path
     dataset: Dataset
+    training: Dataset  # the dataset, or the stored pairs that a flow of it made
     experiment: Experiment
     layout: Jit | Pmap
     checkpoints: Checkpoints
@@ -66,6 +68,7 @@ def prepare(config: ConfigDict, workdir: Path, parallel: str, overwrite: bool) -
     dataset = load(config.data.name, config.data.dir)
     spec = DataSpec(dataset.shape, dataset.num_classes, dataset.class_names)
     experiment = make_experiment(config, spec)
+    training = _training_set(config, dataset, experiment)
     layout = make_layout(parallel)
     check_divides(config.train.batch_size, layout.mesh.size, config.train.accumulate)
     state = abstract_state(experiment, layout.mesh)
@@ -73,7 +76,17 @@ def prepare(config: ConfigDict, workdir: Path, parallel: str, overwrite: bool) -
     record = files.Record(config, spec)
     lock = on_first_process(lambda: files.prepare(workdir, record, state_bytes, overwrite))
     checkpoints = Checkpoints(workdir / files.CHECKPOINTS, config.train.keep, notify=say)
-    return Run(config, workdir, dataset, experiment, layout, checkpoints, lock)
+    return Run(config, workdir, dataset, training, experiment, layout, checkpoints, lock)
+
+
+def _training_set(config: ConfigDict, dataset: Dataset, experiment: Experiment) -> Dataset:
+    if config.coupling.name != "pairs":
+        return dataset
+    if config.data.flip:
+        raise InputError(
+            "stored pairs cannot be flipped, half of each alone; data.flip must be off."
+        )
+    return open_pairs(Path(config.coupling.dir), dataset.shape, experiment.num_classes)
 
 
 def on_first_process(work: Callable[[], Any]) -> Any:

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from fmjax.config import ConfigDict
 from fmjax.data import pipeline
+from fmjax.data.dataset import Dataset
 from fmjax.run import workdir as files
 from fmjax.run.log import Log
 from fmjax.run.meter import Meter, not_finite
@@ -91,7 +92,7 @@ def _compile(run: Run) -> Step:
     c, experiment = run.config.train, run.experiment
     step = make_step(
         experiment.loss_fn,
-        experiment.draw,
+        partial(experiment.draw, layout=run.layout),
         experiment.optimizer,
         ema=c.ema,
         accumulate=c.accumulate,
@@ -134,7 +135,7 @@ def _loop(run: Run, step: int, state: TrainState, log: Log) -> tuple[TrainState,
 def _data(run: Run, start: int) -> pipeline.DevicePrefetch:
     """Batches from a step on, two of them waiting on the devices."""
     batches = pipeline.batches(
-        run.dataset,
+        run.training,
         global_batch=run.config.train.batch_size,
         seed=run.config.train.seed,
         start=start,
@@ -142,6 +143,7 @@ def _data(run: Run, start: int) -> pipeline.DevicePrefetch:
         processes=jax.process_count(),
         flip=run.config.data.flip,
         threads=run.config.data.threads,
+        couple=run.experiment.couple,
     )
     return pipeline.device_prefetch(batches, run.layout.place, size=2)
 
@@ -149,12 +151,9 @@ def _data(run: Run, start: int) -> pipeline.DevicePrefetch:
 def _validation(run: Run) -> Callable[[Any], float]:
     """``validate(params) -> loss`` on fixed held-out examples with fixed noise and times."""
     mesh, experiment = run.layout.mesh, run.experiment
-    x1, labels = run.dataset.arrays("test", _VALIDATION)
-    n = 1 << (len(x1).bit_length() - 1)  # a power of two, which most meshes divide
+    batch = _held_out(run.training)
+    n = len(batch["x1"])
     rows = NamedSharding(mesh, P(DATA_AXIS) if n % mesh.size == 0 else P())
-    batch = {"x1": x1[:n], "index": jnp.arange(n, dtype=jnp.int32)}
-    if labels is not None:
-        batch["labels"] = labels[:n]
 
     @partial(jax.jit, out_shardings=NamedSharding(mesh, P()))
     def loss(params, batch):
@@ -163,6 +162,20 @@ def _validation(run: Run) -> Callable[[Any], float]:
         return experiment.loss_fn(params, *args)
 
     return lambda params: float(loss(params, batch))
+
+
+def _held_out(dataset: Dataset) -> dict[str, np.ndarray]:
+    """Test examples as the pipeline gives a batch; their number a power of two, for the mesh."""
+    read_pairs = getattr(dataset.test, "read_pairs", None)
+    if read_pairs is None:
+        x1, labels = dataset.arrays("test", _VALIDATION)
+        batch = {"x1": x1, "labels": labels}
+    else:
+        chosen = np.arange(min(_VALIDATION, len(dataset.test)))
+        batch = dict(zip(("x0", "x1", "labels"), read_pairs(chosen), strict=True))
+    n = 1 << (len(batch["x1"]).bit_length() - 1)
+    batch["index"] = np.arange(len(batch["x1"]), dtype=np.int32)
+    return {name: x[:n] for name, x in batch.items() if x is not None}
 
 
 def _save(run: Run, step: int, state: TrainState, validate: Callable, log: Log) -> None:

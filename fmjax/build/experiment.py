@@ -1,9 +1,6 @@
-"""From a configuration to objects: the only place where a string becomes an object.
+"""The experiment: everything a configuration stands for, built and so checked."""
 
-The two halves of the library meet here: the mathematics, which sees velocity functions, and the
-machinery, which sees arrays and pytrees.
-"""
-
+import dataclasses
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -12,26 +9,19 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from fmjax.build import choices
 from fmjax.config import ConfigDict
 from fmjax.conventions import ApplyFn
-from fmjax.couplings import Coupling, independent
 from fmjax.data import pixels
 from fmjax.draws import Draw, LossArgs
 from fmjax.errors import InputError, unknown_name
-from fmjax.losses import LossFn, make_loss_fn
+from fmjax.losses import LossFn
 from fmjax.models import adapters, dit, mlp
-from fmjax.paths import AffinePath
+from fmjax.paths import Path
+from fmjax.predictions import as_velocity
 from fmjax.samplers.ode import SolverSpec, solver_spec
-from fmjax.schedules import Linear
-from fmjax.times import LogitNormal, TimeLaw, Uniform
 from fmjax.training.optimizer import learning_rate_schedule, make_optimizer
 
-PATHS = {"linear": lambda c: AffinePath(Linear(c.sigma_min))}
-COUPLINGS = {"independent": lambda c: independent}
-TIMES = {
-    "uniform": lambda c: Uniform(),
-    "logit_normal": lambda c: LogitNormal(c.mean, c.std),
-}
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
@@ -59,10 +49,11 @@ class Experiment(NamedTuple):
 
     Attributes:
         spec: the data it is for.
-        apply_fn: the network, ``apply_fn(params, x, t, labels)``.
+        apply_fn: ``apply_fn(params, x, t, labels) -> velocity``, whatever the network predicts.
         init_params: ``init_params(key) -> params``.
         loss_fn: ``loss_fn(params, x0, x1, t, labels) -> scalar``.
-        draw: ``draw(key, batch) -> (x0, x1, t, labels)``.
+        draw: ``draw(key, batch) -> (x0, x1, t, labels)``; see `make_draw`.
+        couple: the coupling that the data pipeline does, or None.
         optimizer: the optax transformation.
         learning_rate: its schedule, by step.
         num_classes: of the conditional model; None for an unconditional one.
@@ -74,34 +65,13 @@ class Experiment(NamedTuple):
     apply_fn: ApplyFn
     init_params: Callable[[jax.Array], Any]
     loss_fn: LossFn
-    draw: Callable[[jax.Array, dict], LossArgs]
+    draw: Callable[..., LossArgs]
+    couple: Callable | None
     optimizer: optax.GradientTransformation
     learning_rate: Callable[[int], float]
     num_classes: int | None
     null_label: int | None
     solver: SolverSpec
-
-
-def _choose(kind: str, config: ConfigDict, table: dict) -> Any:
-    """The object that the table makes of ``config.name``."""
-    if config.name not in table:
-        raise unknown_name(kind, config.name, table)
-    return table[config.name](config)
-
-
-def make_path(config: ConfigDict) -> AffinePath:
-    """The path of ``config.path``."""
-    return _choose("path", config.path, PATHS)
-
-
-def make_coupling(config: ConfigDict) -> Coupling:
-    """The coupling of ``config.coupling``."""
-    return _choose("coupling", config.coupling, COUPLINGS)
-
-
-def make_time_law(config: ConfigDict) -> TimeLaw:
-    """The law of t of ``config.time``."""
-    return _choose("time law", config.time, TIMES)
 
 
 def make_model(config: ConfigDict, num_classes: int | None) -> Any:
@@ -135,16 +105,33 @@ def make_model(config: ConfigDict, num_classes: int | None) -> Any:
     raise unknown_name("model", c.name, ["mlp", "dit", *dit.PRESETS])
 
 
-def make_draw(config: ConfigDict, null_label: int | None) -> Callable[[jax.Array, dict], LossArgs]:
-    """``draw(key, batch) -> (x0, x1, t, labels)`` for batches as the pipeline makes them."""
-    rate = config.labels.drop_rate
-    if not 0 <= rate <= 1:
-        raise InputError(f"labels.drop_rate must lie in [0, 1]; got {rate}.")
-    draw = Draw(make_coupling(config), make_time_law(config), null_label, rate)
+def make_draw(config: ConfigDict, null_label: int | None, noisy: bool) -> Callable[..., LossArgs]:
+    """``draw(key, batch, layout=None) -> (x0, x1, t, labels)`` for batches of the pipeline.
 
-    def draw_batch(key: jax.Array, batch: dict) -> LossArgs:
-        labels = None if null_label is None else batch["labels"]
-        return draw(key, batch["index"], pixels.to_unit(batch["x1"]), labels)
+    Without a layout the batch is whole and on one device, as in validation.
+
+    Raises:
+        InputError: a name is unknown, or a value does not fit.
+    """
+    conditional = null_label is not None
+    coupling = choices.make_coupling(config, conditional)
+    draw = Draw(
+        time_law=choices.make_time_law(config),
+        null_labels=null_label,
+        drop_rate=config.labels.drop_rate,
+        noisy=noisy,
+    )
+
+    def draw_batch(key: jax.Array, batch: dict, layout: choices.Layout | None = None) -> LossArgs:
+        index = batch["index"]
+        devices = layout.mesh.size if layout and layout.axis_name else 1
+        placed = dataclasses.replace(
+            draw,
+            coupling=choices.place_coupling(coupling, config.coupling.groups, len(index), layout),
+            stratify=len(index) * devices if config.time.stratified else None,
+        )
+        labels = batch["labels"] if conditional else None
+        return placed(key, index, pixels.to_unit(batch["x1"]), labels, batch.get("x0"))
 
     return draw_batch
 
@@ -165,6 +152,10 @@ def _null_label(config: ConfigDict, spec: DataSpec) -> int | None:
     return null
 
 
+def _velocity(network: ApplyFn, path: Path, prediction: str) -> ApplyFn:
+    return network if path.stochastic else as_velocity(network, path.schedule, prediction)
+
+
 def make_experiment(config: ConfigDict, spec: DataSpec) -> Experiment:
     """Builds everything, and so checks everything, without touching a device.
 
@@ -174,7 +165,8 @@ def make_experiment(config: ConfigDict, spec: DataSpec) -> Experiment:
     null_label = _null_label(config, spec)
     num_classes = None if null_label is None else spec.num_classes
     model = make_model(config, num_classes)
-    apply_fn = adapters.from_linen(model)
+    network = adapters.from_linen(model)
+    path = choices.make_path(config)
 
     def init_params(key: jax.Array) -> Any:
         x = jnp.zeros((1, *spec.shape))
@@ -187,10 +179,11 @@ def make_experiment(config: ConfigDict, spec: DataSpec) -> Experiment:
     )
     experiment = Experiment(
         spec=spec,
-        apply_fn=apply_fn,
+        apply_fn=_velocity(network, path, config.loss.prediction),
         init_params=init_params,
-        loss_fn=make_loss_fn(apply_fn, make_path(config), config.loss.target),
-        draw=make_draw(config, null_label),
+        loss_fn=choices.make_loss_fn(config, network, path),
+        draw=make_draw(config, null_label, path.stochastic),
+        couple=choices.make_host_coupling(config, null_label is not None),
         optimizer=make_optimizer(
             learning_rate,
             b1=o.b1,
@@ -201,7 +194,7 @@ def make_experiment(config: ConfigDict, spec: DataSpec) -> Experiment:
         learning_rate=learning_rate,
         num_classes=num_classes,
         null_label=null_label,
-        solver=solver_spec(s.solver, s.steps),
+        solver=solver_spec(s.solver, s.steps, shift=s.shift),
     )
     check_guidance(s.guidance)
     jax.eval_shape(init_params, jax.random.key(0))  # the network accepts these shapes

@@ -1,0 +1,9 @@
+"""From a configuration to objects: the only place where a string becomes an object.
+
+The two halves of the library meet here: the mathematics, which sees velocity functions, and the
+machinery, which sees arrays and pytrees.
+"""
+
+from fmjax.build.experiment import DataSpec, Experiment, check_guidance, make_experiment
+
+__all__ = ["DataSpec", "Experiment", "check_guidance", "make_experiment"]
