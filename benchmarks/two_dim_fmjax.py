@@ -1,0 +1,173 @@
+"""Our side of the 2-D table: many steps in one dispatch, the seeds spread over the CPU devices."""
+
+import itertools
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from fmjax.couplings.host import host_exact
+
+import fmjax
+from fmjax.metrics.trajectory import path_statistics
+
+from two_dim_tasks import (
+    BRIDGE_SIGMA,
+    EULER_STEPS,
+    HIDDEN_LAYERS,
+    LEARNING_RATE,
+    METHODS,
+    SIGMA,
+    WEIGHT_DECAY,
+    WIDTH,
+    Outcome,
+    Pairs,
+    fresh_pairs,
+    rectify_sources,
+    stored_pairs,
+    test_points,
+)
+
+STEPS_PER_DISPATCH = 250
+
+
+class Recipe(NamedTuple):
+    """A path, and how its pairs are made: inside the step, or by host threads before it."""
+
+    path: fmjax.Path
+    coupling: fmjax.Coupling = fmjax.independent
+    host: Callable | None = None
+
+
+RECIPES = {
+    "FM": Recipe(fmjax.AffinePath(fmjax.Linear(SIGMA))),
+    "I-CFM": Recipe(fmjax.NoisyStraight(SIGMA)),
+    "OT-CFM": Recipe(fmjax.NoisyStraight(SIGMA), host=host_exact),
+    "SB-CFM": Recipe(
+        fmjax.BrownianBridge(BRIDGE_SIGMA), coupling=fmjax.schroedinger_bridge(BRIDGE_SIGMA)
+    ),
+    "VP": Recipe(fmjax.AffinePath(fmjax.Cosine())),
+    "1-RF": Recipe(fmjax.AffinePath()),
+    "2-RF": Recipe(fmjax.AffinePath()),
+}
+OPTIMIZER = optax.adamw(LEARNING_RATE, weight_decay=WEIGHT_DECAY)
+
+
+def init(key: jax.Array) -> list:
+    """Parameters as torch.nn.Linear draws them: uniform in +-1 / sqrt(fan in)."""
+    widths = [3, *[WIDTH] * HIDDEN_LAYERS, 2]
+    layers = []
+    for k, (before, after) in enumerate(itertools.pairwise(widths)):
+        keys = jax.random.split(jax.random.fold_in(key, k))
+        draw = partial(jax.random.uniform, minval=-(before**-0.5), maxval=before**-0.5)
+        layers.append((draw(keys[0], (before, after)), draw(keys[1], (after,))))
+    return layers
+
+
+def apply_fn(params: list, x: jax.Array, t: jax.Array, labels: None = None) -> jax.Array:
+    """The network of the protocol: [x, t] through three hidden layers of 64, SELU."""
+    h = jnp.concatenate([x, t[:, None]], axis=-1)
+    for weight, bias in params[:-1]:
+        h = jax.nn.selu(h @ weight + bias)
+    return h @ params[-1][0] + params[-1][1]
+
+
+def make_chunk(method: str) -> Callable:
+    """``chunk(state, key, x0, x1)``: a step for each row of x0 and x1 (steps, batch, 2)."""
+    recipe = RECIPES[method]
+    loss_fn = fmjax.make_loss_fn(apply_fn, recipe.path)
+    draw = fmjax.Draw(coupling=recipe.coupling, noisy=recipe.path.stochastic)
+    index = jnp.arange(METHODS[method].batch)
+
+    def step(state, given):
+        params, opt_state = state
+        args = draw(given[0], index, given[2], None, given[1])
+        grads = jax.grad(loss_fn)(params, *args)
+        updates, opt_state = OPTIMIZER.update(grads, opt_state, params)
+        return (optax.apply_updates(params, updates), opt_state), None
+
+    @partial(jax.jit, donate_argnums=0)
+    def chunk(state, key, x0, x1):
+        return jax.lax.scan(step, state, (jax.random.split(key, len(x0)), x0, x1))[0]
+
+    return chunk
+
+
+def _data(method: str, pairs: Pairs, seed: int, steps: int) -> Iterator[tuple]:
+    """(x0, x1), each (steps of a dispatch, batch, 2), made by threads two dispatches ahead."""
+    rng = np.random.default_rng(seed)
+    batch, host = METHODS[method].batch, RECIPES[method].host
+    sizes = [STEPS_PER_DISPATCH] * (steps // STEPS_PER_DISPATCH)
+    sizes += [steps % STEPS_PER_DISPATCH] if steps % STEPS_PER_DISPATCH else []
+
+    def make(rng, size):
+        x0, x1 = (x.reshape(size, batch, 2) for x in pairs(rng, size * batch))
+        if host is not None:
+            x0 = np.stack([host(a, b)[0] for a, b in zip(x0, x1, strict=True)])
+        return x0, x1
+
+    with ThreadPoolExecutor(2) as pool:
+        waiting = []
+        for generator, size in zip(rng.spawn(len(sizes)), sizes, strict=True):
+            waiting.append(pool.submit(make, generator, size))
+            if len(waiting) > 2:
+                yield waiting.pop(0).result()
+        for future in waiting:
+            yield future.result()
+
+
+def train(method: str, pairs: dict[int, Pairs], steps: int) -> tuple[dict, float]:
+    """Trains one flow for each seed at the same time; their parameters, and the seconds of all."""
+    began = time.perf_counter()
+    devices = dict(zip(pairs, itertools.cycle(jax.devices()), strict=False))
+    chunk, states, keys = make_chunk(method), {}, {}
+    for seed, device in devices.items():
+        params = init(jax.random.key(seed))
+        states[seed] = jax.device_put((params, OPTIMIZER.init(params)), device)
+        keys[seed] = jax.device_put(jax.random.fold_in(jax.random.key(seed), 1), device)
+    streams = {seed: _data(method, pairs[seed], seed, steps) for seed in pairs}
+    for k in range(-(-steps // STEPS_PER_DISPATCH)):
+        for seed, device in devices.items():
+            data = jax.device_put(next(streams[seed]), device)
+            states[seed] = chunk(states[seed], jax.random.fold_in(keys[seed], k), *data)
+    jax.block_until_ready(states)
+    return {seed: state[0] for seed, state in states.items()}, time.perf_counter() - began
+
+
+@partial(jax.jit, static_argnames="steps")
+def statistics(params: list, x0: jax.Array, steps: int) -> tuple:
+    """The flow's path from x0 by Euler steps; see `fmjax.metrics.trajectory`."""
+    return path_statistics(partial(apply_fn, params), x0, None, steps)
+
+
+class Runner:
+    """Trains row by row; remembers the 1-rectified flows, from which the 2-rectified ones learn."""
+
+    name = "fmjax"
+
+    def __init__(self):
+        self._first = {}
+
+    def run(self, method: str, task: str, seeds: list[int], steps: int) -> dict[int, Outcome]:
+        """One outcome for each seed; the seconds are those of all, divided by their number."""
+        pairs = {seed: self._pairs(method, task, seed) for seed in seeds}
+        trained, seconds = train(method, pairs, steps)
+        if method == "1-RF":
+            self._first |= {(task, seed): params for seed, params in trained.items()}
+        x0, outcomes = test_points(task)[0], {}
+        for seed, params in trained.items():
+            path = jax.device_get(statistics(params, x0, EULER_STEPS))
+            energy = float(np.mean(path.energy))
+            outcomes[seed] = Outcome(path.x1, path.one_step, energy, seconds / len(seeds))
+        return outcomes
+
+    def _pairs(self, method: str, task: str, seed: int) -> Pairs:
+        if method != "2-RF":
+            return fresh_pairs(task)
+        x0 = rectify_sources(task, seed)
+        return stored_pairs(x0, np.asarray(statistics(self._first[task, seed], x0, EULER_STEPS).x1))
