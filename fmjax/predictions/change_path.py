@@ -1,10 +1,12 @@
 """Change of path after training: the scheduler transform."""
 
+import functools
+
 import jax.numpy as jnp
 
 from fmjax.conventions import Array, Labels, Velocity, at_least_float32, expand
-from fmjax.predictions.linear import det_of, inside
-from fmjax.schedules import Schedule, inverse_log_snr, log_snr, with_slope
+from fmjax.predictions.linear import det_of, reach
+from fmjax.schedules import Schedule, clamp, inverse_log_snr, log_snr, with_slope
 
 
 def change_path(
@@ -34,11 +36,17 @@ def change_path(
 
     def changed(x: Array, t: Array, labels: Labels = None) -> Array:
         x, t = at_least_float32(x), at_least_float32(t)
-        s, d_s, c, d_c = _match(a, b, inside(t, lambda t: det_of(a, "velocity", _time(a, b, t))))
+        s, d_s, c, d_c = _match(a, b, clamp(t, *_reach_of_match(a, b)))
         c, d_c, d_s = (expand(factor, x) for factor in (c, d_c, d_s))
         return (d_c / c) * x + c * d_s * velocity(x / c, s, labels)
 
     return changed
+
+
+@functools.lru_cache(maxsize=256)
+def _reach_of_match(a: Schedule, b: Schedule) -> tuple[float, float]:
+    """Where the velocity on A says something, in the time of B: `_match` divides by its det."""
+    return reach(lambda t: det_of(a, "velocity", _time(a, b, t)))
 
 
 def _time(a: Schedule, b: Schedule, t: Array) -> Array:

@@ -1,9 +1,12 @@
 """The five targets as combinations of x1 and x0, and their conversions."""
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 
 from fmjax.conventions import ApplyFn, Array, at_least_float32, expand
 from fmjax.errors import unknown_name
@@ -190,18 +193,28 @@ def det_of(schedule: Schedule, target: str, t: Array) -> Array:
     return schedule.alpha(t) * b - schedule.sigma(t) * a
 
 
-def inside(t: Array, f: Callable[[Array], Array]) -> Array:
-    """t, kept away from an end where f vanishes (see `fmjax.predictions`)."""
-    near = jnp.asarray([0.0, *INSIDE], t.dtype)
-    at_ends = jnp.abs(f(jnp.stack([near, 1.0 - near])))  # one row for each end
-    divisible = (at_ends[:, 1:] > 1e-14).at[:, -1].set(True)
-    first = jnp.argmax(divisible, axis=1)
-    distance = jnp.where(at_ends[:, 0] > 1e-6, 0.0, near[1:][first])
-    return clamp(t, distance[0], 1.0 - distance[1])
+def reach(f: Callable[[Array], Array]) -> tuple[float, float]:
+    """The interval of t in which f may divide: [0, 1], less an `INSIDE` at an end where f vanishes.
+
+    f depends on no data, so it is evaluated here and now, in a traced program too.
+    """
+    with jax.ensure_compile_time_eval():
+        near = jnp.asarray([0.0, *INSIDE])
+        at_ends = np.abs(np.asarray(f(jnp.stack([near, 1.0 - near]))))  # one row for each end
+    divisible = at_ends[:, 1:] > 1e-14
+    divisible[:, -1] = True
+    low, high = np.where(at_ends[:, 0] > 1e-6, 0.0, np.asarray(INSIDE)[divisible.argmax(axis=1)])
+    return float(low), 1.0 - float(high)
+
+
+@functools.lru_cache(maxsize=256)
+def _reach_of_det(schedule: Schedule, target: str) -> tuple[float, float]:
+    return reach(functools.partial(det_of, schedule, target))
 
 
 def _score_of_x0(schedule: Schedule, t: Array) -> Array:
-    return -1.0 / schedule.sigma(inside(t, schedule.sigma))
+    # |det| of a prediction of x1 is sigma.
+    return -1.0 / schedule.sigma(clamp(t, *_reach_of_det(schedule, "x1")))
 
 
 def _linear(schedule: Schedule, t: Array, source: str, target: str) -> tuple[Array, Array]:
@@ -212,11 +225,12 @@ def _linear(schedule: Schedule, t: Array, source: str, target: str) -> tuple[Arr
     base, wanted = ("x0" if name == "score" else name for name in (source, target))
     of_x_t, of_prediction = jnp.zeros_like(t), jnp.ones_like(t)
     if base != wanted:
-        inner = inside(t, lambda t: det_of(schedule, base, t))
+        inner = clamp(t, *_reach_of_det(schedule, base))
         a, b = coefficients(base, schedule, inner)
         c, d = coefficients(wanted, schedule, inner)
-        det = det_of(schedule, base, inner)
-        of_x_t, of_prediction = (c * b - d * a) / det, det_of(schedule, wanted, inner) / det
+        alpha, sigma = schedule.alpha(inner), schedule.sigma(inner)
+        det = alpha * b - sigma * a
+        of_x_t, of_prediction = (c * b - d * a) / det, (alpha * d - sigma * c) / det
     if source == target:
         return of_x_t, of_prediction
     if source == "score":
