@@ -1,6 +1,7 @@
 """A run made ready: everything checked that can be, before any device work."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -41,6 +42,13 @@ class Run(NamedTuple):
     def ema_params(self, state: TrainState):
         """The averaged parameters as arrays over all processes."""
         return self.layout.to_global(state).ema_params
+
+
+def state_from(experiment: Experiment, params: Any, mesh: jax.sharding.Mesh) -> TrainState:
+    """The state before the first step of a run that begins with these parameters."""
+    make_state = partial(init_state, optimizer=experiment.optimizer)
+    shardings = state_shardings(jax.eval_shape(make_state, params), mesh)
+    return jax.jit(make_state, out_shardings=shardings)(params)
 
 
 def make_init(experiment: Experiment) -> Callable[[jax.Array], TrainState]:

@@ -99,7 +99,7 @@ def sample(
         raise InputError(f"the batch size must be at least 1; got {batch_size}.")
     _check_out(out, request.num * math.prod(record.spec.shape), overwrite)
     mesh = make_mesh()
-    step, params = _load_params(workdir, experiment, checkpoint, ema, mesh)
+    step, params = load_params(workdir, experiment, checkpoint, ema, mesh)
     batch = fit_batch(request.num, batch_size, mesh.size)
     began = time.perf_counter()
     sample_fn = make_sample_fn(experiment, solver, mesh, request.guided)
@@ -123,10 +123,14 @@ def _check_out(out: Path, size: int, overwrite: bool) -> None:
         )
 
 
-def _load_params(
+def load_params(
     workdir: Path, experiment: Experiment, checkpoint: str, ema: bool, mesh: jax.sharding.Mesh
 ) -> tuple[int, Any]:
-    """The step and the parameters of the checkpoint asked for."""
+    """The step and the parameters of the checkpoint asked for.
+
+    Raises:
+        InputError: there is no such checkpoint.
+    """
     checkpoints = Checkpoints(workdir / files.CHECKPOINTS, read_only=True, notify=print)
     try:
         if not checkpoints.steps():

@@ -27,12 +27,14 @@ class Request(NamedTuple):
         labels: class ids that repeat in turn, or None for unconditional samples.
         w: guidance scales that repeat in turn; one number for all is ``(w,)``.
         seed: sample i is a function of the seed and of i alone.
+        first: the number of the first one: samples first to first + num - 1 are drawn.
     """
 
     num: int
     labels: tuple[int, ...] | None
     w: tuple[float, ...] = (1.0,)
     seed: int = 0
+    first: int = 0
 
     @property
     def guided(self) -> bool:
@@ -41,16 +43,26 @@ class Request(NamedTuple):
 
 
 class SampleBatch(NamedTuple):
-    """A piece of the answer: samples (n, ...), labels int32 (n,), nfe int32 (n,)."""
+    """A piece of the answer: samples (n, ...), labels int32 (n,), nfe int32 (n,).
 
-    samples: np.ndarray
+    Samples are what the compiled function gives: an array, or a `Pair` of arrays.
+    """
+
+    samples: Any
     labels: np.ndarray
     nfe: np.ndarray
 
 
+class Pair(NamedTuple):
+    """Where a sample started, and where it ended before it became pixels; float32 (n, ...)."""
+
+    x0: np.ndarray
+    x1: np.ndarray
+
+
 @lru_cache(maxsize=8)
 def make_sample_fn(
-    experiment: Experiment, solver: SolverSpec, mesh: Mesh, guided: bool
+    experiment: Experiment, solver: SolverSpec, mesh: Mesh, guided: bool, pairs: bool = False
 ) -> Callable[[Any, jax.Array, jax.Array, jax.Array, jax.Array], tuple]:
     """Compiles ``sample(params, key, index, labels, w) -> (samples, nfe, success)``.
 
@@ -63,10 +75,11 @@ def make_sample_fn(
         solver: how to solve.
         mesh: the batch is split over its devices, and must divide by their number.
         guided: whether to compute the null branch beside the conditional one.
+        pairs: whether to give each sample with the noise that it started from.
 
     Returns:
         The compiled function; labels are class ids (batch,), the null label included. Samples are
-        uint8 (batch, H, W, C) for images, float32 (batch, D) for points.
+        uint8 (batch, H, W, C) for images, float32 (batch, D) for points; with `pairs` a `Pair`.
     """
     rows = NamedSharding(mesh, P(DATA_AXIS))
 
@@ -83,6 +96,8 @@ def make_sample_fn(
             conditions = None if experiment.null_label is None else labels
             x1, nfe, success = solve(velocity, x0, conditions, solver)
         success &= jnp.all(jnp.isfinite(x1), axis=tuple(range(1, x1.ndim)))
+        if pairs:
+            return Pair(x0, x1), nfe, success
         return (pixels.to_pixels(x1) if experiment.spec.is_image else x1), nfe, success
 
     return sample
@@ -136,7 +151,7 @@ def sample_in_batches(
         InputError: an adaptive solve ran out of steps.
         FloatingPointError: the velocity gave NaN or infinity.
     """
-    key = jax.random.key(request.seed)
+    key, end = jax.random.key(request.seed), request.first + request.num
     null = 0 if experiment.null_label is None else experiment.null_label
     labels = np.array([null] if request.labels is None else request.labels, np.int32)
     scales = np.array(request.w, np.float32)
@@ -147,14 +162,16 @@ def sample_in_batches(
         return start, chosen, sample_fn(params, key, index, chosen, scales[index % len(scales)])
 
     def fetch(start: int, chosen: np.ndarray, outputs: tuple) -> SampleBatch:
-        samples, nfe, success = (np.asarray(x.addressable_data(0)) for x in outputs)
-        n = min(batch, request.num - start)
-        if not success[:n].all():
-            _fail(start, success[:n], nfe[:n])
-        return SampleBatch(samples[:n], chosen[:n], nfe[:n])
+        n = min(batch, end - start)
+        samples, nfe, success = jax.tree.map(
+            lambda x: np.asarray(x.addressable_data(0))[:n], outputs
+        )
+        if not success.all():
+            _fail(start, success, nfe)
+        return SampleBatch(samples, chosen[:n], nfe)
 
-    pending = dispatch(0)
-    for start in range(batch, request.num, batch):
+    pending = dispatch(request.first)
+    for start in range(request.first + batch, end, batch):
         following = dispatch(start)
         yield fetch(*pending)
         pending = following

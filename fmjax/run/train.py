@@ -19,7 +19,7 @@ from fmjax.data.dataset import Dataset
 from fmjax.run import workdir as files
 from fmjax.run.log import Log
 from fmjax.run.meter import Meter, not_finite
-from fmjax.run.ready import Run, abstract_state, make_init, prepare, say
+from fmjax.run.ready import Run, abstract_state, make_init, prepare, say, state_from
 from fmjax.run.report import final_report, write_picture
 from fmjax.run.signals import Signals
 from fmjax.training.parallel import DATA_AXIS
@@ -29,7 +29,13 @@ from fmjax.training.step import Step, make_step
 _VALIDATION = 512  # examples, the same with the same noise at every checkpoint
 
 
-def train(config: ConfigDict, workdir: Path, parallel: str = "jit", overwrite: bool = False) -> int:
+def train(
+    config: ConfigDict,
+    workdir: Path,
+    parallel: str = "jit",
+    overwrite: bool = False,
+    params: Any | None = None,
+) -> int:
     """Trains until ``train.steps``, from the newest checkpoint of the folder if it has one.
 
     Args:
@@ -37,6 +43,8 @@ def train(config: ConfigDict, workdir: Path, parallel: str = "jit", overwrite: b
         workdir: the run's folder.
         parallel: ``"jit"`` or ``"pmap"``.
         overwrite: deletes an earlier run in this folder first.
+        params: where a run without a checkpoint begins, as arrays over all processes; None for
+            fresh parameters.
 
     Returns:
         0 when the run is finished, else the signal that stopped it after its state was saved.
@@ -48,7 +56,7 @@ def train(config: ConfigDict, workdir: Path, parallel: str = "jit", overwrite: b
     began = time.perf_counter()
     run = prepare(config, workdir, parallel, overwrite)
     try:
-        start, state = _start(run)
+        start, state = _start(run, params)
         if _finished(run, start):
             say(_already(run, start))
             return 0
@@ -70,11 +78,14 @@ def train(config: ConfigDict, workdir: Path, parallel: str = "jit", overwrite: b
     return 0
 
 
-def _start(run: Run) -> tuple[int, TrainState]:
+def _start(run: Run, params: Any | None) -> tuple[int, TrainState]:
     """The step to start from and the state: the newest whole checkpoint, or a fresh one."""
     found = run.checkpoints.restore_latest(
         abstract_state(run.experiment, run.layout.mesh)._asdict()
     )
+    if found is None and params is not None:
+        state = state_from(run.experiment, params, run.layout.mesh)
+        return 0, run.layout.from_global(state)
     if found is None:
         key = jax.random.key(run.config.train.seed)
         return 0, run.layout.init(make_init(run.experiment), key)
