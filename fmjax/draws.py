@@ -89,7 +89,9 @@ class Draw:
             x0 = normal(x0_key, index, x1.shape[1:])
         u = jax.vmap(jax.random.uniform)(example_keys(t_key, index))
         if self.stratify is not None:
-            u = stratified(u, index, self.stratify)
+            # Turned by one number for all, so that no place in the batch keeps one stratum.
+            turn = jax.random.randint(jax.random.fold_in(t_key, 2**31), (), 0, self.stratify)
+            u = stratified(u, (index + turn) % self.stratify, self.stratify)
         t = self.time_law.quantile(u)
         # Pair before dropping, so that a condition-aware coupling sees the true conditions.
         x0, x1, labels = self.coupling(pair_key, x0, x1, labels)

@@ -67,9 +67,18 @@ def test_stratified_times_fall_one_in_each_stratum_wherever_the_batch_is_cut():
     n = 4096
     draw = dataclasses.replace(DRAW, time_law=Uniform(), stratify=n)
     t = draw(KEY, jnp.arange(n), X1, LABELS).t
-    np.testing.assert_array_equal(np.floor(np.asarray(t, np.float64) * n), np.arange(n))
+    strata = np.floor(np.asarray(t, np.float64) * n).astype(int)
+    np.testing.assert_array_equal(np.sort(strata), np.arange(n))
     half = draw(KEY, jnp.arange(n // 2, n), X1[n // 2 :], LABELS[n // 2 :]).t
     np.testing.assert_array_equal(half, t[n // 2 :])
+
+
+def test_no_place_in_the_batch_keeps_one_stratum():
+    draw = Draw(stratify=16)
+    keys = jax.random.split(KEY, 2000)
+    t = jax.vmap(lambda key: draw(key, jnp.arange(16), jnp.zeros((16, 1))).t[3])(keys)
+    counts = np.bincount(np.floor(np.asarray(t) * 16).astype(int), minlength=16)
+    assert np.sum((counts - 125) ** 2 / 125) < 37.7  # chi-square, 15 degrees: once in a thousand
 
 
 def test_stored_pairs_keep_their_source():
