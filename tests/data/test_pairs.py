@@ -119,6 +119,17 @@ def test_threads_may_share_a_source(folder, monkeypatch, limit):
     assert (source._cache is None) == (limit == 0)
 
 
+def test_what_is_cached_is_read_once(folder, monkeypatch):
+    source, read = pairs.PairRecords(folder, read_info(folder)), []
+    load = pairs.PairRecords._load
+    monkeypatch.setattr(
+        pairs.PairRecords, "_load", lambda self, new: read.extend(new) or load(self, new)
+    )
+    for indices in ([3, 1, 3], [1, 4], np.arange(23), np.arange(23)):
+        source.read_pairs(indices)
+    assert sorted(read) == list(range(23))
+
+
 def test_what_is_read_belongs_to_the_caller(folder):
     source = pairs.PairRecords(folder, read_info(folder))
     for array in source.read_pairs([4]):
