@@ -35,11 +35,9 @@ SCHEDULES = {
 
 def mostly_slow(names, cases, quick):
     """Parametrizes over all cases, of which the quick part takes a few: one kind of each."""
-    params = [
-        pytest.param(*(case if isinstance(case, tuple) else (case,)), marks=marks)
-        for case in cases
-        for marks in [() if case in quick else pytest.mark.slow]
-    ]
+    cases = {case: case if isinstance(case, tuple) else (case,) for case in cases}
+    slow = pytest.mark.slow
+    params = [pytest.param(*v, marks=() if case in quick else slow) for case, v in cases.items()]
     return pytest.mark.parametrize(names, params)
 
 

@@ -79,7 +79,7 @@ def all_evaluated(dtype):
         for key in ("alpha", "sigma", "d_alpha", "d_sigma"):
             f = getattr(schedule, key)
             out |= {key: f(t), "gradient of " + key: gradient(f, t)}
-        return out | {"slope of " + k: slope(getattr(schedule, k), t) for k in ("alpha", "sigma")}
+        return out
 
     @jax.jit
     def program(t):
@@ -122,10 +122,8 @@ def test_derivatives_are_those_of_finite_differences(name):
 def test_derivatives_are_those_of_autodiff_and_finite_ends_included(name, dtype):
     schedule = evaluated(name, dtype)
     for key in ("alpha", "sigma"):
-        for mode in ("slope of ", "gradient of "):
-            np.testing.assert_allclose(
-                schedule["d_" + key], schedule[mode + key], rtol=1e-5, atol=1e-5, err_msg=key
-            )
+        derivative = schedule["gradient of " + key]
+        np.testing.assert_allclose(schedule["d_" + key], derivative, rtol=1e-5, atol=1e-5)
     for key, value in schedule.items():
         if key not in ("log_snr", "t_slope"):  # the ratio itself is infinite at the ends
             assert np.all(np.isfinite(value)), key

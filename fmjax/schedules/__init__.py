@@ -1,7 +1,8 @@
 """Schedules: the pair (alpha_t, sigma_t) of an affine path, with its derivatives.
 
-A schedule is any object with the four methods of `Schedule`; t may have any shape. It may also have
-``t_at_log_snr(value)``, the inverse of `log_snr`, which `inverse_log_snr` then calls.
+A schedule is any hashable object, such as a frozen dataclass, with the four methods of `Schedule`;
+t may have any shape. It may also have ``t_at_log_snr(value)``, the inverse of `log_snr`, which
+`inverse_log_snr` then calls.
 
 Where sigma_t leaves its end like a square root (`VP`, `LinearVP`), the true derivative at t = 1 is
 infinite. There sigma_t itself stays exact and its derivative is read at most at t = 1 - `END`: it
