@@ -1,0 +1,194 @@
+"""Couplings on the host, in numpy: pairing in the data threads while the device trains.
+
+The same couplings as `exact` in a compiled program, for a pipeline that reads ahead: the device
+never waits for a pairing that ended before it needed the batch.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+from fmjax.couplings.conditions import NearConditions, SameClass, pick
+from fmjax.couplings.cost import check_memory
+from fmjax.errors import InputError
+
+# As in fmjax/couplings/assignment.py, but fewer stages: here the search is compiled and quicker.
+HIGH, LOW, STAGES, ITERATIONS = 0.1, 3e-3, 4, 10
+SMALL = 128  # below this the search alone is quicker than its warm start
+
+
+def host_exact(
+    x0: np.ndarray, x1: np.ndarray, labels: Any = None, conditions: Any = None
+) -> np.ndarray:
+    """Minibatch optimal transport in numpy: x0 in the order of least total squared distance.
+
+    Solved by scipy's ``linear_sum_assignment`` (float64) on costs reduced by entropic potentials,
+    which leaves the optimum where it is and makes the search short.
+
+    Args:
+        x0: source points (n, ...).
+        x1: data (n, ...).
+        labels: numpy conditions of x1 (a pytree), needed with `conditions`.
+        conditions: `SameClass` or `NearConditions`, with the meaning they have in `exact`.
+
+    Returns:
+        x0 (n, ...) permuted, in its dtype: row j belongs to x1[j].
+
+    Raises:
+        InputError: shapes differ, a value is not finite, the cost matrix would be too large, or
+            conditions are asked without labels.
+    """
+    x0, x1 = np.asarray(x0), np.asarray(x1)
+    if x0.shape != x1.shape or x1.ndim == 0:
+        raise InputError(
+            f"x0 and x1 must have one shape, (batch, ...); got x0 {x0.shape} and x1 {x1.shape}."
+        )
+    a = x0.reshape(len(x0), -1).astype(np.result_type(x0, x1, np.float32))
+    b = x1.reshape(len(x1), -1).astype(a.dtype)
+    for name, x in (("x0", a), ("x1", b)):
+        if not np.isfinite(x).all():
+            raise InputError(f"{name} holds NaN or infinity, and no distance to it is defined.")
+    if isinstance(conditions, SameClass):
+        return x0[_within_classes(a, b, _condition(conditions, labels, len(x1)))]
+    check_memory(len(a), 8)
+    cost = _squared(a, b)
+    if isinstance(conditions, NearConditions):
+        cost = _weighted(cost, conditions, _condition(conditions, labels, len(x1)))
+    elif conditions is not None:
+        raise InputError(f"conditions must be SameClass or NearConditions; got {conditions!r}.")
+    return x0[host_assign(cost.T)]
+
+
+def host_assign(cost: np.ndarray) -> np.ndarray:
+    """The column of each row, int (n,), of the permutation of least total cost (n, n), finite."""
+    from scipy.optimize import linear_sum_assignment
+
+    if len(cost) > SMALL:
+        u, v = _potentials(cost.astype(np.float32))
+        cost = cost - u[:, None]
+        cost -= v
+    return linear_sum_assignment(cost)[1]
+
+
+def _potentials(cost: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Potentials near the dual optimum by Sinkhorn iterations; any numbers would be allowed."""
+    u = cost.min(axis=1)
+    v = (cost - u[:, None]).min(axis=0)
+    best = u, v
+    for epsilon in np.geomspace(HIGH, LOW, STAGES) * max(float(cost.std()), 1e-30):
+        kernel = u[:, None] - cost
+        kernel += v
+        kernel *= np.float32(1 / epsilon)
+        with np.errstate(all="ignore"):  # a row that underflows is caught below
+            np.exp(kernel, out=kernel)
+            b = np.ones_like(v)
+            for _ in range(ITERATIONS):
+                a = 1 / (kernel @ b)
+                b = 1 / (a @ kernel)
+            u = u + np.float32(epsilon) * np.log(a)
+            v = v + np.float32(epsilon) * np.log(b)
+        if not (np.isfinite(u).all() and np.isfinite(v).all()):
+            break
+        best = u, v
+    return best
+
+
+def _squared(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Squared distances (n, n), in float64: the search works in it anyway."""
+    from scipy.spatial.distance import cdist
+
+    if a.shape[1] <= 16:
+        return cdist(a, b, "sqeuclidean")
+    middle = b.mean(axis=0)
+    a, b = a - middle, b - middle
+    cost = -2.0 * (a @ b.T)
+    cost = cost + np.square(a).sum(axis=1)[:, None] + np.square(b).sum(axis=1)
+    return np.maximum(cost, 0).astype(np.float64)
+
+
+def _condition(conditions: SameClass | NearConditions, labels: Any, batch: int) -> np.ndarray:
+    c = np.asarray(pick(labels, conditions.of))
+    if c.shape[:1] != (batch,):
+        raise InputError(f"labels must have the leading size of the batch, {batch}; got {c.shape}.")
+    return c.reshape(batch, -1)
+
+
+def _within_classes(a: np.ndarray, b: np.ndarray, condition: np.ndarray) -> np.ndarray:
+    """Class after class: a matrix of blocks is as many small problems."""
+    _, name = np.unique(condition, axis=0, return_inverse=True)
+    order = np.empty(len(a), int)
+    for label in range(name.max() + 1):
+        rows = np.flatnonzero(name.ravel() == label)
+        check_memory(len(rows), 8)
+        order[rows] = rows[host_assign(_squared(a[rows], b[rows]).T)]
+    return order
+
+
+def _weighted(cost: np.ndarray, conditions: NearConditions, c: np.ndarray) -> np.ndarray:
+    """The cost with its conditions; the weight of `find_weight` read off the sorted thresholds."""
+    c = c.astype(np.float64)
+    if conditions.distance == "cosine":
+        norm = np.linalg.norm(c, axis=1, keepdims=True)
+        unit = c / np.where(norm > 0, norm, 1)
+        distance = _squared(unit, unit) / 2
+        distance[distance < 1e-6] = 0
+    else:
+        distance = _squared(c, c)
+    gain = np.diagonal(cost)[None, :] - cost
+    last = np.divide(gain, distance, out=np.full_like(gain, -np.inf), where=distance > 0)
+    last[(distance == 0) & (gain >= 0)] = np.inf
+    rank = min(int(conditions.ratio * last.size), last.size - 1)
+    weight = -np.partition(-last.ravel(), rank)[rank]
+    if weight == np.inf:
+        weight = last[np.isfinite(last)].max(initial=0)
+    return cost + max(weight, 0) * distance
+
+
+@dataclass(frozen=True)
+class HostCoupling:
+    """Draws the noise of a batch and pairs it, for a data pipeline: ``(rng, x1, labels) -> x0``.
+
+    Standard normal x0 shaped as x1, permuted by `host_exact`. It pickles, and holds no state: the
+    generator that comes with each batch decides everything. scipy's solver and numpy's kernels
+    release Python's lock, so several threads pair several batches at once.
+
+    Args:
+        conditions: `SameClass` or `NearConditions`; None pairs without regard to the labels.
+        groups: equal contiguous blocks paired each by itself, to bound time and memory.
+    """
+
+    conditions: Any = None
+    groups: int = 1
+
+    def __post_init__(self):
+        if self.groups < 1:
+            raise InputError(f"groups must be 1 or more; got {self.groups}.")
+
+    def __call__(self, rng: np.random.Generator, x1: np.ndarray, labels: Any = None) -> np.ndarray:
+        """Source points for the data x1 (batch, ...), row by row, float32.
+
+        Args:
+            rng: the generator of this batch.
+            x1: data (batch, ...).
+            labels: conditions of x1, numpy, or None.
+
+        Returns:
+            x0 (batch, ...), float32, standard normal as a set.
+
+        Raises:
+            InputError: as `host_exact`; the groups do not divide the batch.
+        """
+        if len(x1) % self.groups:
+            raise InputError(
+                f"the batch must be a multiple of the {self.groups} groups; got {len(x1)}."
+            )
+        x0 = rng.standard_normal(x1.shape, dtype=np.float32)
+        size = len(x1) // self.groups
+        blocks = []
+        for first in range(0, len(x1), size):
+            rows = slice(first, first + size)
+            part = jax.tree.map(lambda leaf, rows=rows: np.asarray(leaf)[rows], labels)
+            blocks.append(host_exact(x0[rows], x1[rows], part, self.conditions))
+        return np.concatenate(blocks)
