@@ -23,11 +23,14 @@ from pathlib import Path
 
 import numpy as np
 
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
 from fmjax.metrics.transport import wasserstein
 
 from two_dim_tasks import METHODS, TASKS, Outcome, rows, test_points
 
-RESULTS = Path(__file__).resolve().parent / "results" / "two_dim.json"
+RESULTS = ROOT / "benchmarks" / "results" / "two_dim.json"
 PACKAGES = ("jax", "optax", "numpy", "scipy", "torch", "torchcfm", "POT")
 TIMED_STEPS = 2000
 

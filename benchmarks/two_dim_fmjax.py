@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from fmjax.couplings.host import host_exact
 
 import fmjax
+from fmjax.couplings.host import host_exact
 from fmjax.metrics.trajectory import path_statistics
 
 from two_dim_tasks import (
@@ -108,7 +108,7 @@ def _data(method: str, pairs: Pairs, seed: int, steps: int) -> Iterator[tuple]:
     def make(rng, size):
         x0, x1 = (x.reshape(size, batch, 2) for x in pairs(rng, size * batch))
         if host is not None:
-            x0 = np.stack([host(a, b)[0] for a, b in zip(x0, x1, strict=True)])
+            x0 = np.stack([host(a, b) for a, b in zip(x0, x1, strict=True)])
         return x0, x1
 
     with ThreadPoolExecutor(2) as pool:

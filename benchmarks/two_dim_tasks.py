@@ -4,17 +4,12 @@ Protocol of Tong et al. (TMLR 2024, arXiv:2302.00482, table 2). Both libraries o
 draw their points here, from a numpy generator.
 """
 
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from fmjax.data.toy import eight_gaussians, moons, s_curve  # noqa: E402
+from fmjax.data.toy import eight_gaussians, moons, s_curve
 
 WIDTH, HIDDEN_LAYERS = 64, 3
 LEARNING_RATE, WEIGHT_DECAY = 1e-3, 1e-5
