@@ -69,11 +69,20 @@ def init(key: jax.Array) -> list:
     return layers
 
 
+def selu(x: jax.Array) -> jax.Array:
+    """SELU (arXiv:1706.02515), by exp: expm1, as in jax.nn.selu, takes a third of a step on a CPU.
+
+    The two differ by the rounding of 1 + x, 6e-8.
+    """
+    negative = 1.6732632423543772 * (jnp.exp(jnp.minimum(x, 0.0)) - 1.0)
+    return 1.0507009873554805 * jnp.where(x > 0, x, negative)
+
+
 def apply_fn(params: list, x: jax.Array, t: jax.Array, labels: None = None) -> jax.Array:
     """The network of the protocol: [x, t] through three hidden layers of 64, SELU."""
     h = jnp.concatenate([x, t[:, None]], axis=-1)
     for weight, bias in params[:-1]:
-        h = jax.nn.selu(h @ weight + bias)
+        h = selu(h @ weight + bias)
     return h @ params[-1][0] + params[-1][1]
 
 
