@@ -17,6 +17,7 @@ import argparse
 import importlib.metadata
 import json
 import os
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -52,7 +53,8 @@ def main() -> None:
     results = json.loads(options.out.read_text()) if options.out.exists() else {}
     results["floor"] = floors(options.tasks) | results.get("floor", {})
     part = results.setdefault(runner.name + ("-speed" if options.speed else ""), {})
-    part |= about(options)
+    commands = part.get("commands", [])
+    part |= about(options) | {"commands": [*commands, *({command()} - set(commands))]}
     table = part.setdefault("rows", {})
     for method, task in rows(options.methods, options.tasks):
         steps = int(options.share * METHODS[method].steps)
@@ -81,13 +83,17 @@ def make_runner(peer: bool, cores: int):
     return Runner()
 
 
+def command() -> str:
+    """What was typed."""
+    return "python " + " ".join(["benchmarks/two_dim.py", *map(shlex.quote, sys.argv[1:])])
+
+
 def about(options: argparse.Namespace) -> dict:
     """What a reader needs to make the figures again."""
     from digits import cpu_name
 
     installed = {d.metadata["Name"] for d in importlib.metadata.distributions()}
     return {
-        "command": "python " + " ".join(["benchmarks/two_dim.py", *sys.argv[1:]]),
         "date": time.strftime("%Y-%m-%d"),
         "machine": f"{options.cores} of {os.cpu_count()} cores, {cpu_name()}",
         "python": sys.version.split()[0],
