@@ -164,10 +164,9 @@ class Runner:
 
     def run(self, method: str, task: str, seeds: list[int], steps: int) -> dict[int, Outcome]:
         """One outcome for each seed; the seconds are those of all, divided by their number."""
-        pairs = {seed: self._pairs(method, task, seed) for seed in seeds}
+        pairs = {seed: self.pairs(method, task, seed) for seed in seeds}
         trained, seconds = train(method, pairs, steps)
-        if method == "1-RF":
-            self._first |= {(task, seed): params for seed, params in trained.items()}
+        self.remember(method, task, trained)
         x0, outcomes = test_points(task)[0], {}
         for seed, params in trained.items():
             path = jax.device_get(statistics(params, x0, EULER_STEPS))
@@ -175,8 +174,17 @@ class Runner:
             outcomes[seed] = Outcome(path.x1, path.one_step, energy, seconds / len(seeds))
         return outcomes
 
-    def _pairs(self, method: str, task: str, seed: int) -> Pairs:
+    def remember(self, method: str, task: str, trained: dict) -> None:
+        """Keeps 1-rectified flows."""
+        if method == "1-RF":
+            self._first |= {(task, seed): params for seed, params in trained.items()}
+
+    def pairs(self, method: str, task: str, seed: int) -> Pairs:
+        """The pairs a method learns from."""
         if method != "2-RF":
             return fresh_pairs(task)
+        if (task, seed) not in self._first:  # it came from the cache
+            steps = METHODS["1-RF"].steps
+            self.remember("1-RF", task, train("1-RF", {seed: fresh_pairs(task)}, steps)[0])
         x0 = rectify_sources(task, seed)
         return stored_pairs(x0, np.asarray(statistics(self._first[task, seed], x0, EULER_STEPS).x1))

@@ -98,6 +98,9 @@ class Runner:
     def _run_one(self, method: str, task: str, seed: int, steps: int) -> Outcome:
         pairs = fresh_pairs(task)
         if method == "2-RF":
+            if (task, seed) not in self._first:  # it came from the cache
+                steps_of_first = METHODS["1-RF"].steps
+                self._first[task, seed], _ = train("1-RF", pairs, seed, steps_of_first)
             x0 = rectify_sources(task, seed)
             x1, _ = _euler(self._first[task, seed], torch.from_numpy(x0), EULER_STEPS)
             pairs = stored_pairs(x0, x1.numpy())
