@@ -18,8 +18,11 @@ from jax import lax
 from fmjax.conventions import Array
 
 # Entropic warm start: eps from HIGH to LOW times the spread of the costs, in STAGES of ITERATIONS.
-# Any numbers give the same permutation; these were the quickest of those tried at 128 to 2048.
-HIGH, LOW, STAGES, ITERATIONS = 0.1, 5e-4, 6, 15
+# Any numbers give the same permutation; these were the quickest of those tried at 512 and 2048.
+# Larger steps between stages let kernels underflow.
+HIGH, LOW, STAGES, ITERATIONS = 0.1, 2e-4, 5, 10
+# Over-relaxation of the scalings (Thibault et al., arXiv:1711.01851) saves iterations.
+OMEGA = 1.7
 
 
 @jax.jit
@@ -60,15 +63,16 @@ def potentials(cost: Array, spread: Array) -> tuple[Array, Array]:
         kernel = jnp.exp((u[:, None] + v[None, :] - cost) / epsilon)
 
         def scale(_, scalings):
-            _, b = scalings
-            a = 1 / (kernel @ b)
-            return a, 1 / (a @ kernel)
+            a, b = scalings
+            a = a ** (1 - OMEGA) / (kernel @ b) ** OMEGA
+            return a, b ** (1 - OMEGA) / (a @ kernel) ** OMEGA
 
-        a, b = lax.fori_loop(0, ITERATIONS, scale, (jnp.ones_like(u), jnp.ones_like(v)))
-        new_u, new_v = u + epsilon * jnp.log(a), v + epsilon * jnp.log(b)
-        # A kernel row may underflow; what is then not finite falls back on the stage before.
-        whole = jnp.all(jnp.isfinite(new_u)) & jnp.all(jnp.isfinite(new_v))
-        return (jnp.where(whole, new_u, u), jnp.where(whole, new_v, v)), None
+        start = (1 / jnp.sum(kernel, axis=1), jnp.ones_like(v))
+        a, b = lax.fori_loop(0, ITERATIONS, scale, start)
+        new = u + epsilon * jnp.log(a), v + epsilon * jnp.log(b)
+        # Where the kernel underflowed the stage is lost; tight potentials keep the next one whole.
+        whole = jnp.all(jnp.isfinite(new[0])) & jnp.all(jnp.isfinite(new[1]))
+        return lax.cond(whole, lambda: new, lambda: _tighten(cost, v)), None
 
     (_, v), _ = lax.scan(stage, _tighten(cost, jnp.zeros_like(cost[0])), epsilons)
     return _tighten(cost, v)
