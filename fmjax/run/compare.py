@@ -39,35 +39,40 @@ def compare(flows: dict[str, tuple[Flow, float]], dataset: Dataset, solver: Solv
 
     Returns:
         A dict that goes into JSON: ``distance``, how the samples' distance to real examples is
-        measured; ``real``, the same between real examples; and ``flows``, by name: ``one_step`` and
+        measured; ``real``, the same between real examples; ``w2_squared``, the squared W2 from
+        noise to real examples, in the model's unit; and ``flows``, by name: ``one_step`` and
         ``many_step`` (the distances of the samples of one Euler step, and of the solver),
         ``straightness``, ``path_energy`` (`fmjax.metrics.trajectory.path_statistics`) and ``npe``
         (`fmjax.metrics.trajectory.normalized_path_energy`), these three in the model's unit, [-1,
         1] for images.
     """
     ruler = _image_ruler(dataset) if dataset.toy is None else _point_ruler(dataset)
+    num = len(ruler.examples)
+    x0 = normal(jax.random.key(_SEED), jnp.arange(num), ruler.examples.shape[1:])
+    w2_squared = wasserstein(x0, ruler.examples) ** 2
     solvers = {"one_step": solver_spec("euler", 1), "many_step": solver}
     figures = {}
     for name, (flow, w) in flows.items():
-        request = flow.request(ruler.num, w, _SEED)
-        figures[name] = _path_figures(flow, request, ruler.examples) | {
+        request = flow.request(num, w, _SEED)
+        figures[name] = _path_figures(flow, request, x0[:_PATHS], w2_squared) | {
             figure: ruler.distance(_samples(flow, request, spec))
             for figure, spec in solvers.items()
         }
-    return {"distance": ruler.name, "real": ruler.real, "flows": figures}
+    return {
+        "distance": ruler.name,
+        "real": ruler.real,
+        "w2_squared": w2_squared,
+        "flows": figures,
+    }
 
 
 class _Ruler(NamedTuple):
-    """How samples are measured: against `num` real `examples`, in the model's own unit."""
+    """How samples are measured: as many as the real `examples`, here in the model's own unit."""
 
     name: str
     examples: np.ndarray
     real: float  # the distance between two real sets
     distance: Callable[[np.ndarray], float]
-
-    @property
-    def num(self) -> int:
-        return len(self.examples)
 
 
 def _image_ruler(dataset: Dataset) -> _Ruler:
@@ -100,17 +105,15 @@ def _samples(flow: Flow, request: Request, solver: SolverSpec) -> np.ndarray:
     return np.concatenate([b.samples for b in batches])
 
 
-def _path_figures(flow: Flow, request: Request, examples: np.ndarray) -> dict[str, float]:
-    """Statistics of the first paths, in Euler steps fine enough to follow their curves."""
-    index = jnp.arange(request.num)
-    x0 = normal(jax.random.key(request.seed), index, flow.experiment.spec.shape)
-    w2_squared = wasserstein(x0, examples) ** 2
-    request, x0 = request._replace(num=min(_PATHS, request.num)), x0[:_PATHS]
+def _path_figures(
+    flow: Flow, request: Request, x0: jax.Array, w2_squared: float
+) -> dict[str, float]:
+    """Statistics of the paths from x0, in Euler steps fine enough to follow their curves."""
     velocity, labels = partial(flow.experiment.apply_fn, flow.params), None
     if request.labels is not None:
-        labels = jnp.asarray(np.resize(np.array(request.labels, np.int32), request.num))
+        labels = jnp.asarray(np.resize(np.array(request.labels, np.int32), len(x0)))
     elif flow.experiment.null_label is not None:
-        labels = jnp.full(request.num, flow.experiment.null_label, jnp.int32)
+        labels = jnp.full(len(x0), flow.experiment.null_label, jnp.int32)
     if request.guided:
         velocity = classifier_free(velocity, flow.experiment.null_label)
         labels = Guided(labels, jnp.float32(request.w[0]))
@@ -132,4 +135,8 @@ def describe(report: dict) -> str:
     table = "\n".join(
         "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows
     )
-    return f"{table}\none_step and many_step: {report['distance']}; real {report['real']:.4g}"
+    return (
+        f"{table}\none_step and many_step: {report['distance']}; real {report['real']:.4g}\n"
+        f"npe: beside W2² = {report['w2_squared']:.4g} between noise and real examples, of which "
+        "few in many dimensions give too much"
+    )
