@@ -19,7 +19,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 # Bottom to top. A name is a module or a package under fmjax/.
-SHARED = ("errors", "conventions", "inversion")
+SHARED = ("errors", "conventions", "inversion", "assignment")
 MATHEMATICS = (
     ("schedules", "times"),
     ("paths", "predictions", "couplings"),
@@ -44,7 +44,7 @@ DOORS = {
     "orbax": ("fmjax/checkpoint.py",),
     "ott": ("fmjax/couplings/*", "fmjax/metrics/transport.py"),
     "PIL": ("fmjax/plots.py", "fmjax/data/*"),
-    "scipy": ("fmjax/metrics/*", "fmjax/couplings/host.py"),
+    "scipy": ("fmjax/assignment.py", "fmjax/metrics/*", "fmjax/couplings/host.py"),
     "sklearn": ("fmjax/metrics/*", "fmjax/data/builders.py"),
     "tensorboardX": ("fmjax/run.py", "fmjax/run/*"),
     "tensorflow": ("fmjax/data/prepare.py",),

@@ -10,13 +10,10 @@ from typing import Any
 import jax
 import numpy as np
 
+from fmjax.assignment import least_cost_columns
 from fmjax.couplings.conditions import NearConditions, SameClass, pick
 from fmjax.couplings.cost import check_memory
 from fmjax.errors import InputError
-
-# As in fmjax/couplings/assignment.py, but fewer stages: here the search is compiled and quicker.
-HIGH, LOW, STAGES, ITERATIONS, OMEGA = 0.1, 5e-4, 4, 8, 1.7
-SMALL = 128  # below this the search alone is quicker than its warm start
 
 
 def host_exact(
@@ -24,8 +21,7 @@ def host_exact(
 ) -> np.ndarray:
     """Minibatch optimal transport in numpy: x0 in the order of least total squared distance.
 
-    Solved by scipy's ``linear_sum_assignment`` (float64) on costs reduced by entropic potentials,
-    which leaves the optimum where it is and makes the search short.
+    Solved by `fmjax.assignment`, in float64.
 
     Args:
         x0: source points (n, ...).
@@ -58,44 +54,7 @@ def host_exact(
         cost = _weighted(cost, conditions, _condition(conditions, labels, len(x1)))
     elif conditions is not None:
         raise InputError(f"conditions must be SameClass or NearConditions; got {conditions!r}.")
-    return x0[host_assign(cost.T)]
-
-
-def host_assign(cost: np.ndarray) -> np.ndarray:
-    """The column of each row, int (n,), of the permutation of least total cost (n, n), finite."""
-    from scipy.optimize import linear_sum_assignment
-
-    if len(cost) > SMALL:
-        u, v = _potentials(cost.astype(np.float32))
-        cost = cost - u[:, None]
-        cost -= v
-    return linear_sum_assignment(cost)[1]
-
-
-def _potentials(cost: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Potentials near the dual optimum by Sinkhorn iterations; any numbers would be allowed."""
-    u, v = _tighten(cost, 0)
-    for epsilon in np.geomspace(HIGH, LOW, STAGES) * max(float(cost.std()), 1e-30):
-        kernel = u[:, None] - cost
-        kernel += v
-        kernel *= np.float32(1 / epsilon)
-        with np.errstate(all="ignore"):  # a row that underflows is caught below
-            np.exp(kernel, out=kernel)
-            a, b = 1 / kernel.sum(axis=1), np.ones_like(v)
-            for _ in range(ITERATIONS):
-                a = a ** (1 - OMEGA) / (kernel @ b) ** OMEGA
-                b = b ** (1 - OMEGA) / (a @ kernel) ** OMEGA
-            new_u = u + np.float32(epsilon) * np.log(a)
-            new_v = v + np.float32(epsilon) * np.log(b)
-        whole = np.isfinite(new_u).all() and np.isfinite(new_v).all()
-        u, v = (new_u, new_v) if whole else _tighten(cost, v)
-    return u, v
-
-
-def _tighten(cost: np.ndarray, v: np.ndarray | float) -> tuple[np.ndarray, np.ndarray]:
-    """The largest u below C - v, then the largest v below C - u."""
-    u = (cost - v).min(axis=1)
-    return u, (cost - u[:, None]).min(axis=0)
+    return x0[least_cost_columns(cost.T)]
 
 
 def _squared(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -125,7 +84,7 @@ def _within_classes(a: np.ndarray, b: np.ndarray, condition: np.ndarray) -> np.n
     for label in range(name.max() + 1):
         rows = np.flatnonzero(name.ravel() == label)
         check_memory(len(rows), 8)
-        order[rows] = rows[host_assign(_squared(a[rows], b[rows]).T)]
+        order[rows] = rows[least_cost_columns(_squared(a[rows], b[rows]).T)]
     return order
 
 

@@ -13,8 +13,9 @@ import functools
 import numpy as np
 from numpy.typing import ArrayLike
 
+from fmjax.assignment import least_cost_columns
 from fmjax.errors import InputError
-from fmjax.metrics.pairwise import blocks, distances, row_pair
+from fmjax.metrics.pairwise import distances, row_pair
 
 _MOST_PAIRS = 20_000**2  # a matrix of float64 costs of 3.2 GB
 _DIRECTIONS = 64  # projected at a time
@@ -39,8 +40,6 @@ def wasserstein(x: ArrayLike, y: ArrayLike, p: float = 2) -> float:
         InputError: the sets differ in size, hold more than 20,000 examples, are not finite or
             differ in features; p is below 1.
     """
-    from scipy.optimize import linear_sum_assignment
-
     x, y = row_pair(x, y)
     if len(x) != len(y):
         raise InputError(
@@ -50,9 +49,7 @@ def wasserstein(x: ArrayLike, y: ArrayLike, p: float = 2) -> float:
         )
     _check_order(p)
     costs = _costs(x, y, p)
-    # The best pairing of costs less potentials is that of the costs, and is found far sooner.
-    rows, columns = _potentials(costs)
-    pairs = linear_sum_assignment(costs - rows[:, None] - columns[None, :])
+    pairs = np.arange(len(x)), least_cost_columns(costs)
     return float(costs[pairs].mean() ** (1 / p))
 
 
@@ -174,34 +171,6 @@ def _costs(x: np.ndarray, y: np.ndarray, p: float) -> np.ndarray:
     """|x_i - y_j|^p, ``(n, m)``."""
     _check_memory(len(x) * len(y))
     return distances(x, y, squared=True) if p == 2 else distances(x, y) ** p
-
-
-def _potentials(costs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Potentials f ``(n,)`` and g ``(m,)``: f_i + g_j is near c_ij on good pairs, below elsewhere.
-
-    Sinkhorn's iteration on the dual, while the entropy shrinks from the mean cost to 0.4 % of it.
-    In float32: the assignment that starts from them is exact whatever they are.
-    """
-    scale = costs.mean()
-    scaled = (costs / (scale or 1.0)).astype(np.float32)
-    f, g = np.zeros(len(costs), np.float32), np.zeros(costs.shape[1], np.float32)
-    for halvings in range(9):
-        for _ in range(2):
-            f = _soft_minimum(scaled, g, 0.5**halvings)
-            g = _soft_minimum(scaled.T, f, 0.5**halvings)
-    return scale * f.astype(np.float64), scale * g.astype(np.float64)
-
-
-def _soft_minimum(costs: np.ndarray, potential: np.ndarray, epsilon: float) -> np.ndarray:
-    """-epsilon log mean_j exp(-(c_ij - potential_j) / epsilon), ``(n,)``."""
-    found = []
-    for _, part in blocks(costs):
-        rest = part - potential[None, :]
-        least = rest.min(axis=1)
-        rest -= least[:, None]
-        rest *= -1 / epsilon
-        found.append(least - epsilon * np.log(np.exp(rest, out=rest).mean(axis=1)))
-    return np.concatenate(found)
 
 
 def _directions(features: int, count: int, seed: int) -> np.ndarray:

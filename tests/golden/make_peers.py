@@ -22,7 +22,7 @@ REGULARISATION = 0.5
 
 
 def inputs() -> dict[str, np.ndarray]:
-    """The arrays that everything is computed from; t stays off the ends, where peers divide by 0."""
+    """The arrays that all is computed from; t stays off the ends, where peers divide by 0."""
     rng = np.random.default_rng(0)
     n = 8
     return {

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 from scipy import stats
-from scipy.optimize import linear_sum_assignment
 from scipy.special import logsumexp
 
 from fmjax.errors import InputError
@@ -20,16 +19,6 @@ def test_wasserstein_equals_pot(p):
     ot = pytest.importorskip("ot")
     costs = ot.dist(X, Y, "euclidean") ** p
     np.testing.assert_allclose(wasserstein(X, Y, p), ot.emd2([], [], costs) ** (1 / p), rtol=1e-10)
-
-
-def test_the_potentials_are_near_those_of_the_best_pairing():
-    # The distance is exact whatever they are, but takes many times longer where they are wrong.
-    costs = ((X[:, None] - 3 * Y[None]) ** 2).sum(axis=2)
-    rows, columns = transport._potentials(costs)
-    left = (costs - rows[:, None] - columns[None]) / costs.mean()
-    assert left[linear_sum_assignment(costs)].mean() < 0.03
-    assert left.min() > -0.03
-    np.testing.assert_array_equal(transport._potentials(np.zeros((3, 3))), 0)
 
 
 def test_a_shifted_copy_is_at_the_length_of_the_shift():
