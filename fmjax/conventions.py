@@ -47,50 +47,65 @@ def at_least_float32(x: Array) -> Array:
 
 
 def is_concrete(x: Any) -> bool:
-    """Whether the values of x can be looked at: not while jax traces a program."""
-    return not isinstance(x, jax.core.Tracer)
+    """Whether the values of x are at hand: not traced, and not on another process's devices."""
+    return not isinstance(x, jax.core.Tracer) and getattr(x, "is_fully_addressable", True)
+
+
+def check_pairs(x0: Any, x1: Array, labels: Labels = None) -> None:
+    """Checks a batch of pairs before anything is compiled.
+
+    Shapes are checked always, values only where they are at hand: a traced program has none, and to
+    look at them there would stall the device.
+
+    Args:
+        x0: source points (batch, ...), or a tuple of arrays of that shape for stochastic paths.
+        x1: data points (batch, ...).
+        labels: arrays with a leading batch axis, or None.
+
+    Raises:
+        InputError: x0 and x1 differ in shape or have no batch axis, a label array has another
+            leading size than the batch, or x0 or x1 is not finite.
+    """
+    shape = jnp.shape(x1)
+    for source in jax.tree.leaves(x0):
+        if jnp.shape(source) != shape or not shape:
+            raise InputError(
+                "x0 and x1 must have one shape, (batch, ...); "
+                f"got x0 {jnp.shape(source)} and x1 {shape}."
+            )
+    for leaf in jax.tree.leaves(labels):
+        if jnp.shape(leaf)[:1] != shape[:1]:
+            raise InputError(
+                f"labels must have the leading size of the batch, {shape[0]}; "
+                f"got an array of shape {jnp.shape(leaf)}."
+            )
+    for name, x in (("x0", x0), ("x1", x1)):
+        check_finite(name, x)
 
 
 def check_batch(x0: Any, x1: Array, t: Array, labels: Labels = None) -> None:
     """Checks one training batch before anything is compiled.
 
-    Shapes are checked always, values only outside of a traced program, where looking at them would
-    stall the device.
-
     Args:
-        x0: source points (batch, ...), or a tuple of arrays of that shape for stochastic paths.
-        x1: data points (batch, ...).
+        x0: as in `check_pairs`.
+        x1: as in `check_pairs`.
         t: times (batch,).
-        labels: arrays with a leading batch axis, or None.
+        labels: as in `check_pairs`.
 
     Raises:
-        InputError: x0 and x1 differ in shape, t is not ``(batch,)`` or lies outside [0, 1], x0 or
-            x1 is not finite, or a label array has another leading size than the batch.
+        InputError: as in `check_pairs`; t is not ``(batch,)``, or lies outside [0, 1].
     """
-    for source in jax.tree.leaves(x0):
-        if source.shape != x1.shape:
-            raise InputError(
-                "x0 and x1 must have one shape, (batch, ...); "
-                f"got x0 {source.shape} and x1 {x1.shape}."
-            )
+    check_pairs(x0, x1, labels)
     if t.shape != x1.shape[:1]:
         raise InputError(
             f"t must have shape (batch,) = {x1.shape[:1]}, one time per example; got {t.shape}. "
             "For one time for all write jnp.full((batch,), t)."
         )
-    for leaf in jax.tree.leaves(labels):
-        if jnp.shape(leaf)[:1] != x1.shape[:1]:
-            raise InputError(
-                f"labels must have the leading size of the batch, {x1.shape[0]}; "
-                f"got an array of shape {jnp.shape(leaf)}."
-            )
     if is_concrete(t) and not bool(jnp.all((t >= 0) & (t <= 1))):
         raise InputError(
             f"t must lie in [0, 1], 0 at the source and 1 at the data; got values from "
             f"{float(jnp.min(t)):g} to {float(jnp.max(t)):g}."
         )
-    for name, source in (("x0", x0), ("x1", x1)):
-        check_finite(name, source)
 
 
 def check_finite(name: str, x: Any) -> None:

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
-from fmjax.conventions import Array, Labels
+from fmjax.conventions import Array, Labels, check_pairs
 from fmjax.couplings.assignment import assign
-from fmjax.couplings.base import check_pairs
 from fmjax.couplings.conditions import Conditions
 from fmjax.couplings.cost import check_memory, squared_cost
 

@@ -117,8 +117,8 @@ def test_couplings_are_equal_and_hash_alike_when_their_arguments_are():
         (X0[:5], X1, None, "one shape"),
         (jnp.zeros(()), jnp.zeros(()), None, "one shape"),
         (X0, X1, jnp.zeros(3), "leading size of the batch, 64"),
-        (X0.at[2, 0].set(jnp.nan), X1, None, "x0 holds NaN"),
-        (X0, X1.at[0, 1].set(jnp.inf), None, "x1 holds NaN or infinity"),
+        (X0.at[2, 0].set(jnp.nan), X1, None, "x0 must be finite"),
+        (X0, X1.at[0, 1].set(jnp.inf), None, "x1 must be finite"),
     ],
 )
 def test_bad_batches_are_refused(x0, x1, labels, sentence):
