@@ -19,6 +19,7 @@ LABELS = flags.DEFINE_string("labels", "all", "Classes that repeat in turn: 0,1,
 GUIDANCE = flags.DEFINE_string("guidance", "1.5", "Scale w, or a list that repeats in turn.")
 SOLVER = flags.DEFINE_string("solver", "heun", f"One of {', '.join(sorted(SOLVERS))}.")
 STEPS = flags.DEFINE_integer("steps", None, "Fixed steps; 25 unless --rtol or --atol is given.")
+SHIFT = flags.DEFINE_float("shift", 1.0, "Of the fixed steps: above 1, more near the noise.")
 RTOL = flags.DEFINE_float("rtol", None, "Relative tolerance of adaptive steps.")
 ATOL = flags.DEFINE_float("atol", None, "Absolute tolerance of adaptive steps.")
 SEED = flags.DEFINE_integer("seed", 0, "Sample i is a function of the seed and i alone.")
@@ -66,7 +67,7 @@ def main() -> int:
         Path(WORKDIR.value),
         Path(OUT.value),
         request,
-        solver_spec(SOLVER.value, STEPS.value, rtol=RTOL.value, atol=ATOL.value),
+        solver_spec(SOLVER.value, STEPS.value, rtol=RTOL.value, atol=ATOL.value, shift=SHIFT.value),
         checkpoint=CHECKPOINT.value,
         ema=EMA.value,
         batch_size=BATCH_SIZE.value,

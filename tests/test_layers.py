@@ -33,7 +33,7 @@ ASSEMBLY = ("config", "build", "run")
 
 # The doors: a dependency and the only files that may import it, as glob patterns.
 DOORS = {
-    "absl": ("train.py", "sample.py", "fmjax/run/cli.py", "fmjax/run/reflow.py"),
+    "absl": ("train.py", "sample.py", "fmjax/run/*"),
     "array_record": ("fmjax/data/*",),
     "diffrax": ("fmjax/samplers/*",),
     "equinox": ("fmjax/models/adapters.py",),
@@ -301,7 +301,7 @@ BAD = {
     "tqdm": ("fmjax/data/toy.py", "import tqdm", "imports tqdm"),
     "tfds": ("fmjax/data/pipeline.py", "import tensorflow_datasets as tfds", "imports tensorflow_"),
     "tensorflow": ("fmjax/data/builders.py", "import tensorflow as tf", "imports tensorflow,"),
-    "absl": ("fmjax/run/loop.py", "from absl import logging", "imports absl"),
+    "absl": ("fmjax/build.py", "from absl import logging", "imports absl"),
     "ml_collections": ("fmjax/build.py", "import ml_collections", "imports ml_collections"),
     "matplotlib": ("fmjax/plots.py", "import matplotlib.pyplot", "door is nowhere yet"),
     "ott": ("fmjax/losses.py", "from ott.tools import x", "whose door is fmjax/couplings/*"),

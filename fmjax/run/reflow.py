@@ -8,7 +8,7 @@ from pathlib import Path
 from absl import flags
 
 from fmjax.errors import InputError
-from fmjax.run import cli
+from fmjax.run import cli, processes
 from fmjax.run.rounds import STARTS, Plan, reflow
 from fmjax.samplers.ode import SOLVERS, solver_spec
 
@@ -29,6 +29,7 @@ def main() -> int:
     """Reads the flags and reflows."""
     if WORKDIR.value is None:
         raise InputError("say what to reflow: --workdir=runs/digits")
+    processes.join_processes()
     plan = Plan(
         num=NUM.value,
         start=START.value,

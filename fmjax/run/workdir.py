@@ -63,7 +63,7 @@ def load_record(workdir: Path) -> Record:
     try:
         stored = json.loads(path.read_text())
         config = default_config()
-        config.update(stored["config"])
+        config.update(_as_now(stored["config"]))
         data = stored["data"]
         names = data["class_names"] and tuple(data["class_names"])
         return Record(config, DataSpec(tuple(data["shape"]), data["num_classes"], names))
@@ -74,6 +74,16 @@ def load_record(workdir: Path) -> Record:
         ) from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path} is not the record of a run of this fmjax: {error}.") from error
+
+
+def _as_now(config: dict) -> dict:
+    """A stored configuration, an older one with the keys that have changed their meaning.
+
+    Version 0.1 gave every time law the mean and the std of the logit-normal one.
+    """
+    if "shift" not in config["time"] and config["time"]["name"] == "uniform":
+        config["time"] |= {"mean": None, "std": None}
+    return config
 
 
 def evaluated_step(workdir: Path) -> int | None:

@@ -9,6 +9,7 @@ from fmjax.errors import InputError
 from fmjax.run.output import NpzWriter
 from fmjax.run.sample import Request, sample, solver_spec
 from fmjax.run.sampling import fit_batch
+from fmjax.run.workdir import load_record
 
 SPEC = solver_spec("heun", 3)
 
@@ -208,3 +209,12 @@ def test_the_batch_fits_the_devices():
     assert fit_batch(1000, 256, 8) == 256
     assert fit_batch(10, 256, 8) == 16
     assert fit_batch(10, 4, 8) == 8
+
+
+def test_a_run_of_version_0_1_is_still_read(trained, tmp_path):
+    record = json.loads((trained / "run.json").read_text())
+    record["config"]["time"] = {"name": "uniform", "mean": 0.0, "std": 1.0}
+    for name in ("sigma", "beta_min"):
+        del record["config"]["path"][name]
+    (tmp_path / "run.json").write_text(json.dumps(record))
+    assert load_record(tmp_path) == load_record(trained)
