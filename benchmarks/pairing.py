@@ -10,8 +10,8 @@ same float32 arrays:
 - ``pot``: ``ot.dist`` and ``ot.emd``, as torchcfm pairs, with enough iterations to end.
 
 The figure is the least of several runs in milliseconds: of the wall clock, and of the process's
-own CPU time, which other work on the machine disturbs less; ratios are of the latter. ``cost`` is the total squared distance
-of the pairs over that of POT's plan.
+own CPU time, which other work on the machine disturbs less; ratios are of the latter. ``cost`` is
+the total squared distance of the pairs over that of POT's plan.
 """
 
 import os
