@@ -82,8 +82,8 @@ def apply_fn(params: list, x: jax.Array, t: jax.Array, labels: None = None) -> j
     """The network of the protocol: [x, t] through three hidden layers of 64, SELU."""
     h = jnp.concatenate([x, t[:, None]], axis=-1)
     for weight, bias in params[:-1]:
-        h = selu(h @ weight + bias)
-    return h @ params[-1][0] + params[-1][1]
+        h = selu(h @ weight + bias[None])
+    return h @ params[-1][0] + params[-1][1][None]
 
 
 def make_chunk(method: str) -> Callable:
