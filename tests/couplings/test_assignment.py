@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.optimize import linear_sum_assignment
 
-from fmjax.couplings.assignment import assign, greedy
+from fmjax.couplings.assignment import _augment, assign, greedy
 
 N = 64
 RNG = np.random.default_rng(0)
@@ -41,6 +41,27 @@ def test_the_optimum_is_scipys(cost):
     best = cost[linear_sum_assignment(cost)].sum()
     found = total(cost, np.asarray(assign(jnp.asarray(cost, jnp.float32))))
     assert abs(found - best) <= 1e-6 * max(np.abs(cost).max(), abs(best))
+
+
+AUGMENT = jax.jit(_augment)
+
+
+@pytest.mark.parametrize("cost", COSTS.values(), ids=COSTS.keys())
+def test_the_search_alone_is_exact(cost):
+    # Without the potentials, which leave it so little to do that a fault would hardly show.
+    cost = np.asarray(cost, np.float32)
+    reduced = cost - cost.min(axis=1, keepdims=True)
+    best = reduced[linear_sum_assignment(reduced)].sum(dtype=np.float64)
+    found = total(reduced.astype(np.float64), np.asarray(AUGMENT(jnp.asarray(reduced))))
+    assert abs(found - best) <= 1e-6 * max(reduced.max(), abs(best))
+
+
+def test_one_forbidden_pair_is_worse_than_every_detour():
+    # All but one free of charge and the last forbidden, against one apiece.
+    cost = np.full((N, N), np.inf, np.float32)
+    np.fill_diagonal(cost, 1.0)
+    cost[np.arange(N - 1), np.arange(1, N)] = 0.0
+    np.testing.assert_array_equal(assign(jnp.asarray(cost)), np.arange(N))
 
 
 def test_forbidden_pairs_are_avoided_and_the_rest_is_optimal():
