@@ -13,7 +13,6 @@ import numpy as np
 import optax
 
 import fmjax
-from fmjax.couplings.host import host_exact
 from fmjax.metrics.trajectory import path_statistics
 
 from two_dim_tasks import (
@@ -37,20 +36,17 @@ STEPS_PER_DISPATCH = 250
 
 
 class Recipe(NamedTuple):
-    """A path, and how its pairs are made: inside the step, or by host threads before it."""
+    """A path, and how its pairs are made, in the compiled step."""
 
     path: fmjax.Path
     coupling: fmjax.Coupling = fmjax.independent
-    host: Callable | None = None
 
 
 RECIPES = {
     "FM": Recipe(fmjax.AffinePath(fmjax.Linear(SIGMA))),
     "I-CFM": Recipe(fmjax.NoisyStraight(SIGMA)),
-    "OT-CFM": Recipe(fmjax.NoisyStraight(SIGMA), host=host_exact),
-    "SB-CFM": Recipe(
-        fmjax.BrownianBridge(BRIDGE_SIGMA), coupling=fmjax.schroedinger_bridge(BRIDGE_SIGMA)
-    ),
+    "OT-CFM": Recipe(fmjax.NoisyStraight(SIGMA), fmjax.couplings.exact()),
+    "SB-CFM": Recipe(fmjax.BrownianBridge(BRIDGE_SIGMA), fmjax.schroedinger_bridge(BRIDGE_SIGMA)),
     "VP": Recipe(fmjax.AffinePath(fmjax.Cosine())),
     "1-RF": Recipe(fmjax.AffinePath()),
     "2-RF": Recipe(fmjax.AffinePath()),
@@ -110,15 +106,12 @@ def make_chunk(method: str) -> Callable:
 def _data(method: str, pairs: Pairs, seed: int, steps: int) -> Iterator[tuple]:
     """(x0, x1), each (steps of a dispatch, batch, 2), made by threads two dispatches ahead."""
     rng = np.random.default_rng(seed)
-    batch, host = METHODS[method].batch, RECIPES[method].host
+    batch = METHODS[method].batch
     sizes = [STEPS_PER_DISPATCH] * (steps // STEPS_PER_DISPATCH)
     sizes += [steps % STEPS_PER_DISPATCH] if steps % STEPS_PER_DISPATCH else []
 
     def make(rng, size):
-        x0, x1 = (x.reshape(size, batch, 2) for x in pairs(rng, size * batch))
-        if host is not None:
-            x0 = np.stack([host(a, b) for a, b in zip(x0, x1, strict=True)])
-        return x0, x1
+        return tuple(x.reshape(size, batch, 2) for x in pairs(rng, size * batch))
 
     with ThreadPoolExecutor(2) as pool:
         waiting = []
