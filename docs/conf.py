@@ -33,7 +33,7 @@ extensions = [
     "sphinx.ext.napoleon",
     "docstrings",
 ]
-exclude_patterns = ["_build", "requirements.txt"]
+exclude_patterns = ["_build", "jupyter_execute", ".jupyter_cache", "requirements.txt"]
 
 html_theme = "furo"
 html_title = "fmjax"
