@@ -181,6 +181,28 @@ def test_a_network_of_another_target_becomes_a_velocity():
     assert as_velocity(of_x0, Cosine()) is of_x0
 
 
+@pytest.mark.parametrize(
+    ("schedule", "prediction"),
+    [(Linear(), "x1"), (Cosine(), "x1"), (Linear(), "x0"), (Cosine(), "score"), (LinearVP(), "x1")],
+)
+def test_a_small_error_of_the_network_stays_small_in_the_samples(schedule, prediction):
+    # Data normal(mean, std^2): the best predictions have closed forms. Heun evaluates at t = 0 and
+    # t = 1, where one of the conversions divides by zero.
+    mean, std = 0.7, 0.5
+
+    def network(error, x, t, labels):
+        alpha, sigma = schedule.alpha(t)[:, None], schedule.sigma(t)[:, None]
+        residual = (x - alpha * mean) / ((alpha * std) ** 2 + sigma**2)
+        best = {"x1": mean + alpha * std**2 * residual, "x0": sigma * residual, "score": -residual}
+        return best[prediction] + error
+
+    velocity = as_velocity(network, schedule, prediction)
+    x0, spec = jnp.linspace(-2, 2, 9)[:, None], solver_spec("heun", steps=25)
+    exact, off = (solve(functools.partial(velocity, e), x0, None, spec).x1 for e in (0.0, 0.01))
+    np.testing.assert_allclose(exact, mean + std * x0, atol=0.02)
+    np.testing.assert_allclose(off, exact, atol=0.1)
+
+
 def test_unknown_targets_are_refused_with_the_known_ones():
     x, t = jnp.zeros((2, 2)), jnp.zeros(2)
     calls = [
@@ -277,3 +299,9 @@ def test_beyond_the_ratios_of_vp_the_field_rests_at_its_nearest_end():
         x0 = jnp.asarray(X0[:4])
         x1 = jax.jit(lambda x0: solve(changed, x0, None, solver_spec("dopri5", steps=100)).x1)(x0)
         np.testing.assert_allclose(x1, MEAN + STD * X0[:4], atol=0.02)
+
+
+@pytest.mark.parametrize("margin", [0.0, 0.5, float("nan")])
+def test_a_margin_that_cannot_be_is_refused(margin):
+    with pytest.raises(InputError, match="margin"):
+        as_velocity(lambda *a: a[1], Linear(), "x1", margin)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fmjax.conventions import ApplyFn, Array, at_least_float32, expand
-from fmjax.errors import unknown_name
+from fmjax.errors import InputError, unknown_name
 from fmjax.schedules import END, Schedule, clamp
 
 TARGETS = ("velocity", "x1", "x0", "score", "v")
@@ -157,25 +157,37 @@ def convert_weight(
     return converted
 
 
-def as_velocity(apply_fn: ApplyFn, schedule: Schedule, prediction: str = "velocity") -> ApplyFn:
+def as_velocity(
+    apply_fn: ApplyFn, schedule: Schedule, prediction: str = "velocity", margin: float = 0.02
+) -> ApplyFn:
     """The network as one that predicts velocities, for guidance, sampling and likelihood.
+
+    At an end where the prediction says nothing of the velocity (x1 at t = 1, x0 at t = 0) `convert`
+    divides by next to nothing, and multiplies the error of a network by 100,000. Solvers evaluate
+    there; so nearer to such an end than the margin, the velocity is the one at the margin.
 
     Args:
         apply_fn: the network, ``apply_fn(params, x, t, labels) -> prediction``.
         schedule: the schedule it was trained on.
         prediction: what it predicts, a name of `TARGETS`.
+        margin: how near, in (0, 0.5); errors grow at most by about its inverse.
 
     Returns:
         ``apply_fn(params, x, t, labels) -> velocity``; apply_fn itself for ``"velocity"``.
 
     Raises:
-        InputError: the name is unknown.
+        InputError: the name is unknown, or the margin lies outside (0, 0.5).
     """
     _check(prediction)
+    if not 0.0 < margin < 0.5:
+        raise InputError(f"the margin must lie in (0, 0.5); got {margin!r}.")
     if prediction == "velocity":
         return apply_fn
+    low, high = _reach_of_det(schedule, "x0" if prediction == "score" else prediction)
+    low, high = margin if low > 0 else 0.0, 1.0 - margin if high < 1 else 1.0
 
     def velocity_fn(params, x, t, labels):
+        t = clamp(t, low, high)
         predicted = apply_fn(params, x, t, labels)
         return convert(predicted, x, t, schedule, source=prediction, target="velocity")
 
