@@ -26,8 +26,12 @@ import argparse
 import importlib.metadata
 import json
 import platform
+import sys
 import time
 from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
 
 import jax
 import numpy as np
@@ -37,7 +41,9 @@ from scipy.spatial.distance import cdist
 
 from fmjax.couplings import exact, host_exact, schroedinger_bridge
 
-RESULTS = Path(__file__).resolve().parent / "results" / "pairing.json"
+from digits import cpu_name
+
+RESULTS = ROOT / "benchmarks" / "results" / "pairing.json"
 PACKAGES = ("jax", "numpy", "scipy", "ott-jax", "POT")
 KEY = jax.random.key(0)
 
@@ -148,15 +154,6 @@ def main() -> None:
     }
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps(record, indent=1) + "\n")
-
-
-def cpu_name() -> str:
-    """The processor's name where Linux gives one."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.partition(": ")[2] for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor()
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ sys.path.insert(0, str(ROOT))
 
 from fmjax.metrics.transport import wasserstein
 
+from digits import cpu_name
 from two_dim_tasks import METHODS, TASKS, Outcome, rows, test_points
 
 RESULTS = ROOT / "benchmarks" / "results" / "two_dim.json"
@@ -90,8 +91,6 @@ def command() -> str:
 
 def about(options: argparse.Namespace) -> dict:
     """What a reader needs to make the figures again."""
-    from digits import cpu_name
-
     installed = {d.metadata["Name"] for d in importlib.metadata.distributions()}
     return {
         "date": time.strftime("%Y-%m-%d"),
