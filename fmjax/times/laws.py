@@ -1,17 +1,8 @@
-"""Time laws: how t is drawn in training, and how it is shifted.
-
-A law is its quantile function: ``law.quantile(u)`` turns u uniform on [0, 1) into t, so that any
-way of drawing u (independent, stratified, low-discrepancy) serves every law. Its density gives the
-weight that undoes the choice (`importance_weight`).
-
-Here t = 1 is the data. SD3 (arXiv:2403.03206) and FLUX count the other way, tau = 1 - t; their laws
-and their shift are converted in this file and nowhere else.
-"""
+"""The time laws, and the weight that undoes the choice of one."""
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
@@ -20,21 +11,7 @@ from jax.scipy.special import betainc, betaln, logit, ndtri, xlog1py, xlogy
 from fmjax.conventions import Array, at_least_float32
 from fmjax.errors import InputError
 from fmjax.inversion import invert_increasing
-
-
-class TimeLaw(Protocol):
-    """A distribution of t on [0, 1]; results have the dtype of the argument, float32 at least."""
-
-    def quantile(self, u: Array) -> Array:
-        """The time below which a share u of the draws lies; any shape, same shape out."""
-
-    def density(self, t: Array) -> Array:
-        """The probability density at t in [0, 1]; any shape, same shape out."""
-
-
-def _check_positive(what: str, value: float) -> None:
-    if not (math.isfinite(value) and value > 0):
-        raise InputError(f"{what} must be a positive number; got {value!r}.")
+from fmjax.times.base import TimeLaw, check_positive
 
 
 @dataclass(frozen=True)
@@ -69,7 +46,7 @@ class LogitNormal:
     std: float = 1.0
 
     def __post_init__(self):
-        _check_positive("std of the logit-normal law", self.std)
+        check_positive("std of the logit-normal law", self.std)
         if not math.isfinite(self.mean):
             raise InputError(f"mean of the logit-normal law must be finite; got {self.mean!r}.")
 
@@ -238,8 +215,8 @@ class Beta:
     b: float = 1.0
 
     def __post_init__(self):
-        _check_positive("a of the beta law", self.a)
-        _check_positive("b of the beta law", self.b)
+        check_positive("a of the beta law", self.a)
+        check_positive("b of the beta law", self.b)
 
     def quantile(self, u: Array) -> Array:
         """The inverse of the regularised incomplete beta function, by bisection if need be."""
@@ -256,151 +233,6 @@ class Beta:
         return jnp.exp(
             xlogy(self.a - 1, t) + xlog1py(self.b - 1, -t) - betaln(self.a, self.b).astype(t.dtype)
         )
-
-
-def shift_time(t: Array, shift: float) -> Array:
-    """Shifts times towards the noise by the factor s, as SD3 and FLUX do for larger images.
-
-    In their time tau = 1 - t it is tau' = s tau / (1 + (s - 1) tau); here
-
-        t' = t / (t + s (1 - t)),    that is    logit(t') = logit(t) - ln s.
-
-    It maps 0 to 0 and 1 to 1 exactly; the inverse is the shift by 1 / s, and two shifts multiply.
-    Source: Esser et al., arXiv:2403.03206, section 5.3 (resolution-dependent shifting).
-
-    Args:
-        t: times in [0, 1], any shape.
-        shift: s, positive; above 1 gives more times near the noise, 1 changes nothing.
-
-    Returns:
-        The shifted times, shaped as t.
-
-    Raises:
-        InputError: shift is not positive.
-    """
-    _check_positive("shift", shift)
-    t = at_least_float32(t)
-    return t / (t + shift * (1 - t))
-
-
-@dataclass(frozen=True)
-class Shifted:
-    """A law followed by `shift_time`.
-
-    Args:
-        law: the law before the shift.
-        shift: s of `shift_time`; `resolution_shift` and `sqrt_shift` give it from the image size.
-
-    Raises:
-        InputError: shift is not positive, or the law is shifted already.
-    """
-
-    law: TimeLaw = field(default_factory=Uniform)
-    shift: float = 1.0
-
-    def __post_init__(self):
-        _check_positive("shift", self.shift)
-        if isinstance(self.law, Shifted):
-            raise InputError(
-                f"the law is shifted already, by {self.law.shift}; a second shift by {self.shift} "
-                f"would multiply it. For both write Shifted(law, {self.law.shift * self.shift})."
-            )
-
-    def quantile(self, u: Array) -> Array:
-        """The shifted quantile of the law."""
-        return shift_time(self.law.quantile(u), self.shift)
-
-    def density(self, t: Array) -> Array:
-        """p(t') s / (s t + 1 - t)^2 at the time t' = s t / (s t + 1 - t) before the shift."""
-        t, s = at_least_float32(t), self.shift
-        return self.law.density(shift_time(t, 1 / s)) * (s / (s * t + (1 - t)) ** 2)
-
-
-def resolution_shift(
-    num_tokens: int,
-    base_tokens: int = 256,
-    max_tokens: int = 4096,
-    base_shift: float = 0.5,
-    max_shift: float = 1.15,
-) -> float:
-    """The shift s = exp(mu) of FLUX, with mu linear in the number of tokens.
-
-    mu = base_shift at base_tokens and max_shift at max_tokens, continued beyond both. Source: the
-    sampling code of FLUX.1 (Black Forest Labs), which has no paper for it.
-
-    Args:
-        num_tokens: tokens of one image, e.g. (H / patch) (W / patch).
-        base_tokens: where mu is base_shift.
-        max_tokens: where mu is max_shift, above base_tokens.
-        base_shift: mu at base_tokens.
-        max_shift: mu at max_tokens.
-
-    Returns:
-        s, for `shift_time` or `Shifted`.
-
-    Raises:
-        InputError: a number of tokens is not positive, or max_tokens is not above base_tokens.
-    """
-    _check_positive("num_tokens", num_tokens)
-    _check_positive("base_tokens", base_tokens)
-    if not max_tokens > base_tokens:
-        raise InputError(
-            f"max_tokens must be above base_tokens = {base_tokens}; got {max_tokens!r}."
-        )
-    slope = (max_shift - base_shift) / (max_tokens - base_tokens)
-    return math.exp(base_shift + slope * (num_tokens - base_tokens))
-
-
-def sqrt_shift(num_tokens: int, base_tokens: int) -> float:
-    """The shift s = sqrt(num_tokens / base_tokens) of SD3.
-
-    With it, an image of more pixels is as uncertain at t' as the smaller one at t.
-
-    Source: Esser et al., arXiv:2403.03206, section 5.3 (m and n pixels there).
-
-    Args:
-        num_tokens: tokens (or pixels) of one image.
-        base_tokens: the number for which no shift is needed.
-
-    Returns:
-        s, for `shift_time` or `Shifted`.
-
-    Raises:
-        InputError: a number is not positive.
-    """
-    _check_positive("num_tokens", num_tokens)
-    _check_positive("base_tokens", base_tokens)
-    return math.sqrt(num_tokens / base_tokens)
-
-
-def stratified(u: Array, index: Array, n: int) -> Array:
-    """Spreads uniforms over a global batch: example i gets a number in [i / n, (i + 1) / n).
-
-    (index + u) / n, to be fed to a law's quantile. Each example needs its own u and its position
-    only, so the result is the same on any number of devices. Over the batch the mean of f(t) has a
-    variance of order n^-3 for smooth f, against n^-1 for independent draws.
-
-    A position always gets the same stratum: where the data at a position is not shuffled from step
-    to step, rotate the strata with an offset drawn from the key of the step, ``(index + k) % n``.
-
-    Args:
-        u: uniform on [0, 1), (batch,).
-        index: positions in the global batch, in 0, ..., n - 1, (batch,).
-        n: the size of the global batch.
-
-    Returns:
-        Numbers in [0, 1), (batch,); 1 is excluded in float32 too, where n - 1 + u may round to n.
-
-    Raises:
-        InputError: n is not positive, or u and index differ in shape.
-    """
-    _check_positive("n", n)
-    if jnp.shape(u) != jnp.shape(index):
-        raise InputError(
-            f"u and index must have one shape, (batch,); got {jnp.shape(u)} and {jnp.shape(index)}."
-        )
-    u = at_least_float32(u)
-    return jnp.minimum((index + u) / n, 1 - float(jnp.finfo(u.dtype).epsneg))
 
 
 def importance_weight(law: TimeLaw, reference: TimeLaw | None = None) -> Callable[[Array], Array]:

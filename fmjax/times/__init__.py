@@ -1,0 +1,39 @@
+"""Time laws: how t is drawn in training, and how it is shifted.
+
+A law is its quantile function: ``law.quantile(u)`` turns u uniform on [0, 1) into t, so that any
+way of drawing u (independent, stratified, low-discrepancy) serves every law. Its density gives the
+weight that undoes the choice (`importance_weight`).
+
+Here t = 1 is the data. SD3 (arXiv:2403.03206) and FLUX count the other way, tau = 1 - t; their laws
+and their shift are converted in this package and nowhere else.
+"""
+
+from fmjax.times.base import TimeLaw, stratified
+from fmjax.times.laws import (
+    Beta,
+    CosMap,
+    LogitNormal,
+    LogNormal,
+    Mode,
+    Uniform,
+    UShaped,
+    importance_weight,
+)
+from fmjax.times.shift import Shifted, resolution_shift, shift_time, sqrt_shift
+
+__all__ = [
+    "Beta",
+    "CosMap",
+    "LogNormal",
+    "LogitNormal",
+    "Mode",
+    "Shifted",
+    "TimeLaw",
+    "UShaped",
+    "Uniform",
+    "importance_weight",
+    "resolution_shift",
+    "shift_time",
+    "sqrt_shift",
+    "stratified",
+]
