@@ -32,7 +32,10 @@ def train(
         ``predict(x, t, labels)``.
     """
     model = mlp.MLP(width=64, depth=3, num_classes=num_classes)
-    apply_fn, adam = adapters.from_linen(model), optax.adam(optax.cosine_decay_schedule(3e-3, steps))
+    apply_fn, adam = (
+        adapters.from_linen(model),
+        optax.adam(optax.cosine_decay_schedule(3e-3, steps)),
+    )
     loss_fn, draw = make_loss_fn(apply_fn, **loss), Draw() if draw is None else draw
     index = jnp.arange(batch)
 

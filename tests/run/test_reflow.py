@@ -77,6 +77,7 @@ def all_pairs(folder):
     return [np.concatenate(column)[order] for column in zip(*parts, strict=True)]
 
 
+@pytest.mark.slow
 def test_a_pair_is_where_the_flow_carries_its_noise(workdir, reflowed):
     x0, x1, labels = all_pairs(reflowed / "pairs")
     assert x0.shape == x1.shape == (100, 2)
@@ -94,6 +95,7 @@ def test_a_pair_is_where_the_flow_carries_its_noise(workdir, reflowed):
     assert len(np.unique(x0)) == 200
 
 
+@pytest.mark.slow
 def test_pairs_do_not_depend_on_the_batch_or_the_shards(workdir, reflowed, tmp_path, monkeypatch):
     monkeypatch.setattr(generate_module, "_SHARD", 100)
     flow = load_flow(workdir)
@@ -105,6 +107,7 @@ def test_pairs_do_not_depend_on_the_batch_or_the_shards(workdir, reflowed, tmp_p
         np.testing.assert_allclose(one, other, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_pairs_say_where_they_come_from(workdir, reflowed):
     info = read_info(reflowed / "pairs")
     assert info.origin == {
@@ -174,6 +177,7 @@ def test_a_checkpoint_comes_before_the_weights(workdir, tmp_path):
     assert np.abs(moved).max() < 1.1e-3
 
 
+@pytest.mark.slow
 def test_the_plan_chooses_the_start(own, monkeypatch):
     seen = []
     monkeypatch.setattr(rounds, "train", lambda *a, params, **k: seen.append(params) or 15)
@@ -183,6 +187,7 @@ def test_the_plan_chooses_the_start(own, monkeypatch):
     assert seen[1] is None
 
 
+@pytest.mark.slow
 def test_a_round_learns_straight_lines_between_stored_pairs(workdir, reflowed):
     config, source = load_record(reflowed).config, load_record(workdir).config
     changed = {k for k, v in flatten(config).items() if flatten(source)[k] != v}
@@ -194,6 +199,7 @@ def test_a_round_learns_straight_lines_between_stored_pairs(workdir, reflowed):
     assert round_config(source, reflowed, Plan(), 1.0).sample.guidance == 1.5
 
 
+@pytest.mark.slow
 def test_the_run_trains_and_validates_on_the_pairs(reflowed):
     run = prepare(load_record(reflowed).config, reflowed, "jit", False)
     try:
@@ -217,6 +223,7 @@ def test_the_run_trains_and_validates_on_the_pairs(reflowed):
         run.close()
 
 
+@pytest.mark.slow
 def test_the_report_stands_beside_the_checkpoints(workdir, reflowed):
     report = json.loads((reflowed / "reflow.json").read_text())
     assert report["round"] == 1
@@ -255,6 +262,7 @@ def test_images_are_measured_in_grey_levels_and_paths_in_the_models_unit(tmp_pat
     assert ruler.real < ruler.distance(held_out) < ruler.distance(noise) / 10
 
 
+@pytest.mark.slow
 def test_a_second_call_leaves_everything_as_it_is(own, capsys):
     target = round_dir(own, 1)
     files = [*target.glob("pairs/*"), target / "reflow.json", *target.glob("checkpoints/*")]
@@ -271,6 +279,7 @@ def test_a_second_call_leaves_everything_as_it_is(own, capsys):
     assert "many_step" in said
 
 
+@pytest.mark.slow
 def test_a_lost_shard_is_all_that_is_made_again(own):
     flow, folder = load_flow(own), round_dir(own, 1) / "pairs"
     info, wanted = read_info(folder), all_pairs(folder)
@@ -296,6 +305,7 @@ def test_a_call_goes_on_where_another_was_stopped(own, reflowed):
     assert (target / "reflow.json").read_text() == (reflowed / "reflow.json").read_text()
 
 
+@pytest.mark.slow
 def test_other_pairs_than_those_begun_are_refused(own):
     with pytest.raises(InputError, match=r"holds other pairs, with number=100 .asked: 120"):
         reflow(own, 1, PLAN._replace(num=120))
@@ -379,6 +389,7 @@ def test_guidance_needs_classes(workdir, tmp_path):
         reflow(tmp_path, 1, PLAN._replace(guidance=2.0))
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_noticed_before_the_first_pair(own, monkeypatch):
     target = round_dir(own, 1)
     shutil.rmtree(target)
@@ -388,6 +399,7 @@ def test_a_full_disk_is_noticed_before_the_first_pair(own, monkeypatch):
     assert not any(target.glob("pairs/*"))
 
 
+@pytest.mark.slow
 def test_pairs_that_do_not_fit_the_data_are_refused(reflowed, tmp_path):
     config = load_record(reflowed).config
     save_pairs(tmp_path / "pairs", *np.zeros((2, 40, 3)), np.zeros(40, int), 2)

@@ -199,6 +199,7 @@ print(json.dumps(results))
 """
 
 
+@pytest.mark.slow
 def test_jit_on_1_and_8_devices_and_pmap_on_8_agree(run_python):
     results = json.loads(run_python(LAYOUTS, devices=8).splitlines()[-1])
     losses, params = results.pop("jit-1-1")
