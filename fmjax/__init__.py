@@ -33,7 +33,7 @@ from fmjax.paths import (
     sde_drifts,
 )
 from fmjax.predictions import as_velocity, change_path, convert, convert_weight
-from fmjax.samplers.ode import SOLVERS, Solution, SolverSpec, solve, solver_spec
+from fmjax.samplers.ode import SOLVERS, Solution, SolverSpec, invert, nodes, solve, solver_spec
 from fmjax.schedules import (
     VP,
     Cosine,
@@ -110,10 +110,12 @@ __all__ = [
     "importance_weight",
     "independent",
     "inverse_log_snr",
+    "invert",
     "log_snr",
     "make_flow_and_score_loss_fn",
     "make_loss_fn",
     "make_per_example_loss_fn",
+    "nodes",
     "normal",
     "resolution_shift",
     "scale_from_excess",

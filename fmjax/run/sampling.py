@@ -91,11 +91,11 @@ def make_sample_fn(
         velocity = partial(experiment.apply_fn, params)
         if guided:
             guided_velocity = classifier_free(velocity, experiment.null_label)
-            x1, nfe, success = solve(guided_velocity, x0, Guided(labels, w), solver)
+            solution = solve(guided_velocity, x0, Guided(labels, w), solver)
         else:
             conditions = None if experiment.null_label is None else labels
-            x1, nfe, success = solve(velocity, x0, conditions, solver)
-        success &= jnp.all(jnp.isfinite(x1), axis=tuple(range(1, x1.ndim)))
+            solution = solve(velocity, x0, conditions, solver)
+        x1, nfe, success = solution.x1, solution.nfe, solution.success
         if pairs:
             return Pair(x0, x1), nfe, success
         return (pixels.to_pixels(x1) if experiment.spec.is_image else x1), nfe, success

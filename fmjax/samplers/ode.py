@@ -5,28 +5,19 @@ diffrax is imported when a solver is first built, so that ``import fmjax`` stays
 
 import functools
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from fmjax.conventions import Array, Labels, Velocity
-from fmjax.errors import InputError, unknown_name
-from fmjax.times import shift_time
+from fmjax.errors import InputError
+from fmjax.samplers.grids import time_grid
+from fmjax.samplers.spec import SOLVERS, SolverSpec, solver_spec
 
-SOLVERS = {
-    "bosh3": "Bosh3",
-    "dopri5": "Dopri5",
-    "dopri8": "Dopri8",
-    "euler": "Euler",
-    "heun": "Heun",
-    "midpoint": "Midpoint",
-    "ralston": "Ralston",
-    "tsit5": "Tsit5",
-}
-"""The names of the solvers, and the diffrax class behind each."""
-
-CONTROLS = ("fixed", "batch", "sample")
+__all__ = ["SOLVERS", "Solution", "SolverSpec", "invert", "nodes", "solve", "solver_spec"]
 
 
 class Solution(NamedTuple):
@@ -35,171 +26,158 @@ class Solution(NamedTuple):
     Attributes:
         x1: the state at t1, shaped as x0.
         nfe: evaluations of the velocity made for each example, int32 (batch,).
-        success: False where the adaptive solver ran out of steps, bool (batch,); x1 is then NaN.
+        success: False where the adaptive solver gave up, or the state is not finite, bool (batch,);
+            x1 is then NaN.
+        accepted: steps that were taken, int32 (batch,).
+        rejected: adaptive steps that were tried and taken back, int32 (batch,).
+        t_end: how far the solve came: t1, or where it gave up; shaped (batch,).
+        trajectory: the states at `save_at`, with a leading axis of times; None if not asked.
     """
 
-    x1: Array
+    x1: Any
     nfe: Array
     success: Array
-
-
-class SolverSpec(NamedTuple):
-    """How to solve, checked: made by `solver_spec`, hashable, static under jit.
-
-    Attributes:
-        solver: a name of `SOLVERS`.
-        control: ``"fixed"`` (a fixed grid), ``"batch"`` (one adaptive step size for the whole
-            batch, error controlled in the root mean square over it) or ``"sample"`` (each example
-            its own, independent of its neighbours).
-        steps: the number of steps under ``"fixed"``.
-        rtol: relative tolerance of the adaptive controls.
-        atol: absolute tolerance of the adaptive controls.
-        max_steps: where an adaptive solve gives up.
-        shift: of the fixed grid, as in `fmjax.times.shift_time`; 1 makes equal steps.
-    """
-
-    solver: str
-    control: str
-    steps: int | None
-    rtol: float | None
-    atol: float | None
-    max_steps: int
-    shift: float = 1.0
-
-
-def solver_spec(
-    solver: str = "heun",
-    steps: int | None = None,
-    control: str | None = None,
-    rtol: float | None = None,
-    atol: float | None = None,
-    max_steps: int = 4096,
-    shift: float = 1.0,
-) -> SolverSpec:
-    """Checks how to solve, before any device work.
-
-    ``steps`` asks for a fixed grid, ``rtol`` or ``atol`` for adaptive steps; with neither it is
-    25 fixed steps. An adaptive solve is controlled per sample unless ``control="batch"``; a
-    tolerance left out is 1e-4.
-
-    Args:
-        solver: a name of `SOLVERS`.
-        steps: number of equal steps, at least 1.
-        control: ``"fixed"``, ``"batch"`` or ``"sample"``; None chooses as above.
-        rtol: relative tolerance, positive.
-        atol: absolute tolerance, positive.
-        max_steps: the most steps an adaptive solve may take.
-        shift: moves the steps of a fixed grid towards the noise (above 1) or the data (below 1):
-            the SD3 and FLUX timestep shift, the function that `fmjax.times.Shifted` trains with.
-
-    Returns:
-        The checked specification.
-
-    Raises:
-        InputError: a name is unknown, steps is below 1, a tolerance is not positive, both steps and
-            tolerances are given, or the solver has no error estimate to adapt to; or the shift is
-            not positive, or asked of adaptive steps, which have no grid.
-    """
-    if solver not in SOLVERS:
-        raise unknown_name("solver", solver, SOLVERS)
-    if control is None:
-        control = "fixed" if rtol is None and atol is None else "sample"
-    if control not in CONTROLS:
-        raise unknown_name("step control", control, CONTROLS)
-    if not (math.isfinite(shift) and shift > 0):
-        raise InputError(f"the shift must be a positive number; got {shift!r}.")
-    if control == "fixed":
-        if rtol is not None or atol is not None:
-            raise InputError(
-                "fixed steps take no rtol or atol; leave them out, or leave steps out."
-            )
-        steps = 25 if steps is None else steps
-        if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-            raise InputError(f"steps must be a whole number of at least 1; got {steps!r}.")
-        return SolverSpec(solver, control, steps, None, None, steps, float(shift))
-    if shift != 1:
-        raise InputError(f"adaptive steps have no grid to shift; leave shift={shift} out.")
-    return _adaptive_spec(solver, steps, control, rtol, atol, max_steps)
-
-
-def _adaptive_spec(solver, steps, control, rtol, atol, max_steps) -> SolverSpec:
-    if steps is not None:
-        raise InputError(
-            f"adaptive steps (rtol, atol) and a fixed number of steps ({steps}) "
-            "exclude each other; leave one out."
-        )
-    if solver == "euler":
-        raise InputError(
-            "euler has no error estimate, so it cannot adapt its steps; "
-            "give steps, or take heun, bosh3, dopri5 or tsit5."
-        )
-    tolerances = {"rtol": 1e-4 if rtol is None else rtol, "atol": 1e-4 if atol is None else atol}
-    for name, value in tolerances.items():
-        if not (math.isfinite(value) and value > 0):
-            raise InputError(f"{name} must be a positive number; got {value!r}.")
-    if max_steps < 1:
-        raise InputError(f"max_steps must be at least 1; got {max_steps!r}.")
-    return SolverSpec(solver, control, None, tolerances["rtol"], tolerances["atol"], max_steps)
+    accepted: Array
+    rejected: Array
+    t_end: Array
+    trajectory: Any = None
 
 
 def solve(
     velocity: Velocity,
-    x0: Array,
+    x0: Any,
     labels: Labels = None,
     spec: SolverSpec | None = None,
     *,
     t0: float = 0.0,
     t1: float = 1.0,
+    save_at: Sequence[float] | None = None,
 ) -> Solution:
     """Carries x0 along the flow from t0 to t1; t1 < t0 runs it backwards.
 
     Args:
         velocity: ``velocity(x, t, labels)``, t (batch,).
-        x0: the state at t0 (batch, ...), float32 or float64.
+        x0: the state at t0, float32 or float64 (batch, ...), or a pytree of such arrays, which the
+            velocity then takes and gives.
         labels: per-example conditions with a leading batch axis (a lone number is shared), or None.
         spec: how to solve, from `solver_spec`; 25 fixed Heun steps if None.
         t0: where to start.
         t1: where to end, another time than t0.
+        save_at: times from t0 to t1 at which to keep the state. Between the steps it is what the
+            solver interpolates; the steps of a fixed solve are at `nodes`.
 
     Returns:
-        The state at t1 with the velocity evaluations made and whether the solve succeeded.
+        The state at t1 with the velocity evaluations made, the steps, and whether it succeeded.
 
     Raises:
-        InputError: t0 equals t1, or one of them is not finite.
+        InputError: t0 equals t1, or one of them is not finite; x0 has no batch axis; the grid does
+            not reach from t0 to t1; or save_at leaves [t0, t1] or turns back.
     """
     spec = solver_spec() if spec is None else spec
     if not (math.isfinite(t0) and math.isfinite(t1)) or t0 == t1:
         raise InputError(f"t0 and t1 must be two different finite times; got {t0} and {t1}.")
+    batch = _batch_of(x0)
+    save_at = None if save_at is None else _checked_times(save_at, t0, t1)
     if spec.control != "sample":
-        x1, nfe, success = _solve_one(velocity, x0, labels, spec, t0, t1)
-        batch = x0.shape[:1]
-        return Solution(x1, jnp.broadcast_to(nfe, batch), jnp.broadcast_to(success, batch))
+        x1, *counts, states = _solve_one(velocity, x0, labels, spec, t0, t1, save_at)
+        nfe, success, accepted, rejected, t_end = (jnp.broadcast_to(c, (batch,)) for c in counts)
+        return _finished(Solution(x1, nfe, success, accepted, rejected, t_end, states))
 
     def one(x, label):
         add_axis = functools.partial(jax.tree.map, lambda leaf: leaf[None])
-        x1, nfe, success = _solve_one(velocity, add_axis(x), add_axis(label), spec, t0, t1)
-        return Solution(x1[0], nfe, success)
+        x1, *counts, states = _solve_one(
+            velocity, add_axis(x), add_axis(label), spec, t0, t1, save_at
+        )
+        return Solution(
+            jax.tree.map(lambda leaf: leaf[0], x1),
+            *counts,
+            jax.tree.map(lambda leaf: leaf[:, 0], states),
+        )
 
     def per_example(leaf):
         leaf = jnp.asarray(leaf)
-        return jnp.broadcast_to(leaf, x0.shape[:1]) if leaf.ndim == 0 else leaf
+        return jnp.broadcast_to(leaf, (batch,)) if leaf.ndim == 0 else leaf
 
-    return jax.vmap(one)(x0, jax.tree.map(per_example, labels))
+    axes = Solution(0, 0, 0, 0, 0, 0, 1)
+    return _finished(jax.vmap(one, out_axes=axes)(x0, jax.tree.map(per_example, labels)))
 
 
-def _solve_one(velocity, x0, labels, spec, t0, t1):
-    """One diffrax solve of the whole array: (x1, evaluations, success), the last two scalars."""
+def invert(
+    velocity: Velocity, x1: Any, labels: Labels = None, spec: SolverSpec | None = None
+) -> Solution:
+    """The source points that the flow carries to x1: `solve` from t = 1 back to t = 0.
+
+    The flow is a bijection, so that solving forwards again gives x1 back to within the error of the
+    two solves. Arguments and errors as in `solve`; the source points are the solution's ``x1``.
+    """
+    return solve(velocity, x1, labels, spec, t0=1.0, t1=0.0)
+
+
+def nodes(spec: SolverSpec, t0: float = 0.0, t1: float = 1.0) -> np.ndarray:
+    """The steps + 1 times of a fixed solve, float64.
+
+    Raises:
+        InputError: the spec is adaptive, so that nobody knows yet; or its grid does not reach.
+    """
+    if spec.control != "fixed":
+        raise InputError("adaptive steps are not known before the solve; give the times yourself.")
+    return time_grid(spec.grid, spec.steps, t0, t1, spec.schedule)
+
+
+def _batch_of(x0: Any) -> int:
+    leaves = jax.tree.leaves(x0)
+    shapes = [jnp.shape(leaf) for leaf in leaves]
+    if not shapes or any(shape[:1] != shapes[0][:1] or not shape for shape in shapes):
+        raise InputError(f"x0 must have a leading batch axis, (batch, ...); got shapes {shapes}.")
+    if not all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in leaves):
+        raise InputError(f"x0 must be of floats; got {[str(leaf.dtype) for leaf in leaves]}.")
+    return shapes[0][0]
+
+
+def _checked_times(save_at: Sequence[float], t0: float, t1: float) -> np.ndarray:
+    times = np.asarray(save_at, np.float64)
+    low, high = min(t0, t1), max(t0, t1)
+    inside = times.ndim == 1 and len(times) and np.all((times >= low) & (times <= high))
+    if not inside or not np.all(np.diff(times) * (t1 - t0) > 0):
+        raise InputError(
+            f"save_at must be times in order from t0={t0:g} to t1={t1:g}; got {save_at}."
+        )
+    return times
+
+
+def _solve_one(velocity, x0, labels, spec, t0, t1, save_at):
+    """One diffrax solve of the whole state.
+
+    Returns x1, the evaluations, success, accepted and rejected steps and how far it came (scalars),
+    and the trajectory.
+    """
     import diffrax
 
-    def field(t, x, labels):
-        return velocity(x, jnp.full(x.shape[:1], t, x.dtype), labels)
+    from fmjax.samplers.multistep import diffrax_solver, evaluations
 
-    solver = getattr(diffrax, SOLVERS[spec.solver])()
-    dtype = x0.dtype
+    leaf = jax.tree.leaves(x0)[0]
+    batch, dtype = leaf.shape[:1], leaf.dtype
+
+    def field(t, x, labels):
+        return velocity(x, jnp.full(batch, t, dtype), labels)
+
+    solver = diffrax_solver(spec.solver, spec.schedule)
     if spec.control == "fixed":
-        controller = diffrax.StepTo(_grid(spec, t0, t1, dtype))
+        controller = diffrax.StepTo(jnp.asarray(nodes(spec, t0, t1), dtype))
     else:
-        controller = diffrax.PIDController(rtol=spec.rtol, atol=spec.atol)
+        # A velocity that is not finite has every step rejected; stop where t can no longer move.
+        smallest = 4 * jnp.finfo(dtype).eps * max(abs(t0), abs(t1))
+        controller = diffrax.PIDController(
+            rtol=spec.rtol, atol=spec.atol, dtmin=smallest, force_dtmin=False
+        )
+    adjoint = (
+        diffrax.DirectAdjoint()
+        if spec.gradient == "direct"
+        else diffrax.RecursiveCheckpointAdjoint(checkpoints=min(spec.checkpoints, spec.max_steps))
+    )
+    saves = [diffrax.SubSaveAt(t1=True)]
+    if save_at is not None:
+        saves.append(diffrax.SubSaveAt(ts=jnp.asarray(save_at, dtype)))
     solution = diffrax.diffeqsolve(
         diffrax.ODETerm(field),
         solver,
@@ -209,34 +187,32 @@ def _solve_one(velocity, x0, labels, spec, t0, t1):
         x0,
         args=labels,
         stepsize_controller=controller,
-        saveat=diffrax.SaveAt(t1=True),
+        saveat=diffrax.SaveAt(subs=saves),
+        adjoint=adjoint,
         max_steps=spec.max_steps,
         # The default raises from inside the program through a host callback, which cannot be
         # exported and synchronises; the caller reads `success` instead.
         throw=False,
     )
-    success = solution.result == diffrax.RESULTS.successful
-    nfe = _evaluations(solver, solution.stats["num_steps"])
-    x1 = jnp.where(success, solution.ys[0], jnp.nan)
-    return x1, nfe, success
+    stats = solution.stats
+    return (
+        jax.tree.map(lambda leaf: leaf[0], solution.ys[0]),
+        evaluations(spec.solver, solver, stats["num_steps"]),
+        solution.result == diffrax.RESULTS.successful,
+        stats["num_accepted_steps"].astype(jnp.int32),
+        stats["num_rejected_steps"].astype(jnp.int32),
+        solution.ts[0][0],
+        None if save_at is None else solution.ys[1],
+    )
 
 
-def _grid(spec: SolverSpec, t0: float, t1: float, dtype: Any) -> Array:
-    """The steps + 1 times of a fixed solve, from t0 to t1 exactly."""
-    t0, t1 = jnp.asarray(t0, dtype), jnp.asarray(t1, dtype)
-    if spec.shift == 1:
-        return jnp.linspace(t0, t1, spec.steps + 1)
-    ends = (shift_time(t, 1 / spec.shift) for t in (t0, t1))
-    grid = shift_time(jnp.linspace(*ends, spec.steps + 1), spec.shift)
-    return grid.at[0].set(t0).at[-1].set(t1)
+def _finished(solution: Solution) -> Solution:
+    """The solution with NaN in every example that is not one."""
+    success = solution.success
+    for leaf in jax.tree.leaves(solution.x1):
+        success &= jnp.all(jnp.isfinite(leaf.reshape(len(leaf), -1)), axis=1)
 
+    def blank(leaf):
+        return jnp.where(success.reshape(-1, *[1] * (leaf.ndim - 1)), leaf, jnp.nan)
 
-def _evaluations(solver, num_steps: Array) -> Array:
-    """Evaluations of the field behind a number of steps, rejected ones included.
-
-    A first-same-as-last method evaluates once at the start and then one stage fewer per step.
-    """
-    tableau = getattr(solver, "tableau", None)  # Euler has none
-    stages = 1 if tableau is None else tableau.num_stages
-    fsal = int(tableau is not None and tableau.fsal)
-    return (fsal + (stages - fsal) * num_steps).astype(jnp.int32)
+    return solution._replace(x1=jax.tree.map(blank, solution.x1), success=success)

@@ -1,0 +1,303 @@
+"""Time grids: where a solve with a fixed number of steps takes them.
+
+A grid is an increasing map of [0, 1] to itself, ``warp(u, schedule)``, read at equally spaced u.
+Steps that are small where the velocity turns quickly and large elsewhere need fewer of them. The
+nodes are constants of the compiled program, computed in float64 on the host.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fmjax.errors import InputError, unknown_name
+from fmjax.schedules import Linear, Schedule, inverse_log_snr
+
+
+class Grid(Protocol):
+    """An increasing map of [0, 1] into [0, 1]; the ends are moved to 0 and 1 by `time_grid`."""
+
+    def warp(self, u: np.ndarray, schedule: Schedule) -> np.ndarray:
+        """The times at u in [0, 1], float64, shaped as u."""
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """Equal steps, t = u."""
+
+    def warp(self, u: np.ndarray, schedule: Schedule) -> np.ndarray:
+        """See `Grid`."""
+        return u
+
+
+@dataclass(frozen=True)
+class Shifted:
+    """The timestep shift of SD3 and FLUX, t = u / (u + s (1 - u)): `fmjax.times.shift_time`.
+
+    Above 1 more steps near the noise, below 1 near the data.
+    """
+
+    shift: float
+
+    def __post_init__(self):
+        _check_positive("the shift", self.shift)
+
+    def warp(self, u: np.ndarray, schedule: Schedule) -> np.ndarray:
+        """See `Grid`."""
+        return u / (u + self.shift * (1 - u))
+
+
+@dataclass(frozen=True)
+class Cosine:
+    """Chebyshev's nodes, t = (1 - cos(pi u)) / 2: small steps at both ends."""
+
+    def warp(self, u: np.ndarray, schedule: Schedule) -> np.ndarray:
+        """See `Grid`."""
+        return 0.5 * (1 - np.cos(np.pi * u))
+
+
+@dataclass(frozen=True)
+class Beta:
+    """Quantiles of the Beta(a, b) law, which crowds at both ends for a, b < 1.
+
+    Source: Lee et al., arXiv:2407.12173 (a = b = 0.6).
+    """
+
+    a: float = 0.6
+    b: float = 0.6
+
+    def __post_init__(self):
+        _check_positive("a of the beta grid", self.a)
+        _check_positive("b of the beta grid", self.b)
+
+    def warp(self, u: np.ndarray, schedule: Schedule) -> np.ndarray:
+        """See `Grid`."""
+        from scipy.special import betaincinv
+
+        return betaincinv(self.a, self.b, u)
+
+
+@dataclass(frozen=True)
+class Karras:
+    """The rho-grid of Karras et al. on the flow's own noise 1 - t, from 1 to sigma_min.
+
+        1 - t = (1 + u (sigma_min^(1/rho) - 1))^rho
+
+    Many steps near the data. Source: Karras et al., arXiv:2206.00364, eq. (5).
+    """
+
+    rho: float = 7.0
+    sigma_min: float = 1e-3
+
+    def __post_init__(self):
+        _check_positive("rho of the Karras grid", self.rho)
+        if not 0 < self.sigma_min < 1:
+            raise InputError(f"sigma_min of Karras must lie in (0, 1); got {self.sigma_min!r}.")
+
+    def warp(self, u: np.ndarray, schedule: Schedule) -> np.ndarray:
+        """See `Grid`."""
+        return 1 - _power_law(u, 1.0, self.sigma_min, self.rho)
+
+
+@dataclass(frozen=True)
+class EDM:
+    """The rho-grid of Karras et al. on the ratio of noise to signal sigma_t / alpha_t, as in EDM.
+
+        sigma_t / alpha_t = (sigma_max^(1/rho) + u (sigma_min^(1/rho) - sigma_max^(1/rho)))^rho
+
+    On the straight path t = 1 / (1 + ratio). Source: Karras et al., arXiv:2206.00364, eq. (5).
+    """
+
+    rho: float = 7.0
+    sigma_min: float = 0.002
+    sigma_max: float = 80.0
+
+    def __post_init__(self):
+        _check_positive("rho of the EDM grid", self.rho)
+        _check_ratios("EDM", self.sigma_min, self.sigma_max)
+
+    def warp(self, u: np.ndarray, schedule: Schedule) -> np.ndarray:
+        """See `Grid`."""
+        return _time_at_ratio(schedule, _power_law(u, self.sigma_max, self.sigma_min, self.rho))
+
+
+@dataclass(frozen=True)
+class Exponential:
+    """Equal steps in the log signal-to-noise ratio, as DPM-Solver takes them (arXiv:2206.00927).
+
+    sigma_t / alpha_t falls geometrically from sigma_max to sigma_min.
+    """
+
+    sigma_min: float = 0.01
+    sigma_max: float = 20.0
+
+    def __post_init__(self):
+        _check_ratios("exponential", self.sigma_min, self.sigma_max)
+
+    def warp(self, u: np.ndarray, schedule: Schedule) -> np.ndarray:
+        """See `Grid`."""
+        ratio = self.sigma_max ** (1 - u) * self.sigma_min**u
+        return _time_at_ratio(schedule, ratio)
+
+
+@dataclass(frozen=True)
+class Custom:
+    """The nodes themselves, strictly increasing or decreasing, in [0, 1].
+
+    Raises:
+        InputError: fewer than two nodes, or they are not monotone, not finite, or leave [0, 1].
+    """
+
+    times: tuple[float, ...]
+
+    def __post_init__(self):
+        times = np.asarray(self.times, np.float64)
+        if times.ndim != 1 or len(times) < 2:
+            raise InputError(f"a grid is a list of at least two times; got shape {times.shape}.")
+        if not np.all((times >= 0) & (times <= 1)):  # NaN too
+            raise InputError(f"the times of a grid must lie in [0, 1]; got {_shown(times)}.")
+        steps = np.diff(times)
+        if not (np.all(steps > 0) or np.all(steps < 0)):
+            raise InputError(
+                "the times of a grid must strictly increase, or strictly decrease; "
+                f"got {_shown(times)}."
+            )
+
+    def warp(self, u: np.ndarray, schedule: Schedule) -> np.ndarray:
+        """The nodes, linearly interpolated."""
+        nodes = np.sort(self.times)
+        return np.interp(u, np.linspace(0, 1, len(nodes)), nodes)
+
+
+GRIDS: dict[str, Callable[[float], Grid]] = {
+    "beta": lambda shift: Beta(),
+    "cosine": lambda shift: Cosine(),
+    "edm": lambda shift: EDM(),
+    "exponential": lambda shift: Exponential(),
+    "karras": lambda shift: Karras(),
+    "shifted": Shifted,
+    "uniform": lambda shift: Uniform(),
+}
+"""The grids that have a name; ``"shifted"`` is the one that takes a shift."""
+
+
+def named_grid(name: str, shift: float = 1.0) -> Grid:
+    """The grid of a name.
+
+    Args:
+        name: one of `GRIDS`.
+        shift: of ``"shifted"``; ``"uniform"`` with a shift is ``"shifted"``.
+
+    Returns:
+        The grid.
+
+    Raises:
+        InputError: the name is unknown, or a grid that has no shift is given one.
+    """
+    if name not in GRIDS:
+        raise unknown_name("time grid", name, GRIDS)
+    if name == "uniform" and shift != 1:
+        name = "shifted"
+    if name != "shifted" and shift != 1:
+        raise InputError(
+            f"the {name} grid has its own spacing; leave shift={shift} out, or take grid='uniform'."
+        )
+    return GRIDS[name](shift)
+
+
+def time_grid(
+    grid: Grid, steps: int, t0: float = 0.0, t1: float = 1.0, schedule: Schedule | None = None
+) -> np.ndarray:
+    """The steps + 1 times of a fixed solve, from t0 to t1 exactly.
+
+    Between other ends than 0 and 1 the steps are spaced as the grid is there; t1 < t0 takes the
+    same nodes backwards.
+
+    Args:
+        grid: where the steps are.
+        steps: how many, at least 1.
+        t0: the first time, in [0, 1] unless the grid is `Uniform`.
+        t1: the last time, another than t0.
+        schedule: of the path, for the grids in its signal-to-noise ratio; None is the straight one.
+
+    Returns:
+        float64 (steps + 1,), strictly monotone.
+
+    Raises:
+        InputError: t0 or t1 lies outside of the grid, the ends of a custom grid are others, or
+            two nodes coincide.
+    """
+    schedule = Linear() if schedule is None else schedule
+    if isinstance(grid, Custom):
+        return _oriented(np.asarray(grid.times, np.float64), t0, t1)
+    if isinstance(grid, Uniform):
+        return np.linspace(t0, t1, steps + 1)
+    if not (0 <= t0 <= 1 and 0 <= t1 <= 1):
+        raise InputError(
+            f"t0 and t1 must lie in [0, 1] on this grid; got {t0} and {t1}. Take grid='uniform'."
+        )
+    ends = [_inverse(grid, t, schedule) for t in (t0, t1)]
+    times = np.asarray(grid.warp(np.linspace(*ends, steps + 1), schedule), np.float64)
+    times[0], times[-1] = t0, t1
+    if not np.all(np.diff(times) * (t1 - t0) > 0):
+        raise InputError(
+            f"{steps} steps from {t0} to {t1} do not fit on {grid}: nodes coincide or turn back. "
+            "Take fewer steps, or another grid."
+        )
+    return times
+
+
+def _oriented(times: np.ndarray, t0: float, t1: float) -> np.ndarray:
+    for nodes in (times, times[::-1]):
+        if nodes[0] == t0 and nodes[-1] == t1:
+            return nodes
+    raise InputError(
+        f"the grid goes from {times[0]:g} to {times[-1]:g}, and the solve from {t0:g} to {t1:g}; "
+        "give both the same ends."
+    )
+
+
+def _inverse(grid: Grid, t: float, schedule: Schedule) -> float:
+    """u with warp(u) = t, by bisection; the nearest end for a time that the grid never takes."""
+    if t in (0.0, 1.0):
+        return t
+    low, high = 0.0, 1.0
+    for _ in range(60):
+        middle = 0.5 * (low + high)
+        below = float(grid.warp(np.asarray([middle]), schedule)[0]) < t
+        low, high = (middle, high) if below else (low, middle)
+    return 0.5 * (low + high)
+
+
+def _power_law(u: np.ndarray, start: float, end: float, rho: float) -> np.ndarray:
+    return (start ** (1 / rho) + u * (end ** (1 / rho) - start ** (1 / rho))) ** rho
+
+
+def _time_at_ratio(schedule: Schedule, ratio: np.ndarray) -> np.ndarray:
+    """The time at which sigma_t / alpha_t takes a value."""
+    if schedule == Linear():
+        return 1 / (1 + ratio)
+    with jax.ensure_compile_time_eval():
+        times = inverse_log_snr(schedule, jnp.asarray(-2 * np.log(ratio)))
+    return np.asarray(times, np.float64)
+
+
+def _check_ratios(name: str, low: float, high: float) -> None:
+    if not 0 < low < high < math.inf:
+        raise InputError(
+            f"the {name} grid needs 0 < sigma_min < sigma_max; got {low!r} and {high!r}."
+        )
+
+
+def _check_positive(what: str, value: float) -> None:
+    if not 0 < value < math.inf:
+        raise InputError(f"{what} must be a positive number; got {value!r}.")
+
+
+def _shown(times: np.ndarray) -> str:
+    shown = ", ".join(f"{t:g}" for t in times[:6])
+    return f"({shown}{', ...' if len(times) > 6 else ''})"
