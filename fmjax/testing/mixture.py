@@ -1,0 +1,241 @@
+"""The flow from a standard normal to a mixture of Gaussians, in closed form.
+
+On the path x_t = alpha x1 + sigma x0 with x1 ~ N(m, S) and x0 standard normal, x_t is
+N(alpha m, V) with V = alpha^2 S + sigma^2, and
+
+    velocity = alpha' m + (alpha alpha' S + sigma sigma') V^-1 (x - alpha m),
+    score    = -V^-1 (x - alpha m).
+
+A mixture weights its components' velocities and scores by their posterior at (x, t). Everything is
+finite at t = 0 and t = 1. What is given is kept in float64; results have the dtype of x, at least
+float32.
+"""
+
+import functools
+import math
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fmjax.conventions import Array, Labels, at_least_float32, expand
+from fmjax.errors import InputError
+from fmjax.schedules import Linear, Schedule
+
+
+class _Components(NamedTuple):
+    """K Gaussians, each along the axes of its covariance; float64 on the host."""
+
+    log_weights: np.ndarray  # (K,)
+    centers: np.ndarray  # (K, ...)
+    stds: np.ndarray  # (K, ...), along the axes
+    axes: np.ndarray | None  # (K, d, d), the axes as columns; None: the coordinates themselves
+
+
+class _Local(NamedTuple):
+    """The components as seen from (x, t): each (batch, K, ...)."""
+
+    offset: Array  # x - alpha m, along the axes
+    variance: Array  # alpha^2 S + sigma^2, along the axes
+    log_joint: Array  # log weight + log density, (batch, K)
+
+
+# Compared and hashed by identity, so that a flow, and its methods, can be static under jit.
+@dataclass(frozen=True, eq=False)
+class MixtureFlow:
+    """The flow from a standard normal to a mixture of Gaussians; its components can be classes.
+
+    With ``labels`` (batch,), component k belongs to class k, and an example sees the components of
+    its class alone; a label that no component has, such as K, stands for none: it sees the whole
+    mixture. So classifier-free guidance has a closed form too.
+
+    Args:
+        weights: (K,), positive; divided by their sum.
+        centers: the means of the components (K, ...), for examples of any shape.
+        spreads: standard deviations: one number, one per component (K,), or one per entry
+            (K, ...); for vectors (K, d) also covariances (K, d, d).
+        schedule: of the path.
+
+    Raises:
+        InputError: shapes that do not fit, weights or standard deviations that are not positive, or
+            covariances that are not symmetric and positive definite.
+    """
+
+    weights: Any
+    centers: Any
+    spreads: Any
+    schedule: Schedule = field(default_factory=Linear)
+
+    def __post_init__(self):
+        self._components  # noqa: B018  (wrong input is refused here)
+
+    @functools.cached_property
+    def _components(self) -> _Components:
+        weights, centers = (np.asarray(x, np.float64) for x in (self.weights, self.centers))
+        if weights.ndim != 1 or not np.all((weights > 0) & np.isfinite(weights)):
+            raise InputError(f"weights must be positive numbers (K,); got {self.weights!r}.")
+        if centers.shape[:1] != weights.shape:
+            raise InputError(
+                f"centers must have a leading axis of the {len(weights)} components; "
+                f"got shape {centers.shape}."
+            )
+        stds, axes = _principal(np.asarray(self.spreads, np.float64), centers.shape)
+        return _Components(np.log(weights / weights.sum()), centers, stds, axes)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one example."""
+        return self._components.centers.shape[1:]
+
+    def velocity(self, x: Array, t: Array, labels: Labels = None) -> Array:
+        """E[alpha' x1 + sigma' x0 | x_t = x], shaped as x.
+
+        At t = 1 the schedule's own derivative is taken, which is bounded (see `fmjax.schedules`).
+
+        Args:
+            x: points (batch, ...).
+            t: times (batch,).
+            labels: classes (batch,), or None.
+        """
+        return self._average(x, t, labels, self._component_velocity)
+
+    def score(self, x: Array, t: Array, labels: Labels = None) -> Array:
+        """The gradient of `log_density` in x, shaped as x; arguments as in `velocity`."""
+        return self._average(x, t, labels, lambda local, *_: -local.offset / local.variance)
+
+    def log_density(self, x: Array, t: Array, labels: Labels = None) -> Array:
+        """log p_t(x) in nats (batch,); arguments as in `velocity`."""
+        log_joint = self.local(x, t, labels)[0].log_joint
+        # Given a class, the weights of its components are divided by their sum.
+        log_total = jax.nn.logsumexp(self._log_weights(log_joint, labels), axis=1)
+        return jax.nn.logsumexp(log_joint, axis=1) - log_total
+
+    def mean(self, t: Array) -> Array:
+        """The mean of x_t: alpha times that of the data; t of any shape, before the axes of x."""
+        mean, _ = self._moments
+        t = at_least_float32(t)
+        mean = jnp.asarray(mean, t.dtype).reshape((1,) * t.ndim + self.shape)
+        alpha = self.schedule.alpha(t)
+        return alpha.reshape(t.shape + (1,) * len(self.shape)) * mean
+
+    def cov(self, t: Array) -> Array:
+        """The covariance of the flattened x_t, (d, d) after the axes of t."""
+        _, cov = self._moments
+        t = at_least_float32(t)
+        alpha, sigma = (f(t)[..., None, None] for f in (self.schedule.alpha, self.schedule.sigma))
+        axes = (1,) * t.ndim + cov.shape
+        cov, eye = (jnp.asarray(x, t.dtype).reshape(axes) for x in (cov, np.eye(len(cov))))
+        return alpha**2 * cov + sigma**2 * eye
+
+    def sample(
+        self, key: Array, n: int, t: float = 1.0, labels: Labels = None, dtype: Any = float
+    ) -> Array:
+        """n points of p_t, of the data by default, (n, ...); of the classes ``labels`` (n,)."""
+        c = self._components
+        of_component, of_data, of_noise = jax.random.split(key, 3)
+        z = jax.random.normal(of_data, (n, *self.shape), dtype)
+        log_weights = self._log_weights(jnp.zeros((n, len(c.log_weights)), z.dtype), labels)
+        k = jax.random.categorical(of_component, log_weights, axis=1)
+        moved = jnp.asarray(c.stds, z.dtype)[k] * z
+        if c.axes is not None:
+            moved = jnp.einsum("bde,be->bd", jnp.asarray(c.axes, z.dtype)[k], moved)
+        x1 = jnp.asarray(c.centers, z.dtype)[k] + moved
+        t = jnp.asarray(t, z.dtype)
+        noise = jax.random.normal(of_noise, x1.shape, z.dtype)
+        return self.schedule.alpha(t) * x1 + self.schedule.sigma(t) * noise
+
+    def given(self, label: int) -> "MixtureFlow":
+        """The flow to one class: the component of that number alone."""
+        spreads = np.asarray(self.spreads)
+        return MixtureFlow(
+            [1.0],
+            np.asarray(self.centers)[label][None],
+            spreads if spreads.ndim == 0 else spreads[label][None],
+            self.schedule,
+        )
+
+    @functools.cached_property
+    def _moments(self) -> tuple[np.ndarray, np.ndarray]:
+        """The mean of the data, and the covariance of its flattened entries."""
+        c = self._components
+        weights, centers = np.exp(c.log_weights), c.centers.reshape(len(c.centers), -1)
+        axes = np.eye(centers.shape[1])[None] if c.axes is None else c.axes
+        scaled = axes * c.stds.reshape(len(centers), 1, -1)
+        mean = weights @ centers
+        apart = centers - mean
+        cov = np.einsum("k,kde,kfe->df", weights, scaled, scaled)
+        cov = cov + np.einsum("k,kd,kf->df", weights, apart, apart)
+        return mean.reshape(self.shape), cov
+
+    def _log_weights(self, like: Array, labels: Labels) -> Array:
+        """The logarithms of the weights (batch, K), -inf for the components of other classes."""
+        log_weights = jnp.asarray(self._components.log_weights, like.dtype)[None]
+        log_weights = jnp.broadcast_to(log_weights, like.shape)
+        if labels is None:
+            return log_weights
+        labels, k = jnp.asarray(labels)[:, None], jnp.arange(like.shape[1])[None]
+        of_none = (labels < 0) | (labels >= like.shape[1])
+        return jnp.where((labels == k) | of_none, log_weights, -jnp.inf)
+
+    def local(self, x: Array, t: Array, labels: Labels) -> tuple[_Local, _Components, Array]:
+        """What every closed form needs: the components from (x, t), in the dtype of x; and t."""
+        x = at_least_float32(x)
+        if x.shape[1:] != self.shape or jnp.shape(t) != x.shape[:1]:
+            raise InputError(
+                f"this flow takes x (batch, {', '.join(map(str, self.shape))}) and t (batch,); "
+                f"got {x.shape} and {jnp.shape(t)}."
+            )
+        c = jax.tree.map(lambda leaf: jnp.asarray(leaf, x.dtype)[None], self._components)
+        t = expand(jnp.asarray(t, x.dtype), x)[:, None]
+        offset = _turn(c.axes, x[:, None] - self.schedule.alpha(t) * c.centers)
+        variance = (self.schedule.alpha(t) * c.stds) ** 2 + self.schedule.sigma(t) ** 2
+        exponent = offset**2 / variance + jnp.log(2.0 * math.pi * variance)
+        log_density = -0.5 * jnp.sum(exponent, axis=tuple(range(2, exponent.ndim)))
+        log_joint = self._log_weights(log_density, labels) + log_density
+        return _Local(offset, variance, log_joint), c, t
+
+    def _component_velocity(self, local: _Local, c: _Components, t: Array) -> Array:
+        """The velocity of each component about its mean, along its axes."""
+        s = self.schedule
+        half_slope = s.alpha(t) * s.d_alpha(t) * c.stds**2 + s.sigma(t) * s.d_sigma(t)
+        # Turned with the rest, the centre is turned back to itself.
+        return s.d_alpha(t) * _turn(c.axes, c.centers) + half_slope / local.variance * local.offset
+
+    def _average(self, x: Array, t: Array, labels: Labels, of_components: Any) -> Array:
+        """The posterior mean over the components of a field given along their axes."""
+        local, c, t = self.local(x, t, labels)
+        values = turn_back(c.axes, of_components(local, c, t))
+        return jnp.einsum("bk,bk...->b...", jax.nn.softmax(local.log_joint, axis=1), values)
+
+
+def _principal(spreads: np.ndarray, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray | None]:
+    """Standard deviations shaped as the centers, along the axes that come with them."""
+    components, example = shape[0], shape[1:]
+    if len(example) == 1 and spreads.shape == (components, *example, *example):
+        variances, axes = np.linalg.eigh(spreads)
+        symmetric = np.allclose(spreads, np.swapaxes(spreads, 1, 2), rtol=1e-6)
+        if not (symmetric and np.all(variances > 0)):
+            raise InputError("a covariance must be symmetric and positive definite.")
+        return np.sqrt(variances), axes
+    if spreads.shape not in ((), (components,), shape):
+        raise InputError(
+            f"the spreads of centers {shape} are one number, ({components},), {shape}"
+            f"{f', or covariances {(*shape, *example)}' if len(example) == 1 else ''}; "
+            f"got shape {spreads.shape}."
+        )
+    if not np.all((spreads > 0) & np.isfinite(spreads)):
+        raise InputError("standard deviations must be positive and finite.")
+    missing = (1,) * (len(shape) - spreads.ndim)
+    return np.broadcast_to(spreads.reshape(spreads.shape + missing), shape), None
+
+
+def _turn(axes: Array | None, x: Array) -> Array:
+    """x (batch, K, d) along the axes; axes has a leading axis of one."""
+    return x if axes is None else jnp.einsum("kde,bkd->bke", axes[0], x)
+
+
+def turn_back(axes: Array | None, x: Array) -> Array:
+    """x (batch, K, d) from along the axes."""
+    return x if axes is None else jnp.einsum("kde,bke->bkd", axes[0], x)
