@@ -170,13 +170,13 @@ class SignalToNoise(_Multistep):
 
     def _correct(self, known, t0, y0, d0):
         s = self.schedule
-        keep, gain = _weights(s, known.t1, t0)
+        keep, gain = (_finite(weight) for weight in _weights(s, known.t1, t0))
         a0, a1, a2 = (_log_ratio(s, t) for t in (t0, known.t1, known.t2))
         h, g = a0 - a1, a1 - a2
         # sigma int e^l (l - l_1) / h and sigma int e^l (l - l_1) (l - l_0), by parts.
         linear = s.alpha(t0) - _finite(gain / h)
         bend = _finite(s.alpha(t0) * h**2 - (2 + h) * h * linear)
-        started = jnp.isfinite(known.t1)
+        started = jnp.isfinite(known.t1)  # no step before the first one
 
         def corrected(y0, y, d0, d1, d2):
             curve = ((d0 - d1) * _finite(1 / h) - (d1 - d2) * _finite(1 / g)) * _finite(1 / (h + g))

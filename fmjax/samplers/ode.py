@@ -17,7 +17,22 @@ from fmjax.errors import InputError
 from fmjax.samplers.grids import time_grid
 from fmjax.samplers.spec import SOLVERS, SolverSpec, solver_spec
 
-__all__ = ["SOLVERS", "Solution", "SolverSpec", "invert", "nodes", "solve", "solver_spec"]
+__all__ = [
+    "SOLVERS",
+    "Solution",
+    "SolveError",
+    "SolverSpec",
+    "check_solution",
+    "failure",
+    "invert",
+    "nodes",
+    "solve",
+    "solver_spec",
+]
+
+
+class SolveError(FloatingPointError):
+    """A solve did not reach its end; the message says how far it came."""
 
 
 class Solution(NamedTuple):
@@ -30,7 +45,8 @@ class Solution(NamedTuple):
             x1 is then NaN.
         accepted: steps that were taken, int32 (batch,).
         rejected: adaptive steps that were tried and taken back, int32 (batch,).
-        t_end: how far the solve came: t1, or where it gave up; shaped (batch,).
+        t_end: how far the solve came with a finite state: t1, or where an adaptive solver gave up,
+            or where the fixed step began that met a velocity that is not finite; (batch,).
         trajectory: the states at `save_at`, with a leading axis of times; None if not asked.
     """
 
@@ -113,6 +129,40 @@ def invert(
     return solve(velocity, x1, labels, spec, t0=1.0, t1=0.0)
 
 
+def check_solution(solution: Solution, t1: float = 1.0) -> Solution:
+    """The solution, if every example has one; outside of compiled programs.
+
+    Args:
+        solution: of `solve` or of an SDE.
+        t1: where it was to end.
+
+    Raises:
+        SolveError: an adaptive solve gave up, or a velocity was not finite; it says how many
+            examples failed, and how far the first of them came.
+    """
+    success = np.asarray(solution.success)
+    if success.all():
+        return solution
+    failed = np.flatnonzero(~success)
+    t_end, accepted, rejected = (
+        np.asarray(field)[failed[0]]
+        for field in (solution.t_end, solution.accepted, solution.rejected)
+    )
+    raise SolveError(failure(len(failed), len(success), failed[0], t_end, t1, accepted, rejected))
+
+
+def failure(
+    count: int, total: int, first: int, t_end: float, t1: float, accepted: int, rejected: int
+) -> str:
+    """What `check_solution` says."""
+    return (
+        f"{count} of {total} examples did not reach t = {t1:g}: number {first}, the first of them, "
+        f"stopped at t = {t_end:.6g} after {accepted} steps taken and {rejected} rejected. There "
+        "the velocity is not finite, or the tolerance asks for steps that are too small or too "
+        "many: look at velocity(x, t) there, or take larger rtol and atol, or fixed steps."
+    )
+
+
 def nodes(spec: SolverSpec, t0: float = 0.0, t1: float = 1.0) -> np.ndarray:
     """The steps + 1 times of a fixed solve, float64.
 
@@ -163,7 +213,8 @@ def _solve_one(velocity, x0, labels, spec, t0, t1, save_at):
 
     solver = diffrax_solver(spec.solver, spec.schedule)
     if spec.control == "fixed":
-        controller = diffrax.StepTo(jnp.asarray(nodes(spec, t0, t1), dtype))
+        times = jnp.asarray(nodes(spec, t0, t1), dtype)
+        controller = diffrax.StepTo(times)
     else:
         # A velocity that is not finite has every step rejected; stop where t can no longer move.
         smallest = 4 * jnp.finfo(dtype).eps * max(abs(t0), abs(t1))
@@ -176,6 +227,8 @@ def _solve_one(velocity, x0, labels, spec, t0, t1, save_at):
         else diffrax.RecursiveCheckpointAdjoint(checkpoints=min(spec.checkpoints, spec.max_steps))
     )
     saves = [diffrax.SubSaveAt(t1=True)]
+    if spec.control == "fixed":
+        saves.append(diffrax.SubSaveAt(steps=True, fn=lambda t, x, labels: _finite(x)))
     if save_at is not None:
         saves.append(diffrax.SubSaveAt(ts=jnp.asarray(save_at, dtype)))
     solution = diffrax.diffeqsolve(
@@ -194,25 +247,31 @@ def _solve_one(velocity, x0, labels, spec, t0, t1, save_at):
         # exported and synchronises; the caller reads `success` instead.
         throw=False,
     )
-    stats = solution.stats
+    stats, t_end = solution.stats, solution.ts[0][0]
+    if spec.control == "fixed":  # the last node at which the state was finite, per example
+        t_end = times[jnp.sum(jnp.cumprod(solution.ys[1], axis=0), axis=0)]
     return (
         jax.tree.map(lambda leaf: leaf[0], solution.ys[0]),
         evaluations(spec.solver, solver, stats["num_steps"]),
         solution.result == diffrax.RESULTS.successful,
         stats["num_accepted_steps"].astype(jnp.int32),
         stats["num_rejected_steps"].astype(jnp.int32),
-        solution.ts[0][0],
-        None if save_at is None else solution.ys[1],
+        t_end,
+        None if save_at is None else solution.ys[-1],
     )
 
 
 def _finished(solution: Solution) -> Solution:
     """The solution with NaN in every example that is not one."""
-    success = solution.success
-    for leaf in jax.tree.leaves(solution.x1):
-        success &= jnp.all(jnp.isfinite(leaf.reshape(len(leaf), -1)), axis=1)
+    success = solution.success & _finite(solution.x1)
 
     def blank(leaf):
         return jnp.where(success.reshape(-1, *[1] * (leaf.ndim - 1)), leaf, jnp.nan)
 
     return solution._replace(x1=jax.tree.map(blank, solution.x1), success=success)
+
+
+def _finite(x: Any) -> Array:
+    """Whether the state of each example is finite, bool (batch,)."""
+    rows = [jnp.isfinite(jnp.reshape(leaf, (len(leaf), -1))) for leaf in jax.tree.leaves(x)]
+    return functools.reduce(jnp.logical_and, [jnp.all(row, axis=1) for row in rows])

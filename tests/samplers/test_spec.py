@@ -1,0 +1,62 @@
+import pytest
+
+from fmjax.errors import InputError
+from fmjax.samplers.grids import EDM, Custom, Shifted
+from fmjax.samplers.spec import solver_spec
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"solver": "huen"}, "Did you mean 'heun'"),
+        ({"steps": 0}, "at least 1"),
+        ({"steps": 2.5}, "whole number"),
+        ({"steps": 10, "control": "sample"}, "exclude"),
+        ({"steps": 10, "rtol": 1e-3}, "exclude"),
+        ({"control": "fixed", "rtol": 1e-3}, "no rtol"),
+        ({"rtol": 0.0}, "positive"),
+        ({"solver": "dopri5", "atol": float("nan")}, "positive"),
+        ({"solver": "euler", "rtol": 1e-3}, "no error estimate"),
+        ({"control": "both"}, "Known: batch, fixed, sample"),
+        ({"rtol": 1e-3, "max_steps": 0}, "max_steps"),
+        ({"solver": "dpmpp_2m", "rtol": 1e-3}, "no error estimate"),
+        ({"solver": "rk4", "control": "batch"}, "take one of bosh3"),
+        ({"solver": "unipc", "steps": 1}, "at least 2 steps"),
+        ({"solver": "ab3", "steps": 2}, "at least 3 steps"),
+        ({"shift": 0.0}, "positive"),
+        ({"shift": float("nan")}, "positive"),
+        ({"shift": 2.0, "rtol": 1e-3}, "no grid"),
+        ({"grid": "edm", "rtol": 1e-3}, "no grid"),
+        ({"grid": "edn"}, "Did you mean 'edm'"),
+        ({"grid": "edm", "shift": 3.0}, "own spacing"),
+        ({"grid": [0.0, 0.5, 1.0], "shift": 3.0}, "own spacing"),
+        ({"grid": [0.0, 0.5, 1.0], "steps": 3}, "leave steps out"),
+        ({"grid": [0.0, 0.7, 0.5, 1.0]}, "strictly increase"),
+        ({"grid": [0.0, 0.5, 0.5, 1.0]}, "strictly increase"),
+        ({"grid": [0.0, 0.5, 1.5]}, r"lie in \[0, 1\]"),
+        ({"grid": [0.0, float("nan"), 1.0]}, r"lie in \[0, 1\]"),
+        ({"grid": [0.5]}, "at least two"),
+        ({"gradient": "backwards"}, "Known: checkpointed, direct"),
+        ({"checkpoints": 0}, "checkpoints"),
+    ],
+)
+def test_a_wrong_specification_is_refused(arguments, message):
+    with pytest.raises(InputError, match=message):
+        solver_spec(**arguments)
+
+
+def test_what_is_left_out_is_chosen():
+    assert (solver_spec().steps, solver_spec().control) == (25, "fixed")
+    assert solver_spec(rtol=1e-3).control == "sample"
+    assert (solver_spec(rtol=1e-3).atol, solver_spec(atol=1e-3).rtol) == (1e-4, 1e-4)
+    assert solver_spec(grid="edm").grid == EDM()
+    assert (
+        solver_spec(shift=3.0).grid == solver_spec(grid="shifted", shift=3.0).grid == Shifted(3.0)
+    )
+    custom = solver_spec(grid=[0.0, 0.3, 1.0])
+    assert (custom.steps, custom.grid) == (2, Custom((0.0, 0.3, 1.0)))
+    assert solver_spec(grid=[0.0, 0.3, 1.0], steps=2) == custom
+
+
+def test_a_spec_is_hashable_so_that_it_can_be_static():
+    assert len({solver_spec("heun", 5), solver_spec("heun", 5), solver_spec(grid="beta")}) == 2
