@@ -1,0 +1,189 @@
+"""The divergence of a velocity, example by example: exactly, or by Hutchinson's probes.
+
+    div u = tr J = sum_i e_i . J e_i,  J = du/dx of one example, e_i the unit vectors        (exact)
+    eps . J eps,  whose mean is tr J where eps has mean 0 and covariance I              (Hutchinson)
+
+Both are directional derivatives of one linearisation, so that the velocity itself is evaluated once
+however many directions there are. An example's velocity must be a function of that example alone: a
+network that mixes examples, as batch normalisation does, has no divergence per example, and what
+is computed here for it is wrong.
+
+Source: Hutchinson's estimator in a continuous flow, with one probe kept along the whole solve:
+Grathwohl et al. (FFJORD), arXiv:1810.01367.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from fmjax.conventions import Array, Labels, Velocity
+from fmjax.draws import example_keys
+from fmjax.errors import InputError, unknown_name
+
+PROBES: dict[str, Callable[..., Array]] = {
+    "gaussian": jax.random.normal,
+    "rademacher": jax.random.rademacher,
+}
+"""The laws of the probes: mean 0, covariance I."""
+
+
+def _check_count(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise InputError(f"{name} must be a whole number of at least 1; got {value!r}.")
+
+
+@dataclass(frozen=True)
+class Exact:
+    """The trace itself, from as many directional derivatives as an example has numbers.
+
+    Args:
+        chunk: derivatives taken at once; memory grows with it.
+
+    Raises:
+        InputError: chunk is below 1.
+    """
+
+    chunk: int = 32
+
+    def __post_init__(self):
+        _check_count("chunk", self.chunk)
+
+
+@dataclass(frozen=True)
+class Hutchinson:
+    """The trace estimated without bias by random probes, fixed along the solve.
+
+    With J_s = (J + J^T) / 2 the variance of one probe is 2 (|J_s|^2 - sum_i J_ii^2) for signs, and
+    2 |J_s|^2 for Gaussian probes; `num` of them divide it by `num`.
+
+    Args:
+        num: K, the probes of each example; at least 2 to know their standard error.
+        kind: ``"rademacher"`` (random signs) or ``"gaussian"``.
+        chunk: derivatives taken at once; memory grows with it.
+
+    Raises:
+        InputError: num or chunk is below 1, or the kind is unknown.
+    """
+
+    num: int = 8
+    kind: str = "rademacher"
+    chunk: int = 32
+
+    def __post_init__(self):
+        _check_count("the number of probes", self.num)
+        _check_count("chunk", self.chunk)
+        if self.kind not in PROBES:
+            raise unknown_name("kind of probe", self.kind, PROBES)
+
+
+Trace = Exact | Hutchinson
+EXACT = Exact()
+
+
+def draw_probes(trace: Trace, key: Array | None, x: Any) -> Any:
+    """The probes of a batch, each example's a function of its own key.
+
+    Args:
+        trace: `Exact` has no probes.
+        key: one key, folded with each example's place in the batch, or one key per example
+            (batch,).
+        x: arrays (batch, ...).
+
+    Returns:
+        A pytree as x, each leaf (batch, num, ...); None for `Exact`.
+
+    Raises:
+        InputError: there is no key, or it is neither one key nor one per example.
+    """
+    if isinstance(trace, Exact):
+        return None
+    if key is None:
+        raise InputError("Hutchinson draws probes: give key=jax.random.key(0), or one per example.")
+    leaves, structure = jax.tree.flatten(x)
+    batch = leaves[0].shape[0]
+    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key) or key.shape not in ((), (batch,)):
+        raise InputError(
+            f"key must be jax.random.key(seed), or one such key per example, ({batch},); "
+            f"got {key.dtype} of shape {key.shape}."
+        )
+    keys = example_keys(key, jnp.arange(batch)) if key.ndim == 0 else key
+    sizes = [math.prod(leaf.shape[1:]) for leaf in leaves]
+    shape, dtype = (trace.num, sum(sizes)), jnp.result_type(*leaves)
+    drawn = jax.vmap(lambda k: PROBES[trace.kind](k, shape, dtype))(keys)
+    ends = [sum(sizes[: i + 1]) for i in range(len(sizes))]
+    parts = [
+        drawn[:, :, end - size : end].reshape(batch, trace.num, *leaf.shape[1:]).astype(leaf.dtype)
+        for leaf, size, end in zip(leaves, sizes, ends, strict=True)
+    ]
+    return jax.tree.unflatten(structure, parts)
+
+
+def velocity_and_divergence(
+    velocity: Velocity, x: Any, t: Array, labels: Labels, trace: Trace, probes: Any = None
+) -> tuple[Any, Array]:
+    """The velocity, and its divergence in columns: one, or one for each probe.
+
+    Args:
+        velocity: ``velocity(x, t, labels)``, shaped as x.
+        x: a float array (batch, ...), or a pytree of them.
+        t: times (batch,).
+        labels: what the velocity takes.
+        trace: how the divergence is taken.
+        probes: from `draw_probes`, None for `Exact`.
+
+    Returns:
+        The velocity, shaped as x, and the divergence (batch, 1) or (batch, num): tr J, or
+        eps_k . J eps_k.
+
+    Raises:
+        InputError: the velocity is not shaped as x.
+    """
+    u, push = jax.linearize(lambda x: velocity(x, t, labels), x)
+    if jax.tree.structure(u) != jax.tree.structure(x) or _shapes(u) != _shapes(x):
+        raise InputError(f"the velocity must be shaped as x, {_shapes(x)}; it gave {_shapes(u)}.")
+    if isinstance(trace, Exact):
+        count = sum(math.prod(leaf.shape[1:]) for leaf in jax.tree.leaves(x))
+        slopes = _in_chunks(lambda i: _along(push, _unit(i, x)), jnp.arange(count), trace.chunk)
+        return u, jnp.sum(slopes, axis=0)[:, None]
+    columns = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 1, 0), probes)
+    return u, _in_chunks(lambda eps: _along(push, eps), columns, trace.chunk).T
+
+
+def _shapes(x: Any) -> list[tuple[int, ...]]:
+    return [jnp.shape(leaf) for leaf in jax.tree.leaves(x)]
+
+
+def _in_chunks(f: Callable, xs: Any, chunk: int) -> Array:
+    """f over the leading axis of xs, ``chunk`` at a time; all at once needs no loop."""
+    if len(jax.tree.leaves(xs)[0]) <= chunk:
+        return jax.vmap(f)(xs)
+    return jax.lax.map(f, xs, batch_size=chunk)
+
+
+def _along(push: Callable, direction: Any) -> Array:
+    """direction . J direction of each example (batch,)."""
+    moved = push(direction)
+    products = jax.tree.map(lambda e, du: per_example_sum(e * du), direction, moved)
+    return sum(jax.tree.leaves(products))
+
+
+def per_example_sum(x: Array) -> Array:
+    """The sum over all but the batch axis (batch,)."""
+    return jnp.sum(x, axis=tuple(range(1, x.ndim)))
+
+
+def _unit(i: Array, x: Any) -> Any:
+    """The unit vector along number i of an example, leaf after leaf, for the whole batch."""
+    leaves, structure = jax.tree.flatten(x)
+    units, offset = [], 0
+    for leaf in leaves:
+        size = math.prod(leaf.shape[1:])
+        # One-hot gives zeros for a number that lies in another leaf.
+        row = jax.nn.one_hot(i - offset, size, dtype=leaf.dtype).reshape(1, *leaf.shape[1:])
+        units.append(jnp.broadcast_to(row, leaf.shape))
+        offset += size
+    return jax.tree.unflatten(structure, units)
