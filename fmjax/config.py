@@ -35,6 +35,7 @@ def default_config() -> ConfigDict:
             "name": "digits",  # digits, toy/NAME, or any prepared TFDS set
             "dir": placeholder(str),  # TFDS's own data directory, or TFDS_DATA_DIR
             "flip": False,  # random horizontal flips
+            "dequantize": False,  # images: uniform noise of one level, for likelihoods
             "threads": 4,  # reading ahead
         }
     )

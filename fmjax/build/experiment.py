@@ -13,7 +13,7 @@ from fmjax.build import choices
 from fmjax.config import ConfigDict
 from fmjax.conventions import ApplyFn
 from fmjax.data import pixels
-from fmjax.draws import Draw, LossArgs
+from fmjax.draws import Draw, LossArgs, example_keys
 from fmjax.errors import InputError, unknown_name
 from fmjax.losses import LossFn
 from fmjax.models import adapters, dit, mlp
@@ -49,6 +49,7 @@ class Experiment(NamedTuple):
 
     Attributes:
         spec: the data it is for.
+        path: from noise to data.
         apply_fn: ``apply_fn(params, x, t, labels) -> velocity``, whatever the network predicts.
         init_params: ``init_params(key) -> params``.
         loss_fn: ``loss_fn(params, x0, x1, t, labels) -> scalar``.
@@ -62,6 +63,7 @@ class Experiment(NamedTuple):
     """
 
     spec: DataSpec
+    path: Path
     apply_fn: ApplyFn
     init_params: Callable[[jax.Array], Any]
     loss_fn: LossFn
@@ -131,7 +133,11 @@ def make_draw(config: ConfigDict, null_label: int | None, noisy: bool) -> Callab
             stratify=len(index) * devices if config.time.stratified else None,
         )
         labels = batch["labels"] if conditional else None
-        return placed(key, index, pixels.to_unit(batch["x1"]), labels, batch.get("x0"))
+        x1 = batch["x1"]
+        if config.data.dequantize and x1.dtype == jnp.uint8:  # stored pairs have no levels
+            # `Draw` splits the same key into its first few children.
+            x1 = pixels.dequantize(example_keys(jax.random.fold_in(key, 2**31), index), x1)
+        return placed(key, index, pixels.to_unit(x1), labels, batch.get("x0"))
 
     return draw_batch
 
@@ -162,6 +168,11 @@ def make_experiment(config: ConfigDict, spec: DataSpec) -> Experiment:
     Raises:
         InputError: a name is unknown, or a value does not fit; each says what to write.
     """
+    if config.data.dequantize and not spec.is_image:
+        raise InputError(
+            f"data.name={config.data.name!r} has no pixels to dequantise; "
+            "write data.dequantize=False."
+        )
     null_label = _null_label(config, spec)
     num_classes = None if null_label is None else spec.num_classes
     model = make_model(config, num_classes)
@@ -179,6 +190,7 @@ def make_experiment(config: ConfigDict, spec: DataSpec) -> Experiment:
     )
     experiment = Experiment(
         spec=spec,
+        path=path,
         apply_fn=_velocity(network, path, config.loss.prediction),
         init_params=init_params,
         loss_fn=choices.make_loss_fn(config, network, path),

@@ -9,6 +9,7 @@ import pytest
 from fmjax import losses, paths, schedules, times
 from fmjax.build import DataSpec, choices, make_experiment
 from fmjax.config import default_config
+from fmjax.errors import InputError
 
 SPEC = DataSpec((2,), 3)
 X1 = np.random.default_rng(0).normal(size=(64, 2)).astype(np.float32)
@@ -130,6 +131,39 @@ def test_strata_fill_the_batch_at_hand():
         t = draw(KEY, {name: x[:n] for name, x in BATCH.items()}).t
         strata = np.sort(np.floor(np.asarray(t, np.float64) * n))
         np.testing.assert_array_equal(strata, np.arange(n))
+
+
+IMAGES = {
+    "x1": np.random.default_rng(1).integers(0, 256, (16, 2, 2, 1), np.uint8),
+    "labels": np.arange(16, dtype=np.int32) % 3,
+    "index": np.arange(16),
+}
+
+
+def test_dequantised_training_adds_noise_of_one_level_and_changes_nothing_else():
+    spec = DataSpec((2, 2, 1), 3)
+    plain, spread = (
+        make_experiment(config(data__dequantize=on), spec).draw for on in (False, True)
+    )
+    before, after = plain(KEY, IMAGES), spread(KEY, IMAGES)
+    np.testing.assert_allclose(before.x1, IMAGES["x1"] / 127.5 - 1, atol=1e-6)
+    noise = np.asarray(after.x1) - np.asarray(before.x1)
+    assert 0.8 / 255 < np.abs(noise).max() <= 1 / 255 + 1e-6
+    assert abs(noise.mean()) < 4 / 255 / np.sqrt(12 / 4 * noise.size)
+    for name in ("x0", "t", "labels"):
+        np.testing.assert_array_equal(getattr(after, name), getattr(before, name))
+    # By the key of the step, and by the example's place in the global batch.
+    assert np.all(np.asarray(spread(jax.random.key(2), IMAGES).x1) != after.x1)
+    part = spread(KEY, {name: x[5:9] for name, x in IMAGES.items()})
+    np.testing.assert_array_equal(part.x1, after.x1[5:9])
+    # What is stored in pairs was made by a flow, and has no levels.
+    floats = IMAGES | {"x1": np.float32(IMAGES["x1"])}
+    np.testing.assert_array_equal(spread(KEY, floats).x1, floats["x1"])
+
+
+def test_points_have_no_levels():
+    with pytest.raises(InputError, match=r"no pixels to dequantise; write data.dequantize=False"):
+        experiment(data__dequantize=True)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fmjax.data.pixels import to_pixels, to_unit
+from fmjax.data.pixels import BIN_WIDTH, dequantize, to_pixels, to_unit
 from fmjax.errors import InputError
 
 LEVELS = np.arange(256, dtype=np.uint8)
@@ -44,6 +44,31 @@ def test_bfloat16_is_rounded_in_float32():
     x = to_unit(LEVELS).astype(jnp.bfloat16)
     expected = to_pixels(x.astype(jnp.float32))
     np.testing.assert_array_equal(to_pixels(x), expected)
+
+
+def test_dequantised_levels_fill_their_bins_evenly_and_no_others():
+    keys = jax.random.split(jax.random.key(0), 200)
+    levels = np.broadcast_to(LEVELS.reshape(1, 16, 16), (200, 16, 16))
+    x = np.asarray(jax.jit(dequantize)(keys, levels), np.float64)
+    # The edge of a bin is rounded to either side in float32.
+    assert np.mean(np.asarray(to_pixels(x)) != levels) < 1e-3
+    w = (x - np.asarray(to_unit(levels), np.float64)) / (2 / 255)
+    assert np.abs(w).max() < 0.5 + 1e-5
+    counts = np.histogram(w, bins=10, range=(-0.5, 0.5))[0]
+    np.testing.assert_allclose(counts, w.size / 10, atol=5 * np.sqrt(w.size / 10))
+    assert pytest.approx(float(np.diff(np.asarray(to_unit(LEVELS)))[7]), rel=1e-4) == BIN_WIDTH
+
+
+def test_the_noise_of_an_example_is_a_function_of_its_key():
+    keys, levels = jax.random.split(jax.random.key(0), 4), np.zeros((4, 3), np.uint8)
+    x = dequantize(keys, levels)
+    np.testing.assert_array_equal(dequantize(keys[2:], levels[2:]), x[2:])
+    assert len(np.unique(x)) == 12
+
+
+def test_floats_have_no_bins_to_fill():
+    with pytest.raises(InputError, match="only uint8 pixels can be dequantised; got float32"):
+        dequantize(jax.random.split(jax.random.key(0), 2), np.zeros((2, 3), np.float32))
 
 
 def test_other_dtypes_are_refused():
