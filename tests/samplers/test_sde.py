@@ -1,0 +1,333 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fmjax.errors import InputError
+from fmjax.guidance import Guided, classifier_free
+from fmjax.paths import AffinePath, BrownianBridge, NoisyStraight
+from fmjax.samplers import stochastic
+from fmjax.samplers.diffusion import DIFFUSIONS, coefficient
+from fmjax.samplers.ode import solve, solver_spec
+from fmjax.samplers.sde import METHODS, sde_spec, solve_sde
+from fmjax.schedules import VP, Cosine, Linear, LinearVP
+from fmjax.testing import GaussianFlow, MixtureFlow
+
+DRIFT = ("euler_maruyama", "stochastic_heun")
+GAUSSIAN = GaussianFlow(1.5, 0.5)
+MIXTURE = MixtureFlow([0.6, 0.4], [[-2.0, 0.0], [1.0, 1.0]], [[0.5, 0.8], [0.8, 0.3]])
+
+
+def keys(n, seed=0):
+    return jax.random.split(jax.random.key(seed), n)
+
+
+@pytest.fixture
+def moments(monkeypatch):
+    """The mean and variance of a scheme on a Gaussian flow, exactly and without a draw.
+
+    There x1 = a x0 + b + sum_k c_k xi_k: example 0 has no noise and starts at 0, which gives b;
+    example 1 starts at 1; example k + 2 has xi_k = 1 alone. The variance is a^2 + sum_k c_k^2.
+    """
+
+    def one_each(keys, step, x):
+        return (jnp.arange(len(x)) == step + 2).astype(x.dtype)
+
+    monkeypatch.setattr(stochastic, "step_noise", one_each)
+
+    def of(spec, velocity=GAUSSIAN.velocity, start=(0.0, 1.0), **how):
+        n = spec.ode.steps + 2
+        with jax.enable_x64(True):
+            x0 = jnp.zeros(n).at[1].set(1.0)
+            x1 = np.asarray(solve_sde(velocity, x0, keys(n), spec=spec, **how).x1)
+        a, c = x1[1] - x1[0], x1[2:] - x1[0]
+        return x1[0] + a * start[0], (a**2 * start[1] + np.sum(c**2)).item()
+
+    return of
+
+
+# The largest error of the variance, 0.25, in 16 steps; for refresh and Euler the first order shows.
+ERRORS = {
+    "churn": 1e-3,
+    "euler_maruyama": 0.015,
+    "overshoot": 1e-3,
+    "refresh": 0.03,
+    "stochastic_heun": 1e-3,
+}
+
+
+def test_every_method_is_in_the_table_of_errors():
+    assert ERRORS.keys() == METHODS.keys()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_marginal_of_every_method_is_that_of_the_flow(method, moments):
+    mean, variance = moments(sde_spec(method, 16))
+    np.testing.assert_allclose(mean, 1.5, atol=1e-6)
+    assert abs(variance - 0.25) < ERRORS[method]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("t1", [0.5, 1.0])
+@pytest.mark.parametrize("diffusion", [*DIFFUSIONS, lambda t: 0.5 + t])
+@pytest.mark.parametrize("method", METHODS)
+def test_the_error_of_the_marginal_falls_with_the_steps_for_any_diffusion(
+    method, diffusion, t1, moments
+):
+    specs = [sde_spec(method, n, diffusion=diffusion, denoise_last=t1 == 1) for n in (16, 64)]
+    expected = float(GAUSSIAN.cov(jnp.float32(t1))[0, 0])
+    errors = [abs(moments(spec, t1=t1)[1] - expected) for spec in specs]
+    # A quarter of the step: at least a half of the error, and a quarter where it is of order 1.
+    singular = t1 == 1 and (diffusion == "constant" or callable(diffusion))
+    assert errors[1] < (0.8 if singular else 0.4) * errors[0] + 1e-4
+    assert errors[1] < (0.03 if singular else 0.015)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("method", "order"), [("euler_maruyama", 1), ("stochastic_heun", 2)])
+def test_the_weak_order_is_the_declared_one(method, order, moments):
+    def error(n):
+        spec = sde_spec(method, n, diffusion="constant", scale=0.5, denoise_last=False)
+        return abs(moments(spec, t1=0.8)[1] - float(GAUSSIAN.cov(jnp.float32(0.8))[0, 0]))
+
+    assert abs(np.log2(error(32) / error(64)) - order) < 0.3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("schedule", [Cosine(), LinearVP(), VP(), Linear(0.1)])
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_takes_every_schedule(method, schedule, moments):
+    flow = GaussianFlow(1.5, 0.5, schedule)
+    spec = sde_spec(method, 64, path=AffinePath(schedule))
+    start = (float(flow.mean(jnp.float32(0))), float(flow.cov(jnp.float32(0))[0, 0]))
+    _, variance = moments(spec, flow.velocity, start)
+    expected = float(flow.cov(jnp.float32(1))[0, 0])
+    assert abs(variance - expected) < 0.15 * expected
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("diffusion", ["sigma", "zero_ends"])
+@pytest.mark.parametrize("method", METHODS)
+def test_a_mixture_keeps_its_mean_and_covariance_at_every_time(method, diffusion):
+    n, steps, times = 40_000, 50, (0.3, 0.6, 0.9, 1.0)
+    spec = sde_spec(method, steps, diffusion=diffusion)
+    x0 = jax.random.normal(jax.random.key(1), (n, 2))
+    run = jax.jit(lambda x, k: solve_sde(MIXTURE.velocity, x, k, spec=spec, save_at=times))
+    states = np.asarray(run(x0, keys(n)).trajectory)
+    # Beside the Monte-Carlo error, that of the steps: of order h, except for the methods that go
+    # back, whose own test above shows it to be smaller.
+    allowed = (0.6 if method in ("euler_maruyama", "refresh") else 0.15) / steps
+    for t, x in zip(times, states, strict=True):
+        t = jnp.float32(t)
+        apart = x - np.asarray(MIXTURE.mean(t))
+        products = apart[:, :, None] * apart[:, None]
+        for values, expected in ((apart, 0.0), (products, np.asarray(MIXTURE.cov(t)))):
+            error = 4 * values.std(axis=0) / np.sqrt(n) + allowed * max(1, np.abs(expected).max())
+            assert np.all(np.abs(values.mean(axis=0) - expected) < error), float(t)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_without_diffusion_it_is_the_ode_exactly(method):
+    spec = sde_spec(method, 5, scale=0.0)
+    x0 = jax.random.normal(jax.random.key(1), (8, 2))
+    x1 = jax.jit(lambda x: solve_sde(MIXTURE.velocity, x, keys(8), spec=spec).x1)(x0)
+    ode = jax.jit(lambda x: solve(MIXTURE.velocity, x, None, solver_spec(spec.ode.solver, 5)).x1)(
+        x0
+    )
+    np.testing.assert_allclose(x1, ode, rtol=2e-6, atol=2e-6)
+
+
+@pytest.mark.parametrize(
+    "method", ["stochastic_heun", pytest.param("churn", marks=pytest.mark.slow)]
+)
+def test_an_example_depends_on_its_key_and_not_on_its_neighbours(method):
+    run = jax.jit(lambda x, k: solve_sde(MIXTURE.velocity, x, k, spec=sde_spec(method, 4)).x1)
+    x0, k = jax.random.normal(jax.random.key(1), (6, 2)), keys(6)
+    together = run(x0, k)
+    np.testing.assert_allclose(run(x0[3:5], k[3:5]), together[3:5], rtol=1e-5, atol=1e-5)
+    turned = run(x0, jnp.roll(k, 1))
+    assert np.all(np.abs(turned - together).max(axis=1) > 1e-3)
+    same = run(jnp.broadcast_to(x0[:1], (6, 2)), k)
+    assert len(np.unique(np.asarray(same)[:, 0])) == 6
+
+
+@pytest.mark.parametrize("method", ["euler_maruyama", "overshoot"])
+def test_the_last_step_is_one_of_the_guided_ode(method):
+    guided = classifier_free(MIXTURE.velocity, null_labels=2)
+    x0 = jax.random.normal(jax.random.key(1), (4, 2))
+    conditions = Guided(jnp.array([0, 1, 0, 1]), jnp.array([1.0, 2.0, 0.0, 3.0]))
+    spec = sde_spec(method, 1, base=None if method in DRIFT else "euler")
+    x1 = solve_sde(guided, x0, keys(4), conditions, spec, t0=0.6, t1=0.9).x1
+    u = guided(x0, jnp.full(4, 0.6), conditions)
+    np.testing.assert_allclose(x1, x0 + 0.3 * u, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_guided_velocity_takes_its_conditions_through_every_step():
+    guided = classifier_free(MIXTURE.velocity, null_labels=2)
+    x0 = jax.random.normal(jax.random.key(1), (4, 2))
+    labels, w = jnp.array([0, 1, 0, 1]), jnp.array([[1.0], [2.0], [0.0], [3.0]])
+
+    def by_hand(x, t, labels):
+        null = jnp.full_like(labels, 2)
+        return (1 - w) * MIXTURE.velocity(x, t, null) + w * MIXTURE.velocity(x, t, labels)
+
+    spec = sde_spec("euler_maruyama", 4)
+    x1 = solve_sde(guided, x0, keys(4), Guided(labels, w[:, 0]), spec).x1
+    np.testing.assert_allclose(x1, solve_sde(by_hand, x0, keys(4), labels, spec).x1, atol=1e-4)
+
+
+def counted(calls, field):
+    def wrapped(x, t, labels):
+        zero = jax.pure_callback(
+            lambda _: calls.append(1) or np.zeros((), np.float32),
+            jax.ShapeDtypeStruct((), jnp.float32),
+            x.ravel()[0],
+        )
+        return field(x, t, labels) + zero
+
+    return wrapped
+
+
+@pytest.mark.parametrize(
+    ("method", "score", "each"),
+    [("churn", None, 2), ("refresh", None, 2), ("euler_maruyama", None, 1), (DRIFT[1], 1, 4)],
+)
+def test_the_evaluations_reported_are_the_calls_made(method, score, each):
+    calls = []
+    velocity = counted(calls, GAUSSIAN.velocity)
+    score = score and counted(calls, GAUSSIAN.score)
+    run = jax.jit(lambda x: solve_sde(velocity, x, keys(1), spec=sde_spec(method, 6), score=score))
+    solution = jax.block_until_ready(run(jnp.zeros(1)))
+    assert solution.nfe.tolist() == [len(calls)] == [6 * each]
+    assert solution.accepted.tolist() == [6]
+    assert solution.t_end.tolist() == [1.0]
+
+
+@pytest.mark.slow
+def test_the_score_that_follows_is_the_score_handed_in():
+    x0, spec = jax.random.normal(jax.random.key(1), (8,)), sde_spec(steps=10)
+    derived = solve_sde(GAUSSIAN.velocity, x0, keys(8), spec=spec).x1
+    given = solve_sde(GAUSSIAN.velocity, x0, keys(8), spec=spec, score=GAUSSIAN.score).x1
+    np.testing.assert_allclose(derived, given, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_a_brownian_bridge_with_its_score_keeps_its_marginals(moments):
+    """Between independent Gaussians N(0, 1) and N(m, s^2), x_t and u_t are jointly Gaussian."""
+    path, m, s = BrownianBridge(0.8), 1.5, 0.5
+
+    def variance(t):
+        return t**2 * s**2 + (1 - t) ** 2 + path.std(t) ** 2
+
+    def velocity(x, t, labels):
+        slope = t * s**2 - (1 - t) + path.std(t) * path.d_std(t)
+        return m + slope / variance(t) * (x - t * m)
+
+    def score(x, t, labels):
+        return -(x - t * m) / variance(t)
+
+    # Nearer to t = 1 the bridge has a layer that wants smaller steps.
+    spec = sde_spec(steps=64, path=path, diffusion="constant", scale=0.8**2)
+    mean, found = moments(spec, velocity, score=score, t1=0.9)
+    np.testing.assert_allclose(mean, 0.9 * m, atol=2e-3)
+    np.testing.assert_allclose(found, variance(0.9), rtol=0.01)
+
+
+def test_times_to_save_become_nodes():
+    x0, times = jnp.zeros((3, 2)), (0.1, 0.5, 1.0)
+    run = jax.jit(
+        lambda x: solve_sde(
+            MIXTURE.velocity, x, keys(3), spec=sde_spec("refresh", 4), save_at=times
+        )
+    )
+    solution = run(x0)
+    assert solution.trajectory.shape == (3, 3, 2)
+    np.testing.assert_array_equal(solution.trajectory[-1], solution.x1)
+    assert solution.accepted.tolist() == [5] * 3  # 0.1 is new, 0.5 and 1 are there
+    assert solution.nfe.tolist() == [10] * 3
+
+
+@pytest.mark.slow
+def test_another_key_compiles_nothing_and_the_result_differentiates(count_compilations):
+    spec, x0 = sde_spec("stochastic_heun", 4), jnp.ones((3, 2))
+
+    def loss(x, k):
+        return jnp.sum(solve_sde(MIXTURE.velocity, x, k, spec=spec).x1)
+
+    gradient = jax.jit(jax.grad(loss))
+    first, second = keys(3), keys(3, 1)
+    found = gradient(x0, first)
+    with count_compilations() as compiled:
+        other = gradient(x0, second)
+    assert compiled.count == 0, compiled.names
+    assert np.all(np.isfinite(found))
+    assert np.abs(other - found).max() > 1e-4
+    assert hash(spec) == hash(sde_spec("stochastic_heun", 4))
+
+
+def test_a_velocity_that_is_not_finite_is_reported():
+    def velocity(x, t, labels):
+        return jnp.where((t > 0.4) & (labels == 1), jnp.nan, 1.0)[:, None] * jnp.ones_like(x)
+
+    spec = sde_spec("euler_maruyama", 4)
+    solution = solve_sde(velocity, jnp.zeros((2, 1)), keys(2), jnp.array([0, 1]), spec)
+    assert solution.success.tolist() == [True, False]
+    assert np.isnan(solution.x1[1, 0])
+    assert np.isfinite(solution.x1[0, 0])
+    np.testing.assert_allclose(solution.t_end, [1.0, 0.5])
+
+
+@pytest.mark.parametrize("diffusion", DIFFUSIONS)
+def test_the_scale_multiplies_the_square_and_the_ends_are_finite(diffusion):
+    t = jnp.linspace(0, 1, 5)
+    once, four = (coefficient(diffusion, scale, AffinePath())(t) for scale in (1.0, 4.0))
+    np.testing.assert_allclose(four, 2 * once, rtol=1e-6)
+    assert np.all(np.isfinite(once) & (once > -1e-6))
+    squares = {"constant": 1.0, "sigma": 1.0, "sigma_squared": 0.5, "zero_ends": 1.0}
+    np.testing.assert_allclose(once[2] ** 2, squares[diffusion], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("ask", "message"),
+    [
+        ({"method": "chrun"}, "Did you mean 'churn'"),
+        ({"diffusion": "sigm"}, "Did you mean 'sigma'"),
+        ({"scale": -1.0}, "0 or positive"),
+        ({"scale": float("nan")}, "0 or positive"),
+        ({"steps": 0}, "at least 1"),
+        ({"control": "sample"}, "fixed steps"),
+        ({"rtol": 1e-3}, "fixed steps"),
+        ({"base": "heun"}, "its own solver"),
+        ({"method": "churn", "base": "tsit5"}, "Known: euler, heun"),
+        ({"path": Linear()}, "AffinePath"),
+        ({"path": NoisyStraight(0.1), "method": "churn", "diffusion": "constant"}, "goes back"),
+        ({"path": BrownianBridge()}, "has no sigma_t"),
+    ],
+)
+def test_a_wrong_specification_is_refused(ask, message):
+    with pytest.raises(InputError, match=message):
+        sde_spec(**ask)
+
+
+BRIDGE = sde_spec(path=BrownianBridge(), diffusion="constant")
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ({"keys": keys(3)}, "one random key per example"),
+        ({"keys": jax.random.key(0)}, "one random key per example"),
+        ({"keys": jnp.zeros((2, 2), jnp.uint32)}, "one random key per example"),
+        ({"spec": solver_spec("tsit5", rtol=1e-3)}, "sde_spec"),
+        ({"spec": BRIDGE}, "does not follow"),
+        ({"spec": sde_spec("churn"), "score": GAUSSIAN.score}, "uses no score"),
+        ({"t0": 1.0, "t1": 0.0}, "runs backwards"),
+        ({"t1": float("nan")}, "later t1"),
+        ({"save_at": [0.5, 2.0]}, "save_at"),
+    ],
+)
+def test_a_wrong_call_is_refused(how, message):
+    arguments = {"velocity": MIXTURE.velocity, "x0": jnp.zeros((2, 2)), "keys": keys(2)} | how
+    with pytest.raises(InputError, match=message):
+        solve_sde(**arguments)
