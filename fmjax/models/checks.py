@@ -65,7 +65,8 @@ def check_labels(labels: Any, batch: int, num_classes: int | None) -> None:
     Values are not looked at (they may be traced); a class outside 0..num_classes gives NaN.
 
     Args:
-        labels: class ids, shape (B,), any integer dtype; None for an unconditional model.
+        labels: class ids, shape (B,), any integer dtype; or weights over the classes and the null
+            class, shape (B, num_classes + 1), any floating dtype; None for an unconditional model.
         batch: B.
         num_classes: the model's number of classes, or None if it is unconditional.
 
@@ -85,6 +86,13 @@ def check_labels(labels: Any, batch: int, num_classes: int | None) -> None:
             f"({batch},): for the unconditional velocity pass the null class, "
             f"jnp.full(({batch},), {num_classes})."
         )
+    if hasattr(labels, "dtype") and jnp.issubdtype(labels.dtype, jnp.floating) and labels.ndim == 2:
+        if labels.shape != (batch, num_classes + 1):
+            raise InputError(
+                f"weights over classes have shape {labels.shape}, expected one for each class and "
+                f"one for the null class, {(batch, num_classes + 1)}."
+            )
+        return
     if not hasattr(labels, "dtype") or not jnp.issubdtype(labels.dtype, jnp.integer):
         found = f"dtype {labels.dtype}" if hasattr(labels, "dtype") else type(labels).__name__
         raise InputError(
@@ -96,6 +104,46 @@ def check_labels(labels: Any, batch: int, num_classes: int | None) -> None:
             f"labels have shape {labels.shape}, expected one class id per example, ({batch},): "
             f"write jnp.full(({batch},), label) for one class shared by the batch."
         )
+
+
+def split_guidance(labels: Any, batch: int, guidance: bool) -> tuple[Any, jax.Array | None]:
+    """Takes the guidance scale out of the labels of a network that has it as an input.
+
+    Args:
+        labels: ``{"labels": labels, "guidance": w}`` for such a network, w (B,) of floating dtype;
+            labels alone for another.
+        batch: B.
+        guidance: whether the network is one.
+
+    Returns:
+        The labels, and w or None.
+
+    Raises:
+        InputError: the dict is missing, has other keys or came to another network, or w does not
+            fit.
+    """
+    if not guidance:
+        if isinstance(labels, dict) and "guidance" in labels:
+            raise InputError(
+                "a guidance scale came to a model that does not take one (guidance=False): pass "
+                'labels["labels"] alone, or build the model with guidance=True.'
+            )
+        return labels, None
+    if not isinstance(labels, dict) or labels.keys() != {"labels", "guidance"}:
+        found = f"keys {sorted(labels)}" if isinstance(labels, dict) else "labels alone"
+        raise InputError(
+            f"a model with guidance=True takes {{'labels': labels, 'guidance': w}}; got {found}: "
+            "wrap the velocity in fmjax.guidance.distilled and pass Guided(labels, w)."
+        )
+    w = labels["guidance"]
+    floating = hasattr(w, "dtype") and jnp.issubdtype(w.dtype, jnp.floating)
+    if not floating or jnp.shape(w) != (batch,):
+        dtype = getattr(w, "dtype", type(w).__name__)
+        raise InputError(
+            f"the guidance scale has shape {jnp.shape(w)} and type {dtype}, expected one "
+            f"floating-point number per example, {(batch,)}: write jnp.full(({batch},), w)."
+        )
+    return labels["labels"], w
 
 
 def check_positive(**values: int | None) -> None:

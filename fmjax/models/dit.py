@@ -1,6 +1,6 @@
 """DiT: a transformer over image patches with adaLN-zero (Peebles and Xie, arXiv:2212.09748).
 
-    c    = SiLU(embed(t) + embed(label))
+    c    = SiLU(embed(t) + embed(label) + embed(w))                        w if asked for
     h    = patches W + positions
     h    = h + gate_1 * attention(modulate(norm(h), shift_1, scale_1))     in each block
     h    = h + gate_2 * mlp(modulate(norm(h), shift_2, scale_2))           in each block
@@ -22,7 +22,13 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from fmjax.errors import InputError, unknown_name
-from fmjax.models.checks import check_batch, check_labels, check_positive, check_rank
+from fmjax.models.checks import (
+    check_batch,
+    check_labels,
+    check_positive,
+    check_rank,
+    split_guidance,
+)
 from fmjax.models.embed import Condition, sincos_2d
 
 _SIZES = {  # depth, width, heads: Table 1 of the paper
@@ -200,6 +206,8 @@ class DiT(nn.Module):
         num_classes: number of classes; the null class is index `num_classes`. None: unconditional.
         dtype: dtype of the tokens and of the large matmuls, e.g. `jnp.bfloat16`. Parameters, time
             embedding, modulation, normalisation, softmax and output stay float32.
+        guidance: whether the network takes a guidance scale w as an input, embedded and added to
+            the condition; labels is then ``{"labels": labels, "guidance": w}``.
     """
 
     patch_size: int
@@ -209,15 +217,18 @@ class DiT(nn.Module):
     mlp_ratio: float = 4.0
     num_classes: int | None = None
     dtype: Any = jnp.float32
+    guidance: bool = False
 
     @nn.compact
-    def __call__(self, x: jax.Array, t: jax.Array, labels: jax.Array | None = None) -> jax.Array:
+    def __call__(self, x: jax.Array, t: jax.Array, labels: Any = None) -> jax.Array:
         """Predict the velocity.
 
         Args:
             x: images, shape (B, H, W, C), any floating dtype.
             t: times in [0, 1], shape (B,), float32.
-            labels: class ids, shape (B,), integer; None exactly if `num_classes` is None.
+            labels: class ids, shape (B,), integer, or weights over the classes and the null class,
+                (B, num_classes + 1), floating; None exactly if `num_classes` is None. With
+                `guidance`, a dict of these and the scale w, shape (B,), floating.
 
         Returns:
             Shape of `x`, float32 (float64 if `dtype` is).
@@ -226,9 +237,12 @@ class DiT(nn.Module):
             InputError: a field or an argument does not fit; see `fmjax.models.checks`. Raised while
                 tracing, before any work on a device.
         """
-        self._check(x, t, labels)
+        labels, w = self._check(x, t, labels)
         p = self.patch_size
-        c = nn.silu(Condition(self.width, self.num_classes, name="condition")(t, labels))
+        condition = Condition(
+            self.width, self.num_classes, guidance=self.guidance, name="condition"
+        )
+        c = nn.silu(condition(t, labels, w))
         h = self._tokens(x)
         for k in range(self.depth):
             h = Block(self.heads, self.mlp_ratio, self.dtype, name=f"block_{k}")(h, c)
@@ -243,7 +257,8 @@ class DiT(nn.Module):
         positions = sincos_2d(x.shape[1] // p, x.shape[2] // p, self.width)
         return h + jnp.asarray(positions, self.dtype)[None]
 
-    def _check(self, x: jax.Array, t: jax.Array, labels: Any) -> None:
+    def _check(self, x: jax.Array, t: jax.Array, labels: Any) -> tuple[Any, jax.Array | None]:
+        """The labels and the guidance scale, or None, once everything fits."""
         check_positive(
             patch_size=self.patch_size,
             width=self.width,
@@ -268,7 +283,9 @@ class DiT(nn.Module):
                 "sides, or pad the images."
             )
         check_batch(x, t)
+        labels, w = split_guidance(labels, x.shape[0], self.guidance)
         check_labels(labels, x.shape[0], self.num_classes)
+        return labels, w
 
 
 def preset(name: str, **overrides: Any) -> DiT:

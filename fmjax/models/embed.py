@@ -1,4 +1,4 @@
-"""Embeddings of time, class and position.
+"""Embeddings of time, class, guidance scale and position.
 
 Time is embedded in float32 (float64 if `t` is) whatever the network computes in: half of the times
 0, 1/1000, ..., 1 coincide in bfloat16.
@@ -10,6 +10,7 @@ import numpy as np
 from flax import linen as nn
 
 TIME_SCALE = 1000.0
+GUIDANCE_SCALE = 10.0  # of a scale w up to 10: angles up to 100, smooth between scales
 _normal = nn.initializers.normal(0.02)
 
 
@@ -72,18 +73,21 @@ class TimeEmbed(nn.Module):
         width: number of output features.
         features: number of sinusoidal features, even.
         scale: what t in [0, 1] is multiplied by first; see `sinusoidal`.
+        zero_init: whether the embedding is zero at first.
     """
 
     width: int
     features: int = 256
     scale: float = TIME_SCALE
+    zero_init: bool = False
 
     @nn.compact
     def __call__(self, t: jax.Array) -> jax.Array:
         """Embed t of shape (B,) as (B, width), float32 (float64 if t is)."""
         h = sinusoidal(t, self.features, scale=self.scale)
         h = nn.silu(nn.Dense(self.width, kernel_init=_normal, name="dense_0")(h))
-        return nn.Dense(self.width, kernel_init=_normal, name="dense_1")(h)
+        init = nn.initializers.zeros_init() if self.zero_init else _normal
+        return nn.Dense(self.width, kernel_init=init, name="dense_1")(h)
 
 
 class LabelEmbed(nn.Module):
@@ -99,8 +103,14 @@ class LabelEmbed(nn.Module):
 
     @nn.compact
     def __call__(self, labels: jax.Array) -> jax.Array:
-        """Embed class ids of shape (B,) as (B, width), float32; ids out of range become NaN."""
+        """Embed class ids (B,), or weights over the classes, as (B, width), float32.
+
+        Weights are of floating dtype and of shape (B, num_classes + 1); they embed as the weighted
+        sum of the rows, a row of the identity as its class. Ids out of range become NaN.
+        """
         table = self.param("table", _normal, (self.num_classes + 1, self.width), jnp.float32)
+        if jnp.issubdtype(labels.dtype, jnp.floating):
+            return jnp.matmul(labels, table, precision=jax.lax.Precision.HIGHEST)
         # An id out of range would otherwise be clipped, or wrap to the null class, in silence.
         return (
             jnp.asarray(table)
@@ -110,24 +120,32 @@ class LabelEmbed(nn.Module):
 
 
 class Condition(nn.Module):
-    """The vector that conditions a network: time embedding plus class embedding.
+    """The vector that conditions a network: embeddings of time, of class, and of guidance scale.
 
     Attributes:
         width: number of features.
         num_classes: number of classes, or None for time alone.
         time_features: number of sinusoidal features.
         time_scale: what t in [0, 1] is multiplied by; see `sinusoidal`.
+        guidance: whether a guidance scale is embedded, too. That embedding is zero at first, so
+            that a network which takes its other weights from a trained one starts as that one.
     """
 
     width: int
     num_classes: int | None = None
     time_features: int = 256
     time_scale: float = TIME_SCALE
+    guidance: bool = False
 
     @nn.compact
-    def __call__(self, t: jax.Array, labels: jax.Array | None = None) -> jax.Array:
-        """Embed t (B,) and labels (B,) as (B, width), float32 (float64 if t is)."""
+    def __call__(
+        self, t: jax.Array, labels: jax.Array | None = None, w: jax.Array | None = None
+    ) -> jax.Array:
+        """Embed t (B,), labels (B,) and w (B,) as (B, width), float32 (float64 if t is)."""
         c = TimeEmbed(self.width, self.time_features, self.time_scale, name="time")(t)
         if self.num_classes is not None:
             c = c + LabelEmbed(self.num_classes, self.width, name="label")(labels)
+        if self.guidance:
+            embed = TimeEmbed(self.width, self.time_features, GUIDANCE_SCALE, True, name="guidance")
+            c = c + embed(w)
         return c

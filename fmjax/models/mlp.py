@@ -7,14 +7,20 @@ import jax
 from flax import linen as nn
 
 from fmjax.errors import InputError
-from fmjax.models.checks import check_batch, check_labels, check_positive, check_rank
+from fmjax.models.checks import (
+    check_batch,
+    check_labels,
+    check_positive,
+    check_rank,
+    split_guidance,
+)
 from fmjax.models.embed import Condition
 
 
 class MLP(nn.Module):
     """Velocity of a vector at a time, and optionally given its class.
 
-    With c = SiLU(embed(t) + embed(label)), for k = 1, ..., depth:
+    With c = SiLU(embed(t) + embed(label) + embed(w)), for k = 1, ..., depth:
 
         h_0 = x,    h_k = SiLU(W_k h_{k-1} + V_k c),    out = W h_depth
 
@@ -29,6 +35,8 @@ class MLP(nn.Module):
             velocity of a mixture of Gaussians was learned as well, but the mean square error of
             its time derivative, which some losses use, was twelve times as large.
         zero_init: whether the output layer starts at zero, so that a fresh model outputs 0.
+        guidance: whether the network takes a guidance scale w as an input, embedded and added to
+            the condition; labels is then ``{"labels": labels, "guidance": w}``.
     """
 
     width: int = 128
@@ -37,15 +45,18 @@ class MLP(nn.Module):
     time_features: int = 64
     time_scale: float = 100.0
     zero_init: bool = True
+    guidance: bool = False
 
     @nn.compact
-    def __call__(self, x: jax.Array, t: jax.Array, labels: jax.Array | None = None) -> jax.Array:
+    def __call__(self, x: jax.Array, t: jax.Array, labels: Any = None) -> jax.Array:
         """Predict the velocity.
 
         Args:
             x: shape (B, ...), at least one feature axis; the features are flattened inside.
             t: times in [0, 1], shape (B,), float32.
-            labels: class ids, shape (B,), integer; None exactly if `num_classes` is None.
+            labels: class ids, shape (B,), integer, or weights over the classes and the null class,
+                (B, num_classes + 1), floating; None exactly if `num_classes` is None. With
+                `guidance`, a dict of these and the scale w, shape (B,), floating.
 
         Returns:
             Shape of `x`, float32 (float64 for float64 inputs).
@@ -53,11 +64,16 @@ class MLP(nn.Module):
         Raises:
             InputError: a field or an argument does not fit; see `fmjax.models.checks`.
         """
-        self._check(x, t, labels)
+        labels, w = self._check(x, t, labels)
         condition = Condition(
-            self.width, self.num_classes, self.time_features, self.time_scale, name="condition"
+            self.width,
+            self.num_classes,
+            self.time_features,
+            self.time_scale,
+            self.guidance,
+            name="condition",
         )
-        c = nn.silu(condition(t, labels))
+        c = nn.silu(condition(t, labels, w))
         h = x.reshape(x.shape[0], -1)
         for k in range(self.depth):
             layer = nn.Dense(self.width, name=f"hidden_{k}")
@@ -66,7 +82,8 @@ class MLP(nn.Module):
         init = nn.initializers.zeros_init() if self.zero_init else nn.initializers.lecun_normal()
         return nn.Dense(math.prod(x.shape[1:]), kernel_init=init, name="out")(h).reshape(x.shape)
 
-    def _check(self, x: jax.Array, t: jax.Array, labels: Any) -> None:
+    def _check(self, x: jax.Array, t: jax.Array, labels: Any) -> tuple[Any, jax.Array | None]:
+        """The labels and the guidance scale, or None, once everything fits."""
         check_positive(
             width=self.width,
             depth=self.depth,
@@ -80,4 +97,6 @@ class MLP(nn.Module):
             )
         check_rank(x, "(batch, ...)", 2, math.inf)
         check_batch(x, t)
+        labels, w = split_guidance(labels, x.shape[0], self.guidance)
         check_labels(labels, x.shape[0], self.num_classes)
+        return labels, w

@@ -23,10 +23,18 @@ def shaped(*shape, dtype=jnp.float32):
     return jax.ShapeDtypeStruct(shape, dtype)
 
 
+def guided(labels, w=T):
+    return {"labels": labels, "guidance": w}
+
+
 def test_the_base_case_passes():
     trace()
     trace(labels=None, num_classes=None)
     trace(t=shaped(4, dtype=jnp.float32), labels=shaped(4, dtype=jnp.uint8))
+    trace(labels=shaped(4, 11))
+    trace(labels=guided(LABELS), guidance=True)
+    trace(labels=guided(None), guidance=True, num_classes=None)
+    trace(labels=guided(shaped(4, 11, dtype=jnp.bfloat16)), guidance=True)
 
 
 @pytest.mark.parametrize(
@@ -59,6 +67,20 @@ def test_the_base_case_passes():
         ({"labels": shaped(3, dtype=jnp.int32)}, r"labels have shape \(3,\), expected .*\(4,\)"),
         ({"labels": shaped(dtype=jnp.int32)}, r"labels have shape \(\), expected .*\(4,\)"),
         ({"labels": {"text": LABELS}}, "labels are of dict, expected one array"),
+        ({"labels": shaped(4, 10)}, r"weights .* \(4, 10\), expected .* null class, \(4, 11\)"),
+        ({"labels": shaped(4, 1, dtype=jnp.int32)}, r"labels have shape \(4, 1\), expected"),
+        ({"labels": guided(LABELS)}, r"does not take one \(guidance=False\): pass labels"),
+        ({"labels": guided(None), "num_classes": None}, "does not take one"),
+        ({"guidance": True}, r"takes {'labels': labels, 'guidance': w}; got labels alone"),
+        ({"guidance": True, "labels": None}, "'guidance': w}; got labels alone"),
+        ({"guidance": True, "labels": {"guidance": T}}, r"; got keys \['guidance'\]"),
+        (
+            {"guidance": True, "labels": guided(LABELS, 1.5)},
+            r"shape \(\) and type float32, expected",
+        ),
+        ({"guidance": True, "labels": guided(LABELS, shaped(3))}, r"shape \(3,\).*\(4,\): write"),
+        ({"guidance": True, "labels": guided(LABELS, LABELS)}, "type int32, expected one floating"),
+        ({"guidance": True, "labels": guided(None)}, "labels=None came to a model of 10 classes"),
     ],
 )
 def test_wrong_input_is_refused(given, message):

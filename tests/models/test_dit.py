@@ -159,6 +159,21 @@ def test_every_parameter_matters():
     assert dead == []
 
 
+def test_the_guidance_scale_matters_where_it_is_an_input():
+    model, w = tiny(guidance=True), np.array([0.0, 1.0, 1.5, 4.0], np.float32)
+    same = np.broadcast_to(X[:1], X.shape), np.full(B, 0.5, np.float32)
+    given = {"labels": np.zeros(B, np.int32), "guidance": w}
+    shapes = jax.eval_shape(model.init, jax.random.key(0), *same, given)["params"]
+    assert jax.tree.structure(shapes) != jax.tree.structure(trained())
+    rng = np.random.default_rng(0)
+    embed = jax.tree.map(
+        lambda a: rng.normal(size=a.shape).astype(a.dtype), shapes["condition"]["guidance"]
+    )
+    params = trained() | {"condition": trained()["condition"] | {"guidance": embed}}
+    out = apply(model, params, *same, given)
+    assert len(np.unique(np.asarray(out).reshape(B, -1), axis=0)) == B
+
+
 def test_examples_do_not_see_their_neighbours():
     one = apply(tiny(), trained(), X[1:2], T[1:2], LABELS[1:2])
     several = apply(tiny(), trained(), X, T, LABELS)[1:2]

@@ -59,6 +59,17 @@ def test_null_class_has_a_row_of_its_own():
     np.testing.assert_array_equal(touched, np.arange(11) == 10)
 
 
+def test_weights_over_classes_mix_the_rows_and_a_row_of_the_identity_is_its_class():
+    module = LabelEmbed(num_classes=4, width=8)
+    params = jax.jit(module.init)(jax.random.key(0), jnp.arange(5))
+    np.testing.assert_array_equal(
+        module.apply(params, jnp.eye(5)), module.apply(params, jnp.arange(5))
+    )
+    weights = np.random.default_rng(0).normal(size=(3, 5)).astype(np.float32)
+    table = np.asarray(params["params"]["table"])
+    np.testing.assert_allclose(module.apply(params, weights), weights @ table, atol=1e-6)
+
+
 @pytest.mark.parametrize("label", [-1, 11, 1000])
 def test_a_class_out_of_range_is_nan_and_not_another_class(label):
     module = LabelEmbed(num_classes=10, width=8)
@@ -75,3 +86,16 @@ def test_condition_is_the_sum_of_time_and_class():
     time = TimeEmbed(8).apply({"params": params["time"]}, t)
     out = module.apply({"params": params}, t, labels)
     np.testing.assert_allclose(out, time + params["label"]["table"][labels], atol=1e-6)
+
+
+def test_the_guidance_scale_is_added_and_is_nothing_at_first():
+    t, w = np.array([0.2, 0.7], np.float32), np.array([1.5, 4.0], np.float32)
+    module = Condition(width=8, guidance=True)
+    params = jax.jit(module.init)(jax.random.key(0), t, None, w)["params"]
+    time = Condition(width=8).apply({"params": {"time": params["time"]}}, t)
+    np.testing.assert_array_equal(module.apply({"params": params}, t, None, w), time)
+    params["guidance"]["dense_1"]["kernel"] = jnp.ones_like(params["guidance"]["dense_1"]["kernel"])
+    embed = TimeEmbed(8, scale=10.0).apply({"params": params["guidance"]}, w)
+    out = module.apply({"params": params}, t, None, w)
+    np.testing.assert_allclose(out, time + embed, atol=1e-6)
+    assert np.abs(embed[0] - embed[1]).max() > 1e-3

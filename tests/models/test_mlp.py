@@ -64,6 +64,33 @@ def test_examples_do_not_see_their_neighbours():
     np.testing.assert_allclose(alone, together, atol=1e-6)
 
 
+@pytest.mark.parametrize("num_classes", [None, 3])
+def test_the_guidance_scale_matters_where_it_is_an_input(num_classes):
+    model = MLP(width=16, depth=1, num_classes=num_classes, guidance=True, zero_init=False)
+    labels = None if num_classes is None else LABELS
+    w = np.linspace(0, 4, B, dtype=np.float32)
+    given = {"labels": labels, "guidance": w}
+    params = jax.jit(model.init)(jax.random.key(0), X, T, given)["params"]
+    without = MLP(width=16, depth=1, num_classes=num_classes, zero_init=False)
+    condition = {k: v for k, v in params["condition"].items() if k != "guidance"}
+    plain = apply(without, params | {"condition": condition}, X, T, labels)
+    # As the network without it at first, so that a student may start from its teacher.
+    np.testing.assert_allclose(apply(model, params, X, T, given), plain, rtol=1e-5, atol=1e-6)
+    kernel = params["condition"]["guidance"]["dense_1"]["kernel"]
+    params["condition"]["guidance"]["dense_1"]["kernel"] = kernel + 1.0
+    same = np.broadcast_to(X[:1], X.shape), np.full(B, 0.5, np.float32)
+    same_labels = None if labels is None else np.zeros(B, np.int32)
+    out = apply(model, params, *same, {"labels": same_labels, "guidance": w})
+    assert len(np.unique(np.asarray(out), axis=0)) == B
+
+
+def test_weights_over_classes_stand_for_class_ids():
+    model, params = make(num_classes=3)
+    weights = np.eye(4, dtype=np.float32)[LABELS]
+    by_weight, by_id = (apply(model, params, X, T, given) for given in (weights, LABELS))
+    np.testing.assert_allclose(by_weight, by_id, rtol=1e-6, atol=1e-6)
+
+
 @pytest.mark.slow
 def test_jvp_is_the_finite_difference_in_float64():
     with jax.enable_x64(True):
