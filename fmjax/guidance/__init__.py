@@ -1,0 +1,56 @@
+"""Guidance: from a velocity to a velocity, so that every sampler takes every guidance.
+
+What belongs to one example travels in ``labels``, which the samplers carry, split and map over; a
+guided velocity takes `Guided` (labels and scale) where the plain one takes labels.
+
+======================================  ========================================================
+`classifier_free`                       (1 - w) u_null + w u_cond, both in one call of the network
+`autoguidance`                          (1 - w) u_weak + w u, a weaker network in place of null
+`interpolated`, `over_time`             between two conditions; conditions that change over t
+`class_weights`, `spherical_weights`    between two classes in the embedding
+`distilled`, `make_distillation_loss_fn`  guidance learned by the network, w one of its inputs
+`linear`, `Rescale`, `ZeroStar`,        how the two velocities are put together: the ``rule``
+`Projected`
+`SCHEDULES`, `Window`, `network_calls`  how w depends on t, when nothing is computed, what it costs
+`drop_labels`                           training without a condition now and then
+======================================  ========================================================
+"""
+
+from fmjax.guidance.branches import autoguidance, classifier_free
+from fmjax.guidance.conditions import Guided, drop_labels, null_like, scale_from_excess
+from fmjax.guidance.distillation import distilled, make_distillation_loss_fn
+from fmjax.guidance.interpolation import (
+    Between,
+    class_weights,
+    interpolated,
+    over_time,
+    slerp,
+    spherical_weights,
+)
+from fmjax.guidance.rules import Projected, Rescale, Rule, ZeroStar, linear
+from fmjax.guidance.window import SCHEDULES, Window, network_calls
+
+__all__ = [
+    "SCHEDULES",
+    "Between",
+    "Guided",
+    "Projected",
+    "Rescale",
+    "Rule",
+    "Window",
+    "ZeroStar",
+    "autoguidance",
+    "class_weights",
+    "classifier_free",
+    "distilled",
+    "drop_labels",
+    "interpolated",
+    "linear",
+    "make_distillation_loss_fn",
+    "network_calls",
+    "null_like",
+    "over_time",
+    "scale_from_excess",
+    "slerp",
+    "spherical_weights",
+]

@@ -1,0 +1,157 @@
+"""Guidance by a second velocity: that of no condition, of a negative one, of a weaker network."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from fmjax.conventions import Array, Labels, Velocity, expand
+from fmjax.errors import InputError
+from fmjax.guidance.conditions import Guided, null_like, only_labels, per_example, stack
+from fmjax.guidance.rules import Rule, linear
+from fmjax.guidance.window import ScaleSchedule, Window, evaluate, scale_schedule
+
+
+def classifier_free(
+    velocity: Velocity,
+    null_labels: Labels,
+    *,
+    rule: Rule = linear,
+    schedule: str | ScaleSchedule = "constant",
+    interval: tuple[float, float] | None = None,
+    zero_until: float = 0.0,
+) -> Velocity:
+    """Classifier-free guidance, all branches by `jax.vmap` in one call of the network.
+
+        u(x, t) = (1 - w) u(x, t, null) + w u(x, t, labels)
+
+    w = 0 is the unconditional field and w = 1 the conditional one, both exactly. Work that depends
+    on x and t alone is done once. Sources: Ho & Salimans, arXiv:2207.12598; for velocities Zheng et
+    al., arXiv:2311.13443, eq. (7). The other convention, (1 + s) u_cond - s u_null, is w = 1 + s:
+    see `scale_from_excess`.
+
+    A tuple of K `Guided` is a composition of conditions, in K + 1 branches of the same call:
+
+        u(x, t) = u_null + sum_k w_k (u_k - u_null)
+
+    (Liu et al., arXiv:2206.01714; a negative w_k is its negation). Another rule than the linear one
+    then gives ``u_null + sum_k (rule(u_null, u_k, w_k) - u_null)``.
+
+    Args:
+        velocity: ``velocity(x, t, labels)``.
+        null_labels: the condition that stands for none, without a batch axis: the null class id, or
+            a pytree shaped as one example's condition.
+        rule: how the two velocities make one, see `fmjax.guidance.rules`.
+        schedule: how w depends on t: a name of `SCHEDULES`, or ``schedule(w, t) -> w_t`` with all
+            three (batch,).
+        interval: (lo, hi); outside it every scale is 1 and the null branch is not computed, unless
+            another example of the batch is inside. K > 1 conditions need it nevertheless.
+        zero_until: before this time the velocity is 0 and the network is not called.
+
+    Returns:
+        ``guided(x, t, Guided(labels, w))``, or ``guided(x, t, (Guided(...), ...))``; shaped as x,
+        in its dtype, at least float32.
+
+    Raises:
+        InputError: the schedule is unknown, or the interval or zero_until impossible. When called:
+            without labels, with w neither one number nor one per example, with no condition at all,
+            with a negative one among several, or with labels that the null condition does not fit.
+    """
+    at = scale_schedule(schedule)
+    window = Window(interval, zero_until)
+
+    def guided(x: Array, t: Array, conditions: Guided | tuple[Guided, ...]) -> Array:
+        several = _as_tuple(conditions)
+        labels = [jax.tree.map(jnp.asarray, c.labels) for c in several]
+        scales = [at(per_example("w", c.w, x), t) for c in several]
+        negative = several[0].negative
+        reference = null_like(labels[0], null_labels if negative is None else negative)
+        branches = stack(reference, *labels)
+
+        def conditional():
+            return _as(x, velocity(x, t, labels[0]))
+
+        def every(inside):
+            u_ref, *us = _as(x, jax.vmap(velocity, in_axes=(None, None, 0))(x, t, branches))
+            parts = [_by(rule, inside, u_ref, u, w, x, t) for u, w in zip(us, scales, strict=True)]
+            return parts[0] if len(parts) == 1 else u_ref + sum(part - u_ref for part in parts)
+
+        return evaluate(window, x, t, conditional if len(several) == 1 else None, every)
+
+    return guided
+
+
+def autoguidance(
+    velocity: Velocity,
+    weak_velocity: Velocity,
+    *,
+    rule: Rule = linear,
+    schedule: str | ScaleSchedule = "constant",
+    interval: tuple[float, float] | None = None,
+) -> Velocity:
+    """Guides a network by a weaker one: smaller, or trained less, but on the same data.
+
+        u(x, t) = (1 - w) u_weak(x, t, labels) + w u(x, t, labels)
+
+    The errors that the two share are pushed away, and the diversity of classifier-free guidance at
+    w = 1 is kept. It needs no condition. Source: Karras et al., arXiv:2406.02507.
+
+    Args:
+        velocity: ``velocity(x, t, labels)``.
+        weak_velocity: the same of the weaker network.
+        rule: as in `classifier_free`, with the weaker network for reference.
+        schedule: as in `classifier_free`.
+        interval: (lo, hi), outside which the weaker network is not called.
+
+    Returns:
+        ``guided(x, t, Guided(labels, w))``, labels None for an unconditional network.
+
+    Raises:
+        InputError: as in `classifier_free`.
+    """
+    at = scale_schedule(schedule)
+    window = Window(interval)
+
+    def guided(x: Array, t: Array, conditions: Guided) -> Array:
+        labels = only_labels(conditions, "autoguidance")
+        w = at(per_example("w", conditions.w, x), t)
+
+        def strong():
+            return _as(x, velocity(x, t, labels))
+
+        def both(inside):
+            weak = _as(x, weak_velocity(x, t, labels))
+            return _by(rule, inside, weak, strong(), w, x, t)
+
+        return evaluate(window, x, t, strong, both)
+
+    return guided
+
+
+def _as_tuple(conditions: Any) -> tuple[Guided, ...]:
+    if isinstance(conditions, tuple) and not conditions:
+        raise InputError("a tuple of conditions must have at least one Guided(labels, w); got ().")
+    several = (conditions,) if isinstance(conditions, Guided) else conditions
+    several = several if isinstance(several, tuple) else (several,)
+    for one in several:
+        if not isinstance(one, Guided) or one.labels is None:
+            raise InputError(
+                "a guided velocity takes Guided(labels, w) with labels that are not None; "
+                f"got {type(one).__name__}. An unconditional model has nothing to guide."
+            )
+        if one.negative is not None and len(several) > 1:
+            raise InputError(
+                "a negative condition among several has no one place; give what to lead away from "
+                "as a condition of its own, with a negative w."
+            )
+    return several
+
+
+def _as(x: Array, u: Array) -> Array:
+    return u.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def _by(rule: Rule, inside: Array | None, u_ref, u_cond, w, x, t) -> Array:
+    """The rule for the examples inside, u_cond for the others."""
+    u = rule(u_ref, u_cond, w, x, t)
+    return u if inside is None else jnp.where(expand(inside, u), u, u_cond)

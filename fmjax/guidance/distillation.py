@@ -1,0 +1,87 @@
+"""Distilled guidance: the guided velocity in one evaluation, its scale an input of the network."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from fmjax.conventions import (
+    ApplyFn,
+    Array,
+    Params,
+    Velocity,
+    at_least_float32,
+    check_batch,
+)
+from fmjax.errors import InputError
+from fmjax.guidance.conditions import Guided, only_labels, per_example
+from fmjax.paths import AffinePath, Path
+
+
+def distilled(velocity: Velocity) -> Velocity:
+    """A network that takes its scale as an input, as a guided velocity.
+
+        u(x, t) = velocity(x, t, {"labels": labels, "guidance": w})
+
+    One evaluation where guidance takes two. The networks here take such labels when they are built
+    with ``guidance=True``; FLUX.1 [dev] is such a network.
+
+    Args:
+        velocity: ``velocity(x, t, {"labels": labels, "guidance": w})``, w (batch,).
+
+    Returns:
+        ``guided(x, t, Guided(labels, w))``, labels None for an unconditional network.
+
+    Raises:
+        InputError: when called with anything but `Guided`, with a negative condition, or with w
+            neither one number nor one per example.
+    """
+
+    def guided(x: Array, t: Array, conditions: Guided) -> Array:
+        return velocity(x, t, _inputs(x, conditions))
+
+    return guided
+
+
+def make_distillation_loss_fn(
+    apply_fn: ApplyFn, teacher: Velocity, path: Path | None = None
+) -> Callable[[Params, Array, Array, Array, Guided], Array]:
+    """Makes the loss that teaches a network what guidance does, its scale as an input.
+
+        L(params) = E |v(x_t, t, {labels, w}) - teacher(x_t, t, Guided(labels, w))|^2 / d
+
+    with d the number of features. Draw w anew for each example, from the range to be used. Source:
+    the first stage of Meng et al., arXiv:2210.03142.
+
+    Args:
+        apply_fn: the student, ``apply_fn(params, x, t, {"labels": labels, "guidance": w})``.
+        teacher: the guided velocity, e.g. ``classifier_free(velocity, null_labels)``.
+        path: the path on which they are compared; the straight path if None.
+
+    Returns:
+        ``loss_fn(params, x0, x1, t, Guided(labels, w)) -> scalar``, float32; the teacher is not
+        differentiated.
+
+    Raises:
+        InputError: calling the result raises it when shapes do not fit.
+    """
+    path = AffinePath() if path is None else path
+
+    def loss_fn(params: Params, x0: Array, x1: Array, t: Array, conditions: Guided) -> Array:
+        labels = _inputs(x1, conditions)
+        check_batch(x0, x1, t, labels)
+        x_t, t = path.sample(x0, x1, t).x_t, at_least_float32(t)
+        goal = jax.lax.stop_gradient(at_least_float32(teacher(x_t, t, conditions)))
+        student = at_least_float32(apply_fn(params, x_t, t, labels))
+        if student.shape != goal.shape:
+            raise InputError(
+                f"the student must return an array shaped as x, {goal.shape}; got {student.shape}."
+            )
+        return jnp.mean(jnp.square(student - goal))
+
+    return loss_fn
+
+
+def _inputs(x: Array, conditions: Guided) -> dict:
+    labels = only_labels(conditions, "distilled guidance")
+    return {"labels": labels, "guidance": per_example("w", conditions.w, x)}

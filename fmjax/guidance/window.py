@@ -1,0 +1,176 @@
+"""How a scale depends on t, and when a branch is not computed at all."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.custom_batching import custom_vmap
+
+from fmjax.conventions import Array, at_least_float32, expand
+from fmjax.errors import InputError, unknown_name
+
+ScaleSchedule = Callable[[Array, Array], Array]
+"""From scales w (batch,) and times t (batch,) to the scales at those times (batch,)."""
+
+SCHEDULES: dict[str, ScaleSchedule] = {
+    "constant": lambda w, t: w,
+    "linear": lambda w, t: 1 + (w - 1) * 2 * t,
+    "cosine": lambda w, t: 1 + (w - 1) * (1 - jnp.cos(jnp.pi * t)),
+}
+"""How w depends on t, by name. The excess w - 1 is multiplied by 1, 2 t or 1 - cos(pi t), each of
+mean 1, so that w = 1 stays the conditional field. Source: Wang et al., arXiv:2404.13040, where the
+factors are written in noise time, 1 - t here."""
+
+SLACK = 1e-6
+"""The rounding of a solver's float32 times, which must not decide at the end of an interval."""
+
+STILL, CONDITIONAL, GUIDED = 0, 1, 2  # the levels of a window, each dearer than the one before
+
+
+def scale_schedule(schedule: str | ScaleSchedule) -> ScaleSchedule:
+    """A schedule by name or as it is, its result checked.
+
+    Raises:
+        InputError: the name is unknown; or, when called, it does not give one scale per example.
+    """
+    if not callable(schedule) and schedule not in SCHEDULES:
+        raise unknown_name("guidance schedule", schedule, SCHEDULES)
+    given = schedule if callable(schedule) else SCHEDULES[schedule]
+
+    def at(w: Array, t: Array) -> Array:
+        scale = jnp.asarray(given(w, at_least_float32(t)), w.dtype)
+        if scale.shape not in ((), w.shape):
+            raise InputError(
+                f"a guidance schedule must give one scale per example, {w.shape}; "
+                f"got shape {scale.shape}."
+            )
+        return jnp.broadcast_to(scale, w.shape)
+
+    return at
+
+
+@dataclass(frozen=True)
+class Window:
+    """When a velocity is guided: before `zero_until` it is 0, outside `interval` conditional.
+
+    Both ends of the interval lie inside; times are compared to within 1e-6.
+
+    Args:
+        interval: (lo, hi), 0 <= lo <= hi <= 1; None for always. Source: Kynkaanniemi et al.,
+            arXiv:2404.07724.
+        zero_until: in [0, 1). Source: the zero-init of Fan et al., arXiv:2503.18886.
+
+    Raises:
+        InputError: the interval is upside down or leaves [0, 1], or zero_until leaves [0, 1).
+    """
+
+    interval: tuple[float, float] | None = None
+    zero_until: float = 0.0
+
+    def __post_init__(self):
+        if self.interval is not None:
+            try:
+                lo, hi = self.interval
+            except (TypeError, ValueError):
+                lo = hi = float("nan")
+            if not 0 <= lo <= hi <= 1:
+                raise InputError(
+                    "the guidance interval must be (lo, hi) with 0 <= lo <= hi <= 1, in our time: "
+                    f"0 is the noise, 1 the data; got {self.interval!r}."
+                )
+        if not 0 <= self.zero_until < 1:
+            raise InputError(f"zero_until must lie in [0, 1); got {self.zero_until!r}.")
+
+    @property
+    def open(self) -> bool:
+        """Whether the velocity is guided at every t."""
+        return self.interval is None and self.zero_until == 0
+
+    def level(self, t: Array) -> Array:
+        """0 where the velocity is 0, 1 where it is conditional, 2 where it is guided."""
+        lo, hi = (0.0, 1.0) if self.interval is None else self.interval
+        inside = (t >= lo - SLACK) & (t <= hi + SLACK)
+        return (CONDITIONAL + inside) * (t >= self.zero_until - SLACK)
+
+
+def evaluate(
+    window: Window,
+    x: Array,
+    t: Array,
+    conditional: Callable[[], Array] | None,
+    guided: Callable[[Array | None], Array],
+) -> Array:
+    """The velocity in its window; what no example of the batch needs is not computed.
+
+    Args:
+        window: when to do what.
+        x: points (batch, ...).
+        t: times (batch,).
+        conditional: gives the conditional velocity; None if that takes every branch anyway.
+        guided: ``guided(inside)`` gives the guided velocity of the examples that are inside, bool
+            (batch,), and the conditional one of the others; None if all are.
+
+    Returns:
+        A velocity shaped as x.
+    """
+    if window.open:
+        return guided(None)
+    level = window.level(jax.lax.stop_gradient(at_least_float32(t)))
+
+    def moving(u: Array) -> Array:
+        return jnp.where(expand(level > STILL, u), u, 0.0)
+
+    fields = [
+        lambda: jnp.zeros(x.shape, jnp.promote_types(x.dtype, jnp.float32)),
+        lambda: moving(conditional()),
+        lambda: moving(guided(level == GUIDED)),
+    ]
+    index = _largest(level)
+    if conditional is None or window.interval is None:
+        del fields[CONDITIONAL]
+        index = jnp.minimum(index, CONDITIONAL)
+    return jax.lax.switch(index, fields)
+
+
+@custom_vmap
+def _largest(level: Array) -> Array:
+    """The largest level, over every axis that is mapped, too.
+
+    A condition that is mapped becomes a selection, for which every branch is computed. This one
+    stays one decision for all: each field is right for all examples of its level and below.
+    """
+    return jnp.max(level, initial=STILL)
+
+
+@_largest.def_vmap
+def _largest_of_mapped(axis_size, in_batched, level):
+    return _largest(level), False
+
+
+def network_calls(
+    times: Sequence[float],
+    *,
+    branches: int = 2,
+    interval: tuple[float, float] | None = None,
+    zero_until: float = 0.0,
+) -> int:
+    """The network evaluations for one example of a guided solve that evaluates at these times.
+
+    Args:
+        times: when the solver evaluates the velocity.
+        branches: evaluations where it is guided: 2, or K + 1 for K conditions at once, which need
+            all their branches outside the interval as well.
+        interval: as in `Window`.
+        zero_until: as in `Window`.
+
+    Returns:
+        Their number.
+
+    Raises:
+        InputError: as in `Window`.
+    """
+    levels = Window(interval, zero_until).level(np.asarray(times, np.float32))
+    outside = 1 if branches <= 2 else branches
+    return int(np.array([0, outside, branches])[levels].sum())
