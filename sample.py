@@ -1,7 +1,7 @@
 """Sample a trained flow: ``python sample.py --workdir=runs/digits --num=100 --out=out``.
 
 Everything is rebuilt from the workdir. Fixed steps by default; ``--rtol`` or ``--atol`` chooses
-adaptive ones.
+adaptive ones, and ``--solver=churn`` and its like sample with noise.
 """
 
 from pathlib import Path
@@ -10,23 +10,65 @@ from absl import flags
 
 from fmjax.errors import InputError
 from fmjax.run import cli
-from fmjax.run.sample import SOLVERS, Request, SampleResult, sample, solver_spec
+from fmjax.run.export import check_file, export_sampler
+from fmjax.run.loaded import load
+from fmjax.run.sample import (
+    DIFFUSIONS,
+    GRIDS,
+    METHODS,
+    RULES,
+    SCHEDULES,
+    SOLVERS,
+    Guidance,
+    Request,
+    SampleResult,
+    sample,
+    sde_spec,
+    solver_spec,
+)
+
+
+def _one_of(names) -> str:
+    return f"one of {', '.join(sorted(names))}"
+
 
 WORKDIR = flags.DEFINE_string("workdir", None, "The folder of a trained run.")
 OUT = flags.DEFINE_string("out", "out", "The folder to write samples.npz and grid.png to.")
 NUM = flags.DEFINE_integer("num", 100, "How many samples.")
 LABELS = flags.DEFINE_string("labels", "all", "Classes that repeat in turn: 0,1,2, all, or none.")
-GUIDANCE = flags.DEFINE_string("guidance", "1.5", "Scale w, or a list that repeats in turn.")
-SOLVER = flags.DEFINE_string("solver", "heun", f"One of {', '.join(sorted(SOLVERS))}.")
-STEPS = flags.DEFINE_integer("steps", None, "Fixed steps; 25 unless --rtol or --atol is given.")
-SHIFT = flags.DEFINE_float("shift", 1.0, "Of the fixed steps: above 1, more near the noise.")
-RTOL = flags.DEFINE_float("rtol", None, "Relative tolerance of adaptive steps.")
-ATOL = flags.DEFINE_float("atol", None, "Absolute tolerance of adaptive steps.")
 SEED = flags.DEFINE_integer("seed", 0, "Sample i is a function of the seed and i alone.")
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 256, "Samples per call, over all devices.")
 CHECKPOINT = flags.DEFINE_string("checkpoint", "latest", "A step, best, or latest.")
 EMA = flags.DEFINE_bool("ema", True, "Use the averaged parameters.")
-OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace samples that are already in --out.")
+OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace what is there already.")
+TRAJECTORY = flags.DEFINE_bool(
+    "trajectory", False, "Also write trajectory.gif."
+)
+EXPORT = flags.DEFINE_string(
+    "export", None, "Write the sampler to this file, to run without fmjax, and draw nothing."
+)
+
+SOLVER = flags.DEFINE_string(
+    "solver", "heun", f"Of the ODE, {_one_of(SOLVERS)}; or of the SDE, {_one_of(METHODS)}."
+)
+STEPS = flags.DEFINE_integer("steps", None, "Fixed steps; 25 unless --rtol or --atol is given.")
+GRID = flags.DEFINE_string("grid", None, f"Where they are: {_one_of(GRIDS)}, or times 0,0.1,1.")
+SHIFT = flags.DEFINE_float("shift", 1.0, "Of equal steps: above 1, more near the noise.")
+RTOL = flags.DEFINE_float("rtol", None, "Relative tolerance of adaptive steps.")
+ATOL = flags.DEFINE_float("atol", None, "Absolute tolerance of adaptive steps.")
+CONTROL = flags.DEFINE_string("control", None, "Adaptive steps per sample (default) or per batch.")
+DIFFUSION = flags.DEFINE_string("diffusion", "sigma", f"Noise of the SDE: {_one_of(DIFFUSIONS)}.")
+NOISE = flags.DEFINE_float("noise", 1.0, "How much of it.")
+
+GUIDANCE = flags.DEFINE_string(
+    "guidance", None, "Scale w, or a list that repeats in turn; the run's own if not given."
+)
+RULE = flags.DEFINE_string("rule", "linear", f"How branches are combined: {_one_of(RULES)}.")
+SCHEDULE = flags.DEFINE_string("schedule", "constant", f"w over t: {_one_of(SCHEDULES)}.")
+INTERVAL = flags.DEFINE_string("interval", None, "Guide in these times only, e.g. 0.2,0.8.")
+ZERO_UNTIL = flags.DEFINE_float("zero_until", 0.0, "No velocity before this time (CFG-Zero*).")
+NEGATIVE = flags.DEFINE_integer("negative", None, "A class to lead away from.")
+WEAK = flags.DEFINE_string("weak", None, "Guide by an earlier checkpoint: a step (autoguidance).")
 
 
 def _numbers(flag: str, text: str, kind: type) -> tuple:
@@ -44,12 +86,52 @@ def _labels(text: str) -> tuple[int, ...] | None:
     )
 
 
+def _grid(text: str | None) -> str | tuple[float, ...] | None:
+    return _numbers("grid", text, float) if text and text[0].isdigit() else text
+
+
+def _solver():
+    if SOLVER.value not in METHODS:
+        given = [name for name in ("diffusion", "noise") if flags.FLAGS[name].present]
+        if given:
+            raise InputError(
+                f"--{given[0]} is for sampling with noise: take --solver={_one_of(METHODS)}."
+            )
+        return solver_spec(
+            SOLVER.value,
+            STEPS.value,
+            CONTROL.value,
+            RTOL.value,
+            ATOL.value,
+            shift=SHIFT.value,
+            grid=_grid(GRID.value),
+        )
+    adaptive = {
+        name: flags.FLAGS[name].value for name in ("rtol", "atol") if flags.FLAGS[name].present
+    }
+    return sde_spec(
+        SOLVER.value,
+        STEPS.value,
+        diffusion=DIFFUSION.value,
+        scale=NOISE.value,
+        control=CONTROL.value or "fixed",
+        shift=SHIFT.value,
+        grid=_grid(GRID.value),
+        **adaptive,
+    )
+
+
+def _guidance() -> Guidance:
+    interval = None if INTERVAL.value is None else _numbers("interval", INTERVAL.value, float)
+    return Guidance(RULE.value, SCHEDULE.value, interval, ZERO_UNTIL.value, NEGATIVE.value)
+
+
 def _describe(result: SampleResult, num: int) -> str:
     return (
         f"{num} samples of step {result.step} in {result.folder}: {result.seconds:.1f} s, after "
         f"{result.compile_seconds:.1f} s of compilation; {num / result.seconds:.1f} images per "
         f"second; {result.nfe:g} velocity evaluations per image "
-        f"({result.nfe * result.branches:g} of the network)"
+        f"({result.calls:g} of the network)"
     )
 
 
@@ -60,17 +142,24 @@ def main() -> int:
     request = Request(
         NUM.value,
         _labels(LABELS.value),
-        _numbers("guidance", GUIDANCE.value, float),
+        None if GUIDANCE.value is None else _numbers("guidance", GUIDANCE.value, float),
         SEED.value,
     )
+    workdir, how = Path(WORKDIR.value), (request, _solver(), _guidance())
+    of = {"checkpoint": CHECKPOINT.value, "weak": WEAK.value, "ema": EMA.value}
+    if EXPORT.value is not None:
+        file = Path(EXPORT.value)
+        loaded = load(workdir, *how, **of, check=lambda _: check_file(file, OVERWRITE.value))
+        size = export_sampler(loaded, file)
+        print(f"{file}: the sampler of step {loaded.step}, {size / 1e6:.1f} MB")
+        return 0
     result = sample(
-        Path(WORKDIR.value),
+        workdir,
         Path(OUT.value),
-        request,
-        solver_spec(SOLVER.value, STEPS.value, rtol=RTOL.value, atol=ATOL.value, shift=SHIFT.value),
-        checkpoint=CHECKPOINT.value,
-        ema=EMA.value,
+        *how,
+        **of,
         batch_size=BATCH_SIZE.value,
+        trajectory=TRAJECTORY.value,
         overwrite=OVERWRITE.value,
     )
     print(_describe(result, NUM.value))

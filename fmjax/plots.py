@@ -6,6 +6,7 @@ They are drawn with numpy, so a training loop needs no plotting library; `save_p
 import colorsys
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -93,11 +94,49 @@ def save_png(array: ArrayLike, path: str | os.PathLike[str]) -> None:
     if array.ndim not in (2, 3) or 0 in array.shape or array.shape[2:] not in ((), (1,), (3,)):
         raise InputError(f"a picture must have shape (H, W, 1 or 3), got {array.shape}.")
     picture = Image.fromarray(array[..., 0] if array.shape[2:] == (1,) else array)
+    _write_whole(picture, path, "PNG", optimize=True)
+
+
+def save_animation(
+    frames: list[np.ndarray], path: str | os.PathLike[str], seconds: float = 0.08
+) -> None:
+    """Writes pictures as an animated GIF that repeats, whole or not at all.
+
+    Args:
+        frames: uint8 pictures of one shape, each as in `save_png`; equal ones in a row are joined.
+        path: where to; its folder is made, and an existing file is replaced.
+        seconds: how long each is shown.
+
+    Raises:
+        InputError: there is no frame, or they differ in shape or dtype, or seconds is not positive.
+        OSError: if it cannot be written; what was there before is untouched.
+    """
+    from PIL import Image
+
+    frames = [np.asarray(frame) for frame in frames]
+    if not frames or any(f.shape != frames[0].shape or f.dtype != np.uint8 for f in frames):
+        raise InputError(
+            "an animation needs uint8 frames of one shape; got "
+            f"{sorted({(f.shape, str(f.dtype)) for f in frames})}."
+        )
+    if not seconds > 0:
+        raise InputError(f"seconds must be positive, got {seconds!r}.")
+    pictures = [Image.fromarray(f[..., 0] if f.shape[2:] == (1,) else f) for f in frames]
+    options = {
+        "save_all": True,
+        "append_images": pictures[1:],
+        "duration": round(1000 * seconds),
+        "loop": 0,
+    }
+    _write_whole(pictures[0], path, "GIF", **options)
+
+
+def _write_whole(picture: Any, path: str | os.PathLike[str], kind: str, **options: Any) -> None:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        picture.save(temporary, format="PNG", optimize=True)
+        picture.save(temporary, format=kind, **options)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -5,5 +5,16 @@ machinery, which sees arrays and pytrees.
 """
 
 from fmjax.build.experiment import DataSpec, Experiment, check_guidance, make_experiment
+from fmjax.build.recipe import RULES, Guidance, Recipe, check_guidance_choice, flow
 
-__all__ = ["DataSpec", "Experiment", "check_guidance", "make_experiment"]
+__all__ = [
+    "RULES",
+    "DataSpec",
+    "Experiment",
+    "Guidance",
+    "Recipe",
+    "check_guidance",
+    "check_guidance_choice",
+    "flow",
+    "make_experiment",
+]

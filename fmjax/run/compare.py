@@ -99,7 +99,7 @@ def _point_ruler(dataset: Dataset) -> _Ruler:
 
 
 def _samples(flow: Flow, request: Request, solver: SolverSpec) -> np.ndarray:
-    sample_fn = make_sample_fn(flow.experiment, solver, flow.mesh, request.guided)
+    sample_fn = make_sample_fn(flow.experiment, request.recipe(solver), flow.mesh)
     batch = fit_batch(_BATCH, _BATCH, flow.mesh.size)
     batches = sample_in_batches(sample_fn, flow.params, flow.experiment, request, batch)
     return np.concatenate([b.samples for b in batches])

@@ -18,8 +18,8 @@ from fmjax.data.pair_writer import Part, begin_pairs, write_shard
 from fmjax.data.pairs import PairInfo, missing_shards
 from fmjax.errors import InputError
 from fmjax.run import workdir as files
+from fmjax.run.loaded import load_params
 from fmjax.run.ready import on_first_process, say
-from fmjax.run.sample import load_params
 from fmjax.run.sampling import Request, fit_batch, make_sample_fn, sample_in_batches
 from fmjax.samplers.ode import SolverSpec
 from fmjax.training.parallel import make_mesh
@@ -89,12 +89,18 @@ def pair_info(flow: Flow, request: Request, solver: SolverSpec, resume: str) -> 
             "run": flow.workdir.name,
             "step": flow.step,
             "parameters": flow.mark,
-            "solver": {k: v for k, v in solver._asdict().items() if v is not None},
+            "solver": _described(solver),
             "guidance": request.w[0],
             "seed": request.seed,
         },
         resume=resume,
     )
+
+
+def _described(solver: SolverSpec) -> dict:
+    """A solver in JSON: its numbers and names, and the grid as it is written."""
+    fields = {k: getattr(solver, k) for k in ("solver", "control", "steps", "rtol", "atol")}
+    return {k: v for k, v in fields.items() if v is not None} | {"grid": repr(solver.grid)}
 
 
 def generate(
@@ -124,7 +130,7 @@ def generate(
         say(f"{info.number} pairs of {flow.workdir}, {len(missing)} of {info.shards} shards to go")
         mine = [k for k in missing if k % jax.process_count() == jax.process_index()]
         batch = fit_batch(-(-info.number // info.shards), batch_size, flow.mesh.size)
-        sample_fn = make_sample_fn(flow.experiment, solver, flow.mesh, request.guided, pairs=True)
+        sample_fn = make_sample_fn(flow.experiment, request.recipe(solver), flow.mesh, pairs=True)
         _write_shards(folder, info, mine, partial(_parts, flow, sample_fn, request, batch))
     multihost_utils.sync_global_devices(f"pairs in {folder}")
 

@@ -20,7 +20,7 @@ _POINTS = 2000
 def draw(run: Run, params: Any, request: Request) -> np.ndarray:
     """All the samples of a request, with the solver of the configuration."""
     mesh = run.layout.mesh
-    sample_fn = make_sample_fn(run.experiment, run.experiment.solver, mesh, request.guided)
+    sample_fn = make_sample_fn(run.experiment, request.recipe(run.experiment.solver), mesh)
     batch = fit_batch(_BATCH, _BATCH, mesh.size)
     batches = sample_in_batches(sample_fn, params, run.experiment, request, batch)
     return np.concatenate([b.samples for b in batches])

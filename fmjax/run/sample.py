@@ -6,31 +6,45 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import jax
 import numpy as np
 
-from fmjax.build import Experiment, make_experiment
-from fmjax.checkpoint import Checkpoints
+from fmjax.build import RULES, Experiment, Guidance, Recipe
 from fmjax.errors import InputError
+from fmjax.guidance import SCHEDULES, network_calls
 from fmjax.run import workdir as files
+from fmjax.run.loaded import load
 from fmjax.run.output import NpzWriter
-from fmjax.run.ready import abstract_state
 from fmjax.run.report import picture
 from fmjax.run.sampling import (
     Request,
     SampleBatch,
-    check_request,
     compile_for,
     fit_batch,
     make_sample_fn,
     sample_in_batches,
 )
-from fmjax.samplers.ode import SOLVERS, SolverSpec, solver_spec
-from fmjax.training.parallel import make_mesh
+from fmjax.run.trajectory import write_trajectory
+from fmjax.samplers.diffusion import DIFFUSIONS
+from fmjax.samplers.grids import GRIDS
+from fmjax.samplers.ode import SOLVERS, SolverSpec, evaluation_times, solver_spec
+from fmjax.samplers.sde import METHODS, SDESpec, sde_spec
 
-__all__ = ["SOLVERS", "Request", "SampleResult", "sample", "solver_spec"]  # what sample.py needs
+__all__ = [  # what sample.py needs
+    "DIFFUSIONS",
+    "GRIDS",
+    "METHODS",
+    "RULES",
+    "SCHEDULES",
+    "SOLVERS",
+    "Guidance",
+    "Request",
+    "SampleResult",
+    "sample",
+    "sde_spec",
+    "solver_spec",
+]
 
 _PICTURED = 100  # samples in the grid; points need more to show their shape
 _PICTURED_POINTS = 5000
@@ -45,7 +59,7 @@ class SampleResult(NamedTuple):
         compile_seconds: time to compile the sampler.
         seconds: time from the first batch asked to the last one written.
         nfe: velocity evaluations per sample, on average.
-        branches: network evaluations per velocity evaluation: 2 under guidance.
+        calls: network evaluations per sample; at most so many where steps are adaptive.
     """
 
     folder: Path
@@ -53,34 +67,41 @@ class SampleResult(NamedTuple):
     compile_seconds: float
     seconds: float
     nfe: float
-    branches: int
+    calls: float
 
 
 def sample(
     workdir: Path,
     out: Path,
     request: Request,
-    solver: SolverSpec,
+    solver: SolverSpec | SDESpec,
+    guidance: Guidance | None = None,
     *,
     checkpoint: str = "latest",
+    weak: str | None = None,
     ema: bool = True,
     batch_size: int = 256,
+    trajectory: bool = False,
     overwrite: bool = False,
 ) -> SampleResult:
     """Draws samples with a trained run's parameters and writes them.
 
     ``samples.npz`` gets ``samples`` (uint8 (num, H, W, C), or float32 (num, D) for points) and
-    ``labels`` (int32 (num,), -1 where none was asked); ``grid.png`` shows the first of them.
-    Sample i depends on the seed and i alone, whatever the batch size and the number of devices.
+    ``labels`` (int32 (num,), -1 where none was asked); ``grid.png`` shows the first of them, and
+    ``trajectory.gif`` how they came about. Sample i depends on the seed and i alone, whatever the
+    batch size and the number of devices.
 
     Args:
-        workdir: the run's folder; nothing else is needed.
+        workdir: as in `fmjax.run.loaded.load`, as are the arguments without a word of their own.
         out: the folder to write to, made if missing.
-        request: which samples; ``labels=()`` stands for all classes in turn.
+        request: which samples.
         solver: how to solve.
-        checkpoint: ``"latest"``, ``"best"``, or a step.
-        ema: take the averaged parameters.
+        guidance: which guidance.
+        checkpoint: of which step.
+        weak: the weaker checkpoint.
+        ema: averaged or not.
         batch_size: samples per call, over all devices.
+        trajectory: also write the animation.
         overwrite: replace samples that are already there.
 
     Returns:
@@ -88,31 +109,44 @@ def sample(
 
     Raises:
         InputError: something does not fit, in one sentence, before any device work.
+        FloatingPointError: a sample did not reach t = 1; nothing is written.
     """
-    record = files.load_record(workdir)
-    experiment = make_experiment(record.config, record.spec)
-    if request.labels == ():
-        classes = experiment.num_classes
-        request = request._replace(labels=None if classes is None else tuple(range(classes)))
-    check_request(request, experiment)
     if batch_size < 1:
         raise InputError(f"the batch size must be at least 1; got {batch_size}.")
-    _check_out(out, request.num * math.prod(record.spec.shape), overwrite)
-    mesh = make_mesh()
-    step, params = load_params(workdir, experiment, checkpoint, ema, mesh)
+
+    def check(experiment: Experiment) -> None:
+        _check_out(out, request.num * math.prod(experiment.spec.shape), overwrite)
+
+    loaded = load(workdir, request, solver, guidance, checkpoint, weak, ema, check)
+    experiment, recipe, request, params, step, mesh = loaded
     batch = fit_batch(request.num, batch_size, mesh.size)
     began = time.perf_counter()
-    sample_fn = make_sample_fn(experiment, solver, mesh, request.guided)
+    sample_fn = make_sample_fn(experiment, recipe, mesh)
     sample_fn = compile_for(sample_fn, params, batch)
     compiled = time.perf_counter()
     batches = sample_in_batches(sample_fn, params, experiment, request, batch)
     nfe = _write(batches, out, request, experiment)
     seconds = time.perf_counter() - compiled
-    return SampleResult(out, step, compiled - began, seconds, nfe, 1 + request.guided)
+    if trajectory:
+        write_trajectory(loaded, out / "trajectory.gif")
+    return SampleResult(out, step, compiled - began, seconds, nfe, _calls(recipe, nfe))
+
+
+def _calls(recipe: Recipe, nfe: float) -> float:
+    """Network evaluations per sample; exact for fixed steps of the ODE, else at most."""
+    g = recipe.guidance
+    if g is None:
+        return nfe
+    if isinstance(recipe.solver, SDESpec) or recipe.solver.control != "fixed":
+        return 2 * nfe
+    times = evaluation_times(recipe.solver)
+    return network_calls(times, interval=g.interval, zero_until=g.zero_until)
 
 
 def _check_out(out: Path, size: int, overwrite: bool) -> None:
-    existing = [name for name in ("samples.npz", "grid.png") if (out / name).exists()]
+    existing = [
+        name for name in ("samples.npz", "grid.png", "trajectory.gif") if (out / name).exists()
+    ]
     if existing and not overwrite:
         raise InputError(f"{out} already has {existing[0]}; give another --out, or --overwrite.")
     files.check_writable(out, "--out")
@@ -121,35 +155,6 @@ def _check_out(out: Path, size: int, overwrite: bool) -> None:
         raise InputError(
             f"{out} has {free / 1e6:.0f} MB free, and the samples need {size / 1e6:.0f} MB."
         )
-
-
-def load_params(
-    workdir: Path, experiment: Experiment, checkpoint: str, ema: bool, mesh: jax.sharding.Mesh
-) -> tuple[int, Any]:
-    """The step and the parameters of the checkpoint asked for.
-
-    Raises:
-        InputError: there is no such checkpoint.
-    """
-    checkpoints = Checkpoints(workdir / files.CHECKPOINTS, read_only=True, notify=print)
-    try:
-        if not checkpoints.steps():
-            raise InputError(f"{workdir} has no checkpoint yet; train it first.")
-        name = "ema_params" if ema else "params"
-        target = {name: getattr(abstract_state(experiment, mesh), name)}
-        if checkpoint == "latest":
-            step, parts = checkpoints.restore_latest(target)
-            return step, parts[name]
-        step = checkpoints.best_step() if checkpoint == "best" else _as_step(checkpoint)
-        return step, checkpoints.restore(step, target)[name]
-    finally:
-        checkpoints.close()
-
-
-def _as_step(checkpoint: str) -> int:
-    if not checkpoint.isdecimal():
-        raise InputError(f"--checkpoint must be latest, best or a step; got {checkpoint!r}.")
-    return int(checkpoint)
 
 
 def _write(

@@ -10,12 +10,12 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from fmjax.build import Experiment
+from fmjax.build import Experiment, Guidance, Recipe, flow
 from fmjax.data import pixels
 from fmjax.draws import normal
 from fmjax.errors import InputError
-from fmjax.guidance import Guided, classifier_free
-from fmjax.samplers.ode import SolverSpec, solve
+from fmjax.samplers.ode import Solution, SolveError, SolverSpec, failure
+from fmjax.samplers.sde import SDESpec
 from fmjax.training.parallel import DATA_AXIS
 
 
@@ -25,21 +25,24 @@ class Request(NamedTuple):
     Attributes:
         num: how many.
         labels: class ids that repeat in turn, or None for unconditional samples.
-        w: guidance scales that repeat in turn; one number for all is ``(w,)``.
+        w: guidance scales that repeat in turn; one number for all is ``(w,)``. None, for what the
+            run's configuration says, is replaced by `fmjax.run.loaded.load`.
         seed: sample i is a function of the seed and of i alone.
         first: the number of the first one: samples first to first + num - 1 are drawn.
     """
 
     num: int
     labels: tuple[int, ...] | None
-    w: tuple[float, ...] = (1.0,)
+    w: tuple[float, ...] | None = (1.0,)
     seed: int = 0
     first: int = 0
 
-    @property
-    def guided(self) -> bool:
-        """Whether both branches are needed: w = 1 everywhere is the conditional field itself."""
-        return self.labels is not None and any(w != 1 for w in self.w)
+    def recipe(self, solver: SolverSpec | SDESpec, guidance: Guidance | None = None) -> Recipe:
+        """How to draw them; w = 1 everywhere is the conditional field itself, without guidance."""
+        guidance = Guidance() if guidance is None else guidance
+        able = self.labels is not None or guidance.weak
+        needed = any(w != 1 for w in self.w) or guidance.zero_until > 0
+        return Recipe(solver, guidance if able and needed else None)
 
 
 class SampleBatch(NamedTuple):
@@ -62,19 +65,18 @@ class Pair(NamedTuple):
 
 @lru_cache(maxsize=8)
 def make_sample_fn(
-    experiment: Experiment, solver: SolverSpec, mesh: Mesh, guided: bool, pairs: bool = False
-) -> Callable[[Any, jax.Array, jax.Array, jax.Array, jax.Array], tuple]:
-    """Compiles ``sample(params, key, index, labels, w) -> (samples, nfe, success)``.
+    experiment: Experiment, recipe: Recipe, mesh: Mesh, pairs: bool = False
+) -> Callable[[Any, jax.Array, jax.Array, jax.Array, jax.Array], Solution]:
+    """Compiles ``sample(params, key, index, labels, w) -> Solution``, its x1 the samples.
 
-    Everything but the solver and the batch size is traced, so no other labels, scale or seed
+    Everything but the recipe and the batch size is traced, so no other labels, scale or seed
     compiles anything; and the function for the same arguments is the same function, so that the
     second picture of a run compiles nothing. Sample i starts from noise keyed by its index alone.
 
     Args:
         experiment: what the configuration stands for.
-        solver: how to solve.
+        recipe: how to sample.
         mesh: the batch is split over its devices, and must divide by their number.
-        guided: whether to compute the null branch beside the conditional one.
         pairs: whether to give each sample with the noise that it started from.
 
     Returns:
@@ -82,25 +84,23 @@ def make_sample_fn(
         uint8 (batch, H, W, C) for images, float32 (batch, D) for points; with `pairs` a `Pair`.
     """
     rows = NamedSharding(mesh, P(DATA_AXIS))
+    carry = flow(experiment, recipe)
 
     @partial(jax.jit, out_shardings=NamedSharding(mesh, P()))
     def sample(params, key, index, labels, w):
         index, labels, w = jax.lax.with_sharding_constraint((index, labels, w), rows)
         x0 = normal(key, index, experiment.spec.shape)
         x0 = jax.lax.with_sharding_constraint(x0, rows)
-        velocity = partial(experiment.apply_fn, params)
-        if guided:
-            guided_velocity = classifier_free(velocity, experiment.null_label)
-            solution = solve(guided_velocity, x0, Guided(labels, w), solver)
-        else:
-            conditions = None if experiment.null_label is None else labels
-            solution = solve(velocity, x0, conditions, solver)
-        x1, nfe, success = solution.x1, solution.nfe, solution.success
-        if pairs:
-            return Pair(x0, x1), nfe, success
-        return (pixels.to_pixels(x1) if experiment.spec.is_image else x1), nfe, success
+        solution = carry(params, x0, key, index, labels, w)
+        samples = Pair(x0, solution.x1) if pairs else as_data(experiment, solution.x1)
+        return solution._replace(x1=samples)
 
     return sample
+
+
+def as_data(experiment: Experiment, x: jax.Array) -> jax.Array:
+    """States of the flow as the data they stand for: uint8 images, or points as they are."""
+    return pixels.to_pixels(x) if experiment.spec.is_image else x
 
 
 def compile_for(sample_fn: Callable, params: Any, batch: int) -> Callable:
@@ -142,33 +142,37 @@ def fit_batch(num: int, batch_size: int, devices: int) -> int:
     return -(-min(num, batch_size) // devices) * devices
 
 
+def batch_of(
+    experiment: Experiment, request: Request, start: int, batch: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The numbers, the labels and the scales of the samples from `start` on, each (batch,)."""
+    null = 0 if experiment.null_label is None else experiment.null_label
+    labels = np.array([null] if request.labels is None else request.labels, np.int32)
+    scales = np.array(request.w, np.float32)
+    index = np.arange(start, start + batch, dtype=np.int32)
+    return index, labels[index % len(labels)], scales[index % len(scales)]
+
+
 def sample_in_batches(
     sample_fn: Callable, params: Any, experiment: Experiment, request: Request, batch: int
 ) -> Iterator[SampleBatch]:
     """Draws the samples of a request batch by batch, the next one computed while one is used.
 
     Raises:
-        InputError: an adaptive solve ran out of steps.
-        FloatingPointError: the velocity gave NaN or infinity.
+        SolveError: an adaptive solve ran out of steps, or the velocity gave NaN or infinity.
     """
     key, end = jax.random.key(request.seed), request.first + request.num
-    null = 0 if experiment.null_label is None else experiment.null_label
-    labels = np.array([null] if request.labels is None else request.labels, np.int32)
-    scales = np.array(request.w, np.float32)
 
     def dispatch(start: int):
-        index = np.arange(start, start + batch, dtype=np.int32)
-        chosen = labels[index % len(labels)]
-        return start, chosen, sample_fn(params, key, index, chosen, scales[index % len(scales)])
+        index, chosen, w = batch_of(experiment, request, start, batch)
+        return start, chosen, sample_fn(params, key, index, chosen, w)
 
-    def fetch(start: int, chosen: np.ndarray, outputs: tuple) -> SampleBatch:
+    def fetch(start: int, chosen: np.ndarray, solution: Solution) -> SampleBatch:
         n = min(batch, end - start)
-        samples, nfe, success = jax.tree.map(
-            lambda x: np.asarray(x.addressable_data(0))[:n], outputs
-        )
-        if not success.all():
-            _fail(start, success, nfe)
-        return SampleBatch(samples, chosen[:n], nfe)
+        solution = jax.tree.map(lambda x: np.asarray(x.addressable_data(0))[:n], solution)
+        if not solution.success.all():
+            _fail(start, solution)
+        return SampleBatch(solution.x1, chosen[:n], solution.nfe)
 
     pending = dispatch(request.first)
     for start in range(request.first + batch, end, batch):
@@ -178,10 +182,10 @@ def sample_in_batches(
     yield fetch(*pending)
 
 
-def _fail(start: int, success: np.ndarray, nfe: np.ndarray) -> None:
-    count, first = int((~success).sum()), start + int(np.argmin(success))
-    raise FloatingPointError(
-        f"{count} of {len(success)} samples did not reach t = 1 (the first: number {first}, "
-        f"after {nfe[np.argmin(success)]} evaluations): the solver ran out of steps, or the "
-        "velocity is not finite. Take larger --rtol and --atol, or fixed --steps."
+def _fail(start: int, solution: Solution) -> None:
+    failed = np.flatnonzero(~solution.success)
+    t_end, accepted, rejected = (
+        values[failed[0]] for values in (solution.t_end, solution.accepted, solution.rejected)
     )
+    first, total = start + int(failed[0]), len(solution.success)
+    raise SolveError(failure(len(failed), total, first, t_end, 1.0, accepted, rejected))

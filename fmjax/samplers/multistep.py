@@ -222,3 +222,15 @@ def evaluations(name: str, solver: diffrax.AbstractSolver, num_steps: Array) -> 
     start = int(name == "ab3") if tableau is None else int(tableau.fsal)
     fsal = 0 if tableau is None else start
     return (start + (stages - fsal) * num_steps).astype(jnp.int32)
+
+
+def stage_times(name: str, solver: diffrax.AbstractSolver, times: np.ndarray) -> np.ndarray:
+    """When the velocity is evaluated in fixed steps between these times, in order; float64."""
+    tableau = getattr(solver, "tableau", None)
+    if tableau is None:
+        ahead = times[1:2] if name == "ab3" else times[:0]
+        return np.concatenate([times[:1], ahead, times[1:-1]])
+    stages = np.concatenate([[0.0], np.asarray(tableau.c, np.float64)])
+    first = times[:1] if tableau.fsal else times[:0]
+    each = times[:-1, None] + np.diff(times)[:, None] * stages[None, int(tableau.fsal) :]
+    return np.concatenate([first, each.ravel()])

@@ -23,6 +23,7 @@ __all__ = [
     "SolveError",
     "SolverSpec",
     "check_solution",
+    "evaluation_times",
     "failure",
     "invert",
     "nodes",
@@ -172,6 +173,18 @@ def nodes(spec: SolverSpec, t0: float = 0.0, t1: float = 1.0) -> np.ndarray:
     if spec.control != "fixed":
         raise InputError("adaptive steps are not known before the solve; give the times yourself.")
     return time_grid(spec.grid, spec.steps, t0, t1, spec.schedule)
+
+
+def evaluation_times(spec: SolverSpec, t0: float = 0.0, t1: float = 1.0) -> np.ndarray:
+    """When a fixed solve evaluates the velocity: as many times as its ``nfe``, float64.
+
+    Raises:
+        InputError: as in `nodes`.
+    """
+    from fmjax.samplers.multistep import diffrax_solver, stage_times
+
+    solver = diffrax_solver(spec.solver, spec.schedule)
+    return stage_times(spec.solver, solver, nodes(spec, t0, t1))
 
 
 def _batch_of(x0: Any) -> int:

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import pytest
 
+from fmjax.build import Recipe
 from fmjax.config import flatten
 from fmjax.data.builders import load
 from fmjax.data.pair_writer import save_pairs
@@ -122,7 +123,7 @@ def test_the_pairs_say_where_they_come_from(workdir, reflowed):
 
 
 def drawn(flow, request, solver=PLAN.solver):
-    sample_fn = make_sample_fn(flow.experiment, solver, flow.mesh, request.guided)
+    sample_fn = make_sample_fn(flow.experiment, request.recipe(solver), flow.mesh)
     batches = sample_in_batches(sample_fn, flow.params, flow.experiment, request, 32)
     return np.concatenate([batch.samples for batch in batches])
 
@@ -139,7 +140,7 @@ def test_guided_pairs_are_those_of_the_guided_flow(workdir, tmp_path):
 
 def test_a_request_may_begin_anywhere(workdir):
     flow = load_flow(workdir)
-    sample_fn = make_sample_fn(flow.experiment, PLAN.solver, flow.mesh, False)
+    sample_fn = make_sample_fn(flow.experiment, Recipe(PLAN.solver), flow.mesh)
 
     def draw(**changes):
         request = Request(10, (0, 1), (1.0,), 5)._replace(**changes)

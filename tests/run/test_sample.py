@@ -59,8 +59,8 @@ def test_scales_and_labels_cycle_and_act_per_sample(trained, tmp_path):
         np.testing.assert_allclose(
             read(several.folder)[0][rows], read(alone.folder)[0][rows], rtol=1e-5, atol=1e-6
         )
-        assert (alone.branches == 1) == (w == 1)
-    assert (several.nfe, several.branches) == (6, 2)
+        assert (alone.nfe, alone.calls) == (6, 6 if w == 1 else 12)
+    assert (several.nfe, several.calls) == (6, 12)
 
 
 def test_no_labels_is_w_zero(trained, tmp_path):
@@ -68,13 +68,13 @@ def test_no_labels_is_w_zero(trained, tmp_path):
     zero = sample(trained, tmp_path / "b", Request(5, (0, 1), (0.0,)), SPEC)
     np.testing.assert_allclose(read(none.folder)[0], read(zero.folder)[0], rtol=1e-5, atol=1e-6)
     np.testing.assert_array_equal(read(none.folder)[1], -1)
-    assert none.branches == 1
+    assert none.calls == none.nfe
 
 
 def test_other_labels_scales_and_seeds_compile_nothing(trained, tmp_path, count_compilations):
     import jax
 
-    from fmjax.build import make_experiment
+    from fmjax.build import Guidance, Recipe, make_experiment
     from fmjax.run.sampling import make_sample_fn, sample_in_batches
     from fmjax.run.workdir import load_record
     from fmjax.training.parallel import make_mesh
@@ -82,7 +82,7 @@ def test_other_labels_scales_and_seeds_compile_nothing(trained, tmp_path, count_
     record = load_record(trained)
     experiment = make_experiment(record.config, record.spec)
     params = experiment.init_params(jax.random.key(0))
-    sample_fn = make_sample_fn(experiment, SPEC, make_mesh(), guided=True)
+    sample_fn = make_sample_fn(experiment, Recipe(SPEC, Guidance()), make_mesh())
     first = Request(20, (0, 1), (1.5,))
     list(sample_in_batches(sample_fn, params, experiment, first, 8))
     with count_compilations() as compiled:
