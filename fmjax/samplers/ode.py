@@ -217,6 +217,7 @@ def _solve_one(velocity, x0, labels, spec, t0, t1, save_at):
     import diffrax
 
     from fmjax.samplers.multistep import diffrax_solver, evaluations
+    from fmjax.samplers.on_nodes import OnNodes
 
     leaf = jax.tree.leaves(x0)[0]
     batch, dtype = leaf.shape[:1], leaf.dtype
@@ -227,7 +228,7 @@ def _solve_one(velocity, x0, labels, spec, t0, t1, save_at):
     solver = diffrax_solver(spec.solver, spec.schedule)
     if spec.control == "fixed":
         times = jnp.asarray(nodes(spec, t0, t1), dtype)
-        controller = diffrax.StepTo(times)
+        controller = OnNodes(times)
     else:
         # A velocity that is not finite has every step rejected; stop where t can no longer move.
         smallest = 4 * jnp.finfo(dtype).eps * max(abs(t0), abs(t1))
@@ -279,12 +280,12 @@ def _finished(solution: Solution) -> Solution:
     success = solution.success & _finite(solution.x1)
 
     def blank(leaf):
-        return jnp.where(success.reshape(-1, *[1] * (leaf.ndim - 1)), leaf, jnp.nan)
+        return jnp.where(jnp.expand_dims(success, tuple(range(1, leaf.ndim))), leaf, jnp.nan)
 
     return solution._replace(x1=jax.tree.map(blank, solution.x1), success=success)
 
 
 def _finite(x: Any) -> Array:
     """Whether the state of each example is finite, bool (batch,)."""
-    rows = [jnp.isfinite(jnp.reshape(leaf, (len(leaf), -1))) for leaf in jax.tree.leaves(x)]
+    rows = [jnp.isfinite(jnp.reshape(leaf, (leaf.shape[0], -1))) for leaf in jax.tree.leaves(x)]
     return functools.reduce(jnp.logical_and, [jnp.all(row, axis=1) for row in rows])

@@ -229,6 +229,7 @@ def _solve(velocity, x0, keys, labels, spec, score, times, save_at) -> Solution:
     import diffrax
 
     from fmjax.samplers.multistep import diffrax_solver, evaluations
+    from fmjax.samplers.on_nodes import OnNodes
     from fmjax.samplers.stochastic import Noisy, StepArgs
 
     g = coefficient(spec.diffusion, spec.scale, spec.path)
@@ -250,7 +251,7 @@ def _solve(velocity, x0, keys, labels, spec, score, times, save_at) -> Solution:
         None,  # the controller chooses the first step
         x0,
         args=StepArgs(labels, keys, jnp.zeros((), x0.dtype), jnp.zeros_like(x0)),
-        stepsize_controller=diffrax.StepTo(times),
+        stepsize_controller=OnNodes(times),
         saveat=diffrax.SaveAt(subs=saves),
         adjoint=diffrax.RecursiveCheckpointAdjoint(checkpoints=min(steps, spec.ode.checkpoints)),
         max_steps=steps,
