@@ -5,9 +5,18 @@ import pytest
 
 from fmjax.errors import InputError
 from fmjax.guidance import Guided, classifier_free
-from fmjax.samplers.ode import solve, solver_spec
 from fmjax.schedules import VP, Cosine, Linear, LinearVP, Polynomial
-from fmjax.testing import FiniteDataFlow, GaussianFlow, MixtureFlow
+from fmjax.testing import (
+    FiniteDataFlow,
+    GaussianFlow,
+    MixtureFlow,
+    check_continuity,
+    check_density_integrates_to_one,
+    check_recovers,
+    check_score_matches_density,
+    check_velocity_matches_score,
+    convergence_order,
+)
 
 COV = np.array([[1.0, 0.6], [0.6, 0.5]])
 CENTERS = np.array([[-2.0, 0.5], [1.0, 1.0], [0.5, -2.0]])
@@ -30,6 +39,10 @@ def points(flow, n=6, t=None, dtype=np.float64):
     rng = np.random.default_rng(0)
     t = np.linspace(0.1, 0.9, n) if t is None else np.full(n, t)
     return jnp.asarray(rng.normal(size=(n, *flow.shape)), dtype), jnp.asarray(t, dtype)
+
+
+def everything(flow):
+    return jax.jit(lambda *at: (flow.velocity(*at), flow.score(*at), flow.log_density(*at)))
 
 
 @flows
@@ -56,8 +69,7 @@ def test_density_score_and_velocity_agree(flow):
 def test_the_ends_are_finite_and_the_dtype_is_that_of_x(flow, dtype):
     with jax.enable_x64(dtype is np.float64):
         x, _ = points(flow, 2, dtype=dtype)
-        both = jax.jit(lambda *at: (flow.velocity(*at), flow.score(*at), flow.log_density(*at)))
-        found = both(x, jnp.array([0, 1], dtype))
+        found = everything(flow)(x, jnp.array([0, 1], dtype))
         assert [f.dtype for f in found] == [dtype] * 3
         assert [f.shape for f in found] == [x.shape, x.shape, (2,)]
         assert all(np.all(np.isfinite(f)) for f in found)
@@ -83,15 +95,22 @@ def test_moments_have_the_axes_of_t_first():
     np.testing.assert_allclose(IMAGES.cov(t)[3], (0.375**2 + 0.25**2) * np.eye(192), rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["a number", "a vector", "a covariance"])
-def test_the_flow_lines_of_a_gaussian_solve_its_ode(name):
+@pytest.mark.parametrize("name", ["a vector", "a covariance"])
+def test_the_flow_lines_of_a_gaussian_follow_its_velocity(name):
     flow = FLOWS[name]
+
+    @jax.jit
+    def at(x, t1):
+        y, slope = jax.jvp(lambda t1: flow.carry(x, 0.2, t1), (t1,), (jnp.ones_like(t1),))
+        return y, slope, flow.velocity(y, jnp.full(len(x), t1)), flow.carry(y, t1, 0.2)
+
     with jax.enable_x64(True):
         x, _ = points(flow)
-        # On a part of [0, 1]: towards t = 1 the derivative of VP is not smooth.
-        x1 = solve(flow.velocity, x, spec=solver_spec("dopri8", 20), t0=0.1, t1=0.8).x1
-        np.testing.assert_allclose(flow.carry(x, 0.1, 0.8), x1, atol=1e-8)
-        np.testing.assert_allclose(flow.carry(x1, 0.8, 0.1), x, atol=1e-8)
+        for t1 in (0.0, 0.2, 0.7):
+            _, slope, velocity, back = at(x, jnp.float64(t1))
+            np.testing.assert_allclose(slope, velocity, rtol=1e-9, atol=1e-9)
+            np.testing.assert_allclose(back, x, rtol=1e-9, atol=1e-9)
+        np.testing.assert_allclose(at(x, jnp.float64(0.2))[0], x, rtol=1e-9)
 
 
 def test_the_flow_lines_of_a_straight_gaussian_end_at_m_plus_s_x():
@@ -116,25 +135,30 @@ def test_the_velocity_of_a_mixture_is_the_expected_velocity_of_its_pairs():
 
 def test_labels_choose_the_components_of_a_mixture_and_a_label_of_none_all_of_them():
     x, t = points(MIXTURE, 5, dtype=np.float32)
-    labels = jnp.array([0, 1, 2, 3, -1])
-    for name in ("velocity", "score", "log_density"):
-        got = jax.jit(getattr(MIXTURE, name))(x, t, labels)
-        for k in range(3):
-            single = GaussianFlow(CENTERS[k], MIXTURE.spreads[k])
-            expected = getattr(single, name)(x, t)[k]
-            np.testing.assert_allclose(got[k], expected, rtol=1e-4, atol=1e-5)
-            alone = getattr(MIXTURE.given(k), name)(x, t)[k]
-            np.testing.assert_allclose(got[k], alone, rtol=1e-4, atol=1e-5)
-        whole = getattr(MIXTURE, name)(x, t)
-        np.testing.assert_allclose(got[3:], whole[3:], rtol=1e-5, atol=1e-6)
+    whole, chosen = (
+        everything(MIXTURE)(x, t),
+        everything(MIXTURE)(x, t, jnp.array([0, 1, 2, 3, -1])),
+    )
+    single = [everything(GaussianFlow(CENTERS[k], MIXTURE.spreads[k]))(x, t) for k in range(3)]
+    alone = everything(MIXTURE.given(1))(x, t)
+    for f in range(3):
+        expected = [single[k][f][k] for k in range(3)] + [whole[f][3], whole[f][4]]
+        np.testing.assert_allclose(chosen[f], np.stack(expected), rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(alone[f], single[1][f], rtol=1e-4, atol=1e-5)
 
 
 def test_the_guided_velocity_of_a_mixture_has_a_closed_form():
     x, t = points(MIXTURE, dtype=np.float32)
     labels = jnp.array([0, 1, 2, 0, 1, 2])
     guided = classifier_free(MIXTURE.velocity, null_labels=3)
-    expected = -MIXTURE.velocity(x, t) + 2 * MIXTURE.velocity(x, t, labels)
-    np.testing.assert_allclose(guided(x, t, Guided(labels, 2.0)), expected, rtol=1e-5, atol=1e-5)
+    found, none, one = jax.jit(
+        lambda x, t: (
+            guided(x, t, Guided(labels, 2.0)),
+            MIXTURE.velocity(x, t),
+            MIXTURE.velocity(x, t, labels),
+        )
+    )(x, t)
+    np.testing.assert_allclose(found, 2 * one - none, rtol=1e-5, atol=1e-5)
 
 
 def test_samples_of_a_class_come_from_its_component():
@@ -149,27 +173,28 @@ DATA = np.array([[0.0, 1.0], [2.0, 0.5], [-1.0, -1.0]])
 def test_the_flow_to_a_finite_data_set_is_the_limit_of_narrow_mixtures():
     data, narrow = FiniteDataFlow(DATA), MixtureFlow([1, 1, 1], DATA, 1e-4)
     x, t = points(data, dtype=np.float32)
-    for f in ("velocity", "score", "log_density"):
-        expected = getattr(narrow, f)(x, t)
-        np.testing.assert_allclose(getattr(data, f)(x, t), expected, rtol=1e-3, atol=1e-3)
+    for found, expected in zip(everything(data)(x, t), everything(narrow)(x, t), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
 
 
 def test_the_flow_to_a_finite_data_set_ends_in_it():
     flow = FiniteDataFlow(DATA)
-    x0 = jax.random.normal(jax.random.key(0), (64, 2))
-    x1 = solve(flow.velocity, x0, spec=solver_spec("euler")).x1
-    distance = jnp.linalg.norm(x1[:, None] - jnp.asarray(DATA, jnp.float32)[None], axis=2)
-    assert float(distance.min(axis=1).max()) < 1e-6
+    velocity, x = jax.jit(flow.velocity), jax.random.normal(jax.random.key(0), (64, 2))
+    for t in np.arange(25, dtype=np.float32) / 25:
+        x = x + velocity(x, np.full(64, t)) / 25
+    distance = np.linalg.norm(np.asarray(x)[:, None] - DATA, axis=2)
+    assert distance.min(axis=1).max() < 1e-6
     assert set(distance.argmin(axis=1).tolist()) == {0, 1, 2}
 
 
 @pytest.mark.parametrize("schedule", [Linear(), Cosine(), LinearVP()])
 def test_near_the_end_the_expected_point_is_the_nearest(schedule):
     flow, data = FiniteDataFlow(DATA, schedule), jnp.asarray(DATA, jnp.float32)
+    both = jax.jit(lambda x, t: (flow.expected_x1(x, t), flow.velocity(x, t)))
     for t in (0.999, 0.99999, 1.0):
-        times = jnp.full(3, t)
-        np.testing.assert_allclose(flow.expected_x1(data + 0.1, times), DATA, atol=1e-6)
-        assert jnp.all(jnp.isfinite(flow.velocity(data + 0.1, times)))
+        x1, velocity = both(data + 0.1, jnp.full(3, t))
+        np.testing.assert_allclose(x1, DATA, atol=1e-6)
+        assert np.all(np.isfinite(velocity))
 
 
 def test_samples_of_a_finite_data_set_are_its_points_and_noisy_before_the_end():
@@ -203,3 +228,133 @@ def test_samples_of_a_finite_data_set_are_its_points_and_noisy_before_the_end():
 def test_a_flow_that_cannot_be_is_refused(make, message):
     with pytest.raises(InputError, match=message):
         make()
+
+
+@pytest.mark.parametrize("order", [1, 2, 3.5])
+def test_the_order_is_the_slope_of_the_error(order):
+    found = convergence_order(lambda n: np.array([1.0, 2.0]) + 3 * n**-order, [1.0, 2.0])
+    np.testing.assert_allclose(found, order, rtol=1e-6)
+
+
+def test_the_order_of_euler_is_one():
+    x = jnp.linspace(-2, 2, 9)
+    velocity = jax.jit(GAUSSIAN.velocity)
+
+    def euler(n):
+        y = x
+        for k in range(n):
+            y = y + velocity(y, np.full(9, k / n, np.float32)) / n
+        return y
+
+    assert abs(convergence_order(euler, GAUSSIAN.carry(x), steps=(16, 32)) - 1) < 0.1
+
+
+@pytest.mark.parametrize(
+    ("result", "exact", "steps", "message"),
+    [
+        (1.0, 1.0, (16, 32), "no slope"),
+        (np.nan, 1.0, (16, 32), "no slope"),
+        (1.0, 2.0, (16, 16), "at least two"),
+        (1.0, [1.0, 2.0], (16, 32), "shaped as exact"),
+    ],
+)
+def test_an_order_that_cannot_be_measured_is_refused(result, exact, steps, message):
+    with pytest.raises(InputError, match=message):
+        convergence_order(lambda n: result, exact, steps)
+
+
+GAUSSIAN = GaussianFlow(2.0, 0.5)
+LINE = GaussianFlow([2.0], 0.5)
+
+
+@pytest.mark.parametrize(
+    ("flow", "low", "high"), [(GAUSSIAN, -4, 8), (LINE, [-4], [8]), (MIXTURE, [-8, -8], [8, 8])]
+)
+def test_a_density_that_integrates_to_one_passes_and_another_fails(flow, low, high):
+    def log_density(x, factor=1.0):
+        return flow.log_density(x, jnp.full(len(x), 0.9)) + jnp.log(factor)
+
+    integral = check_density_integrates_to_one(log_density, low, high, batch=4096)
+    assert abs(integral - 1) < 1e-5
+    with pytest.raises(AssertionError, match=r"integrates to 1\.01"):
+        check_density_integrates_to_one(lambda x: log_density(x, 1.01), low, high)
+
+
+def test_a_density_that_is_cut_off_or_not_a_number_fails():
+    with pytest.raises(AssertionError, match=r"integrates to 0\.5"):
+        check_density_integrates_to_one(lambda x: -0.5 * x**2 - 0.918939, 0.0, 8.0)
+    with pytest.raises(AssertionError, match="nan"):
+        check_density_integrates_to_one(lambda x: x * jnp.nan, 0.0, 8.0)
+    for low, high in (([0, 0, 0], [1, 1, 1]), (1.0, 0.0)):
+        with pytest.raises(InputError, match="border"):
+            check_density_integrates_to_one(lambda x: x, low, high)
+
+
+def test_the_checks_pass_what_is_right_and_fail_what_is_wrong():
+    flow, labels = MIXTURE, jnp.array([0, 1, 2, 3, 1, 0])
+    x, t = points(flow, dtype=np.float32)
+    u, s, p = flow.velocity, flow.score, flow.log_density
+
+    def scaled(f):
+        return lambda x, t, labels: 1.01 * f(x, t, labels)
+
+    # The score alone knows its size from the density, the velocity from either.
+    checks = [
+        (check_score_matches_density, (s, p), (scaled(s), p)),
+        (check_velocity_matches_score, (u, s), (scaled(u), s)),
+        (check_velocity_matches_score, (u, s), (u, scaled(s))),
+        (check_continuity, (u, p), (scaled(u), p)),
+    ]
+    for check, right, bad in checks:
+        assert check(*right, x, t, labels=labels) < 1e-4
+        with pytest.raises(AssertionError, match="differ by"):
+            check(*bad, x, t, labels=labels)
+
+
+def test_a_velocity_of_another_schedule_or_class_fails():
+    x, t = points(MIXTURE, dtype=np.float32)
+    other = MixtureFlow(MIXTURE.weights, CENTERS, MIXTURE.spreads, Cosine())
+    check_velocity_matches_score(other.velocity, other.score, x, t, Cosine())
+    with pytest.raises(AssertionError, match="differ"):
+        check_velocity_matches_score(other.velocity, other.score, x, t, Linear())
+    with pytest.raises(AssertionError, match="differ"):
+        check_continuity(other.velocity, MIXTURE.log_density, x, t)
+
+
+def test_a_field_that_stands_still_carries_a_density_that_does():
+    x, t = points(LINE, dtype=np.float32)
+    normal = GaussianFlow([0.0])
+
+    def log_density(x, t, labels):
+        return normal.log_density(x, 0 * t)
+
+    assert check_continuity(lambda x, t, labels: 0 * x, log_density, x, t) == 0
+
+
+def test_a_field_is_recovered_by_itself_and_not_by_another():
+    labels = jnp.arange(512) % 4
+    for flow, given in ((MIXTURE, labels), (FLOWS["data"], None)):
+
+        def apply_fn(params, x, t, labels, flow=flow):
+            return params * flow.velocity(x, t, labels)
+
+        measured = check_recovers(apply_fn, 0.8, flow, jax.random.key(0), labels=given, n=512)
+        np.testing.assert_allclose(measured, 0.04, rtol=1e-4)
+        with pytest.raises(AssertionError, match="error of the velocity is 1 "):
+            check_recovers(apply_fn, 0.0, flow, jax.random.key(0), labels=given, n=512)
+
+
+def test_points_that_check_a_network_are_those_of_their_time_and_class():
+    seen = {}
+
+    def apply_fn(params, x, t, labels):
+        jax.debug.callback(lambda x, t: seen.update(x=np.asarray(x), t=np.asarray(t)), x, t)
+        return MIXTURE.velocity(x, t, labels)
+
+    labels = jnp.full(4000, 1)
+    check_recovers(
+        apply_fn, None, MIXTURE, jax.random.key(0), labels=labels, n=4000, low=0.8, high=0.9
+    )
+    jax.effects_barrier()
+    assert 0.8 <= seen["t"].min() < 0.805 < 0.895 < seen["t"].max() < 0.9
+    np.testing.assert_allclose(seen["x"].mean(axis=0), 0.85 * CENTERS[1], atol=0.06)

@@ -1,7 +1,30 @@
-"""Closed forms and checks, for tests of a flow of your own."""
+"""Closed forms and checks, for tests of a flow of your own.
 
+`GaussianFlow`, `MixtureFlow` and `FiniteDataFlow` know their velocity, score, density and samples;
+they show what a solver, a likelihood or a training loop makes of a flow that is known. The checks
+hold a flow of your own to its own equations. Nothing of it needs a test framework.
+"""
+
+from fmjax.testing.checks import (
+    check_continuity,
+    check_density_integrates_to_one,
+    check_recovers,
+    check_score_matches_density,
+    check_velocity_matches_score,
+    convergence_order,
+)
 from fmjax.testing.finite import FiniteDataFlow
 from fmjax.testing.gaussian import GaussianFlow
 from fmjax.testing.mixture import MixtureFlow
 
-__all__ = ["FiniteDataFlow", "GaussianFlow", "MixtureFlow"]
+__all__ = [
+    "FiniteDataFlow",
+    "GaussianFlow",
+    "MixtureFlow",
+    "check_continuity",
+    "check_density_integrates_to_one",
+    "check_recovers",
+    "check_score_matches_density",
+    "check_velocity_matches_score",
+    "convergence_order",
+]
