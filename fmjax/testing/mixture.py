@@ -109,7 +109,7 @@ class MixtureFlow:
         """log p_t(x) in nats (batch,); arguments as in `velocity`."""
         log_joint = self.local(x, t, labels)[0].log_joint
         # Given a class, the weights of its components are divided by their sum.
-        log_total = jax.nn.logsumexp(self._log_weights(log_joint, labels), axis=1)
+        log_total = jax.nn.logsumexp(self._log_weights(log_joint.dtype, labels), axis=1)
         return jax.nn.logsumexp(log_joint, axis=1) - log_total
 
     def mean(self, t: Array) -> Array:
@@ -136,7 +136,8 @@ class MixtureFlow:
         c = self._components
         of_component, of_data, of_noise = jax.random.split(key, 3)
         z = jax.random.normal(of_data, (n, *self.shape), dtype)
-        log_weights = self._log_weights(jnp.zeros((n, len(c.log_weights)), z.dtype), labels)
+        log_weights = self._log_weights(z.dtype, labels)
+        log_weights = jnp.broadcast_to(log_weights, (n, log_weights.shape[1]))
         k = jax.random.categorical(of_component, log_weights, axis=1)
         moved = jnp.asarray(c.stds, z.dtype)[k] * z
         if c.axes is not None:
@@ -169,14 +170,13 @@ class MixtureFlow:
         cov = cov + np.einsum("k,kd,kf->df", weights, apart, apart)
         return mean.reshape(self.shape), cov
 
-    def _log_weights(self, like: Array, labels: Labels) -> Array:
-        """The logarithms of the weights (batch, K), -inf for the components of other classes."""
-        log_weights = jnp.asarray(self._components.log_weights, like.dtype)[None]
-        log_weights = jnp.broadcast_to(log_weights, like.shape)
+    def _log_weights(self, dtype: Any, labels: Labels) -> Array:
+        """Logarithms of the weights (batch, K), -inf for other classes; (1, K) without labels."""
+        log_weights = jnp.asarray(self._components.log_weights, dtype)[None]
         if labels is None:
             return log_weights
-        labels, k = jnp.asarray(labels)[:, None], jnp.arange(like.shape[1])[None]
-        of_none = (labels < 0) | (labels >= like.shape[1])
+        labels, k = jnp.asarray(labels)[:, None], jnp.arange(log_weights.shape[1])[None]
+        of_none = (labels < 0) | (labels >= log_weights.shape[1])
         return jnp.where((labels == k) | of_none, log_weights, -jnp.inf)
 
     def local(self, x: Array, t: Array, labels: Labels) -> tuple[_Local, _Components, Array]:
@@ -193,7 +193,7 @@ class MixtureFlow:
         variance = (self.schedule.alpha(t) * c.stds) ** 2 + self.schedule.sigma(t) ** 2
         exponent = offset**2 / variance + jnp.log(2.0 * math.pi * variance)
         log_density = -0.5 * jnp.sum(exponent, axis=tuple(range(2, exponent.ndim)))
-        log_joint = self._log_weights(log_density, labels) + log_density
+        log_joint = self._log_weights(log_density.dtype, labels) + log_density
         return _Local(offset, variance, log_joint), c, t
 
     def _component_velocity(self, local: _Local, c: _Components, t: Array) -> Array:
