@@ -166,6 +166,7 @@ def test_probes_have_unit_covariance_and_are_a_function_of_the_example_s_key(kin
     keys = jax.vmap(jax.random.fold_in, (None, 0))(KEY, jnp.arange(400))
     moved = draw(jnp.roll(keys, 7), x)
     np.testing.assert_array_equal(np.roll(moved["b"], -7, axis=0), drawn["b"])
+    assert np.mean(np.asarray(draw(jax.random.key(1), x)["b"] != drawn["b"])) > 0.4
 
 
 def counted(field):
