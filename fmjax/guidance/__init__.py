@@ -3,17 +3,19 @@
 What belongs to one example travels in ``labels``, which the samplers carry, split and map over; a
 guided velocity takes `Guided` (labels and scale) where the plain one takes labels.
 
-======================================  ========================================================
-`classifier_free`                       (1 - w) u_null + w u_cond, both in one call of the network
-`autoguidance`                          (1 - w) u_weak + w u, a weaker network in place of null
-`interpolated`, `over_time`             between two conditions; conditions that change over t
-`class_weights`, `spherical_weights`    between two classes in the embedding
-`distilled`, `make_distillation_loss_fn`  guidance learned by the network, w one of its inputs
-`linear`, `Rescale`, `ZeroStar`,        how the two velocities are put together: the ``rule``
-`Projected`
-`SCHEDULES`, `Window`, `network_calls`  how w depends on t, when nothing is computed, what it costs
-`drop_labels`                           training without a condition now and then
-======================================  ========================================================
+=====================================  ========================================================
+`classifier_free`                      (1 - w) u_null + w u_cond, in one call of the network
+`autoguidance`                         (1 - w) u_weak + w u, a weaker network in place of null
+`interpolated`, `over_time`            between two conditions; changing over time
+`class_weights`, `spherical_weights`   between two classes in the embedding
+`distilled`                            guidance learned by a network, w one of its inputs
+`make_distillation_loss_fn`            how it learns it
+`linear`, `Rescale`, `ZeroStar`        how the two velocities are put together: the ``rule``
+`Projected`                            the rule of APG
+`SCHEDULES`                            how w depends on t
+`Window`, `network_calls`              when nothing is computed, and what the rest costs
+`drop_labels`                          training without a condition now and then
+=====================================  ========================================================
 """
 
 from fmjax.guidance.branches import autoguidance, classifier_free

@@ -31,7 +31,8 @@ class Rescale:
     u = (phi std(u_cond) / std(u_lin) + 1 - phi) u_lin,
 
     with u_lin of `linear` and the standard deviations over all axes but the batch; where one of
-    them is 0 the factor is 1. Source: Lin et al., arXiv:2305.08891, section 3.4.
+    them is 0 the factor is 1. It is for images: over a handful of features the ratio is wild.
+    Source: Lin et al., arXiv:2305.08891, section 3.4.
 
     Args:
         phi: how far, in [0, 1]; 0 is the linear rule.

@@ -127,11 +127,9 @@ def evaluate(
         lambda: moving(conditional()),
         lambda: moving(guided(level == GUIDED)),
     ]
-    index = _largest(level)
     if conditional is None or window.interval is None:
         del fields[CONDITIONAL]
-        index = jnp.minimum(index, CONDITIONAL)
-    return jax.lax.switch(index, fields)
+    return jax.lax.switch(_largest(level), fields)  # which reads a number too large as the last
 
 
 @custom_vmap
