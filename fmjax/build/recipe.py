@@ -116,7 +116,7 @@ def check_guidance_choice(guidance: Guidance, experiment: Experiment) -> None:
         )
     if guidance.weak and (guidance.negative is not None or guidance.zero_until):
         raise InputError(
-            "guidance by a weaker checkpoint takes no negative class and no zero_until."
+            "guidance by a weaker checkpoint takes no negative and no zero_until."
         )
     if guidance.negative is not None and not 0 <= guidance.negative < experiment.num_classes:
         raise InputError(
