@@ -25,6 +25,9 @@ All converge to the SDE dx = (u + g^2 / 2 score) dt + g dW as h goes to 0:
 - Refreshing adds noise of variance sigma^2 eta^2 = g^2 h + O(h^2), and moves x by
   sigma (sqrt(1 - eta^2) - 1) x0 = -(z / 2) sigma x0 + O(h^2) = g^2 h / 2 score + O(h^2).
 
+A g that does not vanish at the data, where sigma does, slows churn and refresh down: refresh has no
+more than sigma to replace, and its order falls from 1 to 1/2.
+
 Going back is exact for the marginals of an affine path, so that churn and overshoot err in them by
 the steps of the ODE alone, whatever g is. This module imports diffrax, so it is imported late.
 """
