@@ -8,7 +8,7 @@ import math
 
 import numpy as np
 import torch
-from torch.nn import functional as F
+from torch.nn import functional
 
 
 def _tensors(tree) -> dict:
@@ -18,7 +18,7 @@ def _tensors(tree) -> dict:
 
 
 def _dense(h: torch.Tensor, layer: dict) -> torch.Tensor:
-    return F.linear(h, layer["kernel"].T, layer.get("bias"))
+    return functional.linear(h, layer["kernel"].T, layer.get("bias"))
 
 
 def _time(t: torch.Tensor, params: dict, features: int, scale: float) -> torch.Tensor:
@@ -26,7 +26,7 @@ def _time(t: torch.Tensor, params: dict, features: int, scale: float) -> torch.T
     frequencies = torch.exp(-math.log(10_000.0) * torch.arange(half) / half)
     angles = t[:, None] * scale * frequencies[None]
     h = torch.cat([torch.cos(angles), torch.sin(angles)], dim=-1)
-    return _dense(F.silu(_dense(h, params["dense_0"])), params["dense_1"])
+    return _dense(functional.silu(_dense(h, params["dense_0"])), params["dense_1"])
 
 
 class TorchMLP:
@@ -39,10 +39,10 @@ class TorchMLP:
         """The velocity of points (B, features) at one time t."""
         p, m = self.params, self.module
         time = p["condition"]["time"]
-        c = F.silu(_time(t.expand(len(x)), time, m.time_features, m.time_scale))
+        c = functional.silu(_time(t.expand(len(x)), time, m.time_features, m.time_scale))
         h = x
         for k in range(m.depth):
-            h = F.silu(_dense(h, p[f"hidden_{k}"]) + _dense(c, p[f"condition_{k}"]))
+            h = functional.silu(_dense(h, p[f"hidden_{k}"]) + _dense(c, p[f"condition_{k}"]))
         return _dense(h, p["out"])
 
 
@@ -64,7 +64,7 @@ class TorchDiT:
         params, m = self.params, self.module
         condition = params["condition"]
         c = _time(t, condition["time"], 256, 1000.0) + condition["label"]["table"][self.labels]
-        c = F.silu(c)
+        c = functional.silu(c)
         h = _dense(_patchify(x, m.patch_size), params["patch"])
         h = h + _positions(x.shape[1] // m.patch_size, x.shape[2] // m.patch_size, m.width)[None]
         for k in range(m.depth):
@@ -78,17 +78,17 @@ class TorchDiT:
         shift_1, scale_1, gate_1, shift_2, scale_2, gate_2 = vectors
         h = h + gate_1 * self._attention(_modulate(h, shift_1, scale_1), p["attention"])
         up = _dense(_modulate(h, shift_2, scale_2), p["mlp"]["up"])
-        return h + gate_2 * _dense(F.gelu(up, approximate="tanh"), p["mlp"]["down"])
+        return h + gate_2 * _dense(functional.gelu(up, approximate="tanh"), p["mlp"]["down"])
 
     def _attention(self, h: torch.Tensor, p: dict) -> torch.Tensor:
         B, T, D = h.shape
         qkv = _dense(h, p["qkv"]).reshape(B, T, self.module.heads, -1).transpose(1, 2)
-        h = F.scaled_dot_product_attention(*qkv.chunk(3, dim=-1))
+        h = functional.scaled_dot_product_attention(*qkv.chunk(3, dim=-1))
         return _dense(h.transpose(1, 2).reshape(B, T, D), p["out"])
 
 
 def _modulate(h: torch.Tensor, shift: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-    return F.layer_norm(h, h.shape[-1:], eps=1e-6) * (1 + scale) + shift
+    return functional.layer_norm(h, h.shape[-1:], eps=1e-6) * (1 + scale) + shift
 
 
 def _patchify(x: torch.Tensor, p: int) -> torch.Tensor:

@@ -1,0 +1,135 @@
+"""Inverse problems on the trained digits: ``python benchmarks/inverse_problems.py``.
+
+Takes a trained run and held-out digits, hides a part of each, and looks by the gradient of the
+sampler (`fmjax.samplers.fit_source`) for samples that fit what is left:
+
+- ``inpaint``: the lower half is missing;
+- ``linear``: only 16 numbers are known, random sums of all 64 pixels.
+
+Neither the class nor the hidden part is used. ``known`` and ``hidden`` are root mean square errors
+per pixel, in [-1, 1]; ``mean`` is that of the mean training digit, to compare with; ``read`` is the
+share that a support vector machine, fitted on the training digits, reads as the true class. The
+picture has the truth above what was known above what was found.
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fmjax.data import pixels
+from fmjax.data.builders import load
+from fmjax.metrics.reader import accuracy, fit_reader
+from fmjax.plots import image_grid, save_png
+from fmjax.run.loaded import load as load_run
+from fmjax.run.sampling import Request
+from fmjax.run.workdir import load_record, versions
+from fmjax.samplers.fit_source import fit_source
+from fmjax.samplers.ode import solver_spec
+
+from digits import cpu_name
+
+RESULTS = ROOT / "benchmarks" / "results" / "inverse_problems.json"
+PICTURE = ROOT / "docs" / "inverse_problems.png"
+ITERATIONS, SPEC = 60, solver_spec("midpoint", 6)
+WEIGHT = 20.0  # of the squared error in what is known
+
+
+def rms(error) -> float:
+    """The root of the mean square."""
+    return float(np.sqrt(np.mean(np.square(error))))
+
+
+def problems() -> dict:
+    """By name, what is measured of images (n, 8, 8, 1), and the pixels that this shows or None."""
+    matrix = jax.random.normal(jax.random.key(3), (16, 64)) / 8
+    upper = jnp.arange(8)[None, :, None, None] < 4
+    return {
+        "inpaint": (lambda x: (x * upper).reshape(len(x), -1), upper),
+        "linear": (lambda x: x.reshape(len(x), -1) @ matrix.T, None),
+    }
+
+
+def solve_problem(loaded, measure, truth: jax.Array, prior: float):
+    """The digits found, and how long it took."""
+    y = measure(truth)
+    labels = jnp.full(len(truth), loaded.experiment.null_label)
+    x0 = jax.random.normal(jax.random.key(1), truth.shape)
+
+    @jax.jit
+    def run(params, x0):
+        return fit_source(
+            lambda x, t, labels: loaded.experiment.apply_fn(params, x, t, labels),
+            x0,
+            lambda x1: WEIGHT * jnp.sum((measure(x1) - y) ** 2, axis=1),
+            labels,
+            SPEC,
+            iterations=ITERATIONS,
+            prior=prior,
+        )
+
+    began = time.perf_counter()
+    found = jax.block_until_ready(run(loaded.params, x0))
+    return found, time.perf_counter() - began
+
+
+def main() -> None:
+    """Solves both, prints, and writes figures and picture."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--workdir", type=Path, default=Path("runs/digits"))
+    parser.add_argument("--num", type=int, default=100)
+    parser.add_argument("--prior", type=float, default=0.1)
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--picture", type=Path, default=PICTURE)
+    arguments = parser.parse_args()
+    loaded = load_run(arguments.workdir, Request(1, (0,)), SPEC)
+    dataset = load(load_record(arguments.workdir).config.data.name)
+    train, train_labels = dataset.arrays("train", 10**9)
+    images, classes = (a[: arguments.num] for a in dataset.arrays("test", arguments.num))
+    truth, mean = pixels.to_unit(images), np.asarray(pixels.to_unit(train)).mean(axis=0)
+    read = fit_reader(train, train_labels)
+    result = {
+        "command": "python benchmarks/inverse_problems.py --workdir=runs/digits",
+        "date": time.strftime("%Y-%m-%d"),
+        "machine": f"{os.cpu_count()} cores, {cpu_name()}, {jax.devices()[0].device_kind}",
+        "versions": versions(),
+        "digits": len(images),
+        "iterations": ITERATIONS,
+        "solver": "6 midpoint steps",
+        "prior": arguments.prior,
+    }
+    rows = []
+    for name, (measure, shown) in problems().items():
+        found, seconds = solve_problem(loaded, measure, truth, arguments.prior)
+        made = np.asarray(pixels.to_pixels(found.x1))
+        hidden = np.broadcast_to(True if shown is None else ~np.asarray(shown), truth.shape)
+        observed = measure(truth).shape[1]
+        error, of_mean = np.asarray(found.x1 - truth), np.asarray(mean[None] - truth)
+        result[name] = {
+            "seconds": round(seconds, 1),
+            "known": round(rms(measure(found.x1) - measure(truth)), 4),
+            "known at first": round(float(jnp.sqrt(found.costs[0].mean() / WEIGHT / observed)), 4),
+            "hidden": round(rms(error[hidden]), 4),
+            "hidden, mean digit": round(rms(of_mean[hidden]), 4),
+            "read": accuracy(read(made), classes),
+        }
+        seen = images if shown is None else np.where(shown, images, 110).astype(np.uint8)
+        if shown is None:  # sums of pixels are no picture; show none
+            seen = np.full_like(images, 110)
+        rows += [images[:16], seen[:16], made[:16]]
+        print(name, json.dumps(result[name]), flush=True)
+    arguments.out.write_text(json.dumps(result, indent=1) + "\n")
+    save_png(image_grid(np.concatenate(rows), 16), arguments.picture)
+
+
+if __name__ == "__main__":
+    main()

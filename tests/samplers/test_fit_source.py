@@ -1,0 +1,63 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from fmjax.errors import InputError
+from fmjax.samplers.fit_source import fit_source
+from fmjax.samplers.ode import solver_spec
+
+MEAN, STD = jnp.array([1.0, -2.0, 0.5]), 0.7
+X0 = jax.random.normal(jax.random.key(0), (4, 3))
+
+
+def gaussian(x, t, labels):
+    """The flow from N(0, I) to N(MEAN, STD^2) on the straight path: x0 goes to MEAN + STD x0."""
+    t = t[:, None]
+    ratio = (t * STD**2 - (1 - t)) / ((t * STD) ** 2 + (1 - t) ** 2)
+    return MEAN[None] + ratio * (x - t * MEAN[None])
+
+
+def test_known_numbers_are_met_and_unknown_ones_stay():
+    known, y, seen = jnp.array([1.0, 0.0, 1.0]), jnp.array([0.3, 9.0, 1.1]), np.array([0, 2])
+
+    def cost(x1):
+        return jnp.sum(known[None] * (x1 - y[None]) ** 2, axis=1)
+
+    found = fit_source(
+        gaussian,
+        X0,
+        cost,
+        spec=solver_spec("dopri5", 12),
+        iterations=150,
+        optimizer=optax.adam(0.1),
+    )
+    assert found.costs.shape == (150, 4)
+    np.testing.assert_allclose(found.x1[:, seen], np.tile(y[seen], (4, 1)), atol=0.02)
+    exact = (y - MEAN) / STD
+    np.testing.assert_allclose(found.x0[:, seen], np.tile(exact[seen], (4, 1)), atol=0.05)
+    # The cost says nothing of the second number, and the flow of this Gaussian does not mix them.
+    np.testing.assert_allclose(found.x0[:, 1], X0[:, 1], atol=1e-5)
+
+
+def test_the_prior_draws_the_length_to_that_of_noise():
+    far = 5 * X0
+    found = fit_source(gaussian, far, lambda x1: 0 * x1[:, 0], iterations=600, prior=1.0)
+    # |x|^2 / 2 - (d - 1) log |x| is least at |x|^2 = d - 1.
+    np.testing.assert_allclose(jnp.linalg.norm(found.x0, axis=1), np.sqrt(2), atol=0.02)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"iterations": 0}, "iterations"),
+        ({"prior": -1.0}, "prior"),
+        ({"cost": lambda x1: jnp.sum(x1**2)}, "one number per example"),
+        ({"cost": lambda x1: x1**2}, "Sum over the other axes"),
+    ],
+)
+def test_what_cannot_be_is_refused(change, message):
+    arguments = {"cost": lambda x1: jnp.sum(x1**2, axis=1)} | change
+    with pytest.raises(InputError, match=message):
+        fit_source(gaussian, X0, **arguments)
