@@ -9,7 +9,7 @@ sampler (`fmjax.samplers.fit_source`) for samples that fit what is left:
 Neither the class nor the hidden part is used. ``known`` and ``hidden`` are root mean square errors
 per pixel, in [-1, 1]; ``mean`` is that of the mean training digit, to compare with; ``read`` is the
 share that a support vector machine, fitted on the training digits, reads as the true class. The
-picture has the truth above what was known above what was found.
+picture has the truth, what was known of it, what was found; then truth and find of ``linear``.
 """
 
 import argparse
@@ -122,10 +122,10 @@ def main() -> None:
             "hidden, mean digit": round(rms(of_mean[hidden]), 4),
             "read": accuracy(read(made), classes),
         }
-        seen = images if shown is None else np.where(shown, images, 110).astype(np.uint8)
-        if shown is None:  # sums of pixels are no picture; show none
-            seen = np.full_like(images, 110)
-        rows += [images[:16], seen[:16], made[:16]]
+        rows.append(images[:16])
+        if shown is not None:  # sums of pixels are no picture
+            rows.append(np.where(shown, images, 110).astype(np.uint8)[:16])
+        rows.append(made[:16])
         print(name, json.dumps(result[name]), flush=True)
     arguments.out.write_text(json.dumps(result, indent=1) + "\n")
     save_png(image_grid(np.concatenate(rows), 16), arguments.picture)
