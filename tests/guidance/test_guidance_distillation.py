@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -36,9 +38,10 @@ def velocity(x, t, labels):
     return jnp.einsum("bk,kbd->bd", one_hot, every)
 
 
-teacher = classifier_free(velocity, NULL)
+teacher = jax.jit(classifier_free(velocity, NULL))
 
 
+@functools.partial(jax.jit, static_argnums=1)
 def batch(key, n):
     keys = jax.random.split(key, 5)
     labels = jax.random.randint(keys[0], (n,), 0, 2)
@@ -79,7 +82,7 @@ def test_the_loss_is_the_mean_square_at_the_point_of_the_path(path):
 
 
 def test_the_teacher_is_not_differentiated():
-    x0, x1, t, conditions = batch(jax.random.key(0), 4)
+    x0, x1, t, conditions = batch(jax.random.key(0), 16)
 
     def student(params, x, t, inputs):
         return params * x
@@ -103,7 +106,7 @@ def test_the_teacher_is_not_differentiated():
     ],
 )
 def test_conditions_that_do_not_fit_are_refused(conditions, message):
-    x0, x1, t, _ = batch(jax.random.key(0), 4)
+    x0, x1, t = jnp.zeros((4, 2)), jnp.ones((4, 2)), jnp.zeros(4)
     with pytest.raises(InputError, match=message):
         distilled(velocity)(x0, t, conditions)
     with pytest.raises(InputError, match=message):
@@ -111,9 +114,9 @@ def test_conditions_that_do_not_fit_are_refused(conditions, message):
 
 
 def test_a_student_of_another_shape_is_refused():
-    x0, x1, t, conditions = batch(jax.random.key(0), 4)
+    x0, x1, t, conditions = batch(jax.random.key(0), 16)
     loss_fn = make_distillation_loss_fn(lambda p, x, t, c: x[:, :1], teacher)
-    with pytest.raises(InputError, match=r"shaped as x, \(4, 2\); got \(4, 1\)"):
+    with pytest.raises(InputError, match=r"shaped as x, \(16, 2\); got \(16, 1\)"):
         loss_fn({}, x0, x1, t, conditions)
 
 

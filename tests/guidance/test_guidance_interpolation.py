@@ -51,7 +51,7 @@ def test_slerp_of_parallel_opposed_or_no_arrays_is_linear_with_a_finite_gradient
     u = X[:1]
     v, s = other * u, jnp.array([0.3])
     np.testing.assert_allclose(slerp(u, v, s), 0.7 * u + 0.3 * v, rtol=1e-5, atol=1e-6)
-    gradients = jax.grad(lambda *a: jnp.sum(slerp(*a)), (0, 1, 2))(u, v, s)
+    gradients = jax.jit(jax.grad(lambda *a: jnp.sum(slerp(*a)), (0, 1, 2)))(u, v, s)
     assert all(bool(jnp.isfinite(g).all()) for g in gradients)
 
 
@@ -175,6 +175,7 @@ def test_weights_of_different_shapes_are_refused():
         spherical_weights(A, B, S[:4], TABLE)
 
 
+@pytest.mark.slow
 def test_a_network_is_guided_towards_weights_over_classes():
     model = MLP(width=8, depth=1, num_classes=NULL, zero_init=False)
     params = jax.jit(model.init)(jax.random.key(2), X, T, A)

@@ -116,6 +116,7 @@ def test_zeros_make_no_nan_and_no_infinite_gradient(name):
     some = jnp.array([[1.0, 2.0, 3.0], [0.0, 0.0, 0.0]])
     w, t = jnp.array([2.0, 0.0]), jnp.array([0.5, 1.0])
 
+    @jax.jit
     def total(u_ref, u_cond):
         return jnp.sum(RULES[name](u_ref, u_cond, w, zero, t))
 
@@ -133,7 +134,7 @@ def test_classifier_free_guidance_applies_its_rule():
     null = velocity(x, t, jnp.full(5, 2))
     conditional = [velocity(x, t, (labels + k) % 2) for k in range(2)]
     for rule in RULES.values():
-        guided = classifier_free(velocity, 2, rule=rule)
+        guided = jax.jit(classifier_free(velocity, 2, rule=rule))
         expected = rule(null, conditional[0], w, x, t)
         u = guided(x, t, Guided(labels, w))
         np.testing.assert_allclose(u, expected, rtol=1e-4, atol=1e-5)
