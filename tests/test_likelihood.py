@@ -3,7 +3,6 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 from fmjax.errors import InputError
@@ -195,6 +194,7 @@ def test_fixed_probes_keep_the_calls_of_an_adaptive_solve_below_forty(trace):
     assert 6 < len(calls) < 40
 
 
+@pytest.mark.slow
 def test_an_example_has_the_density_it_has_alone():
     spec, trace = solver_spec("dopri5", rtol=1e-4), Hutchinson(3, "gaussian")
     run = jax.jit(lambda x, k: log_likelihood(net, x, spec=spec, trace=trace, key=k))
@@ -238,6 +238,7 @@ def test_the_gradients_are_the_score_and_the_derivative_by_the_parameters():
         np.testing.assert_allclose(by_m, -flow.score(x1).sum(axis=0), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_gradient_through_the_probes_is_finite_where_their_error_is_zero():
     # Signs see a diagonal Jacobian exactly, so that all columns are the same.
     spec, trace = solver_spec("rk4", 5), Hutchinson(3)
@@ -293,6 +294,7 @@ def test_another_source_has_its_own_density():
     assert jnp.isnan(out.log_p[1])
 
 
+@pytest.mark.slow
 def test_half_precision_is_widened_and_float32_stays():
     for dtype in (jnp.bfloat16, jnp.float32):
         run = jax.jit(lambda x: log_likelihood(lambda x, t, _: -x, x, spec=solver_spec("euler", 1)))
@@ -324,77 +326,6 @@ def test_evenly_spread_pixels_cost_eight_bits():
         np.testing.assert_allclose(bits_per_dim(log_p, dims), 8, rtol=1e-6)
     # One bit of entropy in a bin of width 1, by the definition.
     np.testing.assert_allclose(bits_per_dim(-jnp.log(2.0), 1, 1.0), 1, rtol=1e-6)
-
-
-def init_net(key, width, dims):
-    keys = jax.random.split(key, 3)
-    sizes = [(dims + 1, width), (width, width), (width, dims)]
-    return [jax.random.normal(k, s) / math.sqrt(s[0]) for k, s in zip(keys, sizes, strict=True)]
-
-
-def apply_net(params, x, t, labels=None):
-    first, second, last = params
-    hidden = jnp.tanh(jnp.concatenate([2 * x, 2 * t[:, None]], axis=1) @ first)
-    return jnp.tanh(2 * hidden @ second) @ last
-
-
-def train(loss_fn, params, steps, rate):
-    """Adam on ``loss_fn(params, key)``; the parameters and the losses."""
-    adam = optax.adam(optax.cosine_decay_schedule(rate, steps))
-
-    def step(carry, key):
-        params, state = carry
-        loss, grads = jax.value_and_grad(loss_fn)(params, key)
-        updates, state = adam.update(grads, state)
-        return (optax.apply_updates(params, updates), state), loss
-
-    keys = jax.random.split(jax.random.key(5), steps)
-    run = jax.jit(lambda carry: jax.lax.scan(step, carry, keys))
-    (params, _), losses = run((params, adam.init(params)))
-    return params, losses
-
-
-@pytest.mark.slow
-def test_the_density_of_a_trained_flow_integrates_to_one():
-    def loss_fn(params, key):  # two bumps, along the straight path
-        side, noise, source, time = jax.random.split(key, 4)
-        x1 = jax.random.rademacher(side, (256, 1), jnp.float32) * jnp.array([[1.0, 0.5]])
-        x1 += 0.3 * jax.random.normal(noise, (256, 2))
-        x0, t = jax.random.normal(source, (256, 2)), jax.random.uniform(time, (256,))
-        x_t = t[:, None] * x1 + (1 - t[:, None]) * x0
-        return jnp.mean((apply_net(params, x_t, t) - (x1 - x0)) ** 2)
-
-    params, _ = train(loss_fn, init_net(KEY, 32, 2), 800, 1e-2)
-    side = np.linspace(-5, 5, 161, dtype=np.float32)
-    grid = np.stack(np.meshgrid(side, side), axis=-1).reshape(-1, 2)
-    velocity = lambda x, t, labels: apply_net(params, x, t)  # noqa: E731
-    spec = solver_spec("rk4", 20)
-    p = np.exp(jax.jit(lambda x: log_likelihood(velocity, x, spec=spec).log_p)(grid))
-    # The density is nothing at the border, where the trapezoidal rule would halve it.
-    assert p.reshape(161, 161)[[0, -1]].max() < 1e-6
-    assert p.sum() * (side[1] - side[0]) ** 2 == pytest.approx(1, abs=1e-3)
-    assert p.max() > 0.3  # two bumps, and not the source: 1 / (2 pi)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("trace", [Exact(), Hutchinson(2)])
-def test_training_by_maximum_likelihood_reaches_the_entropy(trace):
-    scale = jnp.array([[0.5, 0.0], [0.6, 0.8]])  # of x1 = 1 + scale z
-
-    def nll(params, key, n=128, steps=4, trace=trace):
-        z_key, probe_key = jax.random.split(key)
-        x1 = 1.0 + jax.random.normal(z_key, (n, 2)) @ scale.T
-        velocity = lambda x, t, labels: apply_net(params, x, t)  # noqa: E731
-        how = {"spec": solver_spec("rk4", steps), "trace": trace, "key": probe_key}
-        return -log_likelihood(velocity, x1, **how).log_p.mean()
-
-    params, losses = train(nll, init_net(KEY, 16, 2), 300, 2e-2)
-    entropy = math.log(2 * math.pi * math.e) + math.log(0.5 * 0.8)
-    assert float(losses[0]) > entropy + 0.5
-    # Read off exactly and in finer steps, whose error training cannot have used.
-    found = float(jax.jit(lambda p, k: nll(p, k, 20_000, 16, Exact()))(params, jax.random.key(9)))
-    # The standard error of the mean of 20,000 densities is 1 / sqrt(20,000) = 0.007.
-    assert -0.03 < found - entropy < 0.05
 
 
 def test_a_solve_that_gives_up_gives_no_number():
