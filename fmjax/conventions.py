@@ -101,10 +101,14 @@ def check_batch(x0: Any, x1: Array, t: Array, labels: Labels = None) -> None:
             f"t must have shape (batch,) = {x1.shape[:1]}, one time per example; got {t.shape}. "
             "For one time for all write jnp.full((batch,), t)."
         )
-    if is_concrete(t) and not bool(jnp.all((t >= 0) & (t <= 1))):
+    if not is_concrete(t):
+        return
+    with jax.ensure_compile_time_eval():  # a constant of a traced program has values, too
+        low, high = float(jnp.min(t)), float(jnp.max(t))
+    if not (low >= 0 and high <= 1):
         raise InputError(
             f"t must lie in [0, 1], 0 at the source and 1 at the data; got values from "
-            f"{float(jnp.min(t)):g} to {float(jnp.max(t)):g}."
+            f"{low:g} to {high:g}."
         )
 
 
@@ -115,10 +119,13 @@ def check_finite(name: str, x: Any) -> None:
         InputError: one is not; the first bad example is named.
     """
     for leaf in jax.tree.leaves(x):
-        if not is_concrete(leaf) or bool(jnp.all(jnp.isfinite(leaf))):
+        if not is_concrete(leaf):
             continue
-        rows = jnp.any(~jnp.isfinite(jnp.reshape(leaf, (leaf.shape[0], -1))), axis=1)
-        raise InputError(
-            f"{name} must be finite; got NaN or infinity in {int(rows.sum())} of "
-            f"{leaf.shape[0]} examples, the first of them {int(jnp.argmax(rows))}."
-        )
+        with jax.ensure_compile_time_eval():
+            rows = jnp.any(~jnp.isfinite(jnp.reshape(leaf, (leaf.shape[0], -1))), axis=1)
+            count, first = int(rows.sum()), int(jnp.argmax(rows))
+        if count:
+            raise InputError(
+                f"{name} must be finite; got NaN or infinity in {count} of "
+                f"{leaf.shape[0]} examples, the first of them {first}."
+            )
