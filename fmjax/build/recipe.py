@@ -115,9 +115,7 @@ def check_guidance_choice(guidance: Guidance, experiment: Experiment) -> None:
             "guide by a weaker checkpoint (--weak)."
         )
     if guidance.weak and (guidance.negative is not None or guidance.zero_until):
-        raise InputError(
-            "guidance by a weaker checkpoint takes no negative and no zero_until."
-        )
+        raise InputError("guidance by a weaker checkpoint takes no negative and no zero_until.")
     if guidance.negative is not None and not 0 <= guidance.negative < experiment.num_classes:
         raise InputError(
             f"the negative class must lie between 0 and {experiment.num_classes - 1}; "
