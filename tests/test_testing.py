@@ -75,7 +75,7 @@ def test_the_ends_are_finite_and_the_dtype_is_that_of_x(flow, dtype):
         assert all(np.all(np.isfinite(f)) for f in found)
 
 
-@pytest.mark.parametrize("name", ["a covariance", "vectors", "covariances"])
+@pytest.mark.parametrize("name", ["a covariance", "covariances"])
 def test_samples_have_the_stated_mean_and_covariance(name):
     flow, n = FLOWS[name], 100_000
     draw = jax.jit(lambda t: flow.sample(jax.random.key(1), n, t))
@@ -311,6 +311,7 @@ def test_the_checks_pass_what_is_right_and_fail_what_is_wrong():
             check(*bad, x, t, labels=labels)
 
 
+@pytest.mark.slow
 def test_a_velocity_of_another_schedule_or_class_fails():
     x, t = points(MIXTURE, dtype=np.float32)
     other = MixtureFlow(MIXTURE.weights, CENTERS, MIXTURE.spreads, Cosine())
@@ -332,18 +333,18 @@ def test_a_field_that_stands_still_carries_a_density_that_does():
 
 
 def test_a_field_is_recovered_by_itself_and_not_by_another():
-    labels = jnp.arange(512) % 4
-    for flow, given in ((MIXTURE, labels), (FLOWS["data"], None)):
+    flow = FLOWS["data"]
 
-        def apply_fn(params, x, t, labels, flow=flow):
-            return params * flow.velocity(x, t, labels)
+    def apply_fn(params, x, t, labels):
+        return params * flow.velocity(x, t, labels)
 
-        measured = check_recovers(apply_fn, 0.8, flow, jax.random.key(0), labels=given, n=512)
-        np.testing.assert_allclose(measured, 0.04, rtol=1e-4)
-        with pytest.raises(AssertionError, match="error of the velocity is 1 "):
-            check_recovers(apply_fn, 0.0, flow, jax.random.key(0), labels=given, n=512)
+    measured = check_recovers(apply_fn, 0.8, flow, jax.random.key(0), n=512)
+    np.testing.assert_allclose(measured, 0.04, rtol=1e-4)
+    with pytest.raises(AssertionError, match="error of the velocity is 1 "):
+        check_recovers(apply_fn, 0.0, flow, jax.random.key(0), n=512)
 
 
+@pytest.mark.slow
 def test_points_that_check_a_network_are_those_of_their_time_and_class():
     seen = {}
 

@@ -14,6 +14,7 @@ from fmjax.schedules import VP, Cosine, Linear, LinearVP
 from fmjax.testing import GaussianFlow, MixtureFlow
 
 DRIFT = ("euler_maruyama", "stochastic_heun")
+SLOW = pytest.mark.slow
 GAUSSIAN = GaussianFlow(1.5, 0.5)
 MIXTURE = MixtureFlow([0.6, 0.4], [[-2.0, 0.0], [1.0, 1.0]], [[0.5, 0.8], [0.8, 0.3]])
 
@@ -142,7 +143,7 @@ def test_a_mixture_keeps_its_mean_and_covariance_at_every_time(method, diffusion
 
 @pytest.mark.parametrize(
     "method",
-    [*DRIFT, "overshoot", *(pytest.param(m, marks=pytest.mark.slow) for m in ("churn", "refresh"))],
+    [DRIFT[1], *(pytest.param(m, marks=SLOW) for m in METHODS if m != DRIFT[1])],
 )
 def test_without_diffusion_it_is_the_ode_exactly(method):
     spec = sde_spec(method, 5, scale=0.0)
@@ -154,9 +155,7 @@ def test_without_diffusion_it_is_the_ode_exactly(method):
     np.testing.assert_allclose(x1, ode, rtol=2e-6, atol=2e-6)
 
 
-@pytest.mark.parametrize(
-    "method", ["stochastic_heun", pytest.param("churn", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("method", ["stochastic_heun", pytest.param("churn", marks=SLOW)])
 def test_an_example_depends_on_its_key_and_not_on_its_neighbours(method):
     run = jax.jit(lambda x, k: solve_sde(MIXTURE.velocity, x, k, spec=sde_spec(method, 4)).x1)
     x0, k = jax.random.normal(jax.random.key(1), (6, 2)), keys(6)
@@ -168,7 +167,7 @@ def test_an_example_depends_on_its_key_and_not_on_its_neighbours(method):
     assert len(np.unique(np.asarray(same)[:, 0])) == 6
 
 
-@pytest.mark.parametrize("method", ["euler_maruyama", "overshoot"])
+@pytest.mark.parametrize("method", ["euler_maruyama", pytest.param("overshoot", marks=SLOW)])
 def test_the_last_step_is_one_of_the_guided_ode(method):
     guided = classifier_free(MIXTURE.velocity, null_labels=2)
     x0 = jax.random.normal(jax.random.key(1), (4, 2))
@@ -208,7 +207,12 @@ def counted(calls, field):
 
 @pytest.mark.parametrize(
     ("method", "score", "each"),
-    [("churn", None, 2), ("refresh", None, 2), ("euler_maruyama", None, 1), (DRIFT[1], 1, 4)],
+    [
+        ("churn", None, 2),
+        pytest.param("refresh", None, 2, marks=SLOW),
+        pytest.param("euler_maruyama", None, 1, marks=SLOW),
+        (DRIFT[1], 1, 4),
+    ],
 )
 def test_the_evaluations_reported_are_the_calls_made(method, score, each):
     calls = []
