@@ -14,8 +14,9 @@ from fmjax.build import Experiment, Guidance, Recipe, flow
 from fmjax.data import pixels
 from fmjax.draws import normal
 from fmjax.errors import InputError
-from fmjax.samplers.ode import Solution, SolveError, SolverSpec, failure
 from fmjax.samplers.sde import SDESpec
+from fmjax.samplers.solution import Solution, SolveError, failure
+from fmjax.samplers.spec import SolverSpec
 from fmjax.training.parallel import DATA_AXIS
 
 

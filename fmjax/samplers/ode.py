@@ -6,15 +6,24 @@ diffrax is imported when a solver is first built, so that ``import fmjax`` stays
 import functools
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fmjax.conventions import Array, Labels, Velocity
+from fmjax.conventions import Labels, Velocity
 from fmjax.errors import InputError
 from fmjax.samplers.grids import time_grid
+from fmjax.samplers.solution import (
+    Solution,
+    SolveError,
+    batch_of,
+    check_solution,
+    checked_times,
+    finished,
+    is_finite,
+)
 from fmjax.samplers.spec import SOLVERS, SolverSpec, solver_spec
 
 __all__ = [
@@ -24,40 +33,11 @@ __all__ = [
     "SolverSpec",
     "check_solution",
     "evaluation_times",
-    "failure",
     "invert",
     "nodes",
     "solve",
     "solver_spec",
 ]
-
-
-class SolveError(FloatingPointError):
-    """A solve did not reach its end; the message says how far it came."""
-
-
-class Solution(NamedTuple):
-    """What a solve gives back.
-
-    Attributes:
-        x1: the state at t1, shaped as x0.
-        nfe: evaluations of the velocity made for each example, int32 (batch,).
-        success: False where the adaptive solver gave up, or the state is not finite, bool (batch,);
-            x1 is then NaN.
-        accepted: steps that were taken, int32 (batch,).
-        rejected: adaptive steps that were tried and taken back, int32 (batch,).
-        t_end: how far the solve came with a finite state: t1, or where an adaptive solver gave up,
-            or where the fixed step began that met a velocity that is not finite; (batch,).
-        trajectory: the states at `save_at`, with a leading axis of times; None if not asked.
-    """
-
-    x1: Any
-    nfe: Array
-    success: Array
-    accepted: Array
-    rejected: Array
-    t_end: Array
-    trajectory: Any = None
 
 
 def solve(
@@ -93,12 +73,12 @@ def solve(
     spec = solver_spec() if spec is None else spec
     if not (math.isfinite(t0) and math.isfinite(t1)) or t0 == t1:
         raise InputError(f"t0 and t1 must be two different finite times; got {t0} and {t1}.")
-    batch = _batch_of(x0)
-    save_at = None if save_at is None else _checked_times(save_at, t0, t1)
+    batch = batch_of(x0)
+    save_at = None if save_at is None else checked_times(save_at, t0, t1)
     if spec.control != "sample":
         x1, *counts, states = _solve_one(velocity, x0, labels, spec, t0, t1, save_at)
         nfe, success, accepted, rejected, t_end = (jnp.broadcast_to(c, (batch,)) for c in counts)
-        return _finished(Solution(x1, nfe, success, accepted, rejected, t_end, states))
+        return finished(Solution(x1, nfe, success, accepted, rejected, t_end, states))
 
     def one(x, label):
         add_axis = functools.partial(jax.tree.map, lambda leaf: leaf[None])
@@ -116,7 +96,7 @@ def solve(
         return jnp.broadcast_to(leaf, (batch,)) if leaf.ndim == 0 else leaf
 
     axes = Solution(0, 0, 0, 0, 0, 0, 1)
-    return _finished(jax.vmap(one, out_axes=axes)(x0, jax.tree.map(per_example, labels)))
+    return finished(jax.vmap(one, out_axes=axes)(x0, jax.tree.map(per_example, labels)))
 
 
 def invert(
@@ -128,40 +108,6 @@ def invert(
     two solves. Arguments and errors as in `solve`; the source points are the solution's ``x1``.
     """
     return solve(velocity, x1, labels, spec, t0=1.0, t1=0.0)
-
-
-def check_solution(solution: Solution, t1: float = 1.0) -> Solution:
-    """The solution, if every example has one; outside of compiled programs.
-
-    Args:
-        solution: of `solve` or of an SDE.
-        t1: where it was to end.
-
-    Raises:
-        SolveError: an adaptive solve gave up, or a velocity was not finite; it says how many
-            examples failed, and how far the first of them came.
-    """
-    success = np.asarray(solution.success)
-    if success.all():
-        return solution
-    failed = np.flatnonzero(~success)
-    t_end, accepted, rejected = (
-        np.asarray(field)[failed[0]]
-        for field in (solution.t_end, solution.accepted, solution.rejected)
-    )
-    raise SolveError(failure(len(failed), len(success), failed[0], t_end, t1, accepted, rejected))
-
-
-def failure(
-    count: int, total: int, first: int, t_end: float, t1: float, accepted: int, rejected: int
-) -> str:
-    """What `check_solution` says."""
-    return (
-        f"{count} of {total} examples did not reach t = {t1:g}: number {first}, the first of them, "
-        f"stopped at t = {t_end:.6g} after {accepted} steps taken and {rejected} rejected. There "
-        "the velocity is not finite, or the tolerance asks for steps that are too small or too "
-        "many: look at velocity(x, t) there, or take larger rtol and atol, or fixed steps."
-    )
 
 
 def nodes(spec: SolverSpec, t0: float = 0.0, t1: float = 1.0) -> np.ndarray:
@@ -185,27 +131,6 @@ def evaluation_times(spec: SolverSpec, t0: float = 0.0, t1: float = 1.0) -> np.n
 
     solver = diffrax_solver(spec.solver, spec.schedule)
     return stage_times(spec.solver, solver, nodes(spec, t0, t1))
-
-
-def _batch_of(x0: Any) -> int:
-    leaves = jax.tree.leaves(x0)
-    shapes = [jnp.shape(leaf) for leaf in leaves]
-    if not shapes or any(shape[:1] != shapes[0][:1] or not shape for shape in shapes):
-        raise InputError(f"x0 must have a leading batch axis, (batch, ...); got shapes {shapes}.")
-    if not all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in leaves):
-        raise InputError(f"x0 must be of floats; got {[str(leaf.dtype) for leaf in leaves]}.")
-    return shapes[0][0]
-
-
-def _checked_times(save_at: Sequence[float], t0: float, t1: float) -> np.ndarray:
-    times = np.asarray(save_at, np.float64)
-    low, high = min(t0, t1), max(t0, t1)
-    inside = times.ndim == 1 and len(times) and np.all((times >= low) & (times <= high))
-    if not inside or not np.all(np.diff(times) * (t1 - t0) > 0):
-        raise InputError(
-            f"save_at must be times in order from t0={t0:g} to t1={t1:g}; got {save_at}."
-        )
-    return times
 
 
 def _solve_one(velocity, x0, labels, spec, t0, t1, save_at):
@@ -242,7 +167,7 @@ def _solve_one(velocity, x0, labels, spec, t0, t1, save_at):
     )
     saves = [diffrax.SubSaveAt(t1=True)]
     if spec.control == "fixed":
-        saves.append(diffrax.SubSaveAt(steps=True, fn=lambda t, x, labels: _finite(x)))
+        saves.append(diffrax.SubSaveAt(steps=True, fn=lambda t, x, labels: is_finite(x)))
     if save_at is not None:
         saves.append(diffrax.SubSaveAt(ts=jnp.asarray(save_at, dtype)))
     solution = diffrax.diffeqsolve(
@@ -273,19 +198,3 @@ def _solve_one(velocity, x0, labels, spec, t0, t1, save_at):
         t_end,
         None if save_at is None else solution.ys[-1],
     )
-
-
-def _finished(solution: Solution) -> Solution:
-    """The solution with NaN in every example that is not one."""
-    success = solution.success & _finite(solution.x1)
-
-    def blank(leaf):
-        return jnp.where(jnp.expand_dims(success, tuple(range(1, leaf.ndim))), leaf, jnp.nan)
-
-    return solution._replace(x1=jax.tree.map(blank, solution.x1), success=success)
-
-
-def _finite(x: Any) -> Array:
-    """Whether the state of each example is finite, bool (batch,)."""
-    rows = [jnp.isfinite(jnp.reshape(leaf, (leaf.shape[0], -1))) for leaf in jax.tree.leaves(x)]
-    return functools.reduce(jnp.logical_and, [jnp.all(row, axis=1) for row in rows])

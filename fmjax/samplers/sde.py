@@ -21,7 +21,8 @@ from fmjax.errors import InputError, unknown_name
 from fmjax.paths import AffinePath, Path, sde_drifts
 from fmjax.predictions import convert
 from fmjax.samplers.diffusion import Diffusion, coefficient
-from fmjax.samplers.ode import Solution, _batch_of, _checked_times, _finished, _finite, nodes
+from fmjax.samplers.ode import nodes
+from fmjax.samplers.solution import Solution, batch_of, checked_times, finished, is_finite
 from fmjax.samplers.spec import SolverSpec, solver_spec
 from fmjax.schedules import clamp
 
@@ -165,9 +166,9 @@ def solve_sde(
     _check(x0, keys, spec, score, t0, t1)
     times = nodes(spec.ode, t0, t1)
     if save_at is not None:
-        times, save_at = _with_nodes(times, _checked_times(save_at, t0, t1))
+        times, save_at = _with_nodes(times, checked_times(save_at, t0, t1))
     solution = _solve(velocity, x0, keys, labels, spec, score, times, save_at)
-    return _finished(solution)
+    return finished(solution)
 
 
 def _check(x0, keys, spec, score, t0, t1) -> None:
@@ -178,7 +179,7 @@ def _check(x0, keys, spec, score, t0, t1) -> None:
             f"an SDE runs from t0 up to a later t1; got t0={t0} and t1={t1}. "
             "The ODE runs backwards: fmjax.solve."
         )
-    batch = _batch_of(x0)
+    batch = batch_of(x0)
     typed = jnp.issubdtype(jnp.asarray(keys).dtype, jax.dtypes.prng_key)
     if not typed or keys.shape != (batch,):
         raise InputError(
@@ -239,7 +240,7 @@ def _solve(velocity, x0, keys, labels, spec, score, times, save_at) -> Solution:
     last = steps - 1 if spec.denoise_last else -1
     saves = [
         diffrax.SubSaveAt(t1=True),
-        diffrax.SubSaveAt(steps=True, fn=lambda t, x, args: _finite(x)),
+        diffrax.SubSaveAt(steps=True, fn=lambda t, x, args: is_finite(x)),
     ]
     if save_at is not None:
         saves.append(diffrax.SubSaveAt(ts=jnp.asarray(save_at, x0.dtype)))

@@ -1,0 +1,121 @@
+"""What every solve gives back, ODE or SDE, and what every solve asks of its input."""
+
+import functools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fmjax.conventions import Array
+from fmjax.errors import InputError
+
+
+class SolveError(FloatingPointError):
+    """A solve did not reach its end; the message says how far it came."""
+
+
+class Solution(NamedTuple):
+    """What a solve gives back.
+
+    Attributes:
+        x1: the state at t1, shaped as x0.
+        nfe: evaluations of the velocity made for each example, int32 (batch,).
+        success: False where the adaptive solver gave up, or the state is not finite, bool (batch,);
+            x1 is then NaN.
+        accepted: steps that were taken, int32 (batch,).
+        rejected: adaptive steps that were tried and taken back, int32 (batch,).
+        t_end: how far the solve came with a finite state: t1, or where an adaptive solver gave up,
+            or where the fixed step began that met a velocity that is not finite; (batch,).
+        trajectory: the states at `save_at`, with a leading axis of times; None if not asked.
+    """
+
+    x1: Any
+    nfe: Array
+    success: Array
+    accepted: Array
+    rejected: Array
+    t_end: Array
+    trajectory: Any = None
+
+
+def check_solution(solution: Solution, t1: float = 1.0) -> Solution:
+    """The solution, if every example has one; outside of compiled programs.
+
+    Args:
+        solution: of `solve` or of an SDE.
+        t1: where it was to end.
+
+    Raises:
+        SolveError: an adaptive solve gave up, or a velocity was not finite; it says how many
+            examples failed, and how far the first of them came.
+    """
+    success = np.asarray(solution.success)
+    if success.all():
+        return solution
+    failed = np.flatnonzero(~success)
+    t_end, accepted, rejected = (
+        np.asarray(field)[failed[0]]
+        for field in (solution.t_end, solution.accepted, solution.rejected)
+    )
+    raise SolveError(failure(len(failed), len(success), failed[0], t_end, t1, accepted, rejected))
+
+
+def failure(
+    count: int, total: int, first: int, t_end: float, t1: float, accepted: int, rejected: int
+) -> str:
+    """What `check_solution` says."""
+    return (
+        f"{count} of {total} examples did not reach t = {t1:g}: number {first}, the first of them, "
+        f"stopped at t = {t_end:.6g} after {accepted} steps taken and {rejected} rejected. There "
+        "the velocity is not finite, or the tolerance asks for steps that are too small or too "
+        "many: look at velocity(x, t) there, or take larger rtol and atol, or fixed steps."
+    )
+
+
+def batch_of(x0: Any) -> int:
+    """The size of the batch of a state.
+
+    Raises:
+        InputError: its arrays have no common leading axis, or are not of floats.
+    """
+    leaves = jax.tree.leaves(x0)
+    shapes = [jnp.shape(leaf) for leaf in leaves]
+    if not shapes or any(shape[:1] != shapes[0][:1] or not shape for shape in shapes):
+        raise InputError(f"x0 must have a leading batch axis, (batch, ...); got shapes {shapes}.")
+    if not all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in leaves):
+        raise InputError(f"x0 must be of floats; got {[str(leaf.dtype) for leaf in leaves]}.")
+    return shapes[0][0]
+
+
+def checked_times(save_at: Sequence[float], t0: float, t1: float) -> np.ndarray:
+    """The times at which to keep the state, float64.
+
+    Raises:
+        InputError: there is none, or they leave the way from t0 to t1 or turn back on it.
+    """
+    times = np.asarray(save_at, np.float64)
+    low, high = min(t0, t1), max(t0, t1)
+    inside = times.ndim == 1 and len(times) and np.all((times >= low) & (times <= high))
+    if not inside or not np.all(np.diff(times) * (t1 - t0) > 0):
+        raise InputError(
+            f"save_at must be times in order from t0={t0:g} to t1={t1:g}; got {save_at}."
+        )
+    return times
+
+
+def finished(solution: Solution) -> Solution:
+    """The solution with NaN in every example that is not one."""
+    success = solution.success & is_finite(solution.x1)
+
+    def blank(leaf):
+        return jnp.where(jnp.expand_dims(success, tuple(range(1, leaf.ndim))), leaf, jnp.nan)
+
+    return solution._replace(x1=jax.tree.map(blank, solution.x1), success=success)
+
+
+def is_finite(x: Any) -> Array:
+    """Whether the state of each example is finite, bool (batch,)."""
+    rows = [jnp.isfinite(jnp.reshape(leaf, (leaf.shape[0], -1))) for leaf in jax.tree.leaves(x)]
+    return functools.reduce(jnp.logical_and, [jnp.all(row, axis=1) for row in rows])
