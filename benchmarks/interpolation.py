@@ -1,0 +1,74 @@
+"""From a 2 to a 7: ``python benchmarks/interpolation.py --workdir=runs/digits`` draws the picture.
+
+The same noise, guided with w = 1.5, under conditions that go from one class to the other: between
+the two velocities, linearly and spherically, and between the two embeddings, linearly and
+spherically (`fmjax.guidance.interpolated`, `class_weights`, `spherical_weights`). Two rows of each.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fmjax.data import pixels
+from fmjax.guidance import (
+    Between,
+    Guided,
+    class_weights,
+    classifier_free,
+    interpolated,
+    spherical_weights,
+)
+from fmjax.plots import image_grid, save_png
+from fmjax.run.loaded import load
+from fmjax.run.sampling import Request
+from fmjax.samplers.ode import solve, solver_spec
+
+COLUMNS, SCALE = 13, 1.5
+
+
+def main() -> None:
+    """Draws and writes."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--workdir", type=Path, default=Path("runs/digits"))
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "two_to_seven.png")
+    parser.add_argument("--rows", type=int, default=2)
+    arguments = parser.parse_args()
+    spec = solver_spec("heun", 25)
+    loaded = load(arguments.workdir, Request(1, (0,)), spec)
+    apply_fn, params = loaded.experiment.apply_fn, loaded.params
+    null, classes = loaded.experiment.null_label, loaded.experiment.num_classes
+
+    def velocity(x, t, labels):
+        return apply_fn(params, x, t, labels)
+
+    starts = jax.random.normal(
+        jax.random.key(4), (arguments.rows, 1, *loaded.experiment.spec.shape)
+    )
+    x0 = jnp.tile(starts, (1, COLUMNS, 1, 1, 1)).reshape(-1, *starts.shape[2:])
+    s = jnp.tile(jnp.linspace(0, 1, COLUMNS), arguments.rows)
+    two, seven = (jnp.full(len(s), k) for k in (2, 7))
+    guided = classifier_free(velocity, null)
+    between = Between(Guided(two, SCALE), Guided(seven, SCALE), s)
+    table = params["condition"]["label"]["table"]
+    nobody = jax.nn.one_hot(null, classes + 1)
+    by_weights = classifier_free(velocity, nobody)
+    ways = [
+        (interpolated(guided, "linear"), between),
+        (interpolated(guided, "spherical"), between),
+        (by_weights, Guided(class_weights(two, seven, s, classes), SCALE)),
+        (by_weights, Guided(spherical_weights(two, seven, s, table), SCALE)),
+    ]
+    rows = [solve(field, x0, conditions, spec).x1 for field, conditions in ways]
+    images = np.asarray(pixels.to_pixels(jnp.concatenate(rows)))
+    save_png(image_grid(images, COLUMNS), arguments.out)
+
+
+if __name__ == "__main__":
+    main()
