@@ -45,7 +45,12 @@ DOORS = {
     "orbax": ("fmjax/checkpoint.py",),
     "ott": ("fmjax/couplings/*", "fmjax/metrics/transport.py"),
     "PIL": ("fmjax/plots.py", "fmjax/data/*"),
-    "scipy": ("fmjax/assignment.py", "fmjax/metrics/*", "fmjax/couplings/host.py", "fmjax/samplers/grids.py"),
+    "scipy": (
+        "fmjax/assignment.py",
+        "fmjax/metrics/*",
+        "fmjax/couplings/host.py",
+        "fmjax/samplers/grids.py",
+    ),
     "sklearn": ("fmjax/metrics/*", "fmjax/data/builders.py"),
     "tensorboardX": ("fmjax/run.py", "fmjax/run/*"),
     "tensorflow": ("fmjax/data/prepare.py",),
