@@ -37,13 +37,14 @@ def write_trajectory(loaded: Loaded, path: Path) -> None:
     carry = flow(experiment, recipe)
 
     @jax.jit
-    def states(params, key, index, labels, w):
+    def sampled(params, key, index, labels, w):
         x0 = normal(key, index, experiment.spec.shape)
         solution = carry(params, x0, key, index, labels, w, save_at=times)
         return solution._replace(trajectory=as_data(experiment, solution.trajectory))
 
-    solution = check_solution(states(params, jax.random.key(request.seed), index, labels, w))
-    frames = [_frame(np.asarray(x), labels, request) for x in np.asarray(solution.trajectory)]
+    solution = check_solution(sampled(params, jax.random.key(request.seed), index, labels, w))
+    states = np.asarray(solution.trajectory)
+    frames = [_frame(x, labels, request, np.abs(states).max()) for x in states]
     plots.save_animation(frames + [frames[-1]] * _HOLD, path)
 
 
@@ -57,9 +58,9 @@ def _times(solver: SolverSpec | SDESpec) -> np.ndarray:
     return times[keep.astype(int)]
 
 
-def _frame(x: np.ndarray, labels: np.ndarray, request: Request) -> np.ndarray:
+def _frame(x: np.ndarray, labels: np.ndarray, request: Request, reach: float) -> np.ndarray:
     if x.ndim == 4:
         return plots.image_grid(x, min(len(request.labels or ()) or 10, 20))
-    # One window for all times: the source is standard normal, the data about as wide.
     shown = None if request.labels is None else labels
-    return plots.scatter(x, shown, limits=(-4.0, 4.0, -4.0, 4.0))
+    low, high = -1.05 * float(reach), 1.05 * float(reach)  # one window for all times
+    return plots.scatter(x, shown, limits=(low, high, low, high))

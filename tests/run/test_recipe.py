@@ -16,7 +16,7 @@ REQUEST = Request(6, (0, 1), (2.0,), seed=3)
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
+def guidable(tmp_path_factory):
     """A run whose learning rate lets the labels matter after twelve steps."""
     workdir = tmp_path_factory.mktemp("guided") / "run"
     assert train(small_config(optimizer__learning_rate=0.1), workdir) == 0
@@ -30,63 +30,64 @@ def drawn(workdir, out, request=REQUEST, solver=SPEC, guidance=None, **how):
 
 
 @pytest.mark.slow
-def test_what_guidance_is_asked_changes_the_samples_as_it_should(trained, tmp_path):
-    plain, result = drawn(trained, tmp_path)
+def test_what_guidance_is_asked_changes_the_samples_as_it_should(guidable, tmp_path):
+    plain, result = drawn(guidable, tmp_path)
     assert (result.nfe, result.calls) == (8, 16)
-    conditional = drawn(trained, tmp_path, REQUEST._replace(w=(1.0,)))[0]
+    conditional = drawn(guidable, tmp_path, REQUEST._replace(w=(1.0,)))[0]
     assert np.abs(plain - conditional).max() > 1e-3
-    whole, result = drawn(trained, tmp_path, guidance=Guidance(interval=(0.0, 1.0)))
+    whole, result = drawn(guidable, tmp_path, guidance=Guidance(interval=(0.0, 1.0)))
     np.testing.assert_allclose(whole, plain, rtol=1e-5, atol=1e-5)
     assert result.calls == 16
     # Of 4 Heun steps the evaluations from 0.3 to 0.6 are those at 0.5: the end of one, the
     # beginning of the next.
-    part, result = drawn(trained, tmp_path, guidance=Guidance(interval=(0.3, 0.6)))
+    part, result = drawn(guidable, tmp_path, guidance=Guidance(interval=(0.3, 0.6)))
     assert result.calls == 8 + 2
     assert np.abs(part - plain).max() > 1e-4
     # To lead away from one's own class is not to be led at all.
-    away = drawn(trained, tmp_path, REQUEST._replace(labels=(1,)), guidance=Guidance(negative=1))[0]
-    own = drawn(trained, tmp_path, REQUEST._replace(labels=(1,), w=(1.0,)))[0]
+    ones = REQUEST._replace(labels=(1,))
+    away = drawn(guidable, tmp_path, ones, guidance=Guidance(negative=1))[0]
+    own = drawn(guidable, tmp_path, ones._replace(w=(1.0,)))[0]
     np.testing.assert_allclose(away, own, rtol=1e-5, atol=1e-5)
     # A network is not led by itself; by an earlier one it is.
-    itself = drawn(trained, tmp_path, weak="12")[0]
+    itself = drawn(guidable, tmp_path, weak="12")[0]
     np.testing.assert_allclose(itself, conditional, rtol=1e-5, atol=1e-5)
-    earlier = drawn(trained, tmp_path, weak="4")[0]
+    earlier = drawn(guidable, tmp_path, weak="4")[0]
     assert np.abs(earlier - conditional).max() > 1e-4
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("rule", sorted(RULES))
-def test_every_rule_is_the_conditional_field_where_w_is_one(trained, tmp_path, rule):
+def test_every_rule_is_the_conditional_field_where_w_is_one(guidable, tmp_path, rule):
     request = REQUEST._replace(w=(1.0, 1.0 + 1e-6))  # the second makes the guided program run
-    guided = drawn(trained, tmp_path, request, guidance=Guidance(rule=rule))[0]
-    conditional = drawn(trained, tmp_path, REQUEST._replace(w=(1.0,)))[0]
+    guided = drawn(guidable, tmp_path, request, guidance=Guidance(rule=rule))[0]
+    conditional = drawn(guidable, tmp_path, REQUEST._replace(w=(1.0,)))[0]
     np.testing.assert_allclose(guided, conditional, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("schedule", sorted(SCHEDULES))
-def test_every_schedule_moves_the_scale_along(trained, tmp_path, schedule):
-    constant = drawn(trained, tmp_path)[0]
-    other = drawn(trained, tmp_path, guidance=Guidance(schedule=schedule))[0]
+def test_every_schedule_moves_the_scale_along(guidable, tmp_path, schedule):
+    constant = drawn(guidable, tmp_path)[0]
+    other = drawn(guidable, tmp_path, guidance=Guidance(schedule=schedule))[0]
     assert (np.abs(other - constant).max() > 1e-3) == (schedule != "constant")
 
 
 @pytest.mark.slow
-def test_the_noise_of_a_sample_is_its_own(trained, tmp_path):
+def test_the_noise_of_a_sample_is_its_own(guidable, tmp_path):
     spec = sde_spec("churn", 4)
-    whole, _ = drawn(trained, tmp_path, solver=spec)
-    parts, _ = drawn(trained, tmp_path, solver=spec, batch_size=4)
+    whole, _ = drawn(guidable, tmp_path, solver=spec)
+    parts, _ = drawn(guidable, tmp_path, solver=spec, batch_size=4)
     np.testing.assert_allclose(parts, whole, rtol=1e-5, atol=1e-5)
-    quiet, _ = drawn(trained, tmp_path, solver=sde_spec("churn", 4, scale=0.0))
-    ode, _ = drawn(trained, tmp_path)
+    quiet, _ = drawn(guidable, tmp_path, solver=sde_spec("churn", 4, scale=0.0))
+    ode, _ = drawn(guidable, tmp_path)
     np.testing.assert_allclose(quiet, ode, rtol=1e-5, atol=1e-5)
     assert np.abs(whole - ode).max() > 1e-3
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("solver", [SPEC, solver_spec("tsit5", rtol=1e-2), sde_spec("refresh", 4)])
-def test_an_animation_goes_from_the_noise_to_the_samples(trained, tmp_path, solver):
-    _, result = drawn(trained, tmp_path, solver=solver, trajectory=True)
+def test_an_animation_goes_from_the_noise_to_the_samples(guidable, tmp_path, solver):
+    _, result = drawn(guidable, tmp_path, solver=solver, trajectory=True)
     with Image.open(result.folder / "trajectory.gif") as animation:
         frames = animation.n_frames
         assert animation.size == (320, 320)
