@@ -114,7 +114,7 @@ def _path_figures(
         labels = jnp.asarray(np.resize(np.array(request.labels, np.int32), len(x0)))
     elif flow.experiment.null_label is not None:
         labels = jnp.full(len(x0), flow.experiment.null_label, jnp.int32)
-    if request.guided:
+    if request.recipe(solver_spec("euler", _STEPS)).guidance is not None:
         velocity = classifier_free(velocity, flow.experiment.null_label)
         labels = Guided(labels, jnp.float32(request.w[0]))
     found = jax.jit(partial(path_statistics, velocity, steps=_STEPS))(x0, labels)
