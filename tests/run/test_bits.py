@@ -40,6 +40,7 @@ def changed(trained, tmp_path):
     return copy
 
 
+@pytest.mark.slow
 def test_the_figures_are_those_of_the_examples_at_hand(trained):
     report = measure(trained, Question(num=50), FIXED, Exact(), batch_size=32)
     record = load_record(trained)

@@ -41,6 +41,7 @@ def test_known_numbers_are_met_and_unknown_ones_stay():
     np.testing.assert_allclose(found.x0[:, 1], X0[:, 1], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_prior_draws_the_length_to_that_of_noise():
     far = 5 * X0
     found = fit_source(gaussian, far, lambda x1: 0 * x1[:, 0], iterations=600, prior=1.0)

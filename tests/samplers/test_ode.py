@@ -50,7 +50,11 @@ def test_every_solver_is_in_the_table_of_orders():
     assert {name: method.order for name, method in SOLVERS.items()} == ORDERS
 
 
-@pytest.mark.parametrize("solver", sorted(SOLVERS))
+QUICK = {"heun", "tsit5", "unipc"}
+EVERY = [pytest.param(s, marks=() if s in QUICK else pytest.mark.slow) for s in sorted(SOLVERS)]
+
+
+@pytest.mark.parametrize("solver", EVERY)
 def test_the_measured_order_is_the_declared_one(solver):
     pairs = {1: (64, 128), 2: (32, 64), 3: (32, 64), 4: (16, 32), 5: (4, 8), 8: (2, 4)}
     steps = pairs[ORDERS[solver]]
@@ -113,6 +117,7 @@ def stiff(x, t, labels):
     return -labels["rate"][:, None] * (x - jnp.cos(t)[:, None])
 
 
+@pytest.mark.slow
 def test_sample_control_gives_each_example_the_result_it_has_alone():
     # In float64: a rounding error may tip the choice of a step, and the result with it.
     with jax.enable_x64(True):
@@ -147,6 +152,7 @@ def test_one_euler_step_is_x_plus_velocity():
     np.testing.assert_allclose(x1, X0 + logistic(X0, jnp.zeros(3), None), rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("control", ["fixed", "batch", "sample"])
 def test_a_gaussian_flows_into_a_gaussian(control):
     # The exact map of the flow from N(0, 1) to N(m, s^2) on the straight path is x -> m + s x.
@@ -163,6 +169,7 @@ def test_a_gaussian_flows_into_a_gaussian(control):
     np.testing.assert_allclose(solve(velocity, x0, spec=spec).x1, m + s * x0, atol=2e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("control", ["fixed", "batch", "sample"])
 def test_guidance_goes_through_every_control_with_one_scale_or_many(control):
     def velocity(x, t, labels):
@@ -178,6 +185,7 @@ def test_guidance_goes_through_every_control_with_one_scale_or_many(control):
     np.testing.assert_allclose(one, X0 + jnp.array([[1.0], [3.0], [3.0]]), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_running_out_of_steps_is_reported_and_not_passed_off_as_a_sample():
     labels = {"rate": jnp.array([1.0, 1e5, 1.0])}
     spec = solver_spec("tsit5", rtol=1e-6, max_steps=50)
@@ -223,7 +231,12 @@ def test_a_shifted_grid_takes_its_steps_where_the_shifted_time_law_draws(t0, t1)
     np.testing.assert_allclose(x1[0, 0], np.sum(np.diff(grid) * grid[:-1]), atol=1e-6)
 
 
-@pytest.mark.parametrize("control", ["fixed", "batch", "sample"])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    "control", ["fixed", pytest.param("batch", marks=SLOW), pytest.param("sample", marks=SLOW)]
+)
 def test_the_trajectory_has_the_states_of_shorter_solves(control):
     how = {"steps": 20} if control == "fixed" else {"rtol": 1e-7, "atol": 1e-7}
     times = [0.0, 0.25, 0.6, 1.0]  # of 20 equal steps these are nodes
@@ -239,6 +252,7 @@ def test_the_trajectory_has_the_states_of_shorter_solves(control):
         np.testing.assert_allclose(solution.trajectory[-1], solution.x1, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_every_node_of_a_fixed_solve_can_be_kept_forwards_and_backwards():
     spec = solver_spec("euler", 5, grid="cosine")
     for t0, t1 in ((0.0, 1.0), (1.0, 0.25)):
@@ -252,6 +266,7 @@ def test_every_node_of_a_fixed_solve_can_be_kept_forwards_and_backwards():
             )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("control", ["fixed", "batch", "sample"])
 def test_a_pytree_flows_as_its_leaves_do(control):
     def velocity(x, t, labels):
@@ -269,6 +284,7 @@ def test_a_pytree_flows_as_its_leaves_do(control):
     np.testing.assert_allclose(solution.trajectory["b"][0], jnp.sqrt(grown), rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rtol", [1e-4, 1e-6])
 def test_an_inversion_comes_back_to_within_the_tolerance(rtol):
     with jax.enable_x64(True):

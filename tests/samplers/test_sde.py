@@ -61,14 +61,17 @@ def test_every_method_is_in_the_table_of_errors():
     assert ERRORS.keys() == METHODS.keys()
 
 
-@pytest.mark.parametrize("method", METHODS)
+FEW = [pytest.param(m, marks=() if m in ("churn", "stochastic_heun") else SLOW) for m in METHODS]
+
+
+@pytest.mark.parametrize("method", FEW)
 def test_the_marginal_of_every_method_is_that_of_the_flow(method, moments):
     mean, variance = moments(sde_spec(method, 16))
     np.testing.assert_allclose(mean, 1.5, atol=1e-6)
     assert abs(variance - 0.25) < ERRORS[method]
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", FEW)
 def test_a_small_step_is_one_of_the_sde(method, monkeypatch):
     """x + h (u + g^2 / 2 score) + g sqrt(h) xi, for a g that is not the default."""
     monkeypatch.setattr(stochastic, "step_noise", lambda keys, step, x: jnp.array([0.0, 0.0, 1.0]))
@@ -82,9 +85,20 @@ def test_a_small_step_is_one_of_the_sde(method, monkeypatch):
         np.testing.assert_allclose((moved[2] - moved[1]) / np.sqrt(h), g, rtol=2e-3)
 
 
+# Each method once, and one of them with every diffusion: a program each, which is what costs.
+ANY = [(method, "sigma") for method in METHODS]
+ANY += [("stochastic_heun", d) for d in (*DIFFUSIONS, lambda t: 0.5 + t) if d != "sigma"]
+SCHEDULES = [
+    ("churn", Cosine()),
+    ("overshoot", LinearVP()),
+    ("refresh", VP()),
+    ("euler_maruyama", Linear(0.1)),
+    ("stochastic_heun", VP()),
+]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("diffusion", [*DIFFUSIONS, lambda t: 0.5 + t])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("method", "diffusion"), ANY)
 def test_the_error_of_the_marginal_falls_with_the_steps_for_any_diffusion(
     method, diffusion, moments
 ):
@@ -109,9 +123,8 @@ def test_the_weak_order_is_the_declared_one(method, order, moments):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("schedule", [Cosine(), LinearVP(), VP(), Linear(0.1)])
-@pytest.mark.parametrize("method", METHODS)
-def test_every_method_takes_every_schedule(method, schedule, moments):
+@pytest.mark.parametrize(("method", "schedule"), SCHEDULES)
+def test_a_method_takes_any_schedule(method, schedule, moments):
     flow = GaussianFlow(1.5, 0.5, schedule)
     spec = sde_spec(method, 64, path=AffinePath(schedule))
     start = (float(flow.mean(jnp.float32(0))), float(flow.cov(jnp.float32(0))[0, 0]))
@@ -121,8 +134,7 @@ def test_every_method_takes_every_schedule(method, schedule, moments):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("diffusion", ["sigma", "zero_ends"])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("method", "diffusion"), [*ANY[: len(METHODS)], ("churn", "zero_ends")])
 def test_a_mixture_keeps_its_mean_and_covariance_at_every_time(method, diffusion):
     n, steps, times = 40_000, 50, (0.3, 0.6, 0.9, 1.0)
     spec = sde_spec(method, steps, diffusion=diffusion)
