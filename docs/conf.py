@@ -51,6 +51,7 @@ nb_execution_mode = "force"
 nb_execution_raise_on_error = True
 nb_execution_timeout = 300
 nb_merge_streams = True
+nb_render_markdown_format = "myst"  # with tables
 nb_render_image_options = {"width": "100%"}
 
 # Docstrings. A lone `name` is a Python object where there is one of that name.
