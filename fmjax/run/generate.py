@@ -21,7 +21,7 @@ from fmjax.run import workdir as files
 from fmjax.run.loaded import load_params
 from fmjax.run.ready import on_first_process, say
 from fmjax.run.sampling import Request, fit_batch, make_sample_fn, sample_in_batches
-from fmjax.samplers.ode import SolverSpec
+from fmjax.samplers.spec import SolverSpec, described
 from fmjax.training.parallel import make_mesh
 
 _SHARD = 1024  # pairs, at most: the work that a kill can lose
@@ -89,18 +89,12 @@ def pair_info(flow: Flow, request: Request, solver: SolverSpec, resume: str) -> 
             "run": flow.workdir.name,
             "step": flow.step,
             "parameters": flow.mark,
-            "solver": _described(solver),
+            "solver": described(solver),
             "guidance": request.w[0],
             "seed": request.seed,
         },
         resume=resume,
     )
-
-
-def _described(solver: SolverSpec) -> dict:
-    """A solver in JSON: its numbers and names, and the grid as it is written."""
-    fields = {k: getattr(solver, k) for k in ("solver", "control", "steps", "rtol", "atol")}
-    return {k: v for k, v in fields.items() if v is not None} | {"grid": repr(solver.grid)}
 
 
 def generate(

@@ -24,7 +24,7 @@ from fmjax.run.compare import compare, describe
 from fmjax.run.generate import Flow, generate, load_flow
 from fmjax.run.ready import on_first_process, say
 from fmjax.run.train import train
-from fmjax.samplers.ode import SolverSpec, solver_spec
+from fmjax.samplers.spec import SolverSpec, described, solver_spec
 from fmjax.training.parallel import check_divides
 
 STARTS = ("weights", "scratch")
@@ -160,7 +160,7 @@ def _report(before: Flow, after: Flow, k: int, plan: Plan, w: float) -> str:
     asked = {
         "round": k,
         "parameters": [before.mark, after.mark],
-        "solver": {name: value for name, value in plan.solver._asdict().items() if value},
+        "solver": described(plan.solver),
     }
     try:
         report = json.loads(path.read_text())

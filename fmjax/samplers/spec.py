@@ -152,6 +152,12 @@ def solver_spec(
     return SolverSpec(solver, control, None, rtol, atol, max_steps, **common)
 
 
+def described(spec: SolverSpec) -> dict[str, str | int | float]:
+    """What decides the samples of a solve, in JSON: names, numbers, and the grid as it is written."""
+    fields = {k: getattr(spec, k) for k in ("solver", "control", "steps", "rtol", "atol")}
+    return {k: v for k, v in fields.items() if v is not None} | {"grid": repr(spec.grid)}
+
+
 def _fixed_grid(solver, steps, grid, shift) -> tuple[int, Grid]:
     if grid is None or isinstance(grid, str):
         grid = named_grid(grid or "uniform", shift)

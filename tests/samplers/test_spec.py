@@ -1,8 +1,10 @@
+import json
+
 import pytest
 
 from fmjax.errors import InputError
 from fmjax.samplers.grids import EDM, Custom, Shifted
-from fmjax.samplers.spec import solver_spec
+from fmjax.samplers.spec import described, solver_spec
 
 
 @pytest.mark.parametrize(
@@ -60,3 +62,15 @@ def test_what_is_left_out_is_chosen():
 
 def test_a_spec_is_hashable_so_that_it_can_be_static():
     assert len({solver_spec("heun", 5), solver_spec("heun", 5), solver_spec(grid="beta")}) == 2
+
+
+def test_a_description_tells_solves_apart_and_goes_into_json():
+    specs = [solver_spec("heun", 5), solver_spec("heun", 5, grid="edm"), solver_spec(rtol=1e-3)]
+    texts = [json.dumps(described(spec)) for spec in specs]
+    assert len(set(texts)) == 3
+    assert described(specs[0]) == {
+        "solver": "heun",
+        "control": "fixed",
+        "steps": 5,
+        "grid": "Uniform()",
+    }
