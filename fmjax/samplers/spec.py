@@ -153,7 +153,7 @@ def solver_spec(
 
 
 def described(spec: SolverSpec) -> dict[str, str | int | float]:
-    """What decides the samples of a solve, in JSON: names, numbers, and the grid as it is written."""
+    """What decides the samples of a solve, for JSON: names, numbers, the grid as it is written."""
     fields = {k: getattr(spec, k) for k in ("solver", "control", "steps", "rtol", "atol")}
     return {k: v for k, v in fields.items() if v is not None} | {"grid": repr(spec.grid)}
 
