@@ -41,9 +41,7 @@ BATCH_SIZE = flags.DEFINE_integer("batch_size", 256, "Samples per call, over all
 CHECKPOINT = flags.DEFINE_string("checkpoint", "latest", "A step, best, or latest.")
 EMA = flags.DEFINE_bool("ema", True, "Use the averaged parameters.")
 OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace what is there already.")
-TRAJECTORY = flags.DEFINE_bool(
-    "trajectory", False, "Also write trajectory.gif."
-)
+TRAJECTORY = flags.DEFINE_bool("trajectory", False, "Also write trajectory.gif.")
 EXPORT = flags.DEFINE_string(
     "export", None, "Write the sampler to this file, to run without fmjax, and draw nothing."
 )
