@@ -115,7 +115,7 @@ def test_the_pairs_say_where_they_come_from(workdir, reflowed):
         "run": "run",
         "step": 12,
         "parameters": load_flow(workdir).mark,
-        "solver": {k: v for k, v in PLAN.solver._asdict().items() if v is not None},
+        "solver": {"solver": "euler", "control": "fixed", "steps": 3, "grid": "Uniform()"},
         "guidance": 1.0,
         "seed": pair_seed(0, 1),
     }
