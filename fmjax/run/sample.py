@@ -183,7 +183,6 @@ def _write(
     except BaseException:
         writer.abandon()
         raise
-    columns = min(len(request.labels or ()) or 10, 20)
     shown = None if request.labels is None else asked[:pictured]
-    picture(np.concatenate(first), columns, shown, out / "grid.png")
+    picture(np.concatenate(first), request.columns, shown, out / "grid.png")
     return nfe / num

@@ -15,7 +15,7 @@ from fmjax.data import pixels
 from fmjax.draws import normal
 from fmjax.errors import InputError
 from fmjax.samplers.sde import SDESpec
-from fmjax.samplers.solution import Solution, SolveError, failure
+from fmjax.samplers.solution import Solution, check_solution
 from fmjax.samplers.spec import SolverSpec
 from fmjax.training.parallel import DATA_AXIS
 
@@ -37,6 +37,11 @@ class Request(NamedTuple):
     w: tuple[float, ...] | None = (1.0,)
     seed: int = 0
     first: int = 0
+
+    @property
+    def columns(self) -> int:
+        """Of a picture: one for each label that repeats, at most 20."""
+        return min(len(self.labels or ()) or 10, 20)
 
     def recipe(self, solver: SolverSpec | SDESpec, guidance: Guidance | None = None) -> Recipe:
         """How to draw them; w = 1 everywhere is the conditional field itself, without guidance."""
@@ -171,8 +176,7 @@ def sample_in_batches(
     def fetch(start: int, chosen: np.ndarray, solution: Solution) -> SampleBatch:
         n = min(batch, end - start)
         solution = jax.tree.map(lambda x: np.asarray(x.addressable_data(0))[:n], solution)
-        if not solution.success.all():
-            _fail(start, solution)
+        check_solution(solution, first=start)
         return SampleBatch(solution.x1, chosen[:n], solution.nfe)
 
     pending = dispatch(request.first)
@@ -181,12 +185,3 @@ def sample_in_batches(
         yield fetch(*pending)
         pending = following
     yield fetch(*pending)
-
-
-def _fail(start: int, solution: Solution) -> None:
-    failed = np.flatnonzero(~solution.success)
-    t_end, accepted, rejected = (
-        values[failed[0]] for values in (solution.t_end, solution.accepted, solution.rejected)
-    )
-    first, total = start + int(failed[0]), len(solution.success)
-    raise SolveError(failure(len(failed), total, first, t_end, 1.0, accepted, rejected))

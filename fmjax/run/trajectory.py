@@ -60,7 +60,7 @@ def _times(solver: SolverSpec | SDESpec) -> np.ndarray:
 
 def _frame(x: np.ndarray, labels: np.ndarray, request: Request, reach: float) -> np.ndarray:
     if x.ndim == 4:
-        return plots.image_grid(x, min(len(request.labels or ()) or 10, 20))
+        return plots.image_grid(x, request.columns)
     shown = None if request.labels is None else labels
     low, high = -1.05 * float(reach), 1.05 * float(reach)  # one window for all times
     return plots.scatter(x, shown, limits=(low, high, low, high))

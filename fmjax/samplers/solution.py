@@ -40,12 +40,13 @@ class Solution(NamedTuple):
     trajectory: Any = None
 
 
-def check_solution(solution: Solution, t1: float = 1.0) -> Solution:
+def check_solution(solution: Solution, t1: float = 1.0, first: int = 0) -> Solution:
     """The solution, if every example has one; outside of compiled programs.
 
     Args:
         solution: of `solve` or of an SDE.
         t1: where it was to end.
+        first: the number of its first example, where it is a part of a larger batch.
 
     Raises:
         SolveError: an adaptive solve gave up, or a velocity was not finite; it says how many
@@ -59,18 +60,12 @@ def check_solution(solution: Solution, t1: float = 1.0) -> Solution:
         np.asarray(field)[failed[0]]
         for field in (solution.t_end, solution.accepted, solution.rejected)
     )
-    raise SolveError(failure(len(failed), len(success), failed[0], t_end, t1, accepted, rejected))
-
-
-def failure(
-    count: int, total: int, first: int, t_end: float, t1: float, accepted: int, rejected: int
-) -> str:
-    """What `check_solution` says."""
-    return (
-        f"{count} of {total} examples did not reach t = {t1:g}: number {first}, the first of them, "
-        f"stopped at t = {t_end:.6g} after {accepted} steps taken and {rejected} rejected. There "
-        "the velocity is not finite, or the tolerance asks for steps that are too small or too "
-        "many: look at velocity(x, t) there, or take larger rtol and atol, or fixed steps."
+    raise SolveError(
+        f"{len(failed)} of {len(success)} examples did not reach t = {t1:g}: number "
+        f"{first + failed[0]}, the first of them, stopped at t = {t_end:.6g} after {accepted} "
+        f"steps taken and {rejected} rejected. There the velocity is not finite, or the tolerance "
+        "asks for steps that are too small or too many: look at velocity(x, t) there, or take "
+        "larger rtol and atol, or fixed steps."
     )
 
 
