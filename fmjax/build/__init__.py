@@ -5,7 +5,7 @@ machinery, which sees arrays and pytrees.
 """
 
 from fmjax.build.experiment import DataSpec, Experiment, check_guidance, make_experiment
-from fmjax.build.recipe import RULES, Guidance, Recipe, check_guidance_choice, flow
+from fmjax.build.recipe import RULES, Guidance, Recipe, bind, check_guidance_choice, flow
 
 __all__ = [
     "RULES",
@@ -13,6 +13,7 @@ __all__ = [
     "Experiment",
     "Guidance",
     "Recipe",
+    "bind",
     "check_guidance",
     "check_guidance_choice",
     "flow",

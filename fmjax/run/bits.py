@@ -14,8 +14,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from fmjax.build import Experiment, make_experiment
-from fmjax.build.choices import make_path
+from fmjax.build import Experiment, bind, make_experiment
 from fmjax.data import pixels
 from fmjax.data.builders import load
 from fmjax.draws import example_keys
@@ -90,7 +89,7 @@ def measure(
     """
     record = files.load_record(workdir)
     experiment = make_experiment(record.config, record.spec)
-    check_path(make_path(record.config))
+    check_path(experiment.path)
     _check(question, experiment, batch_size)
     data = load(record.config.data.name, record.config.data.dir)
     x, labels = data.arrays(question.split, question.num)
@@ -105,8 +104,7 @@ def measure(
     mesh = make_mesh()
     step, params = load_params(workdir, experiment, checkpoint, ema, mesh)
     began = time.perf_counter()
-    solver = solver._replace(schedule=make_path(record.config).schedule)
-    likelihood = make_likelihood_fn(experiment, solver, trace, mesh)
+    likelihood = make_likelihood_fn(experiment, bind(solver, experiment.path), trace, mesh)
     batch = fit_batch(len(x), batch_size, mesh.size)
     key = jax.random.key(question.seed)
     likelihood = likelihood.lower(params, key, *_rows(x, labels, 0, batch)).compile()

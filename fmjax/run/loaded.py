@@ -10,8 +10,8 @@ from fmjax.build import (
     Experiment,
     Guidance,
     Recipe,
+    bind,
     check_guidance_choice,
-    flow,
     make_experiment,
 )
 from fmjax.checkpoint import Checkpoints
@@ -82,7 +82,7 @@ def load(
         )
     if recipe.guidance is not None or guidance != Guidance():
         check_guidance_choice(guidance, experiment)
-    flow(experiment, recipe)  # whether the solver and the path go together
+    recipe = recipe._replace(solver=bind(solver, experiment.path))
     check(experiment)
     mesh = make_mesh()
     step, params = load_params(workdir, experiment, checkpoint, ema, mesh)

@@ -1,3 +1,6 @@
+import json
+import shutil
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -8,7 +11,7 @@ from fmjax.guidance import SCHEDULES
 from fmjax.run.loaded import load
 from fmjax.run.sample import Request, sample, sde_spec, solver_spec
 from fmjax.run.train import train
-from fmjax.samplers.ode import SolveError
+from fmjax.samplers.ode import SolveError, nodes
 from tests.run.conftest import small_config
 
 SPEC = solver_spec("heun", 4)
@@ -152,6 +155,18 @@ def test_scales_without_labels_are_refused_and_the_default_follows_the_run(train
         load(trained, Request(3, None, (2.0,)), SPEC)
     assert load(trained, Request(3, (0,), None), SPEC).request.w == (1.5,)
     assert load(trained, Request(3, None, None), SPEC).request.w == (1.0,)
+
+
+def test_a_solver_is_asked_about_its_steps_on_the_path_of_the_run(trained, tmp_path):
+    workdir = shutil.copytree(trained, tmp_path / "vp")
+    record = json.loads((workdir / "run.json").read_text())
+    record["config"]["path"]["name"] = "vp"
+    (workdir / "run.json").write_text(json.dumps(record))
+    asked = solver_spec("heun", 5, grid="edm")
+    on_vp, straight = (load(w, REQUEST, asked).recipe.solver for w in (workdir, trained))
+    np.testing.assert_array_equal(nodes(straight), nodes(asked))
+    # EDM's steps are in the signal-to-noise ratio, so on another path at other times.
+    assert np.abs(nodes(on_vp) - nodes(straight)).max() > 0.05
 
 
 def test_a_velocity_that_is_not_finite_ends_the_run_with_the_time(trained, tmp_path, monkeypatch):
