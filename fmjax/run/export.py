@@ -8,7 +8,6 @@ with seed uint32 (), index and labels int32 (n,) and w float32 (n,), for any n, 
 or a TPU. Sample number index[i] is the one that ``sample.py`` draws with that seed.
 """
 
-import os
 from pathlib import Path
 
 import jax
@@ -75,10 +74,5 @@ def export_sampler(loaded: Loaded, path: Path) -> int:
         seed, integers, integers, floats
     )
     content = exported.serialize()
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    files.write_bytes(path, content)
     return len(content)

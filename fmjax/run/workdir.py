@@ -36,11 +36,19 @@ def versions() -> dict[str, str]:
     }
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes a file whole or not at all."""
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def write_json(path: Path, content: dict) -> None:
     """Writes a JSON file whole or not at all."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(content, indent=2) + "\n")
-    temporary.replace(path)
+    write_bytes(path, (json.dumps(content, indent=2) + "\n").encode())
 
 
 def save_record(workdir: Path, record: Record) -> None:

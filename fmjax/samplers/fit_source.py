@@ -10,7 +10,7 @@ import optax
 from fmjax.conventions import Array, Labels, Velocity
 from fmjax.errors import InputError
 from fmjax.samplers.ode import solve
-from fmjax.samplers.spec import SolverSpec
+from fmjax.samplers.spec import SolverSpec, solver_spec
 
 
 class SourceFit(NamedTuple):
@@ -70,7 +70,7 @@ def fit_source(
         raise InputError(f"iterations must be at least 1; got {iterations!r}.")
     if not prior >= 0:
         raise InputError(f"the prior must be 0 or positive; got {prior!r}.")
-    spec = SolverSpec("midpoint", "fixed", 6, None, None, 6) if spec is None else spec
+    spec = solver_spec("midpoint", 6) if spec is None else spec
     optimizer = optax.adam(0.1) if optimizer is None else optimizer
     shape = jax.eval_shape(cost, x0).shape
     if shape != x0.shape[:1]:
