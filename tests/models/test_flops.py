@@ -1,0 +1,87 @@
+"""The analytic counts are those of the program that is traced, and of the papers."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax.extend.core import ClosedJaxpr, Jaxpr
+
+from fmjax.models import dit, mlp
+from fmjax.models.flops import forward_flops, training_flops
+
+IMAGE, POINT = (8, 4, 3), (5,)
+DIT = {"patch_size": 2, "width": 24, "depth": 3, "heads": 2}
+MODELS = [
+    (dit.DiT(**DIT, num_classes=7), IMAGE),
+    (dit.DiT(**DIT, mlp_ratio=2.5), IMAGE),
+    (dit.DiT(**DIT, num_classes=7, guidance=True), (6, 6, 1)),
+    (mlp.MLP(width=16, depth=3, num_classes=4), POINT),
+    (mlp.MLP(width=16, depth=1, time_features=8, guidance=True), (2, 3)),
+]
+
+
+def _apply(model, shape: tuple[int, ...], batch: int):
+    """The forward pass as a function of its parameters, and shapes of these and of its inputs."""
+    x, t = jnp.zeros((batch, *shape)), jnp.zeros(batch)
+    labels = None if model.num_classes is None else jnp.zeros(batch, jnp.int32)
+    if model.guidance:
+        labels = {"labels": labels, "guidance": jnp.ones(batch)}
+    params = jax.eval_shape(model.init, jax.random.key(0), x, t, labels)
+    return model.apply, (params, x, t, labels)
+
+
+def _products(jaxpr: Jaxpr) -> int:
+    """Operations of the matrix products of a jaxpr and of all that it calls."""
+    total = 0
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "dot_general":
+            (contracted, _), _ = equation.params["dimension_numbers"]
+            inner = math.prod(equation.invars[0].aval.shape[i] for i in contracted)
+            total += 2 * inner * equation.outvars[0].aval.size
+        turns = equation.params["length"] if equation.primitive.name == "scan" else 1
+        for value in jax.tree.leaves(equation.params, is_leaf=lambda v: isinstance(v, Jaxpr)):
+            if isinstance(value, ClosedJaxpr):
+                total += turns * _products(value.jaxpr)
+            elif isinstance(value, Jaxpr):
+                total += turns * _products(value)
+    return total
+
+
+@pytest.mark.parametrize(("model", "shape"), MODELS)
+def test_the_forward_count_is_that_of_the_traced_products(model, shape):
+    function, args = _apply(model, shape, batch=2)
+    assert 2 * forward_flops(model, shape) == _products(jax.make_jaxpr(function)(*args).jaxpr)
+
+
+@pytest.mark.parametrize(("model", "shape"), [MODELS[0], MODELS[3]])
+def test_training_takes_three_times_the_forward_pass(model, shape):
+    """All but the products whose gradient nothing needs: those by the inputs, which are data."""
+    function, (params, *inputs) = _apply(model, shape, batch=2)
+    gradient = jax.grad(lambda p: function(p, *inputs).sum())
+    counted = 2 * training_flops(forward_flops(model, shape))
+    traced = _products(jax.make_jaxpr(gradient)(params).jaxpr)
+    assert 0.85 * counted < traced < counted
+
+
+@pytest.mark.parametrize(
+    ("size", "giga"), [("S", 6.06), ("B", 23.01), ("L", 80.71), ("XL", 118.64)]
+)
+def test_the_papers_sizes(size, giga):
+    """Table 4 of arXiv:2212.09748, at 256x256: multiply-adds of a forward pass, in units of 1e9."""
+    model = dit.preset(f"DiT-{size}/2", num_classes=1000)
+    assert forward_flops(model, (32, 32, 4)) / 2e9 == pytest.approx(giga, rel=0.002)
+
+
+def test_another_network_has_no_count():
+    assert forward_flops(object(), IMAGE) is None
+    assert training_flops(None) is None
+
+
+@pytest.mark.slow
+def test_xla_counts_a_few_percent_more():
+    """XLA adds what is not a matrix product, little at this width; its loops count once."""
+    model, shape = dit.DiT(patch_size=2, width=256, depth=2, heads=4), (16, 16, 4)
+    function, args = _apply(model, shape, batch=4)
+    xla = jax.jit(function).lower(*args).compile().cost_analysis()["flops"]
+    assert 1 < xla / (4 * forward_flops(model, shape)) < 1.05
