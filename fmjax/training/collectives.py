@@ -2,7 +2,8 @@
 
 Each collective is counted as often as it runs: loops multiply by their number of turns, fusions,
 calls and asynchronous computations are followed, and of a conditional's branches the one that
-moves most counts. An asynchronous pair, ``-start`` and ``-done``, is one collective.
+moves most counts. An asynchronous pair, ``-start`` and ``-done``, is one collective, and so is a
+chain of a TPU compiler: one collective that goes on beside several fusions, and is printed in each.
 
 XLA may overlap a gather or a scatter with the matrix product that needs it: a loop of permutes that
 pass the shards round, with a part of the product in each turn. Those permutes are kinds of their
@@ -24,6 +25,8 @@ _WINDOWED = {  # the names that XLA gives the bodies of the loops described abov
 KINDS = (*_PLAIN, *_WINDOWED.values())
 # The TPU compiler's reduce-scatter: a fusion of this name around an all-reduce and a slice.
 _SCATTERING_FUSION = "all-reduce-scatter"
+_CHAIN = "chain_id="  # an attribute of each part of a chain
+_CHAIN_START = 'custom_call_target="AsyncCollectiveStart"'  # in its first part alone
 
 
 class Collective(NamedTuple):
@@ -76,37 +79,45 @@ def _of_computation(module: Module, name: str, known: dict[str, Sums]) -> Sums:
     """The sums of one computation; `known` holds those of the computations seen before."""
     if name not in known:
         sums: Sums = {}
-        for instruction in module.computations[name].values():
-            for kind, collective in _of_instruction(module, name, instruction, known):
-                sums[kind] = sums.get(kind, Collective(0, 0)) + collective
+        for kind, collective in _of_instructions(module, name, known):
+            sums[kind] = sums.get(kind, Collective(0, 0)) + collective
         known[name] = sums
     return known[name]
 
 
-def _of_instruction(
-    module: Module, computation: str, instruction: Instruction, known: dict[str, Sums]
+def _of_instructions(
+    module: Module, name: str, known: dict[str, Sums]
 ) -> Iterator[tuple[str, Collective]]:
-    opcode = instruction.opcode
-    if opcode in _OPCODES:
-        size = _full_size(module, computation, instruction)
-        yield _OPCODES[opcode], Collective(1, size)
-    elif opcode == "while":
-        turns = trip_count(module, computation, instruction)
-        body = instruction.attribute("body")
-        permutes = next((kind for name, kind in _WINDOWED.items() if name in body), None)
-        for name in (instruction.attribute("condition"), body):
-            for kind, total in _of_computation(module, name, known).items():
-                here = permutes if permutes and kind == "collective-permute" else kind
-                yield here, total.times(turns)
-    elif opcode == "conditional":
-        branches = [_of_computation(module, name, known) for name in instruction.called()]
-        yield from max(branches, key=lambda b: sum(s.bytes for s in b.values())).items()
-    elif opcode == "fusion" and _SCATTERING_FUSION in (name := instruction.attribute("calls")):
-        for kind, total in _of_computation(module, name, known).items():
-            yield "reduce-scatter" if kind == "all-reduce" else kind, total
-    elif not opcode.endswith(("-update", "-done")):  # those name the computation once more
-        for name in instruction.called():
-            yield from _of_computation(module, name, known).items()
+    instructions = module.computations[name].values()
+    begins_chain = any(_CHAIN_START in instruction.text for instruction in instructions)
+    for instruction in instructions:
+        opcode, called = instruction.opcode, instruction.called()
+        if opcode in _OPCODES:
+            if _CHAIN not in instruction.text or begins_chain:
+                yield _OPCODES[opcode], Collective(1, _full_size(module, name, instruction))
+        elif opcode == "while":
+            yield from _of_loop(module, name, instruction, known)
+        elif opcode == "conditional":
+            branches = [_of_computation(module, branch, known) for branch in called]
+            yield from max(branches, key=lambda b: sum(s.bytes for s in b.values())).items()
+        elif opcode == "fusion":
+            for kind, collective in _of_computation(module, called[0], known).items():
+                scatters = kind == "all-reduce" and _SCATTERING_FUSION in called[0]
+                yield "reduce-scatter" if scatters else kind, collective
+        elif not opcode.endswith(("-update", "-done")):  # those name the computation once more
+            for computation in called:
+                yield from _of_computation(module, computation, known).items()
+
+
+def _of_loop(
+    module: Module, name: str, loop: Instruction, known: dict[str, Sums]
+) -> Iterator[tuple[str, Collective]]:
+    turns, body = trip_count(module, name, loop), loop.attribute("body")
+    permutes = next((kind for part, kind in _WINDOWED.items() if part in body), None)
+    for computation in (loop.attribute("condition"), body):
+        for kind, total in _of_computation(module, computation, known).items():
+            here = permutes if permutes and kind == "collective-permute" else kind
+            yield here, total.times(turns)
 
 
 def _full_size(module: Module, computation: str, instruction: Instruction) -> int:

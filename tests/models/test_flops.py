@@ -68,7 +68,7 @@ def test_training_takes_three_times_the_forward_pass(model, shape):
     ("size", "giga"), [("S", 6.06), ("B", 23.01), ("L", 80.71), ("XL", 118.64)]
 )
 def test_the_papers_sizes(size, giga):
-    """Table 4 of arXiv:2212.09748, at 256x256: multiply-adds of a forward pass, in units of 1e9."""
+    """Multiply-adds of a forward pass at 256x256 in units of 1e9: arXiv:2212.09748, appendix."""
     model = dit.preset(f"DiT-{size}/2", num_classes=1000)
     assert forward_flops(model, (32, 32, 4)) / 2e9 == pytest.approx(giga, rel=0.002)
 

@@ -190,3 +190,39 @@ def test_asynchronous_pairs_count_once_and_fusions_are_looked_into():
         "all-reduce": Collective(1, 128 + 64),
         "collective-permute": Collective(1, 64),
     }
+
+
+CHAIN = """
+    %first (q: bf16[8,4]) -> (bf16[8,4], bf16[64,4], u32[]) {
+      %q = bf16[8,4]{1,0} parameter(0)
+      %ag.1 = bf16[64,4]{1,0} all-gather(%q), channel_id=7, frontend_attributes={chain_id="1"}
+      ROOT %begin = (bf16[8,4], bf16[64,4], u32[]) custom-call(%ag.1, %q), \
+custom_call_target="AsyncCollectiveStart"
+    }
+
+    %next (q.1: bf16[8,4], r.1: bf16[64,4]) -> bf16[64,4] {
+      %q.1 = bf16[8,4]{1,0} parameter(0)
+      %r.1 = bf16[64,4]{1,0} parameter(1)
+      ROOT %ag.2 = bf16[64,4]{1,0} all-gather(%q.1), channel_id=7, \
+frontend_attributes={chain_id="1"}
+    }
+
+    %last (q.2: bf16[8,4], r.2: bf16[64,4]) -> bf16[64,4] {
+      %q.2 = bf16[8,4]{1,0} parameter(0)
+      %r.2 = bf16[64,4]{1,0} parameter(1)
+      %ag.3 = bf16[64,4]{1,0} all-gather(%q.2), channel_id=7, frontend_attributes={chain_id="1"}
+      ROOT %end = bf16[64,4]{1,0} custom-call(%ag.3), custom_call_target="AsyncCollectiveDone"
+    }
+
+    ENTRY %main (a: bf16[8,4]) -> bf16[64,4] {
+      %a = bf16[8,4]{1,0} parameter(0)
+      %one = (bf16[8,4], bf16[64,4], u32[]) fusion(%a), kind=kCustom, calls=%first
+      %g = bf16[64,4] get-tuple-element(%one), index=1
+      %two = bf16[64,4] fusion(%a, %g), kind=kCustom, calls=%next
+      ROOT %three = bf16[64,4] fusion(%a, %two), kind=kCustom, calls=%last
+    }
+"""
+
+
+def test_a_chain_through_several_fusions_is_one_collective():
+    assert collectives(_text(CHAIN)) == {"all-gather": Collective(1, 512)}

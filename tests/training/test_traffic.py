@@ -1,0 +1,75 @@
+"""Bytes through memory are those a hand would count, in compiled programs and in known text."""
+
+import textwrap
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from fmjax.training.traffic import memory_traffic
+
+
+def _compiled(function, *shapes, **options) -> int:
+    arguments = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
+    return memory_traffic(jax.jit(function, **options).lower(*arguments).compile().as_text())
+
+
+def test_what_is_elementwise_reads_and_writes_once():
+    assert _compiled(lambda x, y: jnp.sin(x) * 2 + y, (1000,), (1000,)) == 3 * 4000
+
+
+def test_a_loop_reads_its_slices_once_for_each_turn():
+    """Five turns, each with its own 16 KB of the stack, and the carried array in and out."""
+
+    def total(stack, x):
+        return jax.lax.scan(lambda h, w: (jnp.cos(h) + w, None), x, stack)[0]
+
+    bytes_ = _compiled(total, (5, 64, 64), (64, 64))
+    needed = 5 * 3 * 64 * 64 * 4
+    assert needed <= bytes_ < 1.3 * needed
+
+
+def test_an_update_in_place_counts_what_it_updates():
+    def update(x, y):
+        return jax.lax.dynamic_update_slice(x, y, (5,))
+
+    assert _compiled(update, (100_000,), (10,), donate_argnums=0) < 500
+
+
+TPU = """
+    HloModule m
+
+    %scaled (p: f32[8,100], i: s32[]) -> f32[1,100] {
+      %p = f32[8,100]{1,0:T(8,128)} parameter(0)
+      %i = s32[]{:T(128)S(6)} parameter(1)
+      %zero = s32[] constant(0)
+      %cast = bf16[8,100]{1,0} convert(%p)
+      %slice = bf16[1,100]{1,0} dynamic-slice(%cast, %i, %zero), dynamic_slice_sizes={1,100}
+      ROOT %out = f32[1,100]{1,0} convert(%slice)
+    }
+
+    ENTRY %main (a: f32[8,100], i: s32[]) -> f32[1,100] {
+      %a = f32[8,100]{1,0:T(8,128)} parameter(0)
+      %i.1 = s32[]{:T(128)S(6)} parameter(1)
+      %near = (f32[8,100]{1,0:T(8,128)S(1)}, f32[8,100]{1,0:T(8,128)}, u32[]{:S(2)}) copy-start(%a)
+      %there = f32[8,100]{1,0:T(8,128)S(1)} copy-done(%near)
+      %cheap = f32[8,100]{1,0:T(8,128)S(1)} add(%there, %there)
+      %far = (f32[8,100]{1,0}, f32[8,100]{1,0:T(8,128)S(1)}, u32[]{:S(2)}) copy-start(%cheap)
+      %back = f32[8,100]{1,0:T(8,128)} copy-done(%far)
+      %held = f32[8,100]{1,0} custom-call(), custom_call_target="AllocateBuffer"
+      ROOT %f = f32[1,100]{1,0:T(8,128)} fusion(%back, %i.1), kind=kLoop, calls=%scaled
+    }
+"""
+
+
+def test_on_chip_memory_is_free_and_the_way_to_it_is_not():
+    whole, row = 8 * 100 * 4, 100 * 4
+    # Out to the chip, back, and a fusion that reads a row, which it casts, and writes one.
+    assert memory_traffic(textwrap.dedent(TPU)) == 2 * whole + 2 * row
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
+def test_the_size_is_that_of_the_dtype(dtype):
+    program = jax.jit(lambda x: -x).lower(jax.ShapeDtypeStruct((1000,), dtype)).compile()
+    size = jnp.dtype(dtype).itemsize
+    assert memory_traffic(program.as_text()) == 2 * 1000 * size
