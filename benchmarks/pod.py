@@ -1,0 +1,119 @@
+"""What the TPU compiler plans for DiT-XL/2 on slices of v5e: ``python benchmarks/pod.py``.
+
+Compiles a training step at a global batch of 1,024, and the sampler of a batch, for slices that are
+not there, and writes what `fmjax.run.compile_only` reports. Needs the libtpu wheel and no TPU; a
+row takes one to two minutes of a CPU core. Rows that the results hold already are kept: ``--again``
+compiles them anew.
+"""
+
+import argparse
+import json
+import os
+import runpy
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+from fmjax.config import ConfigDict, default_config
+from fmjax.run.compile_only import Report, compile_sampling, compile_training, record_of
+from fmjax.run.compiled import too_large
+from fmjax.run.sampling import Request
+from fmjax.run.workdir import versions, write_json
+from fmjax.samplers.ode import solver_spec
+
+RESULTS = ROOT / "benchmarks" / "results" / "pod.json"
+TRAINING = (  # topology, copies of the state, parts of the state
+    ("v5e:4x4", 1, 16),
+    ("v5e:4x4", 4, 4),
+    ("v5e:8x8", 16, 4),
+    ("v5e:16x16", 64, 4),
+    ("v5e:16x16", 256, 1),
+    ("v5e:8x8", 1, 64),
+)
+SAMPLING = ("50 guided steps", "v5e:4x4", 256)
+TOY = {"name": "dit", "width": 64, "depth": 2, "heads": 2, "patch_size": 4}
+SENTENCE = (
+    "These are the compiler's plans, not measurements: memory and collectives are exact for this "
+    "program and compiler, the two times are lower bounds (the model's operations at the chip's "
+    "peak; the program's memory traffic at full bandwidth), and waiting for the network is in "
+    "neither."
+)
+
+
+def config_of(toy: bool) -> ConfigDict:
+    """The configuration of configs/dit_xl2.py, or a toy of the same make."""
+    config = runpy.run_path(str(ROOT / "configs" / "dit_xl2.py"))["get_config"]()
+    if toy:
+        config.model = default_config().model
+        config.model.update(TOY)
+        config.train.batch_size = 64
+    return config
+
+
+def rows(config: ConfigDict, toy: bool):
+    """Each row's name and a function that compiles it."""
+    training = TRAINING if not toy else (("v5e:2x2", 1, 4),)
+    for topology, data, fsdp in training:
+        sized = config.copy_and_resolve_references()
+        sized.mesh.update({"data": data, "fsdp": fsdp})
+        name = f"train, {topology}, data={data} fsdp={fsdp}"
+        yield name, lambda c=sized, t=topology: compile_training(c, t)
+    name, topology, batch = SAMPLING if not toy else ("2 guided steps", "v5e:2x2", 8)
+    solver = solver_spec("euler", int(name.split()[0]))
+    request = Request(batch, (), (1.5,))
+    record = record_of(config, None)
+    yield (
+        f"sample, {topology}, {name}",
+        lambda: compile_sampling(record, topology, request, solver, batch_size=batch),
+    )
+
+
+def table(results: dict[str, Report]) -> str:
+    """The rows as a Markdown table."""
+    heads = ("", "chips", "batch", "GiB a chip", "sent, GB", "at peak", "memory", "images/s")
+    lines = [" | ".join(heads), " | ".join(["---", *["---:"] * (len(heads) - 1)])]
+    for name, report in results.items():
+        start = [name, str(report["devices"]), str(report["examples"])]
+        if not report["fits"]:
+            lines.append(" | ".join([*start, too_large(report), *[""] * 4]))
+            continue
+        sent = sum(sums["bytes"] for sums in report["collectives"].values())
+        cells = [
+            f"{report['memory']['total'] / 2**30:.1f}",
+            f"{sent / 1e9:.2f}",
+            f"{report['compute_floor_ms']:.0f} ms",
+            f"{report['memory_floor_ms']:.0f} ms",
+            f"{report['examples_per_second_at_peak']:,.0f}",
+        ]
+        lines.append(" | ".join([*start, *cells]))
+    return "\n".join(f"| {line} |" for line in lines)
+
+
+def main() -> None:
+    """Compiles the rows that are missing, and prints them all."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--again", action="store_true", help="compile all rows anew")
+    parser.add_argument("--only", default="", help="rows whose name holds this")
+    parser.add_argument("--toy", action="store_true", help="a small model on four chips")
+    options = parser.parse_args()
+    stored = {}
+    if options.out.exists() and not options.again:
+        stored = json.loads(options.out.read_text())["rows"]
+    results = {}
+    for name, run in rows(config_of(options.toy), options.toy):
+        if name in stored and not (options.only and options.only in name):
+            results[name] = stored[name]
+        elif options.only in name:
+            results[name] = run()
+            about = {"command": "python benchmarks/pod.py", "versions": versions()}
+            write_json(options.out, about | {"rows": results})
+            print(name, "done", flush=True)
+    print(f"\n{table(results)}\n\n{SENTENCE}")
+
+
+if __name__ == "__main__":
+    main()
