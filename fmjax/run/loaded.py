@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+from jax.experimental import multihost_utils
+from jax.sharding import PartitionSpec as P
 
 from fmjax.build import (
     Experiment,
@@ -14,7 +16,7 @@ from fmjax.build import (
     check_guidance_choice,
     make_experiment,
 )
-from fmjax.checkpoint import Checkpoints
+from fmjax.checkpoint import Checkpoints, fingerprint
 from fmjax.errors import InputError
 from fmjax.run import workdir as files
 from fmjax.run.ready import abstract_state
@@ -22,6 +24,10 @@ from fmjax.run.sampling import Request, check_request
 from fmjax.samplers.sde import SDESpec
 from fmjax.samplers.spec import SolverSpec
 from fmjax.training.parallel import make_mesh
+from fmjax.weights import read_header, read_weights
+
+EXPORTED = {True: "ema.safetensors", False: "params.safetensors"}
+"""The file of a folder without checkpoints, of the averaged parameters or of those themselves."""
 
 
 class Loaded(NamedTuple):
@@ -94,17 +100,20 @@ def load(
 def load_params(
     workdir: Path, experiment: Experiment, checkpoint: str, ema: bool, mesh: jax.sharding.Mesh
 ) -> tuple[int, Any]:
-    """The step and the parameters of the checkpoint asked for.
+    """The step and the parameters of the checkpoint asked for, or of an exported folder.
 
     Raises:
         InputError: there is no such checkpoint.
     """
+    name = "ema_params" if ema else "params"
+    target = {name: getattr(abstract_state(experiment, mesh), name)}
+    if not (workdir / files.CHECKPOINTS).exists():
+        path = _exported(workdir, ema, checkpoint)
+        return stored_step(path), read_exported(path, target[name])
     checkpoints = Checkpoints(workdir / files.CHECKPOINTS, read_only=True, notify=print)
     try:
         if not checkpoints.steps():
             raise InputError(f"{workdir} has no checkpoint yet; train it first.")
-        name = "ema_params" if ema else "params"
-        target = {name: getattr(abstract_state(experiment, mesh), name)}
         if checkpoint == "latest":
             step, parts = checkpoints.restore_latest(target)
             return step, parts[name]
@@ -112,6 +121,58 @@ def load_params(
         return step, checkpoints.restore(step, target)[name]
     finally:
         checkpoints.close()
+
+
+def exported_files(folder: Path) -> list[Path]:
+    """The parameters that stand in the place of checkpoints, the averaged ones first."""
+    if (folder / files.CHECKPOINTS).exists():
+        return []
+    return [folder / EXPORTED[ema] for ema in (True, False) if (folder / EXPORTED[ema]).exists()]
+
+
+def stored_step(path: Path) -> int:
+    """The step that a file of parameters is of, 0 where it does not say."""
+    return int(read_header(path).metadata.get("step", 0))
+
+
+def read_exported(path: Path, target: Any) -> Any:
+    """Reads a file of parameters into the target's shardings, and checks its fingerprint.
+
+    Raises:
+        InputError: it cannot be read, is of another model, or is damaged.
+    """
+    params = read_weights(path, target)
+    mark = read_header(path).metadata.get("fingerprint")  # files of other programs have none
+    if mark is not None and int(mark) != int(fingerprint(params)):
+        raise InputError(f"{path} is damaged: its fingerprint differs. Write it again.")
+    return params
+
+
+def _exported(folder: Path, ema: bool, checkpoint: str) -> Path:
+    """The file of a folder that has no checkpoints."""
+    found = exported_files(folder)
+    if not found:
+        raise InputError(f"{folder} has no checkpoint yet; train it first.")
+    path = folder / EXPORTED[ema]
+    if path not in found:
+        raise InputError(
+            f"{folder} holds {found[0].name} alone; write --ema={not ema} to take that."
+        )
+    if checkpoint not in ("latest", str(stored_step(path))):
+        raise InputError(
+            f"{folder} holds the parameters of step {stored_step(path)} alone, not those of "
+            f"{checkpoint!r}; take the run that they come from, or leave the checkpoint out."
+        )
+    return path
+
+
+def local_copy(params: Any, mesh: jax.sharding.Mesh) -> tuple[Any, jax.sharding.Mesh]:
+    """Replicated parameters on the devices of this process alone, with the mesh of those.
+
+    So each process samples by itself, at its own pace.
+    """
+    local = multihost_utils.global_array_to_host_local_array(params, mesh, P())
+    return local, make_mesh(jax.local_devices())
 
 
 def _as_step(checkpoint: str) -> int:

@@ -1,9 +1,34 @@
 """Writing samples to disk: any number of them in bounded memory, whole or not at all."""
 
+import math
+import shutil
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+
+from fmjax.errors import InputError
+
+
+def check_space(folder: Path, needed: int, what: str, advice: str) -> None:
+    """Checks that a folder's disk has room.
+
+    Args:
+        folder: which exists.
+        needed: bytes.
+        what: needs them, as in "the samples".
+        advice: what to do otherwise.
+
+    Raises:
+        InputError: it has not.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise InputError(
+            f"{folder} has {free / 1e6:.0f} MB free, and {what} need {needed / 1e6:.0f} MB; "
+            f"{advice}."
+        )
 
 
 class NpzWriter:
@@ -49,3 +74,26 @@ class NpzWriter:
         self._member.close()
         self._zip.close()
         self._temporary.unlink(missing_ok=True)
+
+
+def first_rows(paths: Iterable[Path], name: str, num: int) -> np.ndarray:
+    """The first rows of an array that lies in one or several files of `NpzWriter`.
+
+    Only those rows are read, however long the array is.
+
+    Args:
+        paths: of the files, in order.
+        name: the array's.
+        num: how many rows, at most as many as there are.
+    """
+    parts = []
+    for path in paths:
+        with zipfile.ZipFile(path) as content, content.open(f"{name}.npy") as member:
+            np.lib.format.read_magic(member)
+            shape, _, dtype = np.lib.format.read_array_header_1_0(member)
+            rows = min(num - sum(map(len, parts)), shape[0])
+            data = member.read(rows * math.prod(shape[1:]) * dtype.itemsize)
+            parts.append(np.frombuffer(data, dtype).reshape(rows, *shape[1:]))
+        if sum(map(len, parts)) == num:
+            break
+    return np.concatenate(parts)
