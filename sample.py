@@ -2,14 +2,18 @@
 
 Everything is rebuilt from the workdir. Fixed steps by default; ``--rtol`` or ``--atol`` chooses
 adaptive ones, and ``--solver=churn`` and its like sample with noise.
+
+``--num=50000 --shard_size=1024`` writes shards, from all the processes that are started with the
+flags of `fmjax.run.processes`; the same command again goes on where it was stopped.
 """
 
 from pathlib import Path
 
+import jax
 from absl import flags
 
 from fmjax.errors import InputError
-from fmjax.run import cli
+from fmjax.run import cli, processes
 from fmjax.run.export import check_file, export_sampler
 from fmjax.run.loaded import load
 from fmjax.run.sample import (
@@ -37,7 +41,8 @@ OUT = flags.DEFINE_string("out", "out", "The folder to write samples.npz and gri
 NUM = flags.DEFINE_integer("num", 100, "How many samples.")
 LABELS = flags.DEFINE_string("labels", "all", "Classes that repeat in turn: 0,1,2, all, or none.")
 SEED = flags.DEFINE_integer("seed", 0, "Sample i is a function of the seed and i alone.")
-BATCH_SIZE = flags.DEFINE_integer("batch_size", 256, "Samples per call, over all devices.")
+BATCH_SIZE = flags.DEFINE_integer("batch_size", 256, "Per call, over the devices of a process.")
+SHARD_SIZE = flags.DEFINE_integer("shard_size", 0, "Samples in a file; 0: all in samples.npz.")
 CHECKPOINT = flags.DEFINE_string("checkpoint", "latest", "A step, best, or latest.")
 EMA = flags.DEFINE_bool("ema", True, "Use the averaged parameters.")
 OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace what is there already.")
@@ -125,18 +130,30 @@ def _guidance() -> Guidance:
 
 
 def _describe(result: SampleResult, num: int) -> str:
+    done = f"{num} samples of step {result.step} in {result.folder}"
+    if not result.drawn:
+        return f"{done}: all there already"
+    part = "" if result.drawn == num else f"{result.drawn} of them now, "
     return (
-        f"{num} samples of step {result.step} in {result.folder}: {result.seconds:.1f} s, after "
-        f"{result.compile_seconds:.1f} s of compilation; {num / result.seconds:.1f} images per "
-        f"second; {result.nfe:g} velocity evaluations per image "
-        f"({result.calls:g} of the network)"
+        f"{done}: {part}{result.seconds:.1f} s, after {result.compile_seconds:.1f} s of "
+        f"compilation; {result.drawn / result.seconds:.1f} images per second; {result.nfe:g} "
+        f"velocity evaluations per image ({result.calls:g} of the network)"
     )
+
+
+def _export(file: Path, workdir: Path, how: tuple, of: dict) -> None:
+    if jax.process_count() > 1:
+        raise InputError("--export is the work of one process; start it alone.")
+    loaded = load(workdir, *how, **of, check=lambda _: check_file(file, OVERWRITE.value))
+    size = export_sampler(loaded, file)
+    print(f"{file}: the sampler of step {loaded.step}, {size / 1e6:.1f} MB")
 
 
 def main() -> int:
     """Reads the flags and samples."""
     if WORKDIR.value is None:
         raise InputError("say what to sample from: --workdir=runs/digits")
+    processes.join_processes()
     request = Request(
         NUM.value,
         _labels(LABELS.value),
@@ -146,10 +163,7 @@ def main() -> int:
     workdir, how = Path(WORKDIR.value), (request, _solver(), _guidance())
     of = {"checkpoint": CHECKPOINT.value, "weak": WEAK.value, "ema": EMA.value}
     if EXPORT.value is not None:
-        file = Path(EXPORT.value)
-        loaded = load(workdir, *how, **of, check=lambda _: check_file(file, OVERWRITE.value))
-        size = export_sampler(loaded, file)
-        print(f"{file}: the sampler of step {loaded.step}, {size / 1e6:.1f} MB")
+        _export(Path(EXPORT.value), workdir, how, of)
         return 0
     result = sample(
         workdir,
@@ -157,10 +171,12 @@ def main() -> int:
         *how,
         **of,
         batch_size=BATCH_SIZE.value,
+        shard_size=SHARD_SIZE.value,
         trajectory=TRAJECTORY.value,
         overwrite=OVERWRITE.value,
     )
-    print(_describe(result, NUM.value))
+    if jax.process_index() == 0:
+        print(_describe(result, NUM.value))
     return 0
 
 

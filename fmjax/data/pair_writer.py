@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fmjax.data.manifest import differences
 from fmjax.data.pairs import INFO, PairInfo, read_info, record_type, shard_path
 from fmjax.errors import InputError
 
@@ -32,26 +33,18 @@ def begin_pairs(folder: Path, info: PairInfo) -> None:
             f"{info.number} pairs fit into 1 to {info.number} shards; got {info.shards}."
         )
     if (folder / INFO).exists():
-        _check_same(folder, read_info(folder), info)
+        read_info(folder)  # it is a pair set
+        changed = differences(folder / INFO, info._asdict(), free=("resume",))
+        if changed:
+            raise InputError(
+                f"{folder} holds other pairs, with {', '.join(changed)}; ask for the same ones, or "
+                "delete that folder."
+            )
         return
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / f"{INFO}.tmp"
     temporary.write_text(json.dumps(info._asdict(), indent=2) + "\n")
     temporary.replace(folder / INFO)
-
-
-def _check_same(folder: Path, stored: PairInfo, asked: PairInfo) -> None:
-    stored, asked = (json.loads(json.dumps(info._asdict())) for info in (stored, asked))
-    changed = [
-        f"{key}={stored[key]!r} (asked: {asked[key]!r})"
-        for key in stored
-        if key != "resume" and stored[key] != asked[key]
-    ]
-    if changed:
-        raise InputError(
-            f"{folder} holds other pairs, with {', '.join(changed)}; ask for the same ones, or "
-            "delete that folder."
-        )
 
 
 def write_shard(folder: Path, info: PairInfo, shard: int, parts: Iterable[Part]) -> Path:

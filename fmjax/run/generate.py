@@ -1,8 +1,5 @@
 """Pairs from a trained flow: noise, and where the flow carries it, stored to be learned again."""
 
-import shutil
-import sys
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,12 +12,19 @@ from jax.sharding import PartitionSpec as P
 from fmjax.build import Experiment, make_experiment
 from fmjax.checkpoint import fingerprint
 from fmjax.data.pair_writer import Part, begin_pairs, write_shard
-from fmjax.data.pairs import PairInfo, missing_shards
-from fmjax.errors import InputError
+from fmjax.data.pairs import INFO, PairInfo, missing_shards, shard_path
 from fmjax.run import workdir as files
-from fmjax.run.loaded import load_params
+from fmjax.run.loaded import load_params, local_copy
+from fmjax.run.output import check_space
 from fmjax.run.ready import on_first_process, say
-from fmjax.run.sampling import Request, fit_batch, make_sample_fn, sample_in_batches
+from fmjax.run.sampling import (
+    Request,
+    SampleBatch,
+    fit_batch,
+    make_sample_fn,
+    sample_in_batches,
+)
+from fmjax.run.shards import by_shard, share_out
 from fmjax.samplers.spec import SolverSpec, described
 from fmjax.training.parallel import make_mesh
 
@@ -65,14 +69,11 @@ def load_flow(workdir: Path) -> Flow:
         InputError: the folder holds no run, or one without a checkpoint.
     """
     record = files.load_record(workdir)
-    if not files.has_checkpoints(workdir):
-        raise InputError(f"{workdir} has no checkpoint yet; train it first.")
     experiment = make_experiment(record.config, record.spec)
     mesh = make_mesh()
     step, params = load_params(workdir, experiment, "latest", True, mesh)
     mark = int(fingerprint(params))
-    local = multihost_utils.global_array_to_host_local_array(params, mesh, P())
-    return Flow(workdir, record, experiment, step, local, make_mesh(jax.local_devices()), mark)
+    return Flow(workdir, record, experiment, step, *local_copy(params, mesh), mark)
 
 
 def pair_info(flow: Flow, request: Request, solver: SolverSpec, resume: str) -> PairInfo:
@@ -119,40 +120,41 @@ def generate(
     """
     info = pair_info(flow, request, solver, resume)
     on_first_process(lambda: _begin(folder, info))
-    missing = missing_shards(folder, info)
+    paths = [shard_path(folder, info, shard) for shard in range(info.shards)]
+    missing, mine = share_out(paths, folder / INFO)
     if missing:
         say(f"{info.number} pairs of {flow.workdir}, {len(missing)} of {info.shards} shards to go")
-        mine = [k for k in missing if k % jax.process_count() == jax.process_index()]
-        batch = fit_batch(-(-info.number // info.shards), batch_size, flow.mesh.size)
-        sample_fn = make_sample_fn(flow.experiment, request.recipe(solver), flow.mesh, pairs=True)
-        _write_shards(folder, info, mine, partial(_parts, flow, sample_fn, request, batch))
+    if mine:
+        _write_shards(flow, folder, info, request, solver, batch_size, mine)
     multihost_utils.sync_global_devices(f"pairs in {folder}")
 
 
 def _begin(folder: Path, info: PairInfo) -> None:
     files.check_writable(folder, "--workdir")
     needed = info.nbytes * len(missing_shards(folder, info)) // info.shards
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise InputError(
-            f"{folder} has {free / 1e6:.0f} MB free, and the pairs need {needed / 1e6:.0f} MB; "
-            "free some space, or lower --num."
-        )
+    check_space(folder, needed, "the pairs", "free some space, or lower --num")
     begin_pairs(folder, info)
 
 
-def _parts(flow: Flow, sample_fn, request: Request, batch: int, rows: range) -> Iterator[Part]:
-    """The pairs of some rows of the set, batch by batch."""
-    part = request._replace(first=rows.start, num=len(rows))
-    for drawn in sample_in_batches(sample_fn, flow.params, flow.experiment, part, batch):
-        labels = None if request.labels is None else drawn.labels
-        yield np.asarray(drawn.samples.x0), np.asarray(drawn.samples.x1), labels
+def _write_shards(
+    flow: Flow,
+    folder: Path,
+    info: PairInfo,
+    request: Request,
+    solver: SolverSpec,
+    batch_size: int,
+    shards: list[int],
+) -> None:
+    """Draws and writes some shards, one being written while the next is computed."""
+    batch = fit_batch(-(-info.number // info.shards), batch_size, flow.mesh.size)
+    sample_fn = make_sample_fn(flow.experiment, request.recipe(solver), flow.mesh, pairs=True)
+    spans = [info.rows(shard) for shard in shards]
+    batches = sample_in_batches(sample_fn, flow.params, flow.experiment, request, batch, spans)
+    drawn = by_shard(batches, spans, batch, "pair")
+    for shard, parts in zip(shards, drawn, strict=True):
+        write_shard(folder, info, shard, map(partial(_part, request), parts))
 
 
-def _write_shards(folder: Path, info: PairInfo, shards: list[int], parts) -> None:
-    from tqdm import tqdm
-
-    shown = jax.process_index() == 0
-    with tqdm(shards, unit="shard", file=sys.stderr, disable=not shown) as bar:
-        for shard in bar:
-            write_shard(folder, info, shard, parts(info.rows(shard)))
+def _part(request: Request, drawn: SampleBatch) -> Part:
+    labels = None if request.labels is None else drawn.labels
+    return np.asarray(drawn.samples.x0), np.asarray(drawn.samples.x1), labels

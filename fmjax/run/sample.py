@@ -1,30 +1,34 @@
 """The sample run: from a trained run's folder to images on disk."""
 
-import math
-import shutil
-import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
+import jax
+from jax.experimental import multihost_utils
 
 from fmjax.build import RULES, Experiment, Guidance, Recipe
+from fmjax.checkpoint import fingerprint
 from fmjax.errors import InputError
 from fmjax.guidance import SCHEDULES, network_calls
-from fmjax.run import workdir as files
-from fmjax.run.loaded import load
-from fmjax.run.output import NpzWriter
-from fmjax.run.report import picture
+from fmjax.run.loaded import Loaded, load, local_copy
+from fmjax.run.ready import on_first_process, say
+from fmjax.run.sample_files import (
+    MANIFEST,
+    TRAJECTORY,
+    SampleFiles,
+    described_request,
+    write_file,
+    write_picture,
+)
 from fmjax.run.sampling import (
     Request,
-    SampleBatch,
     compile_for,
     fit_batch,
     make_sample_fn,
     sample_in_batches,
 )
+from fmjax.run.shards import by_shard, share_out
 from fmjax.run.trajectory import write_trajectory
 from fmjax.samplers.diffusion import DIFFUSIONS
 from fmjax.samplers.grids import GRIDS
@@ -46,24 +50,24 @@ __all__ = [  # what sample.py needs
     "solver_spec",
 ]
 
-_PICTURED = 100  # samples in the grid; points need more to show their shape
-_PICTURED_POINTS = 5000
-
 
 class SampleResult(NamedTuple):
     """What a sample run made.
 
     Attributes:
-        folder: where ``samples.npz`` and ``grid.png`` are.
+        folder: where the samples and ``grid.png`` are.
         step: the step of the checkpoint.
+        drawn: samples that this call drew, over all processes: those that were missing.
         compile_seconds: time to compile the sampler.
-        seconds: time from the first batch asked to the last one written.
-        nfe: velocity evaluations per sample, on average.
+        seconds: time from the first batch asked to the last one written, by all processes.
+        nfe: velocity evaluations per sample, on average over those of this process; 0 where it
+            drew none, as is `calls`.
         calls: network evaluations per sample; at most so many where steps are adaptive.
     """
 
     folder: Path
     step: int
+    drawn: int
     compile_seconds: float
     seconds: float
     nfe: float
@@ -81,6 +85,7 @@ def sample(
     weak: str | None = None,
     ema: bool = True,
     batch_size: int = 256,
+    shard_size: int = 0,
     trajectory: bool = False,
     overwrite: bool = False,
 ) -> SampleResult:
@@ -89,7 +94,12 @@ def sample(
     ``samples.npz`` gets ``samples`` (uint8 (num, H, W, C), or float32 (num, D) for points) and
     ``labels`` (int32 (num,), -1 where none was asked); ``grid.png`` shows the first of them, and
     ``trajectory.gif`` how they came about. Sample i depends on the seed and i alone, whatever the
-    batch size and the number of devices.
+    batch size, the shards, and the number of devices and processes: to float32 rounding, which may
+    tip a grey level of 256, and to the bit where a device draws as many at a time.
+
+    With a `shard_size` the same two arrays lie in files of so many samples, each whole or not
+    there; every process writes its own, and the same call goes on where it was stopped. See
+    `fmjax.run.sample_files`.
 
     Args:
         workdir: as in `fmjax.run.loaded.load`, as are the arguments without a word of their own.
@@ -100,7 +110,8 @@ def sample(
         checkpoint: of which step.
         weak: the weaker checkpoint.
         ema: averaged or not.
-        batch_size: samples per call, over all devices.
+        batch_size: samples per call, over the devices of a process.
+        shard_size: samples in a file, at best a multiple of the batch size; 0 for one file.
         trajectory: also write the animation.
         overwrite: replace samples that are already there.
 
@@ -109,27 +120,91 @@ def sample(
 
     Raises:
         InputError: something does not fit, in one sentence, before any device work.
-        FloatingPointError: a sample did not reach t = 1; nothing is written.
+        FloatingPointError: a sample did not reach t = 1; its file is not written.
     """
-    if batch_size < 1:
-        raise InputError(f"the batch size must be at least 1; got {batch_size}.")
+    _check_sizes(batch_size, shard_size)
+    target = SampleFiles(out, request.num, shard_size)
 
     def check(experiment: Experiment) -> None:
-        _check_out(out, request.num * math.prod(experiment.spec.shape), overwrite)
+        on_first_process(lambda: target.check(experiment.spec, overwrite))
 
     loaded = load(workdir, request, solver, guidance, checkpoint, weak, ema, check)
-    experiment, recipe, request, params, step, mesh = loaded
-    batch = fit_batch(request.num, batch_size, mesh.size)
+    params, mesh = local_copy(loaded.params, loaded.mesh)
+    loaded = loaded._replace(params=params, mesh=mesh)
+    missing, mine = _begin(target, workdir.name, loaded, overwrite)
+    drawn = _draw(target, loaded, [target.spans[k] for k in mine], mine, batch_size)
+    multihost_utils.sync_global_devices(f"samples in {out}")
+    seconds = time.perf_counter() - drawn.compiled
+    if jax.process_index() == 0:
+        write_picture(target, loaded.experiment, loaded.request)
+        if trajectory:
+            write_trajectory(loaded, out / TRAJECTORY)
+    count = sum(len(target.spans[k]) for k in missing)
+    calls = _calls(loaded.recipe, drawn.nfe) if mine else 0.0
+    return SampleResult(out, loaded.step, count, drawn.compile_seconds, seconds, drawn.nfe, calls)
+
+
+def _check_sizes(batch_size: int, shard_size: int) -> None:
+    if batch_size < 1:
+        raise InputError(f"the batch size must be at least 1; got {batch_size}.")
+    if shard_size < 0:
+        raise InputError(f"the shard size must be 0 (one file) or more; got {shard_size}.")
+    if jax.process_count() > 1 and not shard_size:
+        raise InputError(
+            f"{jax.process_count()} processes cannot write into one file; write "
+            f"--shard_size={4 * batch_size}, or take a single process."
+        )
+
+
+def _begin(
+    target: SampleFiles, run: str, loaded: Loaded, overwrite: bool
+) -> tuple[list[int], list[int]]:
+    """Readies the folder; gives the files that are missing, and those that are this process's."""
+    content = {}
+    if target.shard_size:
+        mark = int(fingerprint(loaded.params))
+        content = described_request(
+            run,
+            loaded.step,
+            mark,
+            loaded.request,
+            loaded.recipe,
+            loaded.experiment.spec,
+            target.shard_size,
+        )
+    on_first_process(lambda: target.begin(content, overwrite))
+    if not target.shard_size:
+        return [0], [0]
+    missing, mine = share_out(target.paths, target.out / MANIFEST)
+    say(f"{target.num} samples, {len(missing)} of {len(target.paths)} shards to go")
+    return missing, mine
+
+
+class _Drawn(NamedTuple):
+    """What one process did: when it had compiled, how long that took, evaluations per sample."""
+
+    compiled: float
+    compile_seconds: float
+    nfe: float
+
+
+def _draw(
+    target: SampleFiles, loaded: Loaded, spans: list[range], mine: list[int], batch_size: int
+) -> _Drawn:
+    """Draws and writes some of the files, one batch being written while the next is computed."""
     began = time.perf_counter()
-    sample_fn = make_sample_fn(experiment, recipe, mesh)
-    sample_fn = compile_for(sample_fn, params, batch)
+    if not mine:
+        return _Drawn(began, 0.0, 0.0)
+    experiment, recipe, request, params, _, mesh = loaded
+    batch = fit_batch(target.shard_size or target.num, batch_size, mesh.size)
+    sample_fn = compile_for(make_sample_fn(experiment, recipe, mesh), params, batch)
     compiled = time.perf_counter()
-    batches = sample_in_batches(sample_fn, params, experiment, request, batch)
-    nfe = _write(batches, out, request, experiment)
-    seconds = time.perf_counter() - compiled
-    if trajectory:
-        write_trajectory(loaded, out / "trajectory.gif")
-    return SampleResult(out, step, compiled - began, seconds, nfe, _calls(recipe, nfe))
+    batches = sample_in_batches(sample_fn, params, experiment, request, batch, spans)
+    nfe = 0
+    drawn = by_shard(batches, spans, batch, "sample")
+    for k, parts in zip(mine, drawn, strict=True):
+        nfe += write_file(target.paths[k], target.spans[k], experiment, request, parts)
+    return _Drawn(compiled, compiled - began, nfe / sum(map(len, spans)))
 
 
 def _calls(recipe: Recipe, nfe: float) -> float:
@@ -141,48 +216,3 @@ def _calls(recipe: Recipe, nfe: float) -> float:
         return 2 * nfe
     times = evaluation_times(recipe.solver)
     return network_calls(times, interval=g.interval, zero_until=g.zero_until)
-
-
-def _check_out(out: Path, size: int, overwrite: bool) -> None:
-    existing = [
-        name for name in ("samples.npz", "grid.png", "trajectory.gif") if (out / name).exists()
-    ]
-    if existing and not overwrite:
-        raise InputError(f"{out} already has {existing[0]}; give another --out, or --overwrite.")
-    files.check_writable(out, "--out")
-    free = shutil.disk_usage(out).free
-    if free < size:
-        raise InputError(
-            f"{out} has {free / 1e6:.0f} MB free, and the samples need {size / 1e6:.0f} MB."
-        )
-
-
-def _write(
-    batches: Iterator[SampleBatch], out: Path, request: Request, experiment: Experiment
-) -> float:
-    """Streams the samples to disk, and gives the velocity evaluations per sample."""
-    from tqdm import tqdm
-
-    spec, num = experiment.spec, request.num
-    dtype = np.uint8 if spec.is_image else np.float32
-    pictured = min(num, _PICTURED if spec.is_image else _PICTURED_POINTS)
-    labels, first, nfe, done = [], [], 0, 0
-    writer = NpzWriter(out / "samples.npz", "samples", (num, *spec.shape), dtype)
-    try:
-        with tqdm(total=num, unit="sample", file=sys.stderr) as bar:
-            for part in batches:
-                writer.append(part.samples)
-                if done < pictured:
-                    first.append(part.samples[: pictured - done])
-                labels.append(part.labels)
-                nfe += int(part.nfe.sum())
-                done += len(part.samples)
-                bar.update(len(part.samples))
-        asked = np.concatenate(labels) if request.labels else np.full(num, -1, np.int32)
-        writer.finish(labels=asked)
-    except BaseException:
-        writer.abandon()
-        raise
-    shown = None if request.labels is None else asked[:pictured]
-    picture(np.concatenate(first), request.columns, shown, out / "grid.png")
-    return nfe / num

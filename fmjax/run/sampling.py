@@ -1,6 +1,6 @@
 """Batched sampling: one compiled program, any number of samples, bounded memory."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
@@ -160,28 +160,47 @@ def batch_of(
 
 
 def sample_in_batches(
-    sample_fn: Callable, params: Any, experiment: Experiment, request: Request, batch: int
+    sample_fn: Callable,
+    params: Any,
+    experiment: Experiment,
+    request: Request,
+    batch: int,
+    spans: Sequence[range] | None = None,
 ) -> Iterator[SampleBatch]:
     """Draws the samples of a request batch by batch, the next one computed while one is used.
+
+    Args:
+        sample_fn: from `make_sample_fn`, compiled or not.
+        params: the parameters.
+        experiment: what the configuration stands for.
+        request: which samples.
+        batch: how many at a time.
+        spans: the numbers of the samples to draw instead of the request's own, in pieces. A batch
+            begins where a piece does, so that its samples are the same to the bit whatever other
+            pieces are drawn; the next piece is computed while one is used, too.
 
     Raises:
         SolveError: an adaptive solve ran out of steps, or the velocity gave NaN or infinity.
     """
-    key, end = jax.random.key(request.seed), request.first + request.num
+    key = jax.random.key(request.seed)
+    if spans is None:
+        spans = [range(request.first, request.first + request.num)]
 
-    def dispatch(start: int):
-        index, chosen, w = batch_of(experiment, request, start, batch)
-        return start, chosen, sample_fn(params, key, index, chosen, w)
+    def dispatch(rows: range):
+        index, chosen, w = batch_of(experiment, request, rows.start, batch)
+        return rows, chosen, sample_fn(params, key, index, chosen, w)
 
-    def fetch(start: int, chosen: np.ndarray, solution: Solution) -> SampleBatch:
-        n = min(batch, end - start)
+    def fetch(rows: range, chosen: np.ndarray, solution: Solution) -> SampleBatch:
+        n = len(rows)
         solution = jax.tree.map(lambda x: np.asarray(x.addressable_data(0))[:n], solution)
-        check_solution(solution, first=start)
+        check_solution(solution, first=rows.start)
         return SampleBatch(solution.x1, chosen[:n], solution.nfe)
 
-    pending = dispatch(request.first)
-    for start in range(request.first + batch, end, batch):
-        following = dispatch(start)
-        yield fetch(*pending)
+    pending = None
+    for rows in (span[i : i + batch] for span in spans for i in range(0, len(span), batch)):
+        following = dispatch(rows)
+        if pending is not None:
+            yield fetch(*pending)
         pending = following
-    yield fetch(*pending)
+    if pending is not None:
+        yield fetch(*pending)
