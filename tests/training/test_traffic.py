@@ -68,6 +68,32 @@ def test_on_chip_memory_is_free_and_the_way_to_it_is_not():
     assert memory_traffic(textwrap.dedent(TPU)) == 2 * whole + 2 * row
 
 
+UPDATE = """
+    HloModule m
+
+    %stored (stack: f32[8,100], row: f32[1,100], i: s32[]) -> f32[8,100] {
+      %stack = f32[8,100]{1,0} parameter(0)
+      %row = f32[1,100]{1,0} parameter(1)
+      %i = s32[] parameter(2)
+      %zero = s32[] constant(0)
+      %twice = f32[1,100]{1,0} add(%row, %row)
+      ROOT %u = f32[8,100]{1,0} dynamic-update-slice(%stack, %twice, %i, %zero)
+    }
+
+    ENTRY %main (a: f32[8,100], b: f32[1,100], k: s32[]) -> f32[8,100] {
+      %a = f32[8,100]{1,0} parameter(0)
+      %b = f32[1,100]{1,0} parameter(1)
+      %k = s32[] parameter(2)
+      ROOT %f = f32[8,100]{1,0} fusion(%a, %b, %k), kind=kLoop, calls=%stored
+    }
+"""
+
+
+def test_a_fusion_that_updates_in_place_leaves_the_rest_alone():
+    index, row = 4, 100 * 4
+    assert memory_traffic(textwrap.dedent(UPDATE)) == index + 2 * row
+
+
 @pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
 def test_the_size_is_that_of_the_dtype(dtype):
     program = jax.jit(lambda x: -x).lower(jax.ShapeDtypeStruct((1000,), dtype)).compile()
