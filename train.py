@@ -16,6 +16,7 @@ from fmjax.run.train import train
 CONFIG = config_flags.DEFINE_config_file("config", None, "Path of a configuration file.")
 WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder; runs/ and the config's name.")
 PARALLEL = flags.DEFINE_enum("parallel", "jit", ["jit", "pmap"], "How to use several devices.")
+PROFILE = flags.DEFINE_bool("profile", False, "Write a trace of a few steps to the workdir.")
 OVERWRITE = flags.DEFINE_bool("overwrite", False, "Delete an earlier run in the workdir first.")
 
 
@@ -26,7 +27,7 @@ def main() -> int:
     processes.join_processes()
     name = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
     workdir = Path(WORKDIR.value or Path("runs") / name)
-    return train(CONFIG.value, workdir, PARALLEL.value, OVERWRITE.value)
+    return train(CONFIG.value, workdir, PARALLEL.value, OVERWRITE.value, profile=PROFILE.value)
 
 
 if __name__ == "__main__":

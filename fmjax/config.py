@@ -20,6 +20,11 @@ _FREE = (
     "train.checkpoint_every",
     "train.sample_every",
     "train.keep",
+    "train.steps_per_call",
+    "mesh",
+    "model.attention",
+    "model.scan",
+    "model.remat",
     "data.dir",
     "data.threads",
     "sample",
@@ -32,7 +37,8 @@ def default_config() -> ConfigDict:
     config = ConfigDict()
     config.data = ConfigDict(
         {
-            "name": "digits",  # digits, toy/NAME, or any prepared TFDS set
+            # digits, toy/NAME, any prepared TFDS set, or random/32x32x4/1000: to measure speed
+            "name": "digits",
             "dir": placeholder(str),  # TFDS's own data directory, or TFDS_DATA_DIR
             "flip": False,  # random horizontal flips
             "dequantize": False,  # images: uniform noise of one level, for likelihoods
@@ -47,6 +53,17 @@ def default_config() -> ConfigDict:
             "heads": placeholder(int),  # the preset's
             "patch_size": placeholder(int),  # the preset's
             "dtype": "float32",  # of the matrix products: float32 or bfloat16
+            "attention": "auto",  # xla, cudnn, or the one of them that fits
+            "scan": False,  # blocks compiled once, as a loop: large models compile much faster
+            "remat": "none",  # what blocks compute twice to save memory: none, dots or full
+        }
+    )
+    # Devices along each axis, their product all of them; one may be -1, for the rest.
+    config.mesh = ConfigDict(
+        {
+            "data": -1,  # copies of the state
+            "fsdp": 1,  # parts of the state
+            "tensor": 1,  # parts of each matrix product
         }
     )
     config.path = ConfigDict(
@@ -112,6 +129,7 @@ def default_config() -> ConfigDict:
             "b2": 0.99,
             "weight_decay": 0.0,
             "clip_norm": 1.0,  # 0 does not clip
+            "skip_above": 0.0,  # leaves out steps of so many times the usual norm; 0: none
         }
     )
     config.train = ConfigDict(
@@ -119,6 +137,7 @@ def default_config() -> ConfigDict:
             "steps": 1000,
             "batch_size": 128,  # global, over all devices and processes
             "accumulate": 1,  # parts into which a batch is split to save memory
+            "steps_per_call": 1,  # of the compiled program: more where steps take under 10 ms
             "ema": 0.9999,
             "seed": 0,
             "log_every": 50,

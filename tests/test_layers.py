@@ -19,7 +19,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 # Bottom to top. A name is a module or a package under fmjax/.
-SHARED = ("errors", "conventions", "inversion", "assignment")
+SHARED = ("errors", "axes", "conventions", "inversion", "assignment")
 MATHEMATICS = (
     ("schedules", "times"),
     ("paths", "predictions", "couplings"),

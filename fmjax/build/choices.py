@@ -7,6 +7,7 @@ from typing import Any, Protocol
 from jax.sharding import Mesh
 
 from fmjax import couplings, losses, paths, schedules, times
+from fmjax.axes import ROWS
 from fmjax.config import ConfigDict
 from fmjax.conventions import Array
 from fmjax.couplings.host import HostCoupling
@@ -63,6 +64,7 @@ class Layout(Protocol):
 
     mesh: Mesh
     axis_name: str | None
+    parts: int
 
 
 def choose(kind: str, name: str, table: Mapping[str, Any]) -> Any:
@@ -185,11 +187,12 @@ def place_coupling(
     """
     if coupling is couplings.independent:
         return coupling
-    groups = math.gcd(groups, batch * (layout.mesh.size if layout and layout.axis_name else 1))
-    if layout is None or layout.mesh.size == 1:
+    groups = math.gcd(groups, batch * (layout.parts if layout and layout.axis_name else 1))
+    if layout is None or layout.parts == 1:
         return coupling if groups == 1 else couplings.in_groups(coupling, groups)
-    where = {"axis_name": layout.axis_name} if layout.axis_name else {"mesh": layout.mesh}
-    if groups % layout.mesh.size == 0:
+    jit = {"axis_name": ROWS, "mesh": layout.mesh}
+    where = {"axis_name": layout.axis_name} if layout.axis_name else jit
+    if groups % layout.parts == 0:
         return couplings.in_groups(coupling, groups, **where)
     if groups > 1:
         coupling = couplings.in_groups(coupling, groups)

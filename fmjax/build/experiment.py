@@ -17,6 +17,8 @@ from fmjax.draws import Draw, LossArgs, example_keys
 from fmjax.errors import InputError, unknown_name
 from fmjax.losses import LossFn
 from fmjax.models import adapters, dit, mlp
+from fmjax.models.attention import choose_attention
+from fmjax.models.flops import forward_flops, training_flops
 from fmjax.paths import Path
 from fmjax.predictions import as_velocity
 from fmjax.samplers.ode import SolverSpec, solver_spec
@@ -51,6 +53,7 @@ class Experiment(NamedTuple):
         spec: the data it is for.
         path: from noise to data.
         apply_fn: ``apply_fn(params, x, t, labels) -> velocity``, whatever the network predicts.
+        flops: operations of training on one example, or None where they are not known.
         init_params: ``init_params(key) -> params``.
         loss_fn: ``loss_fn(params, x0, x1, t, labels) -> scalar``.
         draw: ``draw(key, batch) -> (x0, x1, t, labels)``; see `make_draw`.
@@ -65,6 +68,7 @@ class Experiment(NamedTuple):
     spec: DataSpec
     path: Path
     apply_fn: ApplyFn
+    flops: int | None
     init_params: Callable[[jax.Array], Any]
     loss_fn: LossFn
     draw: Callable[..., LossArgs]
@@ -76,24 +80,37 @@ class Experiment(NamedTuple):
     solver: SolverSpec
 
 
-def make_model(config: ConfigDict, num_classes: int | None) -> Any:
+def make_model(config: ConfigDict, num_classes: int | None, portable: bool = False) -> Any:
     """The Linen module of ``config.model``.
 
+    Args:
+        config: the configuration.
+        num_classes: None for an unconditional model.
+        portable: whether it must compile for any device and have every derivative, whatever
+            attention the configuration asks.
+
     Raises:
-        InputError: the name or the dtype is unknown, or a field that the name needs is missing.
+        InputError: a name or the dtype is unknown, a field that the name needs is missing, or a
+            field is set that it does not have.
     """
     c = config.model
     if c.dtype not in DTYPES:
         raise unknown_name("dtype", c.dtype, DTYPES)
     given = {k: c[k] for k in ("width", "depth", "heads", "patch_size") if c[k] is not None}
     if c.name == "mlp":
-        unused = sorted({"heads", "patch_size"} & given.keys())
-        if unused or c.dtype != "float32":
+        unused = {"heads", "patch_size"} & given.keys()
+        if unused or (c.dtype, c.attention, c.scan, c.remat) != ("float32", "auto", False, "none"):
             raise InputError(
-                f"the mlp is float32 and has no heads or patch_size; got {c.to_dict()}."
+                "the mlp is float32 and has no heads, patch_size, attention, scan or remat; "
+                f"got {c.to_dict()}."
             )
         return mlp.MLP(**given, num_classes=num_classes)
-    common = {"num_classes": num_classes, "dtype": DTYPES[c.dtype]}
+    common = {
+        "num_classes": num_classes,
+        "dtype": DTYPES[c.dtype],
+        "scan": c.scan,
+        "remat": c.remat,
+    }
     if c.name == "dit":
         missing = {"width", "depth", "heads", "patch_size"} - given.keys()
         if missing:
@@ -101,10 +118,16 @@ def make_model(config: ConfigDict, num_classes: int | None) -> Any:
                 f"model.name='dit' needs model.{', model.'.join(sorted(missing))}; "
                 f"or take a preset: {', '.join(sorted(dit.PRESETS))}."
             )
-        return dit.DiT(**given, **common)
-    if c.name in dit.PRESETS:
-        return dit.preset(c.name, **given, **common)
-    raise unknown_name("model", c.name, ["mlp", "dit", *dit.PRESETS])
+        model = dit.DiT(**given, **common)
+    elif c.name in dit.PRESETS:
+        model = dit.preset(c.name, **given, **common)
+    else:
+        raise unknown_name("model", c.name, ["mlp", "dit", *dit.PRESETS])
+    if portable:
+        return model
+    head = model.width // max(model.heads, 1)
+    kernel = choose_attention(c.attention, model.dtype, head, jax.default_backend())
+    return model.clone(attention=kernel)
 
 
 def make_draw(config: ConfigDict, null_label: int | None, noisy: bool) -> Callable[..., LossArgs]:
@@ -126,7 +149,7 @@ def make_draw(config: ConfigDict, null_label: int | None, noisy: bool) -> Callab
 
     def draw_batch(key: jax.Array, batch: dict, layout: choices.Layout | None = None) -> LossArgs:
         index = batch["index"]
-        devices = layout.mesh.size if layout and layout.axis_name else 1
+        devices = layout.parts if layout and layout.axis_name else 1
         placed = dataclasses.replace(
             draw,
             coupling=choices.place_coupling(coupling, config.coupling.groups, len(index), layout),
@@ -162,8 +185,13 @@ def _velocity(network: ApplyFn, path: Path, prediction: str) -> ApplyFn:
     return network if path.stochastic else as_velocity(network, path.schedule, prediction)
 
 
-def make_experiment(config: ConfigDict, spec: DataSpec) -> Experiment:
-    """Builds everything, and so checks everything, without touching a device.
+def make_experiment(config: ConfigDict, spec: DataSpec, portable: bool = False) -> Experiment:
+    """Builds everything, and so checks everything, without computing anything on a device.
+
+    Args:
+        config: every key.
+        spec: of the data.
+        portable: as in `make_model`: for what is exported, or needs forward-mode derivatives.
 
     Raises:
         InputError: a name is unknown, or a value does not fit; each says what to write.
@@ -175,7 +203,7 @@ def make_experiment(config: ConfigDict, spec: DataSpec) -> Experiment:
         )
     null_label = _null_label(config, spec)
     num_classes = None if null_label is None else spec.num_classes
-    model = make_model(config, num_classes)
+    model = make_model(config, num_classes, portable)
     network = adapters.from_linen(model)
     path = choices.make_path(config)
 
@@ -192,6 +220,7 @@ def make_experiment(config: ConfigDict, spec: DataSpec) -> Experiment:
         spec=spec,
         path=path,
         apply_fn=_velocity(network, path, config.loss.prediction),
+        flops=training_flops(forward_flops(model, spec.shape)),
         init_params=init_params,
         loss_fn=choices.make_loss_fn(config, network, path),
         draw=make_draw(config, null_label, path.stochastic),
@@ -202,6 +231,7 @@ def make_experiment(config: ConfigDict, spec: DataSpec) -> Experiment:
             b2=o.b2,
             weight_decay=o.weight_decay,
             clip_norm=o.clip_norm or None,
+            skip_above=o.skip_above or None,
         ),
         learning_rate=learning_rate,
         num_classes=num_classes,

@@ -12,6 +12,8 @@ from fmjax.conventions import Array, Labels
 from fmjax.couplings.base import Coupling
 from fmjax.errors import InputError
 
+Axes = str | tuple[str, ...]
+
 
 @dataclass(frozen=True)
 class InGroups:
@@ -19,7 +21,7 @@ class InGroups:
 
     coupling: Coupling
     groups: int
-    axis_name: str | None = None
+    axis_name: Axes | None = None
     mesh: Mesh | None = None
 
     def __call__(
@@ -44,7 +46,7 @@ class InGroups:
 
 
 def in_groups(
-    coupling: Coupling, groups: int, axis_name: str | None = None, mesh: Mesh | None = None
+    coupling: Coupling, groups: int, axis_name: Axes | None = None, mesh: Mesh | None = None
 ) -> InGroups:
     """Couples each of several equal contiguous blocks of the batch by itself.
 
@@ -59,7 +61,7 @@ def in_groups(
     Args:
         coupling: the coupling of one block.
         groups: how many blocks, over all devices.
-        axis_name: the mapped axis; by default the first of the mesh where there is one.
+        axis_name: the mapped axis, or several; by default the first of the mesh where there is one.
         mesh: the mesh over whose axis the batch is split.
 
     Returns:
@@ -79,7 +81,7 @@ class Gathered:
     """A coupling of the batch of all devices; see `gathered`."""
 
     coupling: Coupling
-    axis_name: str
+    axis_name: Axes
     mesh: Mesh | None = None
 
     def __call__(
@@ -99,7 +101,7 @@ class Gathered:
 
 
 def gathered(
-    coupling: Coupling, axis_name: str | None = None, mesh: Mesh | None = None
+    coupling: Coupling, axis_name: Axes | None = None, mesh: Mesh | None = None
 ) -> Gathered:
     """Couples the batch of all devices: one gather, then the same pairing on each of them.
 
@@ -112,7 +114,7 @@ def gathered(
 
     Args:
         coupling: the coupling of the whole batch.
-        axis_name: the mapped axis; by default the first of the mesh where there is one.
+        axis_name: the mapped axis, or several; by default the first of the mesh where there is one.
         mesh: the mesh over whose axis the batch is split.
 
     Returns:
@@ -130,11 +132,11 @@ def gathered(
     return Gathered(coupling, axis_name, mesh)
 
 
-def _axis(axis_name: str | None, mesh: Mesh | None) -> str | None:
+def _axis(axis_name: Axes | None, mesh: Mesh | None) -> str | None:
     return mesh.axis_names[0] if axis_name is None and mesh is not None else axis_name
 
 
-def _on_devices(here: Callable, axis_name: str | None, mesh: Mesh | None) -> Callable:
+def _on_devices(here: Callable, axis_name: Axes | None, mesh: Mesh | None) -> Callable:
     """The function of one device's rows as one of all rows of the mesh, or as it is."""
     if mesh is None:
         return here

@@ -5,6 +5,7 @@ bytes in ArrayRecord files.
 """
 
 import contextlib
+import dataclasses
 import importlib.util
 import io
 import os
@@ -15,7 +16,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from fmjax.data import dataset, directory, records
+from fmjax.data import dataset, directory, noise, records
 from fmjax.data.dataset import Dataset
 from fmjax.data.toy import TOYS
 from fmjax.errors import InputError, unknown_name
@@ -29,8 +30,10 @@ def load(name: str, data_dir: str | os.PathLike | None = None) -> Dataset:
     """Opens a data set by name.
 
     Args:
-        name: ``"toy/moons"`` and the like; ``"digits"``, the embedded set, prepared on first use;
-            or the name of a set prepared in the data directory, ``"name"`` or ``"name/config"``.
+        name: ``"toy/moons"`` and the like; ``"random/32x32x4/1000"``, images of that shape in so
+            many classes with nothing in them to learn; ``"digits"``, the embedded set, prepared on
+            first use; or the name of a set prepared in the data directory, ``"name"`` or
+            ``"name/config"``.
         data_dir: where the sets lie; None for TFDS's own directory (``TFDS_DATA_DIR``).
 
     Returns:
@@ -42,6 +45,8 @@ def load(name: str, data_dir: str | os.PathLike | None = None) -> Dataset:
     """
     if name.startswith("toy/"):
         return _load_toy(name)
+    if name.startswith(noise.PREFIX):
+        return _load_noise(name)
     root = directory.resolve(data_dir)
     found = directory.prepared(root)
     if name == "digits" and name not in found:
@@ -57,6 +62,14 @@ def _load_toy(name: str) -> Dataset:
     toy = TOYS[name.removeprefix("toy/")]
     names = None if toy.num_classes is None else _numbered(toy.num_classes)
     return Dataset(name, (2,), toy.num_classes, names, toy=toy)
+
+
+def _load_noise(name: str) -> Dataset:
+    shape, classes = noise.parse(name)
+    train = noise.Noise(shape, classes)
+    test = dataclasses.replace(train, size=2**13, first=train.size)
+    names = None if classes is None else _numbered(classes)
+    return Dataset(name, shape, classes, names, train, test)
 
 
 def _numbered(num_classes: int) -> tuple[str, ...]:

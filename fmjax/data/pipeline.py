@@ -6,6 +6,8 @@ resume is to build the stream again with ``start=k``; there is no iterator state
 """
 
 import collections
+import contextlib
+import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -165,6 +167,20 @@ def _coupled(couple: Couple, batch: Batch, place: tuple[int, int, int]) -> Batch
     return {**batch, "x0": x0}
 
 
+def in_rows(iterator: Iterator[Batch], calls: int) -> Iterator[Batch]:
+    """Stacks so many batches in a row along a new leading axis; 1 leaves them as they are."""
+    if calls == 1:
+        return iterator
+
+    def stacked() -> Iterator[Batch]:
+        with contextlib.closing(iterator):
+            while True:
+                row = list(itertools.islice(iterator, calls))
+                yield {name: np.stack([batch[name] for batch in row]) for name in row[0]}
+
+    return stacked()
+
+
 class DevicePrefetch:
     """An iterator that keeps batches on the device ahead of the step that consumes them.
 
@@ -188,16 +204,24 @@ class DevicePrefetch:
 
     def __next__(self) -> Any:
         began = time.perf_counter()
+        self._fill()
+        self.waited += time.perf_counter() - began
+        return self._ready.popleft()
+
+    def _fill(self) -> None:
         # One more than `size`, because the first of them leaves at once.
         while len(self._ready) <= self._size:
             try:
                 self._ready.append(self._place(next(self._iterator)))
             except StopIteration:
                 break
-        self.waited += time.perf_counter() - began
         if not self._ready:
             raise StopIteration
-        return self._ready.popleft()
+
+    def peek(self) -> Any:
+        """The batch that comes next, which stays."""
+        self._fill()
+        return self._ready[0]
 
     def close(self) -> None:
         """Stops the threads of the iterator and lets go of the batches; safe to call twice."""

@@ -21,7 +21,9 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from fmjax.axes import split_rows
 from fmjax.errors import InputError, unknown_name
+from fmjax.models.attention import attend, check_attention
 from fmjax.models.checks import (
     check_batch,
     check_labels,
@@ -42,6 +44,15 @@ PRESETS: dict[str, dict[str, int]] = {
     for size, (depth, width, heads) in _SIZES.items()
     for patch in (2, 4, 8)
 }
+
+_KEEP = jax.checkpoint_policies
+REMAT = {
+    "none": _KEEP.everything_saveable,
+    "dots": _KEEP.dots_with_no_batch_dims_saveable,
+    "full": _KEEP.nothing_saveable,
+}
+"""What a block keeps for its backward pass, the rest being computed again: everything; what comes
+out of its dense layers, but nothing of attention; nothing but its input."""
 
 _xavier = nn.initializers.xavier_uniform()
 _zeros = nn.initializers.zeros_init()
@@ -123,10 +134,12 @@ class Attention(nn.Module):
     Attributes:
         heads: number of heads, a divisor of D.
         dtype: what it computes in; softmax is float32.
+        kernel: ``"xla"`` or ``"cudnn"``; see `fmjax.models.attention`.
     """
 
     heads: int
     dtype: Any
+    kernel: str
 
     @nn.compact
     def __call__(self, h: jax.Array) -> jax.Array:
@@ -139,8 +152,7 @@ class Attention(nn.Module):
         qkv = nn.Dense(3 * D, kernel_init=_xavier, dtype=self.dtype, name="qkv")(rows)
         # Heads outermost: a shard of the columns over a tensor axis then holds whole heads.
         q, k, v = jnp.split(qkv.reshape(B, T, self.heads, 3 * (D // self.heads)), 3, axis=-1)
-        # XLA's implementation: the fused kernels have no forward-mode derivative.
-        h = jax.nn.dot_product_attention(q, k, v, implementation="xla")
+        h = attend(q, k, v, self.kernel)
         h = nn.Dense(D, kernel_init=_xavier, dtype=self.dtype, name="out")(h.reshape(B * T, D))
         return h.reshape(B, T, D)
 
@@ -174,22 +186,25 @@ class Block(nn.Module):
         heads: number of attention heads.
         mlp_ratio: size of the hidden layer over D.
         dtype: dtype of the tokens and of the large matmuls.
+        kernel: of attention.
     """
 
     heads: int
     mlp_ratio: float
     dtype: Any
+    kernel: str
 
     @nn.compact
-    def __call__(self, h: jax.Array, c: jax.Array) -> jax.Array:
+    def __call__(self, h: jax.Array, c: jax.Array) -> tuple[jax.Array, None]:
         """Transform tokens h (B, T, D) under the condition c (B, D); same shape and dtype out."""
+        h = split_rows(h)
         shift_1, scale_1, gate_1, shift_2, scale_2, gate_2 = Modulation(6, name="adaln")(c)
-        attention = Attention(self.heads, self.dtype, name="attention")
+        attention = Attention(self.heads, self.dtype, self.kernel, name="attention")
         mlp = FeedForward(int(self.mlp_ratio * h.shape[-1]), self.dtype, name="mlp")
         # Sums and products with float32 vectors are float32 and rounded once; only the matmuls and
         # the tokens between the lines are of the compute dtype.
         h = (h + gate_1 * attention(modulate(h, shift_1, scale_1))).astype(self.dtype)
-        return (h + gate_2 * mlp(modulate(h, shift_2, scale_2))).astype(self.dtype)
+        return (h + gate_2 * mlp(modulate(h, shift_2, scale_2))).astype(self.dtype), None
 
 
 class DiT(nn.Module):
@@ -208,6 +223,11 @@ class DiT(nn.Module):
             embedding, modulation, normalisation, softmax and output stay float32.
         guidance: whether the network takes a guidance scale w as an input, embedded and added to
             the condition; labels is then ``{"labels": labels, "guidance": w}``.
+        attention: ``"xla"``, or ``"cudnn"`` for the fused kernel of NVIDIA GPUs, which has no
+            forward-mode derivative.
+        scan: whether the blocks are compiled once, as the body of a loop, or each by itself. A loop
+            compiles many times faster and is a little slower to run; parameters are the same.
+        remat: what each block keeps for its backward pass: a name of `REMAT`.
     """
 
     patch_size: int
@@ -218,6 +238,9 @@ class DiT(nn.Module):
     num_classes: int | None = None
     dtype: Any = jnp.float32
     guidance: bool = False
+    attention: str = "xla"
+    scan: bool = False
+    remat: str = "none"
 
     @nn.compact
     def __call__(self, x: jax.Array, t: jax.Array, labels: Any = None) -> jax.Array:
@@ -244,8 +267,7 @@ class DiT(nn.Module):
         )
         c = nn.silu(condition(t, labels, w))
         h = self._tokens(x)
-        for k in range(self.depth):
-            h = Block(self.heads, self.mlp_ratio, self.dtype, name=f"block_{k}")(h, c)
+        h = self._blocks(h, c)
         h = modulate(h, *Modulation(2, name="adaln")(c))
         h = nn.Dense(p * p * x.shape[-1], kernel_init=_zeros, name="out")(h)
         return unpatchify(h, p, x.shape)
@@ -256,6 +278,23 @@ class DiT(nn.Module):
         h = nn.Dense(self.width, kernel_init=_xavier, dtype=self.dtype, name="patch")(patches)
         positions = sincos_2d(x.shape[1] // p, x.shape[2] // p, self.width)
         return h + jnp.asarray(positions, self.dtype)[None]
+
+    def _blocks(self, h: jax.Array, c: jax.Array) -> jax.Array:
+        """All blocks one after another, their parameters stacked along a leading axis."""
+        block = Block
+        if self.remat != "none":
+            # Outside a loop the compiler would find the two computations equal, and keep the first.
+            block = nn.remat(Block, policy=REMAT[self.remat], prevent_cse=not self.scan)
+        stack = nn.scan(
+            block,
+            variable_axes={"params": 0, "intermediates": 0},
+            split_rngs={"params": True},
+            in_axes=nn.broadcast,
+            length=self.depth,
+            unroll=1 if self.scan else self.depth,
+        )
+        blocks = stack(self.heads, self.mlp_ratio, self.dtype, self.attention, name="blocks")
+        return blocks(h, c)[0]
 
     def _check(self, x: jax.Array, t: jax.Array, labels: Any) -> tuple[Any, jax.Array | None]:
         """The labels and the guidance scale, or None, once everything fits."""
@@ -275,6 +314,9 @@ class DiT(nn.Module):
             raise InputError(f"mlp_ratio={self.mlp_ratio!r}: expected a positive number, e.g. 4.")
         if not jnp.issubdtype(self.dtype, jnp.floating):
             raise InputError(f"dtype={self.dtype!r}: expected a floating dtype, e.g. jnp.bfloat16.")
+        if self.remat not in REMAT:
+            raise unknown_name("remat policy", self.remat, REMAT)
+        check_attention(self.attention, self.dtype, self.width // self.heads)
         check_rank(x, "(batch, height, width, channels)", 4, 4)
         if x.shape[1] % self.patch_size or x.shape[2] % self.patch_size:
             raise InputError(

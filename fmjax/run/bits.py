@@ -24,7 +24,7 @@ from fmjax.run import workdir as files
 from fmjax.run.loaded import load_params
 from fmjax.run.sampling import fit_batch
 from fmjax.samplers.ode import SolverSpec
-from fmjax.training.parallel import DATA_AXIS, make_mesh
+from fmjax.training.mesh import by_rows, make_mesh, within
 
 LABELS = ("true", "none")
 
@@ -148,22 +148,22 @@ def make_likelihood_fn(
     It returns log_p, std_error, nfe, success and t_end, each (batch,), of uint8 images
     (batch, H, W, C) or points (batch, D); what is random is keyed by the index alone.
     """
-    rows = NamedSharding(mesh, P(DATA_AXIS))
 
     @partial(jax.jit, out_shardings=NamedSharding(mesh, P()))
     def likelihood(params, key, index, x, labels):
-        index, x, labels = jax.lax.with_sharding_constraint((index, x, labels), rows)
+        index, x, labels = jax.lax.with_sharding_constraint((index, x, labels), by_rows(mesh))
         noise_key, probe_key = jax.random.split(key)
         if experiment.spec.is_image:
             x = pixels.dequantize(example_keys(noise_key, index), x)
-        out = log_likelihood(
-            partial(experiment.apply_fn, params),
-            x,
-            None if experiment.null_label is None else labels,
-            solver,
-            trace=trace,
-            key=example_keys(probe_key, index),
-        )
+        with within(mesh):
+            out = log_likelihood(
+                partial(experiment.apply_fn, params),
+                x,
+                None if experiment.null_label is None else labels,
+                solver,
+                trace=trace,
+                key=example_keys(probe_key, index),
+            )
         return out.log_p, out.std_error, out.nfe, out.success, out.t_end
 
     return likelihood

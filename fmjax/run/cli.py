@@ -1,11 +1,15 @@
 """The command line: flags parsed, and a mistake answered with one sentence."""
 
 import difflib
+import hashlib
+import os
+import platform
 import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import jax
 from absl import app, flags, logging
 
 from fmjax.config import default_config, flatten
@@ -73,6 +77,30 @@ def _parse(argv: list[str]) -> list[str]:
     return rest
 
 
+def compilation_folder(cache: Path, cpu: str) -> Path:
+    """Where compiled programs are kept for later runs.
+
+    Args:
+        cache: the user's folder for such things.
+        cpu: what describes this CPU: a program compiled for another may not run here, and home
+            folders are shared by machines.
+    """
+    return cache / "fmjax" / f"compiled-{hashlib.sha256(cpu.encode()).hexdigest()[:12]}"
+
+
+def _keep_compiled() -> None:
+    """Turns jax's compilation cache on, unless the user has said where it is to be or not to be."""
+    if jax.config.jax_compilation_cache_dir is not None:
+        return
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else [platform.processor()]
+    flags_of_cpu = next(
+        (line for line in lines if line.startswith(("flags", "Features"))), lines[0]
+    )
+    jax.config.update("jax_compilation_cache_dir", str(compilation_folder(cache, flags_of_cpu)))
+
+
 def run(main: Callable[[], int]) -> None:
     """Runs a command; a caller's mistake ends it with one sentence and exit code 2.
 
@@ -81,6 +109,7 @@ def run(main: Callable[[], int]) -> None:
             the exit code 128 and that number, as in a shell.
     """
     program = Path(sys.argv[0]).name
+    _keep_compiled()
     # orbax logs every file it writes, and every error before raising it.
     logging.set_verbosity(logging.FATAL)
     threading.excepthook = lambda hook: print(f"{program}: {hook.exc_value}", file=sys.stderr)

@@ -50,10 +50,10 @@ class Log:
             file=sys.stderr,
         )
 
-    def step(self) -> None:
-        """Moves the bar on by one step."""
+    def moved(self, steps: int) -> None:
+        """Moves the bar on."""
         if self._active:
-            self._bar.update()
+            self._bar.update(steps)
 
     def metrics(self, step: int, values: dict[str, float]) -> None:
         """Writes scalars under a step."""
@@ -67,6 +67,7 @@ class Log:
             "img/s": f"{values['examples_per_second']:.0f}"
             if "examples_per_second" in values
             else None,
+            "MFU": f"{values['mfu']:.0%}" if "mfu" in values else None,
             "data wait": f"{values['data_wait']:.0%}" if "data_wait" in values else None,
         }
         shown = {name: value for name, value in shown.items() if value is not None}

@@ -17,7 +17,9 @@ from fmjax.data.dataset import Dataset
 from fmjax.data.pairs import open_pairs
 from fmjax.errors import InputError
 from fmjax.run import workdir as files
-from fmjax.training.parallel import Jit, Pmap, check_divides, make_layout, state_shardings
+from fmjax.training.mesh import MeshSizes
+from fmjax.training.parallel import Jit, Pmap, check_divides, make_layout
+from fmjax.training.sharding import notes, state_shardings
 from fmjax.training.state import TrainState, init_state
 
 
@@ -77,12 +79,16 @@ def prepare(config: ConfigDict, workdir: Path, parallel: str, overwrite: bool) -
     spec = DataSpec(dataset.shape, dataset.num_classes, dataset.class_names)
     experiment = make_experiment(config, spec)
     training = _training_set(config, dataset, experiment)
-    layout = make_layout(parallel)
-    check_divides(config.train.batch_size, layout.mesh.size, config.train.accumulate)
+    layout = make_layout(
+        parallel, sizes=MeshSizes(**config.mesh), steps=config.train.steps_per_call
+    )
+    check_divides(config.train.batch_size, layout.parts, config.train.accumulate)
     state = abstract_state(experiment, layout.mesh)
     state_bytes = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
     record = files.Record(config, spec)
     lock = on_first_process(lambda: files.prepare(workdir, record, state_bytes, overwrite))
+    for note in notes(state.params, layout.mesh):
+        say(note)
     checkpoints = Checkpoints(workdir / files.CHECKPOINTS, config.train.keep, notify=say)
     return Run(config, workdir, dataset, training, experiment, layout, checkpoints, lock)
 
@@ -122,9 +128,17 @@ def say(text: str) -> None:
 
 
 def _check_train(config: ConfigDict) -> None:
-    for key in ("steps", "batch_size", "accumulate", "log_every", "checkpoint_every", "keep"):
-        if config.train[key] < 1:
-            raise InputError(f"train.{key} must be at least 1; got {config.train[key]}.")
+    c = config.train
+    positive = ("steps", "batch_size", "accumulate", "log_every", "checkpoint_every", "keep")
+    for key in (*positive, "steps_per_call"):
+        if c[key] < 1:
+            raise InputError(f"train.{key} must be at least 1; got {c[key]}.")
+    for key in ("steps", "log_every", "checkpoint_every", "sample_every"):
+        if c[key] % c.steps_per_call:
+            raise InputError(
+                f"train.{key}={c[key]} must be a multiple of train.steps_per_call="
+                f"{c.steps_per_call}: nothing happens inside a call."
+            )
     if config.train.sample_every < 0:
         raise InputError(f"train.sample_every must be 0 or more; got {config.train.sample_every}.")
     if not 0 <= config.train.seed < 2**32:  # jax would take another seed modulo 2^32

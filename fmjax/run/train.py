@@ -19,12 +19,13 @@ from fmjax.data.dataset import Dataset
 from fmjax.run import workdir as files
 from fmjax.run.log import Log
 from fmjax.run.meter import Meter, not_finite
+from fmjax.run.profile import Profiler
 from fmjax.run.ready import Run, abstract_state, make_init, prepare, say, state_from
 from fmjax.run.report import final_report, write_picture
 from fmjax.run.signals import Signals
-from fmjax.training.parallel import DATA_AXIS
+from fmjax.training.mesh import by_rows, within
 from fmjax.training.state import TrainState, all_finite
-from fmjax.training.step import Step, make_step
+from fmjax.training.step import make_step
 
 _VALIDATION = 512  # examples, the same with the same noise at every checkpoint
 
@@ -35,6 +36,7 @@ def train(
     parallel: str = "jit",
     overwrite: bool = False,
     params: Any | None = None,
+    profile: bool = False,
 ) -> int:
     """Trains until ``train.steps``, from the newest checkpoint of the folder if it has one.
 
@@ -45,6 +47,7 @@ def train(
         overwrite: deletes an earlier run in this folder first.
         params: where a run without a checkpoint begins, as arrays over all processes; None for
             fresh parameters.
+        profile: also writes a trace of a few steps to the folder's ``profile/``.
 
     Returns:
         0 when the run is finished, else the signal that stopped it after its state was saved.
@@ -63,7 +66,8 @@ def train(
         log = Log(workdir, start, config.train.steps, active=jax.process_index() == 0)
         try:
             log.say(_opening(run, start, state))
-            state, stopped = _loop(run, start, state, log)
+            profiler = Profiler(workdir / files.PROFILE if profile else None)
+            state, stopped = _loop(run, start, state, log, profiler)
         finally:
             log.close()
         run.checkpoints.wait()
@@ -99,7 +103,8 @@ def _finished(run: Run, start: int) -> bool:
     return start >= run.config.train.steps and evaluated
 
 
-def _compile(run: Run) -> Step:
+def compile_step(run: Run) -> jax.stages.Wrapped:
+    """The step of the run, to be lowered and compiled."""
     c, experiment = run.config.train, run.experiment
     step = make_step(
         experiment.loss_fn,
@@ -113,20 +118,40 @@ def _compile(run: Run) -> Step:
     return run.layout.compile(step)
 
 
-def _loop(run: Run, step: int, state: TrainState, log: Log) -> tuple[TrainState, int]:
+def _compiled(run: Run, log: Log, step: int, *args: Any) -> Callable:
+    """The step compiled ahead of its first call, so that its time is not taken for training's."""
+    began = time.perf_counter()
+    compiled = compile_step(run).lower(*args).compile()
+    seconds = time.perf_counter() - began
+    log.say(f"compiled the step in {seconds:.1f} s")
+    log.metrics(step, {"compile_seconds": seconds})
+    return compiled
+
+
+def _loop(
+    run: Run, step: int, state: TrainState, log: Log, profiler: Profiler
+) -> tuple[TrainState, int]:
     """Steps until the last one; returns the state, and the signal that stopped it or 0."""
     c = run.config.train
     # Another stream than the parameters'; on every device once, not sent there at every step.
     key = run.layout.init(lambda k: jax.random.fold_in(k, 1), jax.random.key(c.seed))
-    train_step, validate = _compile(run), _validation(run)
-    meter = Meter(c.batch_size, log, c.log_every)
+    validate = _validation(run)
+    meter = Meter(c.batch_size, log, c.log_every, run.experiment.flops)
     stop = 0
-    with Signals() as signals, contextlib.closing(_data(run, step)) as batches:
+    with (
+        Signals() as signals,
+        contextlib.closing(profiler),
+        contextlib.closing(_data(run, step)) as batches,
+    ):
+        if step < c.steps:
+            train_step = _compiled(run, log, step, state, key, batches.peek())
         while step < c.steps:
             state, metrics = train_step(state, key, next(batches))
-            step += 1
-            log.step()
+            step += c.steps_per_call
+            log.moved(c.steps_per_call)
             meter.add(step, metrics, batches.waited)
+            if profiler.called(metrics):
+                log.say(f"traced a few steps: {run.workdir / files.PROFILE}")
             stop = signals.received(agree=step % c.log_every == 0)
             saving = stop or step % c.checkpoint_every == 0 or step == c.steps
             if saving:
@@ -156,21 +181,23 @@ def _data(run: Run, start: int) -> pipeline.DevicePrefetch:
         threads=run.config.data.threads,
         couple=run.experiment.couple,
     )
-    return pipeline.device_prefetch(batches, run.layout.place, size=2)
+    calls = pipeline.in_rows(batches, run.config.train.steps_per_call)
+    return pipeline.device_prefetch(calls, run.layout.place, size=2)
 
 
 def _validation(run: Run) -> Callable[[Any], float]:
     """``validate(params) -> loss`` on fixed held-out examples with fixed noise and times."""
     mesh, experiment = run.layout.mesh, run.experiment
     batch = _held_out(run.training)
-    n = len(batch["x1"])
-    rows = NamedSharding(mesh, P(DATA_AXIS) if n % mesh.size == 0 else P())
+    whole = NamedSharding(mesh, P())
+    rows = by_rows(mesh) if len(batch["x1"]) % run.layout.parts == 0 else whole
 
-    @partial(jax.jit, out_shardings=NamedSharding(mesh, P()))
+    @partial(jax.jit, out_shardings=whole)
     def loss(params, batch):
         batch = jax.lax.with_sharding_constraint(batch, rows)
         args = experiment.draw(jax.random.key(0), batch)
-        return experiment.loss_fn(params, *args)
+        with within(mesh):
+            return experiment.loss_fn(params, *args)
 
     return lambda params: float(loss(params, batch))
 

@@ -18,7 +18,8 @@ METRICS = "metrics.jsonl"
 EVENTS = "tensorboard"
 SAMPLES = "samples"
 EVALUATION = "evaluation.json"
-_OURS = (RECORD, CHECKPOINTS, METRICS, EVENTS, SAMPLES, EVALUATION, "corrupt")
+PROFILE = "profile"
+_OURS = (RECORD, CHECKPOINTS, METRICS, EVENTS, SAMPLES, EVALUATION, PROFILE, "corrupt")
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "diffrax", "orbax-checkpoint", "grain")
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import optax
 
 from fmjax.errors import InputError, unknown_name
+from fmjax.training.outliers import skip_outliers
 
 SCHEDULES = ("constant", "cosine")
 
@@ -48,6 +49,7 @@ def make_optimizer(
     b2: float = 0.999,
     weight_decay: float = 0.0,
     clip_norm: float | None = 1.0,
+    skip_above: float | None = None,
 ) -> optax.GradientTransformation:
     """AdamW after clipping by the global norm.
 
@@ -57,14 +59,18 @@ def make_optimizer(
         b2: decay of the second moment.
         weight_decay: decoupled weight decay (arXiv:1711.05101).
         clip_norm: the largest global gradient norm; None does not clip.
+        skip_above: leaves out a step whose norm is so many times the running average of it; None
+            takes every step.
 
     Returns:
         The optax transformation.
 
     Raises:
-        InputError: clip_norm is not positive.
+        InputError: clip_norm is not positive, or skip_above not above 1.
     """
     if clip_norm is not None and not clip_norm > 0:
         raise InputError(f"clip_norm must be positive, or None for no clipping; got {clip_norm!r}.")
     clip = optax.identity() if clip_norm is None else optax.clip_by_global_norm(clip_norm)
-    return optax.chain(clip, optax.adamw(learning_rate, b1=b1, b2=b2, weight_decay=weight_decay))
+    adamw = optax.adamw(learning_rate, b1=b1, b2=b2, weight_decay=weight_decay)
+    clipped = optax.chain(clip, adamw)
+    return clipped if skip_above is None else skip_outliers(clipped, skip_above)

@@ -4,9 +4,8 @@ Both take and return the same `TrainState` without a device axis, so one checkpo
 A layout is an object with the methods of `Jit`; the loop never asks which one it has.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import numpy as np
@@ -14,56 +13,72 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from fmjax.axes import DATA, FSDP, ROWS, TENSOR
 from fmjax.errors import InputError, unknown_name
+from fmjax.training.mesh import (
+    DATA_PARALLEL,
+    MeshSizes,
+    check_rows_within_processes,
+    make_mesh,
+    row_shards,
+    within,
+)
+from fmjax.training.sharding import state_shardings
 from fmjax.training.state import TrainState
 from fmjax.training.step import Batch, Step
 
-DATA_AXIS = "data"
 
+def _in_a_row(step: Step, steps: int) -> Step:
+    """Several steps as one program: batch and metrics get a leading axis of that length."""
+    if steps == 1:
+        return step
 
-def make_mesh(devices: list[jax.Device] | None = None) -> Mesh:
-    """A one-axis mesh of the devices given, all of them (over all processes) by default."""
-    devices = jax.devices() if devices is None else devices
-    # Auto axes: under jax's default of explicit ones a Linen embedding does not trace.
-    return jax.make_mesh((len(devices),), (DATA_AXIS,), (AxisType.Auto,), devices=devices)
+    def several(state, key, batches):
+        return jax.lax.scan(lambda s, batch: step(s, key, batch), state, batches)
 
-
-def state_shardings(abstract_state: Any, mesh: Mesh) -> Any:
-    """The sharding of every leaf of the state: replicated, which is data parallelism."""
-    return jax.tree.map(lambda _: NamedSharding(mesh, P()), abstract_state)
-
-
-def place_rows(x: np.ndarray, mesh: Mesh) -> jax.Array:
-    """This process's rows of a global batch, split over the devices of the mesh."""
-    return jax.make_array_from_process_local_data(NamedSharding(mesh, P(DATA_AXIS)), x)
+    return several
 
 
 @dataclass(frozen=True)
 class Jit:
-    """One program over a mesh of all devices; the compiler adds the collectives."""
+    """One program over a mesh of all devices; the compiler adds the collectives.
+
+    Attributes:
+        mesh: all devices.
+        steps: of training, in one call of the compiled program.
+    """
 
     mesh: Mesh
+    steps: int = 1
     axis_name = None
+
+    @property
+    def parts(self) -> int:
+        """Into how many parts a batch is split."""
+        return row_shards(self.mesh)
 
     def init(self, make_state: Callable[[jax.Array], TrainState], key: jax.Array) -> TrainState:
         """Makes the state in its shards, so that no device ever holds more than its own."""
         shardings = state_shardings(jax.eval_shape(make_state, key), self.mesh)
         return jax.jit(make_state, out_shardings=shardings)(key)
 
-    def compile(self, step: Step) -> Step:
-        """The step compiled, its state donated."""
+    def compile(self, step: Step) -> jax.stages.Wrapped:
+        """The step to be compiled, its state donated."""
 
         def sharded_step(state, key, batch):
-            new_state, metrics = step(state, key, batch)
+            with within(self.mesh):
+                new_state, metrics = step(state, key, batch)
             shardings = state_shardings(new_state, self.mesh)
             new_state = jax.tree.map(jax.lax.with_sharding_constraint, new_state, shardings)
             return new_state, metrics
 
-        return jax.jit(sharded_step, donate_argnums=0)
+        return jax.jit(_in_a_row(sharded_step, self.steps), donate_argnums=0)
 
     def place(self, batch: dict[str, np.ndarray]) -> Batch:
         """A batch of this process's examples, put on the devices."""
-        return {name: place_rows(x, self.mesh) for name, x in batch.items()}
+        rows = P(ROWS) if self.steps == 1 else P(None, ROWS)
+        make = jax.make_array_from_process_local_data
+        return {name: make(NamedSharding(self.mesh, rows), x) for name, x in batch.items()}
 
     def to_global(self, state: TrainState) -> TrainState:
         """The state as arrays over all processes, as a checkpoint holds it."""
@@ -79,36 +94,51 @@ class Jit:
 
 @dataclass(frozen=True)
 class Pmap:
-    """One program per device, gradients averaged by name; data parallel only."""
+    """One program per device, gradients averaged by name; data parallel only.
+
+    Attributes:
+        mesh: all devices, along the data axis.
+        steps: of training, in one call of the compiled program.
+    """
 
     mesh: Mesh
-    axis_name = DATA_AXIS
+    steps: int = 1
+    axis_name = DATA
 
     @property
-    def _local_mesh(self) -> Mesh:
-        return make_mesh(self.mesh.local_devices)
+    def parts(self) -> int:
+        """Into how many parts a batch is split."""
+        return self.mesh.size
+
+    def _local(self, *axes: str | None) -> NamedSharding:
+        """Of this process's devices, over the one axis that pmap has itself."""
+        mesh = Mesh(np.array(self.mesh.local_devices), (DATA,), (AxisType.Auto,))
+        return NamedSharding(mesh, P(*axes))
 
     def init(self, make_state: Callable[[jax.Array], TrainState], key: jax.Array) -> TrainState:
         """Makes the state on every device of this process; equal keys make equal states."""
-        return Jit(self._local_mesh).init(make_state, key)
+        return jax.jit(make_state, out_shardings=self._local())(key)
 
-    def compile(self, step: Step) -> Step:
-        """The step compiled, its state donated."""
+    def compile(self, step: Step) -> jax.stages.Wrapped:
+        """The step to be compiled, its state donated."""
         return jax.pmap(
-            step,
+            _in_a_row(step, self.steps),
             axis_name=self.axis_name,
-            in_axes=(None, None, 0),
+            in_axes=(None, None, 0 if self.steps == 1 else 1),
             out_axes=None,
             donate_argnums=0,
             devices=list(self.mesh.devices.flat),
         )
 
     def place(self, batch: dict[str, np.ndarray]) -> Batch:
-        """A batch of this process's examples, on the devices, with a leading device axis."""
-        local = self._local_mesh
-        rows = NamedSharding(local, P(DATA_AXIS))
-        split = {k: x.reshape(local.size, -1, *x.shape[1:]) for k, x in batch.items()}
-        return jax.device_put(split, rows)
+        """A batch of this process's examples, on the devices, with a device axis before rows."""
+        before = () if self.steps == 1 else (self.steps,)
+        devices = len(self.mesh.local_devices)
+        split = {
+            name: x.reshape(*before, devices, -1, *x.shape[len(before) + 1 :])
+            for name, x in batch.items()
+        }
+        return jax.device_put(split, self._local(*[None] * len(before), DATA))
 
     def to_global(self, state: TrainState) -> TrainState:
         """The state as arrays over all processes: pmap returns arrays of this process alone."""
@@ -120,34 +150,59 @@ class Pmap:
         """The inverse of `to_global`."""
         if jax.process_count() > 1:
             state = multihost_utils.global_array_to_host_local_array(state, self.mesh, P())
-        return Jit(self._local_mesh).from_global(state)
+        return jax.jit(lambda x: x, out_shardings=self._local())(state)
 
 
 LAYOUTS = {"jit": Jit, "pmap": Pmap}
 
 
-def make_layout(name: str, devices: list[jax.Device] | None = None) -> Jit | Pmap:
+def make_layout(
+    name: str,
+    devices: Sequence[jax.Device] | None = None,
+    sizes: MeshSizes = DATA_PARALLEL,
+    steps: int = 1,
+) -> Jit | Pmap:
     """The layout of that name over the devices given, all of them by default.
 
+    Args:
+        name: ``"jit"`` or ``"pmap"``.
+        devices: which.
+        sizes: of the mesh.
+        steps: of training, in one call.
+
     Raises:
-        InputError: the name is unknown.
+        InputError: the name is unknown, the sizes do not fit the devices, or pmap is asked to split
+            parameters.
     """
     if name not in LAYOUTS:
         raise unknown_name("way to compile (--parallel)", name, LAYOUTS)
-    return LAYOUTS[name](make_mesh(devices))
+    mesh = make_mesh(devices, sizes)
+    if name == "pmap" and mesh.shape[DATA] != mesh.size:
+        raise InputError(
+            "pmap holds the whole state on every device, so it cannot split it: write "
+            f"mesh.{FSDP}=1 mesh.{TENSOR}=1, or --parallel=jit; got mesh.{FSDP}="
+            f"{mesh.shape[FSDP]} mesh.{TENSOR}={mesh.shape[TENSOR]}."
+        )
+    check_rows_within_processes(mesh)
+    return LAYOUTS[name](mesh, steps)
 
 
-def check_divides(batch_size: int, devices: int, accumulate: int = 1) -> None:
-    """Checks that a global batch splits evenly over devices and accumulated parts.
+def check_divides(batch_size: int, parts: int, accumulate: int = 1) -> None:
+    """Checks that a global batch splits evenly over the mesh and over accumulated parts.
+
+    Args:
+        batch_size: the global batch.
+        parts: into how many the mesh splits it; see `fmjax.training.mesh.row_shards`.
+        accumulate: into how many it is split in time.
 
     Raises:
         InputError: it does not.
     """
-    parts = devices * accumulate
-    if batch_size < 1 or batch_size % parts:
-        nearest = max(parts, round(batch_size / parts) * parts)
+    whole = parts * accumulate
+    if batch_size < 1 or batch_size % whole:
+        nearest = max(whole, round(batch_size / whole) * whole)
         raise InputError(
-            f"a global batch of {batch_size} does not divide over {devices} devices"
+            f"a global batch of {batch_size} does not divide over {parts} devices"
             + (f" and {accumulate} accumulated parts" if accumulate > 1 else "")
             + f"; write train.batch_size={nearest}."
         )

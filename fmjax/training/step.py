@@ -8,6 +8,7 @@ import optax
 from optax.microbatching import AccumulationType, microbatch
 
 from fmjax.errors import InputError
+from fmjax.training.outliers import OutlierState
 from fmjax.training.state import TrainState, ema_decay
 
 Batch = dict[str, jax.Array]
@@ -62,8 +63,8 @@ def make_step(
 
     Returns:
         ``step(state, key, batch) -> (state, metrics)`` with the run's key (the same at every step:
-        the step folds in its own number) and metrics ``loss``, ``grad_norm`` and, where it is
-        given, ``learning_rate``, float32 scalars.
+        the step folds in its own number) and metrics ``loss``, ``grad_norm`` and, where they are
+        given, ``learning_rate`` and ``skipped`` (of `skip_outliers`), float32 scalars.
     """
     value_and_grad = value_and_grad_over(loss_fn, accumulate)
 
@@ -85,6 +86,8 @@ def make_step(
         metrics = {"loss": loss, "grad_norm": optax.tree.norm(grads)}
         if learning_rate is not None:
             metrics["learning_rate"] = jnp.asarray(learning_rate(state.step), jnp.float32)
+        if isinstance(opt_state, OutlierState):
+            metrics["skipped"] = opt_state.skipped
         return new_state, metrics
 
     return step

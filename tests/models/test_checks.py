@@ -103,5 +103,7 @@ def test_an_unknown_preset_lists_the_known_ones():
 
 
 def test_an_unknown_field_lists_the_known_ones():
-    with pytest.raises(InputError, match=r"'n_heads'. Did you mean 'heads'.*patch_size, width"):
+    with pytest.raises(
+        InputError, match=r"'n_heads'. Did you mean 'heads'.*patch_size, remat, scan, width"
+    ):
         preset("DiT-S/2", n_heads=4)

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 import fmjax.models.dit as dit
+from fmjax.errors import InputError
+from fmjax.models.attention import choose_attention
 from fmjax.models.dit import PRESETS, DiT, patchify, preset, unpatchify
 
 B, CLASSES = 4, 3
@@ -109,14 +111,14 @@ def test_a_fresh_model_outputs_exactly_zero(num_classes, dtype):
     assert out.shape == X.shape
     np.testing.assert_array_equal(out, 0.0)
     # and not because everything is zero
-    assert np.abs(params["params"]["block_0"]["attention"]["out"]["kernel"]).max() > 0
+    assert np.abs(params["params"]["blocks"]["attention"]["out"]["kernel"]).max() > 0
 
 
 def test_fresh_blocks_are_the_identity():
-    block = dit.Block(heads=2, mlp_ratio=4.0, dtype=jnp.float32)
+    block = dit.Block(heads=2, mlp_ratio=4.0, dtype=jnp.float32, kernel="xla")
     rng = np.random.default_rng(0)
     h, c = (rng.normal(size=shape).astype(np.float32) for shape in [(B, 6, 16), (B, 16)])
-    out, _ = jax.jit(block.init_with_output)(jax.random.key(2), h, c)
+    (out, _), _ = jax.jit(block.init_with_output)(jax.random.key(2), h, c)
     np.testing.assert_array_equal(out, h)
 
 
@@ -127,7 +129,7 @@ def test_attention_is_its_formula():
     qkv, out = (rng.normal(size=(D, n)).astype(np.float32) for n in (3 * D, D))
     params = {"qkv": {"kernel": qkv, "bias": np.zeros(3 * D, np.float32)},
               "out": {"kernel": out, "bias": np.zeros(D, np.float32)}}  # fmt: skip
-    ours = dit.Attention(heads, jnp.float32).apply({"params": params}, h)
+    ours = dit.Attention(heads, jnp.float32, "xla").apply({"params": params}, h)
     direct = []
     for columns in np.split(qkv, heads, axis=1):  # head by head, then q, k, v
         q, k, v = np.split(h @ columns, 3, axis=-1)
@@ -218,17 +220,17 @@ def test_bfloat16_keeps_parameters_time_and_output_in_float32():
         variables["params"],
     )
     seen = state["intermediates"]
-    float32 = (seen["condition"], seen["adaln"], seen["out"], seen["block_0"]["adaln"])
+    float32 = (seen["condition"], seen["adaln"], seen["out"], seen["blocks"]["adaln"])
     assert {a.dtype for a in jax.tree.leaves(float32)} == {jnp.dtype(jnp.float32)}
-    assert seen["block_0"]["__call__"][0].dtype == jnp.bfloat16
+    assert seen["blocks"]["__call__"][0][0].dtype == jnp.bfloat16
 
 
 def test_bfloat16_does_the_large_products_in_bfloat16():
     model = tiny(dtype=jnp.bfloat16, depth=2)
     all_dots = dots(lambda p: model.apply({"params": p}, X, T, LABELS), trained(depth=2))
     half = [shape for dtype, shape in all_dots if dtype == jnp.bfloat16]
-    # patches; per block qkv, two of attention, out, up, down.
-    assert len(half) == 1 + 6 * model.depth
+    # patches; in the block, which is traced once: qkv, two of attention, out, up, down.
+    assert len(half) == 1 + 6
 
 
 def test_bfloat16_is_close_to_float32():
@@ -294,3 +296,90 @@ def test_vmap_over_labels_works_on_x_and_t_once():
 def test_rectangular_images_of_another_size_use_the_same_parameters():
     x = np.ones((B, 8, 2, 2), np.float32)
     assert apply(tiny(), trained(), x, T, LABELS).shape == x.shape
+
+
+@pytest.mark.slow
+def test_a_loop_and_what_is_computed_twice_change_no_value_and_no_gradient():
+    def value_and_gradient(**how):
+        model = tiny(depth=2, **how)
+
+        @jax.jit
+        def f(params):
+            return jax.value_and_grad(
+                lambda p: jnp.square(model.apply({"params": p}, X, T, LABELS)).sum()
+            )(params)
+
+        return f(trained(depth=2))
+
+    plain = value_and_gradient()
+    for how in ({"scan": True}, {"remat": "full"}, {"scan": True, "remat": "dots"}):
+        for a, b in zip(*map(jax.tree.leaves, (plain, value_and_gradient(**how))), strict=True):
+            np.testing.assert_allclose(a, b, rtol=2e-4, atol=1e-4, err_msg=str(how))
+
+
+def residuals(**how):
+    """The shapes that the backward pass of a scanned model keeps for each of its blocks."""
+    model = tiny(depth=3, scan=True, **how)
+    _, vjp = jax.eval_shape(
+        lambda p: jax.vjp(lambda p: model.apply({"params": p}, X, T, LABELS), p),
+        trained(depth=3),
+    )
+    return [a.shape[1:] for a in jax.tree.leaves(vjp) if a.shape[:1] == (3,)]
+
+
+def test_remat_keeps_what_its_name_says():
+    def size(shapes):
+        return sum(int(np.prod(shape)) for shape in shapes)
+
+    everything, dots_only, inputs = (residuals(remat=name) for name in ("none", "dots", "full"))
+    weights = (2, 2, 6, 6)  # of attention: batch, heads, tokens, tokens
+    assert size(everything) > size(dots_only) > size(inputs)
+    tokens, width = 6, 16
+    assert (B * tokens, 3 * width) in dots_only  # out of the dense layer
+    assert not any(shape[-2:] == weights[-2:] for shape in dots_only)
+    assert any(shape[-2:] == weights[-2:] for shape in everything)
+    assert (B, tokens, width) in inputs
+    assert (B * tokens, 3 * width) not in inputs
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ({"remat": "some"}, "'some'.*Known: dots, full, none"),
+        ({"attention": "flash"}, "'flash'.*Known: cudnn, xla"),
+        ({"attention": "cudnn"}, "bfloat16 or float16.*float32.*attention='xla'"),
+        ({"attention": "cudnn", "dtype": jnp.bfloat16, "heads": 4}, "multiple of 8.*are 4"),
+    ],
+)
+def test_a_wrong_way_to_compute_is_refused(how, message):
+    with pytest.raises(InputError, match=message):
+        jax.eval_shape(tiny(**how).init, jax.random.key(0), X, T, LABELS)
+
+
+@pytest.mark.parametrize(
+    ("asked", "dtype", "head", "platform", "kernel"),
+    [
+        ("auto", jnp.bfloat16, 72, "gpu", "cudnn"),  # DiT-XL
+        ("auto", jnp.float32, 64, "gpu", "xla"),
+        ("auto", jnp.bfloat16, 36, "gpu", "xla"),
+        ("auto", jnp.bfloat16, 64, "tpu", "xla"),
+        ("auto", jnp.bfloat16, 64, "cpu", "xla"),
+        ("xla", jnp.bfloat16, 64, "gpu", "xla"),
+        ("cudnn", jnp.bfloat16, 64, "gpu", "cudnn"),
+    ],
+)
+def test_the_fused_kernel_is_chosen_where_it_can_be_had(asked, dtype, head, platform, kernel):
+    assert choose_attention(asked, dtype, head, platform) == kernel
+
+
+@pytest.mark.parametrize(
+    ("asked", "dtype", "platform", "message"),
+    [
+        ("cudnn", jnp.bfloat16, "cpu", "needs an NVIDIA GPU, and this is a cpu"),
+        ("cudnn", jnp.float32, "gpu", "bfloat16 or float16"),
+        ("flash", jnp.bfloat16, "gpu", "Known: auto, cudnn, xla"),
+    ],
+)
+def test_a_kernel_that_cannot_be_had_is_named(asked, dtype, platform, message):
+    with pytest.raises(InputError, match=message):
+        choose_attention(asked, dtype, 64, platform)

@@ -1,0 +1,32 @@
+"""The names of the mesh's axes, and the one thing that a model says of them.
+
+    data     copies of the parameters, each with its part of the batch
+    fsdp     the batch split too, and the parameters: each device holds a part of every large one
+    tensor   the width of the matrix products split: heads, and hidden units
+
+A batch is split over the first two, and every device of the third sees the same rows.
+"""
+
+import jax
+from jax.sharding import AxisType
+from jax.sharding import PartitionSpec as P
+
+DATA, FSDP, TENSOR = "data", "fsdp", "tensor"
+AXES = (DATA, FSDP, TENSOR)
+ROWS = (DATA, FSDP)
+
+
+def split_rows(x: jax.Array) -> jax.Array:
+    """Asks the compiler to keep the leading axis of x, the batch, split over data and fsdp.
+
+    Where parameters are split, the compiler may otherwise choose to split an activation by its
+    features and to move it about, which is many times the bytes of the parameters. Nothing happens
+    outside a mesh of these axes: on one device, under pmap, and in a program of a user's own.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    kinds = dict(zip(mesh.axis_names, mesh.axis_types or (), strict=True))
+    axes = tuple(axis for axis in ROWS if kinds.get(axis) == AxisType.Auto)
+    if not axes:
+        return x
+    rest = [P.UNCONSTRAINED] * (x.ndim - 1)
+    return jax.lax.with_sharding_constraint(x, P(axes, *rest))

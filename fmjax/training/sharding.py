@@ -1,0 +1,79 @@
+"""Which device holds which part of the state: an ordered list of rules, the first that fits wins.
+
+A rule is a pattern of the path of a leaf (``blocks/attention/qkv/kernel``) and an axis of the mesh
+for each dimension of the array. The same rules serve the parameters, their average and the
+optimiser's moments, whose paths end as the parameters' do. What no rule names is split by the
+automatic one, over fsdp alone.
+"""
+
+import math
+import re
+from typing import Any
+
+import jax
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from fmjax.axes import FSDP, TENSOR
+
+RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
+    # Blocks are stacked: dimension 0 is the depth, and stays whole for the scan over it.
+    # Tensor parallelism (arXiv:1909.08053): the first product of a pair is split by its columns
+    # and the second by its rows, so that each pair costs one sum over the tensor axis.
+    (r"blocks/attention/qkv/kernel$", (None, FSDP, TENSOR)),
+    (r"blocks/attention/qkv/bias$", (None, TENSOR)),
+    (r"blocks/attention/out/kernel$", (None, TENSOR, FSDP)),
+    (r"blocks/mlp/up/kernel$", (None, FSDP, TENSOR)),
+    (r"blocks/mlp/up/bias$", (None, TENSOR)),
+    (r"blocks/mlp/down/kernel$", (None, TENSOR, FSDP)),
+    (r"blocks/adaln/dense/kernel$", (None, FSDP, None)),
+)
+_SMALL = 2**14  # numbers: splitting less costs a message and saves nothing
+
+
+def automatic(path: str, shape: tuple[int, ...], parts: int) -> P:
+    """The largest dimension that the fsdp axis divides is split; nothing is, in a small array."""
+    if math.prod(shape) < _SMALL:
+        return P()
+    stacked = "blocks/" in path
+    able = [i for i, size in enumerate(shape) if size % parts == 0 and not (stacked and i == 0)]
+    if not able:
+        return P()
+    largest = max(able, key=lambda i: shape[i])
+    return P(*[FSDP if i == largest else None for i in range(len(shape))])
+
+
+def spec_of(path: str, shape: tuple[int, ...], mesh: Mesh) -> P:
+    """The axes of one leaf; an axis that does not divide its dimension is left out of it."""
+    for pattern, axes in RULES:
+        if re.search(pattern, path) and len(axes) == len(shape):
+            fits = [
+                axis if axis and size % mesh.shape[axis] == 0 else None
+                for axis, size in zip(axes, shape, strict=True)
+            ]
+            if any(fits):
+                return P(*fits)
+    return automatic(path, shape, mesh.shape[FSDP])
+
+
+def _path(keys: tuple) -> str:
+    return jax.tree_util.keystr(keys, simple=True, separator="/")
+
+
+def state_shardings(abstract: Any, mesh: Mesh) -> Any:
+    """The sharding of every leaf of a tree of arrays or of their shapes."""
+    return jax.tree_util.tree_map_with_path(
+        lambda keys, x: NamedSharding(mesh, spec_of(_path(keys), x.shape, mesh)), abstract
+    )
+
+
+def notes(params: Any, mesh: Mesh) -> list[str]:
+    """A sentence for each axis of the mesh, beyond data, that splits no parameter at all."""
+    specs = [sharding.spec for sharding in jax.tree.leaves(state_shardings(params, mesh))]
+    used = {axis for spec in specs for axis in spec}
+    return [
+        f"mesh.{axis}={mesh.shape[axis]} divides no parameter of this model: they are replicated "
+        "over it."
+        for axis in (FSDP, TENSOR)
+        if mesh.shape[axis] > 1 and axis not in used
+    ]
