@@ -100,18 +100,18 @@ def main() -> None:
     parser.add_argument("--only", default="", help="rows whose name holds this")
     parser.add_argument("--toy", action="store_true", help="a small model on four chips")
     options = parser.parse_args()
-    stored = {}
+    found = {}
     if options.out.exists() and not options.again:
-        stored = json.loads(options.out.read_text())["rows"]
-    results = {}
-    for name, run in rows(config_of(options.toy), options.toy):
-        if name in stored and not (options.only and options.only in name):
-            results[name] = stored[name]
-        elif options.only in name:
-            results[name] = run()
+        found = json.loads(options.out.read_text())["rows"]
+    wanted = dict(rows(config_of(options.toy), options.toy))
+    for name, run in wanted.items():
+        if options.only in name and (options.only or name not in found):
+            found[name] = run()
+            ordered = {row: found[row] for row in wanted if row in found}
             about = {"command": "python benchmarks/pod.py", "versions": versions()}
-            write_json(options.out, about | {"rows": results})
+            write_json(options.out, about | {"rows": ordered})
             print(name, "done", flush=True)
+    results = {row: found[row] for row in wanted if row in found}
     print(f"\n{table(results)}\n\n{SENTENCE}")
 
 
