@@ -73,17 +73,17 @@ def rows(config: ConfigDict, toy: bool):
 
 def table(results: dict[str, Report]) -> str:
     """The rows as a Markdown table."""
-    heads = ("", "chips", "batch", "GiB a chip", "sent, GB", "at peak", "memory", "images/s")
+    heads = ("", "chips", "batch", "GiB a chip", "collectives, GB", "at peak", "memory", "images/s")
     lines = [" | ".join(heads), " | ".join(["---", *["---:"] * (len(heads) - 1)])]
     for name, report in results.items():
         start = [name, str(report["devices"]), str(report["examples"])]
         if not report["fits"]:
             lines.append(" | ".join([*start, too_large(report), *[""] * 4]))
             continue
-        sent = sum(sums["bytes"] for sums in report["collectives"].values())
+        moved = sum(sums["bytes"] for sums in report["collectives"].values())
         cells = [
             f"{report['memory']['total'] / 2**30:.1f}",
-            f"{sent / 1e9:.2f}",
+            f"{moved / 1e9:.2f}",
             f"{report['compute_floor_ms']:.0f} ms",
             f"{report['memory_floor_ms']:.0f} ms",
             f"{report['examples_per_second_at_peak']:,.0f}",
