@@ -26,7 +26,7 @@ from fmjax.run.sampling import (
 )
 from fmjax.run.shards import by_shard, share_out
 from fmjax.samplers.spec import SolverSpec, described
-from fmjax.training.parallel import make_mesh
+from fmjax.training.mesh import make_mesh
 
 _SHARD = 1024  # pairs, at most: the work that a kill can lose
 

@@ -23,7 +23,7 @@ from fmjax.run.ready import abstract_state
 from fmjax.run.sampling import Request, check_request
 from fmjax.samplers.sde import SDESpec
 from fmjax.samplers.spec import SolverSpec
-from fmjax.training.parallel import make_mesh
+from fmjax.training.mesh import make_mesh
 from fmjax.weights import read_header, read_weights
 
 EXPORTED = {True: "ema.safetensors", False: "params.safetensors"}

@@ -30,7 +30,7 @@ PICTURE = "grid.png"
 TRAJECTORY = "trajectory.gif"
 _PICTURED = 100  # samples in the picture; points need more to show their shape
 _PICTURED_POINTS = 5000
-_SHARDS = "samples-*-of-*.npz"
+_SHARDS = "samples-*-of-*.npz*"  # a killed job may leave half of one, .npz.tmp
 _FREE = ("run", "versions")  # the same parameters are the same wherever they lie
 
 

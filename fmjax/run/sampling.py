@@ -17,7 +17,7 @@ from fmjax.errors import InputError
 from fmjax.samplers.sde import SDESpec
 from fmjax.samplers.solution import Solution, check_solution
 from fmjax.samplers.spec import SolverSpec
-from fmjax.training.parallel import DATA_AXIS
+from fmjax.training.mesh import by_rows, within
 
 
 class Request(NamedTuple):
@@ -89,15 +89,15 @@ def make_sample_fn(
         The compiled function; labels are class ids (batch,), the null label included. Samples are
         uint8 (batch, H, W, C) for images, float32 (batch, D) for points; with `pairs` a `Pair`.
     """
-    rows = NamedSharding(mesh, P(DATA_AXIS))
     carry = flow(experiment, recipe)
 
     @partial(jax.jit, out_shardings=NamedSharding(mesh, P()))
     def sample(params, key, index, labels, w):
-        index, labels, w = jax.lax.with_sharding_constraint((index, labels, w), rows)
+        index, labels, w = jax.lax.with_sharding_constraint((index, labels, w), by_rows(mesh))
         x0 = normal(key, index, experiment.spec.shape)
-        x0 = jax.lax.with_sharding_constraint(x0, rows)
-        solution = carry(params, x0, key, index, labels, w)
+        x0 = jax.lax.with_sharding_constraint(x0, by_rows(mesh))
+        with within(mesh):
+            solution = carry(params, x0, key, index, labels, w)
         samples = Pair(x0, solution.x1) if pairs else as_data(experiment, solution.x1)
         return solution._replace(x1=samples)
 

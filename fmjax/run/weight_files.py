@@ -13,7 +13,7 @@ from fmjax.run import workdir as files
 from fmjax.run.loaded import EXPORTED, exported_files, load_params, read_exported
 from fmjax.run.output import check_space
 from fmjax.run.ready import abstract_state, on_first_process
-from fmjax.training.parallel import make_mesh
+from fmjax.training.mesh import MeshSizes, make_mesh
 from fmjax.weights import DTYPES, check_same, read_header, shapes, write_weights
 
 
@@ -58,7 +58,8 @@ def export_weights(
     count = sum(leaf.size for leaf in jax.tree.leaves(_abstract(experiment)))
     size = count * DTYPES[dtype].itemsize
     on_first_process(lambda: _check_out(path, record, size, overwrite))
-    step, params = load_params(workdir, experiment, checkpoint, ema, make_mesh())
+    mesh = make_mesh(sizes=MeshSizes(data=1, fsdp=-1))  # each device holds a part of a large model
+    step, params = load_params(workdir, experiment, checkpoint, ema, mesh)
     if dtype != "float32":  # as they will be read again, so that the fingerprint is theirs
         params = jax.tree.map(lambda x: x.astype(DTYPES[dtype]).astype(jnp.float32), params)
     metadata = {"step": str(step), "fingerprint": str(int(fingerprint(params)))}

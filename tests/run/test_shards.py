@@ -140,6 +140,7 @@ def test_another_solver_is_refused(trained, own):
 def test_shards_and_one_file_do_not_mix_and_overwrite_leaves_nothing_old(trained, own):
     with pytest.raises(InputError, match=r"already has samples.json"):
         draw(trained, own, shard_size=0)
+    (own / "samples-00002-of-00003.npz.tmp").write_bytes(b"half a shard")
     draw(trained, own, shard_size=12, overwrite=True)
     shards = ["samples-00000-of-00002.npz", "samples-00001-of-00002.npz"]
     assert names(own) == ["grid.png", *shards, "samples.json"]
@@ -285,7 +286,7 @@ def test_two_processes_write_the_files_of_one(trained, shards, tmp_path):
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
-    flags = ["--distributed", f"--coordinator=127.0.0.1:{port}", "--num_processes=2"]
+    flags = ["--distributed=explicit", f"--coordinator=127.0.0.1:{port}", "--num_processes=2"]
     processes = [start(trained, tmp_path, *flags, f"--process_id={i}") for i in range(2)]
     outputs = [process.communicate(timeout=300)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], "\n".join(outputs)

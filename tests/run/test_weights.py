@@ -16,7 +16,7 @@ from fmjax.run.loaded import load_params
 from fmjax.run.sample import Request, sample, solver_spec
 from fmjax.run.weight_files import check_initial, export_weights, initial_params
 from fmjax.run.workdir import load_record
-from fmjax.training.parallel import make_mesh
+from fmjax.training.mesh import make_mesh
 from fmjax.weights import check_same, named, read_header, write_weights
 from tests.run.conftest import small_config
 
