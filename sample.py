@@ -11,9 +11,11 @@ from pathlib import Path
 
 import jax
 from absl import flags
+from ml_collections import config_flags
 
 from fmjax.errors import InputError
 from fmjax.run import cli, processes
+from fmjax.run.compile_only import compile_sampling, print_report, record_of
 from fmjax.run.export import check_file, export_sampler
 from fmjax.run.loaded import load
 from fmjax.run.sample import (
@@ -49,6 +51,13 @@ OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace what is there already
 TRAJECTORY = flags.DEFINE_bool("trajectory", False, "Also write trajectory.gif.")
 EXPORT = flags.DEFINE_string(
     "export", None, "Write the sampler to this file, to run without fmjax, and draw nothing."
+)
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "For --compile_only without a workdir.")
+COMPILE_ONLY = flags.DEFINE_string(
+    "compile_only",
+    None,
+    "Compile for TPUs that are not there, e.g. v5e:4x4; say what it takes.",
 )
 
 SOLVER = flags.DEFINE_string(
@@ -144,23 +153,39 @@ def _describe(result: SampleResult, num: int) -> str:
 def _export(file: Path, workdir: Path, how: tuple, of: dict) -> None:
     if jax.process_count() > 1:
         raise InputError("--export is the work of one process; start it alone.")
-    loaded = load(workdir, *how, **of, check=lambda _: check_file(file, OVERWRITE.value))
+
+    def check(_: object) -> None:
+        check_file(file, OVERWRITE.value)
+
+    loaded = load(workdir, *how, **of, check=check, portable=True)
     size = export_sampler(loaded, file)
     print(f"{file}: the sampler of step {loaded.step}, {size / 1e6:.1f} MB")
 
 
+def _compile_only(how: tuple) -> int:
+    workdir = None if WORKDIR.value is None else Path(WORKDIR.value)
+    record = record_of(CONFIG.value, workdir)
+    report = compile_sampling(record, COMPILE_ONLY.value, *how, batch_size=BATCH_SIZE.value)
+    return print_report(report)
+
+
 def main() -> int:
     """Reads the flags and samples."""
-    if WORKDIR.value is None:
-        raise InputError("say what to sample from: --workdir=runs/digits")
-    processes.join_processes()
     request = Request(
         NUM.value,
         _labels(LABELS.value),
         None if GUIDANCE.value is None else _numbers("guidance", GUIDANCE.value, float),
         SEED.value,
     )
-    workdir, how = Path(WORKDIR.value), (request, _solver(), _guidance())
+    how = request, _solver(), _guidance()
+    if COMPILE_ONLY.value is not None:
+        return _compile_only(how)
+    if WORKDIR.value is None:
+        raise InputError("say what to sample from: --workdir=runs/digits")
+    if CONFIG.value is not None:
+        raise InputError("a run has its own configuration: --config is for --compile_only.")
+    processes.join_processes()
+    workdir = Path(WORKDIR.value)
     of = {"checkpoint": CHECKPOINT.value, "weak": WEAK.value, "ema": EMA.value}
     if EXPORT.value is not None:
         _export(Path(EXPORT.value), workdir, how, of)

@@ -11,12 +11,21 @@ from ml_collections import config_flags
 
 from fmjax.errors import InputError
 from fmjax.run import cli, processes
+from fmjax.run.compile_only import compile_training, print_report
 from fmjax.run.train import train
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Path of a configuration file.")
 WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder; runs/ and the config's name.")
 PARALLEL = flags.DEFINE_enum("parallel", "jit", ["jit", "pmap"], "How to use several devices.")
 PROFILE = flags.DEFINE_bool("profile", False, "Write a trace of a few steps to the workdir.")
+COMPILE_ONLY = flags.DEFINE_string(
+    "compile_only",
+    None,
+    "Compile for TPUs that are not there, e.g. v5e:4x4; say what it takes.",
+)
+INIT_FROM = flags.DEFINE_string(
+    "init_from", None, "Begin with these parameters: a run, exported weights, or a .safetensors."
+)
 OVERWRITE = flags.DEFINE_bool("overwrite", False, "Delete an earlier run in the workdir first.")
 
 
@@ -24,10 +33,20 @@ def main() -> int:
     """Reads the flags and trains."""
     if CONFIG.value is None:
         raise InputError("say what to train: --config=configs/digits.py")
+    if COMPILE_ONLY.value is not None:
+        return print_report(compile_training(CONFIG.value, COMPILE_ONLY.value, PARALLEL.value))
     processes.join_processes()
     name = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
     workdir = Path(WORKDIR.value or Path("runs") / name)
-    return train(CONFIG.value, workdir, PARALLEL.value, OVERWRITE.value, profile=PROFILE.value)
+    initial = None if INIT_FROM.value is None else Path(INIT_FROM.value)
+    return train(
+        CONFIG.value,
+        workdir,
+        PARALLEL.value,
+        OVERWRITE.value,
+        init_from=initial,
+        profile=PROFILE.value,
+    )
 
 
 if __name__ == "__main__":

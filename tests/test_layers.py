@@ -29,7 +29,7 @@ MATHEMATICS = (
     ("likelihood",),
     ("testing",),
 )
-MACHINERY = ("models", "training", "data", "checkpoint", "metrics", "plots")
+MACHINERY = ("models", "training", "data", "checkpoint", "weights", "metrics", "plots")
 ASSEMBLY = ("config", "build", "run")
 
 # The doors: a dependency and the only files that may import it, as glob patterns.
@@ -41,10 +41,11 @@ DOORS = {
     "flax.nnx": ("fmjax/models/adapters.py",),
     "grain": ("fmjax/data/pipeline.py",),
     "matplotlib": (),
-    "ml_collections": ("fmjax/config.py", "configs/*", "train.py"),
+    "ml_collections": ("fmjax/config.py", "configs/*", "train.py", "sample.py"),
     "orbax": ("fmjax/checkpoint.py",),
     "ott": ("fmjax/couplings/*", "fmjax/metrics/transport.py"),
     "PIL": ("fmjax/plots.py", "fmjax/data/*"),
+    "safetensors": ("fmjax/weights.py",),
     "scipy": (
         "fmjax/assignment.py",
         "fmjax/metrics/*",

@@ -88,7 +88,8 @@ def measure(
         FloatingPointError: an adaptive solve ran out of steps, or a density is not finite.
     """
     record = files.load_record(workdir)
-    experiment = make_experiment(record.config, record.spec)
+    # The divergence takes a forward-mode derivative, which the fused attention has not.
+    experiment = make_experiment(record.config, record.spec, portable=True)
     check_path(experiment.path)
     _check(question, experiment, batch_size)
     data = load(record.config.data.name, record.config.data.dir)

@@ -94,11 +94,10 @@ def _keep_compiled() -> None:
         return
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else [platform.processor()]
-    flags_of_cpu = next(
-        (line for line in lines if line.startswith(("flags", "Features"))), lines[0]
-    )
-    jax.config.update("jax_compilation_cache_dir", str(compilation_folder(cache, flags_of_cpu)))
+    lines = info.read_text().splitlines() if info.exists() else []
+    able = [line for line in lines if line.startswith(("flags", "Features"))]
+    folder = compilation_folder(cache, able[0] if able else platform.processor())
+    jax.config.update("jax_compilation_cache_dir", str(folder))
 
 
 def run(main: Callable[[], int]) -> None:

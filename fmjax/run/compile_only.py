@@ -5,7 +5,6 @@ the topology. The compiler is the one that the slice would use; what it prints i
 measurement.
 """
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,7 @@ from fmjax.errors import InputError
 from fmjax.guidance import network_calls
 from fmjax.run import workdir as files
 from fmjax.run.compiled import compile_and_report, describe, too_large
-from fmjax.run.ready import abstract_state
+from fmjax.run.ready import abstract_state, train_step
 from fmjax.run.sampling import Request, check_request, fit_batch, make_sample_fn
 from fmjax.run.topology import devices_of
 from fmjax.samplers.ode import evaluation_times
@@ -37,7 +36,6 @@ from fmjax.samplers.sde import SDESpec
 from fmjax.samplers.spec import SolverSpec
 from fmjax.training.mesh import MeshSizes, by_rows, make_mesh
 from fmjax.training.parallel import check_divides, make_layout
-from fmjax.training.step import make_step
 
 Report = dict[str, Any]
 
@@ -79,14 +77,7 @@ def compile_training(config: ConfigDict, topology: str, parallel: str = "jit") -
     layout = make_layout(parallel, devices_of(topology), MeshSizes(**config.mesh))
     check_divides(batch_size, layout.parts, config.train.accumulate)
     experiment = make_experiment(config, spec, portable=True)
-    step = make_step(
-        experiment.loss_fn,
-        partial(experiment.draw, layout=layout),
-        experiment.optimizer,
-        ema=config.train.ema,
-        accumulate=config.train.accumulate,
-        learning_rate=experiment.learning_rate,
-    )
+    step = train_step(config, experiment, layout)
     state = abstract_state(experiment, layout.mesh)
     arguments = state, _key(layout.mesh), _batch(config, spec, layout.mesh)
     lowered = layout.compile(step).lower(*arguments)

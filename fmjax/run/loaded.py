@@ -50,6 +50,7 @@ def load(
     weak: str | None = None,
     ema: bool = True,
     check: Callable[[Experiment], None] = lambda experiment: None,
+    portable: bool = False,
 ) -> Loaded:
     """Reads a trained run and checks what is asked of it.
 
@@ -63,6 +64,7 @@ def load(
         weak: the checkpoint of the weaker network of autoguidance, or None.
         ema: take the averaged parameters.
         check: called with the experiment before anything is read from the checkpoint.
+        portable: whether the network must compile for any device, as one that is exported.
 
     Returns:
         The flow.
@@ -71,7 +73,7 @@ def load(
         InputError: something does not fit, in one sentence, before any device work.
     """
     record = files.load_record(workdir)
-    experiment = make_experiment(record.config, record.spec)
+    experiment = make_experiment(record.config, record.spec, portable)
     if request.labels == ():
         classes = experiment.num_classes
         request = request._replace(labels=None if classes is None else tuple(range(classes)))

@@ -21,6 +21,7 @@ from fmjax.training.mesh import MeshSizes
 from fmjax.training.parallel import Jit, Pmap, check_divides, make_layout
 from fmjax.training.sharding import notes, state_shardings
 from fmjax.training.state import TrainState, init_state
+from fmjax.training.step import Step, make_step
 
 
 class Run(NamedTuple):
@@ -53,6 +54,19 @@ def state_from(experiment: Experiment, params: Any, mesh: jax.sharding.Mesh) -> 
     return jax.jit(make_state, out_shardings=shardings)(params)
 
 
+def train_step(config: ConfigDict, experiment: Experiment, layout: Jit | Pmap) -> Step:
+    """The step of a run, for its layout to compile."""
+    return make_step(
+        experiment.loss_fn,
+        partial(experiment.draw, layout=layout),
+        experiment.optimizer,
+        ema=config.train.ema,
+        accumulate=config.train.accumulate,
+        axis_name=layout.axis_name,
+        learning_rate=experiment.learning_rate,
+    )
+
+
 def make_init(experiment: Experiment) -> Callable[[jax.Array], TrainState]:
     """``init(key)``, the state before the first step."""
     return lambda key: init_state(experiment.init_params(key), experiment.optimizer)
@@ -68,8 +82,25 @@ def abstract_state(experiment: Experiment, mesh: jax.sharding.Mesh) -> TrainStat
     )
 
 
-def prepare(config: ConfigDict, workdir: Path, parallel: str, overwrite: bool) -> Run:
+def no_check(_: Experiment) -> None:
+    """Finds nothing wrong."""
+
+
+def prepare(
+    config: ConfigDict,
+    workdir: Path,
+    parallel: str,
+    overwrite: bool,
+    check: Callable[[Experiment], None] = no_check,
+) -> Run:
     """Makes a run ready; the folder is touched last, when all else has been found right.
+
+    Args:
+        config: every key.
+        workdir: the folder.
+        parallel: the layout's name.
+        overwrite: deletes an earlier run.
+        check: what else is to be found right of the experiment.
 
     Raises:
         InputError: something does not fit, in one sentence.
@@ -78,6 +109,7 @@ def prepare(config: ConfigDict, workdir: Path, parallel: str, overwrite: bool) -
     dataset = load(config.data.name, config.data.dir)
     spec = DataSpec(dataset.shape, dataset.num_classes, dataset.class_names)
     experiment = make_experiment(config, spec)
+    check(experiment)
     training = _training_set(config, dataset, experiment)
     layout = make_layout(
         parallel, sizes=MeshSizes(**config.mesh), steps=config.train.steps_per_call

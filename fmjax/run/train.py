@@ -16,16 +16,26 @@ from jax.sharding import PartitionSpec as P
 from fmjax.config import ConfigDict
 from fmjax.data import pipeline
 from fmjax.data.dataset import Dataset
+from fmjax.errors import InputError
 from fmjax.run import workdir as files
 from fmjax.run.log import Log
 from fmjax.run.meter import Meter, not_finite
 from fmjax.run.profile import Profiler
-from fmjax.run.ready import Run, abstract_state, make_init, prepare, say, state_from
+from fmjax.run.ready import (
+    Run,
+    abstract_state,
+    make_init,
+    no_check,
+    prepare,
+    say,
+    state_from,
+    train_step,
+)
 from fmjax.run.report import final_report, write_picture
 from fmjax.run.signals import Signals
+from fmjax.run.weight_files import check_initial, initial_params
 from fmjax.training.mesh import by_rows, within
 from fmjax.training.state import TrainState, all_finite
-from fmjax.training.step import make_step
 
 _VALIDATION = 512  # examples, the same with the same noise at every checkpoint
 
@@ -36,6 +46,7 @@ def train(
     parallel: str = "jit",
     overwrite: bool = False,
     params: Any | None = None,
+    init_from: Path | None = None,
     profile: bool = False,
 ) -> int:
     """Trains until ``train.steps``, from the newest checkpoint of the folder if it has one.
@@ -47,6 +58,8 @@ def train(
         overwrite: deletes an earlier run in this folder first.
         params: where a run without a checkpoint begins, as arrays over all processes; None for
             fresh parameters.
+        init_from: the same, read from a run's folder or a file; see
+            `fmjax.run.weight_files.initial_params`.
         profile: also writes a trace of a few steps to the folder's ``profile/``.
 
     Returns:
@@ -57,9 +70,12 @@ def train(
         FloatingPointError: the loss or its gradient became NaN or infinite; the step is named.
     """
     began = time.perf_counter()
-    run = prepare(config, workdir, parallel, overwrite)
+    check = no_check if init_from is None else partial(check_initial, init_from)
+    if overwrite and init_from is not None and init_from.absolute() == workdir.absolute():
+        raise InputError(f"--overwrite would delete {init_from}, which the run is to begin with.")
+    run = prepare(config, workdir, parallel, overwrite, check)
     try:
-        start, state = _start(run, params)
+        start, state = _start(run, params, init_from)
         if _finished(run, start):
             say(_already(run, start))
             return 0
@@ -82,11 +98,13 @@ def train(
     return 0
 
 
-def _start(run: Run, params: Any | None) -> tuple[int, TrainState]:
+def _start(run: Run, params: Any | None, init_from: Path | None) -> tuple[int, TrainState]:
     """The step to start from and the state: the newest whole checkpoint, or a fresh one."""
     found = run.checkpoints.restore_latest(
         abstract_state(run.experiment, run.layout.mesh)._asdict()
     )
+    if found is None and init_from is not None:
+        params = initial_params(init_from, run.experiment, run.layout.mesh)
     if found is None and params is not None:
         state = state_from(run.experiment, params, run.layout.mesh)
         return 0, run.layout.from_global(state)
@@ -103,25 +121,11 @@ def _finished(run: Run, start: int) -> bool:
     return start >= run.config.train.steps and evaluated
 
 
-def compile_step(run: Run) -> jax.stages.Wrapped:
-    """The step of the run, to be lowered and compiled."""
-    c, experiment = run.config.train, run.experiment
-    step = make_step(
-        experiment.loss_fn,
-        partial(experiment.draw, layout=run.layout),
-        experiment.optimizer,
-        ema=c.ema,
-        accumulate=c.accumulate,
-        axis_name=run.layout.axis_name,
-        learning_rate=experiment.learning_rate,
-    )
-    return run.layout.compile(step)
-
-
 def _compiled(run: Run, log: Log, step: int, *args: Any) -> Callable:
     """The step compiled ahead of its first call, so that its time is not taken for training's."""
     began = time.perf_counter()
-    compiled = compile_step(run).lower(*args).compile()
+    compiled = run.layout.compile(train_step(run.config, run.experiment, run.layout))
+    compiled = compiled.lower(*args).compile()
     seconds = time.perf_counter() - began
     log.say(f"compiled the step in {seconds:.1f} s")
     log.metrics(step, {"compile_seconds": seconds})
@@ -144,9 +148,9 @@ def _loop(
         contextlib.closing(_data(run, step)) as batches,
     ):
         if step < c.steps:
-            train_step = _compiled(run, log, step, state, key, batches.peek())
+            step_fn = _compiled(run, log, step, state, key, batches.peek())
         while step < c.steps:
-            state, metrics = train_step(state, key, next(batches))
+            state, metrics = step_fn(state, key, next(batches))
             step += c.steps_per_call
             log.moved(c.steps_per_call)
             meter.add(step, metrics, batches.waited)

@@ -73,6 +73,7 @@ def load_record(workdir: Path) -> Record:
         stored = json.loads(path.read_text())
         config = default_config()
         config.update(_as_now(stored["config"]))
+        config.model.attention = "auto"  # of the machine it trained on, not of this one
         data = stored["data"]
         names = data["class_names"] and tuple(data["class_names"])
         return Record(config, DataSpec(tuple(data["shape"]), data["num_classes"], names))
@@ -190,6 +191,11 @@ def prepare(workdir: Path, record: Record, state_bytes: int, overwrite: bool) ->
                 f"{stored.spec.num_classes} classes; {record.config.data.name!r} now has "
                 f"{record.spec.shape} in {record.spec.num_classes}. Give another --workdir."
             )
+    elif any(workdir.glob("*.safetensors")):
+        raise InputError(
+            f"{workdir} holds exported weights: begin with them, by --init_from={workdir}, in "
+            "another --workdir."
+        )
     elif has_checkpoints(workdir):
         raise InputError(
             f"{workdir} holds checkpoints of an unknown run: {RECORD} is missing. "
