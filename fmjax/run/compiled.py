@@ -58,9 +58,9 @@ def compile_and_report(
         "fits": True,
         "memory": _memory(compiled.memory_analysis(), chip),
         "collectives": {kind: sums._asdict() for kind, sums in collectives(text).items()},
-        "memory_traffic": traffic,
+        "memory_traffic": traffic._asdict(),
         "compile_seconds": round(seconds, 1),
-        **_floors(report["model_flops"], traffic, chip, examples),
+        **_floors(report["model_flops"], traffic.bytes, chip, examples),
     }
 
 
@@ -109,6 +109,7 @@ def describe(report: dict[str, Any]) -> str:
     """A report of a program that fits, in a few lines."""
     mesh = " ".join(f"mesh.{axis}={size}" for axis, size in report["mesh"].items())
     memory = {k: None if v is None else _binary(v) for k, v in report["memory"].items()}
+    traffic = report["memory_traffic"]
     whole = "" if memory["chip"] is None else f" of {memory['chip']}"
     lines = [
         f"{report['program']}: {report['examples']} examples on {report['devices']} x "
@@ -116,7 +117,7 @@ def describe(report: dict[str, Any]) -> str:
         f"{report['compile_seconds']:.0f} s. Per device and execution:",
         f"  memory {memory['total']}{whole}, it fits: arguments {memory['arguments']}, temporaries "
         f"{memory['temporaries']}, outputs {memory['outputs']}, program {memory['program']}",
-        f"  memory traffic {_decimal(report['memory_traffic'])}B"
+        f"  memory traffic{_least(traffic)} {_decimal(traffic['bytes'])}B"
         + _milliseconds(report["memory_floor_ms"], "at the memory's bandwidth"),
     ]
     if report["model_flops"] is not None:
@@ -135,8 +136,11 @@ def _milliseconds(value: float | None, when: str) -> str:
 
 
 def _collective(kind: str, sums: dict[str, Any]) -> str:
-    least = "" if sums["exact"] else " at least"
-    return f"  {kind}:{least} {sums['count']} of {_decimal(sums['bytes'])}B in all"
+    return f"  {kind}:{_least(sums)} {sums['count']} of {_decimal(sums['bytes'])}B in all"
+
+
+def _least(sums: dict[str, Any]) -> str:
+    return "" if sums["exact"] else " at least"
 
 
 def _decimal(value: float) -> str:

@@ -125,6 +125,16 @@ def trip_count(module: Module, computation: str, loop: Instruction) -> int | Non
     return max(0, math.ceil((last - first) / step))
 
 
+def all_turns_known(module: Module) -> bool:
+    """Whether the text tells the number of turns of every loop."""
+    return all(
+        trip_count(module, name, instruction) is not None
+        for name, computation in module.computations.items()
+        for instruction in computation.values()
+        if instruction.opcode == "while"
+    )
+
+
 def _step(body: dict[str, Instruction], last: Instruction, index: str) -> int | None:
     """By how much a turn of the body raises the counter, an element of the loop's tuple."""
     total = 0

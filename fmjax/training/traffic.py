@@ -6,8 +6,17 @@ runs; here it counts as often. What lies in a TPU's on-chip memory (layouts with
 
 import re
 from collections.abc import Iterator
+from typing import NamedTuple
 
-from fmjax.training.hlo import Instruction, Module, element, parse, size_of, trip_count
+from fmjax.training.hlo import (
+    Instruction,
+    Module,
+    all_turns_known,
+    element,
+    parse,
+    size_of,
+    trip_count,
+)
 
 _FREE = {  # they move nothing, or what they move is counted at the other end
     *("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "iota"),
@@ -19,18 +28,24 @@ _SLICES = ("dynamic-slice", "slice", "gather")
 _ARRAY = re.compile(r"[a-z][a-z0-9]*\[[\d,<= ]*\](?:\{[^}]*\})?")
 
 
-def memory_traffic(hlo: str) -> int:
+class Traffic(NamedTuple):
+    """Bytes, and whether they are exact: else a loop of unknown length was counted once."""
+
+    bytes: int
+    exact: bool
+
+
+def memory_traffic(hlo: str) -> Traffic:
     """Bytes read from and written to main memory, per device and execution.
 
     Each instruction reads its operands and writes its result, a fusion as one instruction; of an
-    array that is only sliced, the slice counts. A loop whose turns the text does not tell counts
-    once, and of a conditional's branches the dearest.
+    array that is only sliced, the slice counts, and of a conditional's branches the dearest.
 
     Args:
         hlo: the optimised HLO, ``compiled.as_text()`` of a compiled jax function.
     """
     module = parse(hlo)
-    return _of_computation(module, module.entry, {})
+    return Traffic(_of_computation(module, module.entry, {}), all_turns_known(module))
 
 
 def _of_computation(module: Module, name: str, known: dict[str, int]) -> int:
@@ -82,26 +97,33 @@ def _of_fusion(module: Module, name: str, fusion: Instruction) -> int:
     """Reads of the operands and the write of the result, slices of either counting as slices."""
     body, caller = module.computations[fusion.called()[0]], module.computations[name]
     total = 0
-    parameters = {
-        int(i.text.partition(")")[0]): i for i in body.values() if i.opcode == "parameter"
-    }
+    parameters = _parameters(body)
     for position, operand in enumerate(fusion.operands):
         whole = _size(caller[operand].shape)
-        total += min(whole, _read(body, parameters[position])) if whole else 0
+        total += min(whole, _read(module, body, parameters[position])) if whole else 0
     root = next(i for i in body.values() if i.root)
     results = root.operands if root.opcode == "tuple" else (root.name,)
-    shapes = _ARRAY.findall(fusion.shape)
-    for result, shape in zip(results, shapes, strict=False):
-        source = body[result]
-        while source.opcode in _HAND_ON:
-            source = body[source.operands[0]]
-        updated = source.opcode == "dynamic-update-slice"
-        written = size_of(body[source.operands[1]].shape) if updated else size_of(shape)
-        total += min(_size(shape), written)
+    for result, shape in zip(results, _ARRAY.findall(fusion.shape), strict=False):
+        total += min(_size(shape), _written(module, body, body[result]))
     return total
 
 
-def _read(body: dict[str, Instruction], source: Instruction) -> int:
+def _written(module: Module, body: dict[str, Instruction], result: Instruction) -> int:
+    """How much of a fusion's result it writes: all of it, or what it updates in place."""
+    source = result
+    while source.opcode in _HAND_ON:
+        source = body[source.operands[0]]
+    if source.opcode == "dynamic-update-slice":
+        return size_of(body[source.operands[1]].shape)
+    if source.opcode == "fusion":
+        inner = module.computations[source.called()[0]]
+        root = next(i for i in inner.values() if i.root)
+        if root.opcode != "tuple":
+            return _written(module, inner, root)
+    return size_of(result.shape)
+
+
+def _read(module: Module, body: dict[str, Instruction], source: Instruction) -> int:
     """How much of an array a fusion reads: all of it, or the slices that it takes."""
     total = 0
     for user, position in _users(body, source.name):
@@ -111,10 +133,19 @@ def _read(body: dict[str, Instruction], source: Instruction) -> int:
             pass  # the rest stays where it is
         elif user.opcode in _HAND_ON:
             # As many numbers as are read of what it is handed on as, in this array's own dtype.
-            total += _read(body, user) * size_of(source.shape) // max(1, size_of(user.shape))
+            part = _read(module, body, user)
+            total += part * size_of(source.shape) // max(1, size_of(user.shape))
+        elif user.opcode == "fusion":  # one inside the other
+            inner = module.computations[user.called()[0]]
+            total += _read(module, inner, _parameters(inner)[position])
         else:
             return size_of(source.shape)
     return total
+
+
+def _parameters(body: dict[str, Instruction]) -> dict[int, Instruction]:
+    """The parameters of a computation by their position."""
+    return {int(i.text.partition(")")[0]): i for i in body.values() if i.opcode == "parameter"}
 
 
 def _users(body: dict[str, Instruction], name: str) -> Iterator[tuple[Instruction, int]]:

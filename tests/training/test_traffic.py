@@ -11,7 +11,8 @@ from fmjax.training.traffic import memory_traffic
 
 def _compiled(function, *shapes, **options) -> int:
     arguments = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
-    return memory_traffic(jax.jit(function, **options).lower(*arguments).compile().as_text())
+    compiled = jax.jit(function, **options).lower(*arguments).compile()
+    return memory_traffic(compiled.as_text()).bytes
 
 
 def test_what_is_elementwise_reads_and_writes_once():
@@ -65,7 +66,7 @@ TPU = """
 def test_on_chip_memory_is_free_and_the_way_to_it_is_not():
     whole, row = 8 * 100 * 4, 100 * 4
     # Out to the chip, back, and a fusion that reads a row, which it casts, and writes one.
-    assert memory_traffic(textwrap.dedent(TPU)) == 2 * whole + 2 * row
+    assert memory_traffic(textwrap.dedent(TPU)).bytes == 2 * whole + 2 * row
 
 
 UPDATE = """
@@ -91,11 +92,47 @@ UPDATE = """
 
 def test_a_fusion_that_updates_in_place_leaves_the_rest_alone():
     index, row = 4, 100 * 4
-    assert memory_traffic(textwrap.dedent(UPDATE)) == index + 2 * row
+    assert memory_traffic(textwrap.dedent(UPDATE)).bytes == index + 2 * row
+
+
+NESTED = """
+    HloModule m
+
+    %taken (p: f32[8,100], i: s32[]) -> f32[1,100] {
+      %p = f32[8,100]{1,0} parameter(0)
+      %i = s32[] parameter(1)
+      %zero = s32[] constant(0)
+      ROOT %slice = f32[1,100]{1,0} dynamic-slice(%p, %i, %zero), dynamic_slice_sizes={1,100}
+    }
+
+    %outer (q: f32[8,100], j: s32[]) -> f32[1,100] {
+      %q = f32[8,100]{1,0} parameter(0)
+      %j = s32[] parameter(1)
+      %inner = f32[1,100]{1,0} fusion(%q, %j), kind=kLoop, calls=%taken
+      ROOT %twice = f32[1,100]{1,0} add(%inner, %inner)
+    }
+
+    ENTRY %main (a: f32[8,100], k: s32[]) -> f32[1,100] {
+      %a = f32[8,100]{1,0} parameter(0)
+      %k = s32[] parameter(1)
+      ROOT %f = f32[1,100]{1,0} fusion(%a, %k), kind=kOutput, calls=%outer
+    }
+"""
+
+
+def test_a_fusion_inside_a_fusion_is_looked_into():
+    index, row = 4, 100 * 4
+    assert memory_traffic(textwrap.dedent(NESTED)).bytes == index + 2 * row
+
+
+def test_a_loop_of_unknown_length_is_said_to_be_one():
+    program = jax.jit(lambda x: jax.lax.while_loop(lambda c: c.sum() < 100, lambda c: c * 2, x))
+    text = program.lower(jax.ShapeDtypeStruct((1000,), jnp.float32)).compile().as_text()
+    assert memory_traffic(text).exact is False
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
 def test_the_size_is_that_of_the_dtype(dtype):
     program = jax.jit(lambda x: -x).lower(jax.ShapeDtypeStruct((1000,), dtype)).compile()
     size = jnp.dtype(dtype).itemsize
-    assert memory_traffic(program.as_text()) == 2 * 1000 * size
+    assert memory_traffic(program.as_text()) == (2 * 1000 * size, True)
