@@ -7,6 +7,10 @@
 - ``peer``: the package torchdiffeq (and with it flow-matching's ODESolver, which calls it), on the
   same weights carried over to torch, where they are installed: the 2-D MLP and the digits' DiT.
 - ``images``: guided digits per second.
+- ``large`` (only when it is asked for): 50 guided Euler steps of DiT-XL/2 in bfloat16, fmjax and
+  PyTorch taking turns on one device, each in a process of its own (sampling_large.py); ``--torch``
+  is the interpreter that has torch, by default this one if it has. For a GPU:
+  ``python benchmarks/sampling.py --only large --torch=PYTHON --out=sampling_gpu.json``.
 
 Times are the least of several repetitions, in seconds. ``--only`` chooses, ``--toy`` is small.
 """
@@ -35,6 +39,7 @@ from fmjax.models import adapters, dit, mlp
 from fmjax.samplers.ode import nodes, solve, solver_spec
 
 from digits import cpu_name
+from sampling_large import large
 
 RESULTS = ROOT / "benchmarks" / "results" / "sampling.json"
 PACKAGES = ("jax", "diffrax", "flax", "torch", "torchdiffeq", "flow-matching")
@@ -196,8 +201,9 @@ def digits_sampler(batch: int, steps: int) -> tuple[Callable, Callable, dict, ja
 def peers(batch: int, steps: int, repeat: int) -> dict:
     """torchdiffeq on the same weights: the MLP without guidance, the DiT with it."""
     import torch
-    from sampling_torch import TorchDiT, TorchMLP
     from torchdiffeq import odeint
+
+    from sampling_torch import TorchDiT, TorchMLP
 
     found = {}
     module = mlp.MLP(width=128, depth=3)
@@ -222,7 +228,7 @@ def peers(batch: int, steps: int, repeat: int) -> dict:
         velocity = classifier_free(lambda x, t, y: apply_fn(params, x, t, y), 10)
         return solve(velocity, x0, Guided(labels, 1.5), spec).x1
 
-    theirs = TorchDiT(params, dit.DiT(**DIGITS), np.asarray(labels), scale=1.5)
+    theirs = TorchDiT(params, dit.DiT(**DIGITS), (8, 8, 1), np.asarray(labels), scale=1.5)
     start = torch.tensor(np.asarray(x0))
 
     def torch_dit():
@@ -247,7 +253,7 @@ def rounded(seconds: dict[str, float]) -> dict[str, float]:
 
 
 def measure(toy: bool, only: list[str], repeat: int) -> dict:
-    """Every part that was asked for."""
+    """Every part that was asked for, but the large one."""
     s2 = {"dit": dit.PRESETS["DiT-S/2"] | {"num_classes": 10}, "shape": (32, 32, 4)}
     small = {"dit": DIGITS, "shape": (8, 8, 1)}
     size, batch, steps = (small, 4, 4) if toy else (s2, 4, 4)
@@ -281,7 +287,15 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=[], help="parts to measure")
     parser.add_argument("--repeat", type=int, default=10)
     parser.add_argument("--toy", action="store_true", help="small networks only")
+    has_torch = importlib.util.find_spec("torch") is not None
+    python = sys.executable if has_torch else None
+    parser.add_argument("--torch", default=python, metavar="PYTHON", help="of the large part")
+    parser.add_argument("--batch", type=int, default=64, help="images, of the large part")
     arguments = parser.parse_args()
+    measured = {}
+    if "large" in arguments.only:  # first: this process has not yet taken the GPU's memory
+        size = arguments.toy, arguments.torch, arguments.batch, arguments.repeat
+        measured["large"] = large(*size)
     result = {
         "command": "python benchmarks/sampling.py",
         "date": time.strftime("%Y-%m-%d"),
@@ -292,7 +306,7 @@ def main() -> None:
             if importlib.util.find_spec(name.replace("-", "_"))
         },
     }
-    measured = measure(arguments.toy, arguments.only, arguments.repeat)
+    measured |= measure(arguments.toy, arguments.only, arguments.repeat)
     if arguments.out.exists() and arguments.only:  # a part measured again replaces itself alone
         result = json.loads(arguments.out.read_text()) | result
     result |= measured

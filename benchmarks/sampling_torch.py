@@ -8,7 +8,10 @@ import math
 
 import numpy as np
 import torch
+from flax import traverse_util
 from torch.nn import functional
+
+from dit_torch import DiT
 
 
 def _tensors(tree) -> dict:
@@ -47,63 +50,18 @@ class TorchMLP:
 
 
 class TorchDiT:
-    """`fmjax.models.dit.DiT` under classifier-free guidance."""
+    """`fmjax.models.dit.DiT` under classifier-free guidance, on images of one shape (H, W, C)."""
 
-    def __init__(self, params: dict, module, labels: np.ndarray, scale: float):
-        self.params, self.module, self.scale = _tensors(params), module, scale
+    def __init__(self, params: dict, module, shape: tuple, labels: np.ndarray, scale: float):
+        sizes = (module.patch_size, module.width, module.depth, module.heads, module.num_classes)
+        self.network, self.scale = DiT(shape, *sizes), scale
+        flat = traverse_util.flatten_dict(params, sep="/")
+        self.network.load({name: np.asarray(x) for name, x in flat.items()})
         null = np.full_like(labels, module.num_classes)
         self.labels = torch.tensor(np.concatenate([null, labels]))
 
     def __call__(self, t: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
         """The guided velocity of images (B, H, W, C) at one time t."""
-        u_null, u_cond = self.network(t.expand(2 * len(x)), torch.cat([x, x])).chunk(2)
+        u = self.network(torch.cat([x, x]), t.expand(2 * len(x)), self.labels)
+        u_null, u_cond = u.chunk(2)
         return (1 - self.scale) * u_null + self.scale * u_cond
-
-    def network(self, t: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-        """Images (B, H, W, C), as in fmjax."""
-        params, m = self.params, self.module
-        condition = params["condition"]
-        c = _time(t, condition["time"], 256, 1000.0) + condition["label"]["table"][self.labels]
-        c = functional.silu(c)
-        h = _dense(_patchify(x, m.patch_size), params["patch"])
-        h = h + _positions(x.shape[1] // m.patch_size, x.shape[2] // m.patch_size, m.width)[None]
-        for k in range(m.depth):
-            h = self._block(h, c, params[f"block_{k}"])
-        shift, scale = _dense(c, params["adaln"]["dense"])[:, None].chunk(2, dim=-1)
-        h = _dense(_modulate(h, shift, scale), params["out"])
-        return _unpatchify(h, m.patch_size, x.shape)
-
-    def _block(self, h: torch.Tensor, c: torch.Tensor, p: dict) -> torch.Tensor:
-        vectors = _dense(c, p["adaln"]["dense"])[:, None].chunk(6, dim=-1)
-        shift_1, scale_1, gate_1, shift_2, scale_2, gate_2 = vectors
-        h = h + gate_1 * self._attention(_modulate(h, shift_1, scale_1), p["attention"])
-        up = _dense(_modulate(h, shift_2, scale_2), p["mlp"]["up"])
-        return h + gate_2 * _dense(functional.gelu(up, approximate="tanh"), p["mlp"]["down"])
-
-    def _attention(self, h: torch.Tensor, p: dict) -> torch.Tensor:
-        B, T, D = h.shape
-        qkv = _dense(h, p["qkv"]).reshape(B, T, self.module.heads, -1).transpose(1, 2)
-        h = functional.scaled_dot_product_attention(*qkv.chunk(3, dim=-1))
-        return _dense(h.transpose(1, 2).reshape(B, T, D), p["out"])
-
-
-def _modulate(h: torch.Tensor, shift: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-    return functional.layer_norm(h, h.shape[-1:], eps=1e-6) * (1 + scale) + shift
-
-
-def _patchify(x: torch.Tensor, p: int) -> torch.Tensor:
-    B, H, W, C = x.shape
-    x = x.reshape(B, H // p, p, W // p, p, C).permute(0, 1, 3, 2, 4, 5)
-    return x.reshape(B, (H // p) * (W // p), p * p * C)
-
-
-def _unpatchify(h: torch.Tensor, p: int, shape: torch.Size) -> torch.Tensor:
-    B, H, W, C = shape
-    return h.reshape(B, H // p, W // p, p, p, C).permute(0, 1, 3, 2, 4, 5).reshape(B, H, W, C)
-
-
-def _positions(rows: int, columns: int, width: int) -> torch.Tensor:
-    frequencies = 10_000.0 ** (-torch.arange(width // 4) / (width // 4))
-    i, j = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
-    across, down = (torch.outer(k.ravel().float(), frequencies) for k in (j, i))
-    return torch.cat([across.sin(), across.cos(), down.sin(), down.cos()], dim=1)
