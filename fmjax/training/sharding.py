@@ -51,7 +51,7 @@ def spec_of(path: str, shape: tuple[int, ...], mesh: Mesh) -> P:
                 axis if axis and size % mesh.shape[axis] == 0 else None
                 for axis, size in zip(axes, shape, strict=True)
             ]
-            if any(fits):
+            if any(axis and mesh.shape[axis] > 1 for axis in fits):
                 return P(*fits)
     return automatic(path, shape, mesh.shape[FSDP])
 

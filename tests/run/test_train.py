@@ -56,6 +56,8 @@ def test_a_run_leaves_what_it_promises(trained, capsys):
     assert [line["step"] for line in logged] == [4, 8, 12]
     assert {"grad_norm", "learning_rate", "examples_per_second", "data_wait"} <= logged[0].keys()
     assert all(0 <= line["data_wait"] <= 1 for line in logged)
+    assert all(0.01 < line["host_memory_gb"] < 100 for line in logged)
+    assert [line["step"] for line in metrics(trained) if line.get("compile_seconds", 0) > 0] == [0]
 
 
 @pytest.mark.slow
@@ -75,6 +77,24 @@ def test_stopping_and_resuming_gives_the_same_bits(train_small, trained, tmp_pat
         assert {k: v for k, v in a.items() if k not in strip} == {
             k: v for k, v in b.items() if k not in strip
         }
+
+
+@pytest.mark.slow
+def test_several_steps_in_a_call_train_to_the_same_parameters(train_small, trained):
+    several = read_state(train_small(train__steps_per_call=4))
+    one = read_state(trained)
+    assert int(several.step) == 12
+    for a, b in zip(*map(jax.tree.leaves, (several.params, one.params)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_a_trace_of_a_few_steps_is_written_where_it_says(tmp_path, capsys):
+    workdir = tmp_path / "run"
+    assert train(small_config(), workdir, profile=True) == 0
+    assert f"traced a few steps: {workdir / 'profile'}" in capsys.readouterr().err
+    (trace,) = workdir.glob("profile/plugins/profile/*/*.xplane.pb")
+    assert trace.stat().st_size > 10_000
 
 
 @pytest.mark.slow
@@ -217,6 +237,15 @@ def test_the_second_picture_compiles_nothing(trained, count_compilations, tmp_pa
         ({"train__batch_size": 0}, "train.batch_size"),
         ({"train__accumulate": 5}, "5 accumulated parts"),
         ({"train__ema": 1.0}, "train.ema"),
+        ({"train__steps_per_call": 0}, "train.steps_per_call must be at least 1"),
+        ({"train__steps_per_call": 5}, "train.steps=12 must be a multiple of train.steps_per_call"),
+        ({"mesh__fsdp": 2}, "mesh.fsdp=2.*the 1 devices.*2 does not divide 1"),
+        ({"mesh__data": 1, "mesh__tensor": 0}, "positive.*mesh.tensor=0"),
+        ({"model__remat": "full"}, "no heads, patch_size, attention, scan or remat"),
+        ({"model__name": "DiT-S/2", "model__remat": "most"}, "unknown remat policy 'most'"),
+        ({"model__name": "DiT-S/2", "model__attention": "cudnn"}, "needs an NVIDIA GPU"),
+        ({"model__name": "DiT-S/2", "model__attention": "fast"}, "Known: auto, cudnn, xla"),
+        ({"optimizer__skip_above": 0.5}, "skip_above must be above 1"),
         ({"train__seed": -1}, "train.seed"),
         ({"data__name": "toy/moon"}, "Did you mean 'toy/moons'"),
         ({"model__name": "unet"}, "unknown model 'unet'.*Known: DiT-B/2"),

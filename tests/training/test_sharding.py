@@ -36,6 +36,14 @@ def test_the_first_rule_that_fits_wins(path, shape, spec):
     assert spec_of(path, shape, MESH) == spec
 
 
+def test_a_named_dimension_that_does_not_divide_leaves_the_choice_to_the_automatic_rule():
+    # DiT-XL on 256 chips: 1152 is no multiple of 256, and 4608 is.
+    mesh = types.SimpleNamespace(shape={"data": 1, "fsdp": 256, "tensor": 1})
+    up = spec_of("params/blocks/mlp/up/kernel", (28, 1152, 4608), mesh)
+    assert up == P(None, None, "fsdp")
+    assert spec_of("params/blocks/attention/out/kernel", (28, 1152, 1152), mesh) == P()
+
+
 def test_every_rule_names_a_leaf_of_the_dit():
     from fmjax.models.dit import preset
 
@@ -141,7 +149,7 @@ def test_every_mesh_computes_what_one_device_does_and_holds_its_shards(run_pytho
     assert fsdp["held"] < one["held"] / 8 * 1.2
     assert fsdp["arguments"] < one["arguments"] / 8 * 1.2
     assert found["data"]["held"] == found["data"]["state"]
-    assert found["mixed"]["held"] < one["held"] / 4 * 1.25
+    assert found["mixed"]["held"] < one["held"] * 0.4
     # Weights are gathered and gradients summed; data parallelism alone gathers nothing.
     assert fsdp["moved"]["all-gather"] > fsdp["params"] / 2
     assert found["data"]["moved"].get("all-gather", 0) < one["params"] / 10
