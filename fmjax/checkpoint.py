@@ -7,6 +7,7 @@ fingerprint of its state, so that a damaged one is noticed, set aside, and the o
 import contextlib
 import json
 import logging
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -232,6 +233,12 @@ class Checkpoints:
             self._manager.wait_until_finished()
 
     def close(self) -> None:
-        """Frees the threads; call `wait` first to learn of a failed write."""
+        """Frees the threads; call `wait` first to learn of a failed write.
+
+        Several processes finish a write together. Where an error is on its way up in one, the
+        others may never come, so the process is left to end with its write unfinished.
+        """
+        if sys.exc_info()[0] is not None and jax.process_count() > 1:
+            return
         with contextlib.suppress(Exception):
             self._manager.close()
