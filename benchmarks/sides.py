@@ -49,8 +49,9 @@ def own_peak(worker: Worker) -> float:
 
 def about(script: str, sides: dict[str, Side]) -> dict:
     """What a reader needs to make the figures again."""
+    flags = ["--torch=PYTHON" if flag.startswith("--torch=") else flag for flag in sys.argv[1:]]
     return {
-        "command": " ".join([f"python benchmarks/{script}", *map(shlex.quote, sys.argv[1:])]),
+        "command": " ".join([f"python benchmarks/{script}", *map(shlex.quote, flags)]),
         "date": time.strftime("%Y-%m-%d"),
         "machine": f"{os.cpu_count()} cores, {cpu_name()}",
         "python": platform.python_version(),
