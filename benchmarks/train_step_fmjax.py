@@ -18,6 +18,10 @@ if threads := os.environ.get("FMJAX_THREADS"):
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(threads)])
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from fmjax.run.memory import keep_freed_memory
+
+keep_freed_memory()  # as the commands do, before jax starts
+
 import importlib.metadata
 import time
 

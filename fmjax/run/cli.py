@@ -14,6 +14,7 @@ from absl import app, flags, logging
 
 from fmjax.config import default_config, flatten
 from fmjax.errors import InputError, unknown_name
+from fmjax.run.memory import keep_freed_memory
 
 
 def _config_path(argv: list[str]) -> str | None:
@@ -109,6 +110,7 @@ def run(main: Callable[[], int]) -> None:
     """
     program = Path(sys.argv[0]).name
     _keep_compiled()
+    keep_freed_memory()
     # orbax logs every file it writes, and every error before raising it.
     logging.set_verbosity(logging.FATAL)
     threading.excepthook = lambda hook: print(f"{program}: {hook.exc_value}", file=sys.stderr)

@@ -44,10 +44,19 @@ class Meter:
         log: where the means go.
         log_every: over how many steps.
         flops: operations of training on one example; None logs no utilisation.
+        compile_seconds: told in the first line.
     """
 
-    def __init__(self, batch_size: int, log: Log, log_every: int, flops: int | None = None):
+    def __init__(
+        self,
+        batch_size: int,
+        log: Log,
+        log_every: int,
+        flops: int | None = None,
+        compile_seconds: float = 0.0,
+    ):
         self._batch_size, self._log, self._log_every = batch_size, log, log_every
+        self._once = {"compile_seconds": compile_seconds}
         self._flops, self._chip = flops, chip_of(jax.devices()[0])
         self._pending, self._read = deque(), []
         self._since = None  # (time, step, seconds waited for data) of the last line
@@ -120,7 +129,8 @@ class Meter:
         used = mfu(done, elapsed, jax.device_count(), self._chip)
         if used is not None:
             speed["mfu"] = used
-        self._log.metrics(step, self._means(step) | speed | peak_memory())
+        self._log.metrics(step, self._means(step) | speed | peak_memory() | self._once)
+        self._once = {}
         self._since = (now, step, waited)
 
     @contextlib.contextmanager

@@ -121,15 +121,14 @@ def _finished(run: Run, start: int) -> bool:
     return start >= run.config.train.steps and evaluated
 
 
-def _compiled(run: Run, log: Log, step: int, *args: Any) -> Callable:
-    """The step compiled ahead of its first call, so that its time is not taken for training's."""
+def _compiled(run: Run, log: Log, *args: Any) -> tuple[Callable, float]:
+    """The step compiled ahead of its first call, and the seconds that it took."""
     began = time.perf_counter()
     compiled = run.layout.compile(train_step(run.config, run.experiment, run.layout))
     compiled = compiled.lower(*args).compile()
     seconds = time.perf_counter() - began
     log.say(f"compiled the step in {seconds:.1f} s")
-    log.metrics(step, {"compile_seconds": seconds})
-    return compiled
+    return compiled, seconds
 
 
 def _loop(
@@ -140,7 +139,6 @@ def _loop(
     # Another stream than the parameters'; on every device once, not sent there at every step.
     key = run.layout.init(lambda k: jax.random.fold_in(k, 1), jax.random.key(c.seed))
     validate = _validation(run)
-    meter = Meter(c.batch_size, log, c.log_every, run.experiment.flops)
     stop = 0
     with (
         Signals() as signals,
@@ -148,7 +146,8 @@ def _loop(
         contextlib.closing(_data(run, step)) as batches,
     ):
         if step < c.steps:
-            step_fn = _compiled(run, log, step, state, key, batches.peek())
+            step_fn, seconds = _compiled(run, log, state, key, batches.peek())
+            meter = Meter(c.batch_size, log, c.log_every, run.experiment.flops, seconds)
         while step < c.steps:
             state, metrics = step_fn(state, key, next(batches))
             step += c.steps_per_call
