@@ -53,6 +53,7 @@ class Experiment(NamedTuple):
         spec: the data it is for.
         path: from noise to data.
         apply_fn: ``apply_fn(params, x, t, labels) -> velocity``, whatever the network predicts.
+        attention: the kernel that was chosen; None for a network without attention.
         flops: operations of training on one example, or None where they are not known.
         init_params: ``init_params(key) -> params``.
         loss_fn: ``loss_fn(params, x0, x1, t, labels) -> scalar``.
@@ -68,6 +69,7 @@ class Experiment(NamedTuple):
     spec: DataSpec
     path: Path
     apply_fn: ApplyFn
+    attention: str | None
     flops: int | None
     init_params: Callable[[jax.Array], Any]
     loss_fn: LossFn
@@ -220,6 +222,7 @@ def make_experiment(config: ConfigDict, spec: DataSpec, portable: bool = False) 
         spec=spec,
         path=path,
         apply_fn=_velocity(network, path, config.loss.prediction),
+        attention=getattr(model, "attention", None),
         flops=training_flops(forward_flops(model, spec.shape)),
         init_params=init_params,
         loss_fn=choices.make_loss_fn(config, network, path),

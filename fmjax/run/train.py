@@ -232,10 +232,15 @@ def _save(run: Run, step: int, state: TrainState, validate: Callable, log: Log) 
 def _opening(run: Run, start: int, state: TrainState) -> str:
     params = sum(x.size for x in jax.tree.leaves(state.params))
     device = jax.devices()[0].device_kind
+    mesh = "x".join(map(str, run.layout.mesh.devices.shape))
+    kernel = run.experiment.attention
     return (
         f"{'resuming at step ' + str(start) if start else 'training'}: {run.config.model.name}, "
         f"{params / 1e6:.2f} M parameters, on {run.config.data.name}; "
-        f"{jax.device_count()} x {device}; everything goes to {run.workdir}"
+        f"{jax.device_count()} x {device}"
+        + (f" as data x fsdp x tensor = {mesh}" if jax.device_count() > 1 else "")
+        + (f"; attention by {kernel}" if kernel else "")
+        + f"; everything goes to {run.workdir}"
     )
 
 
