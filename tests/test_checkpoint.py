@@ -1,3 +1,4 @@
+import contextlib
 import json
 import shutil
 
@@ -100,8 +101,17 @@ def break_the_metrics(folder):
     (folder / "metrics" / "metrics").write_text('{"val_')
 
 
+def break_a_name_in_the_check(folder):
+    path = folder / "check" / "metadata"
+    path.write_text(path.read_text().replace("params", "qarams"))
+
+
 @pytest.mark.parametrize(
-    "damage", [truncate, flip_a_bit, delete_the_arrays, empty_every_file, break_the_metrics]
+    "damage",
+    [
+        *(truncate, flip_a_bit, delete_the_arrays, empty_every_file),
+        *(break_the_metrics, break_a_name_in_the_check),
+    ],
 )
 def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(copied, target, damage):
     damage(copied / "50")
@@ -149,6 +159,17 @@ def test_what_a_kill_left_half_written_is_passed_over(copied, target):
         checkpoints = Checkpoints(copied, read_only=read_only)
         assert checkpoints.restore_latest(target)[0] == 50
         checkpoints.close()
+
+
+def test_one_process_of_several_that_fails_does_not_wait_for_the_others(tmp_path, monkeypatch):
+    checkpoints, closed = Checkpoints(tmp_path / "checkpoints"), []
+    monkeypatch.setattr(checkpoints._manager, "close", lambda: closed.append(True))
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    with pytest.raises(OSError, match="lost"), contextlib.closing(checkpoints):
+        raise OSError("lost")
+    assert not closed
+    checkpoints.close()
+    assert closed
 
 
 def test_a_step_that_does_not_exist_is_named_with_those_that_do(written, target):
@@ -225,15 +246,20 @@ def test_what_8_devices_wrote_in_shards_2_devices_read(run_python, tmp_path):
 
 FULL = """
 import resource, signal, sys
+from pathlib import Path
 import jax.numpy as jnp
 from fmjax.checkpoint import Checkpoints
 
 checkpoints = Checkpoints(sys.argv[1])
 checkpoints.save(1, {"params": jnp.ones(10)}, 0.5)
 checkpoints.wait()
-# From here on no file may grow past 50 kB, as if the disk were full.
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+if sys.argv[2] == "full":  # from here on no file may grow past 50 kB
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+else:
+    folder = Path(sys.argv[1])
+    folder.rename(folder.with_name("elsewhere"))
+    folder.write_text("not a folder")
 try:
     import jax
     checkpoints.save(2, {"params": jax.random.normal(jax.random.key(0), (200, 200))}, 0.4)
@@ -241,15 +267,21 @@ try:
 except OSError as error:
     print("OSError:", error)
 checkpoints.close()
+if sys.argv[2] != "full":
+    folder.unlink()
+    folder.with_name("elsewhere").rename(folder)
 print(Checkpoints(sys.argv[1]).steps())
 """
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("how", ["full", "gone"])
 def test_a_checkpoint_that_cannot_be_written_is_an_error_and_spares_the_others(
-    run_python, tmp_path
+    run_python, tmp_path, how
 ):
-    lines = run_python(FULL, str(tmp_path / "checkpoints"), devices=1).splitlines()
+    # The time is part of it: orbax's threads may wait 300 s for a folder that is never made.
+    folder = str(tmp_path / "checkpoints")
+    lines = run_python(FULL, folder, how, devices=1, timeout=200).splitlines()
     assert lines[-2].startswith("OSError: a checkpoint could not be written to")
     assert lines[-2].endswith("Those before it are whole.")
     assert lines[-1] == "[1]"
