@@ -96,7 +96,7 @@ def train_in_two(workdir, parallel, flags):
                 workdir,
                 *flags,
                 f"--parallel={parallel}",
-                "--distributed",
+                "--distributed=explicit",
                 f"--coordinator=127.0.0.1:{port}",
                 "--num_processes=2",
                 f"--process_id={i}",
@@ -162,7 +162,7 @@ def test_samples_are_the_same_on_one_device_and_on_eight(tmp_path, trained, run_
 def test_what_process_0_finds_wrong_stops_all_of_them(tmp_path):
     (tmp_path / "file").write_text("")
     port, workdir = free_port(), tmp_path / "file" / "run"
-    flags = [*small_flags(), "--distributed", f"--coordinator=127.0.0.1:{port}"]
+    flags = [*small_flags(), "--distributed=explicit", f"--coordinator=127.0.0.1:{port}"]
     processes = [start(workdir, *flags, "--num_processes=2", f"--process_id={i}") for i in range(2)]
     outputs = finish(*processes, code=2)
     assert "cannot write to" in outputs[0]
