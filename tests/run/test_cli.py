@@ -1,13 +1,35 @@
-"""The command line: each mistake gets one sentence, exit code 2, and no folder."""
+"""The command line: each mistake gets one sentence, exit code 2, and no folder.
 
+Importing the two scripts takes seconds, and a mistake milliseconds: one process imports what they
+import and then forks for each command line, before jax has started anything.
+"""
+
+import json
 import os
 import subprocess
 import sys
+from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
+from fmjax.run.cli import compilation_folder
 from tests.conftest import ROOT
 
+FORK = """
+import json, os, runpy, sys
+import fmjax.run.train, fmjax.run.sample, fmjax.run.export, fmjax.run.compile_only
+
+for number, (script, flags, env) in enumerate(json.loads(sys.argv[1])):
+    child = os.fork()
+    if child == 0:
+        os.environ.update(env)
+        for stream, name in ((1, "out"), (2, "err")):
+            os.dup2(os.open(f"{sys.argv[2]}/{number}.{name}", os.O_CREAT | os.O_WRONLY), stream)
+        sys.argv = [script, *flags]
+        runpy.run_path(script, run_name="__main__")
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
 CONFIG = """
 from fmjax.config import default_config
 
@@ -17,6 +39,116 @@ def get_config():
     return c
 """
 DIGITS = "--config=configs/digits.py"
+MISTAKES = [
+    ("train.py", [], "--config=configs/digits.py"),
+    ("train.py", ["--config=configs/digit.py"], "Did you mean 'configs/digits.py'?"),
+    ("train.py", [DIGITS, "--config.train.step=5"], "Nearest: train.steps"),
+    ("train.py", [DIGITS, "--config.train.steps=many"], "invalid literal for int()"),
+    ("train.py", [DIGITS, "--paralel=jit"], "Did you mean: parallel"),
+    ("train.py", [DIGITS, "--parallel=fsdp"], "should be one of <jit|pmap>"),
+    ("train.py", [DIGITS, "steps=5"], "flags begin with --"),
+    ("train.py", [DIGITS, "--distributed=on"], "should be one of <auto|off|explicit>"),
+    ("train.py", [DIGITS, "--coordinator=h:1", "--process_id=1"], "--distributed=explicit, --co"),
+    ("train.py", [DIGITS, "--distributed=explicit", "--process_id=1"], "got --process_id and"),
+    ("train.py", [DIGITS, "--distributed=explicit"], "got none of the last three"),
+    ("train.py", [DIGITS, "--config.data.name=toy/moon"], "Did you mean 'toy/moons'?"),
+    ("train.py", [DIGITS, "--config.mesh.fsdp=2"], "2 does not divide 1"),
+    ("train.py", [DIGITS, "--init_from=nowhere"], "nowhere holds no run"),
+    ("train.py", [DIGITS, "--compile_only=v5e:4by4"], "v5e:4x4"),
+    ("train.py", [DIGITS, "--compile_only=v5e:4x4", "--parallel=pmap"], "--parallel=jit"),
+    ("sample.py", [], "--workdir=runs/digits"),
+    ("sample.py", ["--workdir=nowhere"], "nowhere holds no run"),
+    ("sample.py", ["--workdir=x", DIGITS], "--config is for --compile_only"),
+    ("sample.py", ["--compile_only=v5e:4x4"], "either --workdir"),
+    ("sample.py", ["--workdir=x", "--labels=one"], "a list of numbers"),
+    ("sample.py", ["--workdir=x", "--solver=huen"], "Did you mean 'heun'?"),
+    ("sample.py", ["--workdir=x", "--steps=0"], "at least 1; got 0"),
+    ("sample.py", ["--workdir=x", "--num=ten"], "invalid literal"),
+]
+LAUNCHED = ("train.py", [DIGITS], {"WORLD_SIZE": "2"}, "WORLD_SIZE=2 speaks of several processes")
+DIVIDES = (
+    "train.py",
+    ["--config=configs/toy2d.py", "--config.train.batch_size=100"],
+    {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"},
+    "does not divide over 8 devices; write train.batch_size=96",
+)
+BROKEN = [
+    ("def get_config(:", "SyntaxError"),
+    ("x = 1", "get_config"),
+    (CONFIG.format("c.trian = 3"), "trian"),
+    (CONFIG.format("c.train.steps = 'x'"), "TypeError"),
+]
+
+
+class Answer(NamedTuple):
+    """What a command did."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory) -> tuple[list[Answer], Path]:
+    """The answers to all the mistakes above, in order, and the workdir that none may make."""
+    folder = tmp_path_factory.mktemp("answers")
+    workdir = folder / "run"
+    lines = [(script, flags, {}) for script, flags, _ in MISTAKES]
+    lines += [LAUNCHED[:3], DIVIDES[:3]]
+    for number, (body, _) in enumerate(BROKEN):
+        (folder / f"mine{number}.py").write_text(body)
+        lines.append(("train.py", [f"--config={folder / f'mine{number}.py'}"], {}))
+    lines = [
+        (script, [*flags, f"--workdir={workdir}"] if script == "train.py" and flags else flags, env)
+        for script, flags, env in lines
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", FORK, json.dumps(lines), str(folder)],
+        cwd=ROOT,
+        env=os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    texts = [[(folder / f"{k}.{s}").read_text() for s in ("out", "err")] for k in range(len(lines))]
+    codes = map(int, done.stdout.split())
+    return [Answer(c, *text) for c, text in zip(codes, texts, strict=True)], workdir
+
+
+def sentence_of(answer: Answer, script: str, workdir: Path) -> str:
+    assert answer.code == 2, answer.err
+    assert answer.out == ""
+    (line,) = answer.err.strip().splitlines()
+    assert line.startswith(f"{script}: ")
+    assert not workdir.exists()
+    return line
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", range(len(MISTAKES)))
+def test_a_mistake_gets_one_sentence(answers, number):
+    script, _, sentence = MISTAKES[number]
+    assert sentence in sentence_of(answers[0][number], script, answers[1])
+
+
+@pytest.mark.slow
+def test_several_tasks_without_a_coordinator_do_not_become_several_runs(answers):
+    assert LAUNCHED[-1] in sentence_of(answers[0][len(MISTAKES)], "train.py", answers[1])
+
+
+@pytest.mark.slow
+def test_a_batch_that_does_not_divide_over_the_devices_is_refused(answers):
+    assert DIVIDES[-1] in sentence_of(answers[0][len(MISTAKES) + 1], "train.py", answers[1])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", range(len(BROKEN)))
+def test_a_broken_config_file_is_named(answers, number):
+    line = sentence_of(answers[0][len(MISTAKES) + 2 + number], "train.py", answers[1])
+    assert f"mine{number}.py" in line
+    assert BROKEN[number][1] in line
 
 
 def run(script, *flags, **env):
@@ -26,81 +158,37 @@ def run(script, *flags, **env):
         env=os.environ | {"JAX_PLATFORMS": "cpu"} | env,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=240,
         check=False,
     )
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("script", "flags", "sentence"),
-    [
-        ("train.py", [], "--config=configs/digits.py"),
-        ("train.py", ["--config=configs/digit.py"], "Did you mean 'configs/digits.py'?"),
-        ("train.py", [DIGITS, "--config.train.step=5"], "Nearest: train.steps"),
-        ("train.py", [DIGITS, "--config.train.steps=many"], "invalid literal for int()"),
-        ("train.py", [DIGITS, "--paralel=jit"], "Did you mean: parallel"),
-        ("train.py", [DIGITS, "--parallel=fsdp"], "should be one of <jit|pmap>"),
-        ("train.py", [DIGITS, "steps=5"], "flags begin with --"),
-        ("train.py", [DIGITS, "--coordinator=h:1", "--process_id=1"], "by hand need --distributed"),
-        ("train.py", [DIGITS, "--distributed", "--process_id=1"], "got only --process_id"),
-        ("train.py", [DIGITS, "--distributed"], "found no cluster"),
-        ("train.py", [DIGITS, "--config.data.name=toy/moon"], "Did you mean 'toy/moons'?"),
-        ("sample.py", [], "--workdir=runs/digits"),
-        ("sample.py", ["--workdir=nowhere"], "nowhere holds no run"),
-        ("sample.py", ["--workdir=x", "--labels=one"], "a list of numbers"),
-        ("sample.py", ["--workdir=x", "--solver=huen"], "Did you mean 'heun'?"),
-        ("sample.py", ["--workdir=x", "--steps=0"], "at least 1; got 0"),
-        ("sample.py", ["--workdir=x", "--num=ten"], "invalid literal"),
-    ],
-)
-def test_a_mistake_gets_one_sentence(script, flags, sentence, tmp_path):
-    if script == "train.py" and flags:
-        flags = [*flags, f"--workdir={tmp_path / 'run'}"]
-    done = run(script, *flags)
-    assert done.returncode == 2, done.stderr
-    assert done.stdout == ""
-    (line,) = done.stderr.strip().splitlines()
-    assert line.startswith(f"{script}: ")
-    assert sentence in line
-    assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.slow
-def test_a_batch_that_does_not_divide_over_the_devices_is_refused(tmp_path):
-    done = run(
-        "train.py",
-        "--config=configs/toy2d.py",
-        "--config.train.batch_size=100",
-        f"--workdir={tmp_path / 'run'}",
-        XLA_FLAGS="--xla_force_host_platform_device_count=8",
-    )
-    assert done.returncode == 2
-    assert "does not divide over 8 devices; write train.batch_size=96" in done.stderr
-    assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("body", "sentence"),
-    [
-        ("def get_config(:", "SyntaxError"),
-        ("x = 1", "get_config"),
-        (CONFIG.format("c.trian = 3"), "trian"),
-        (CONFIG.format("c.train.steps = 'x'"), "TypeError"),
-    ],
-)
-def test_a_broken_config_file_is_named(body, sentence, tmp_path):
-    (tmp_path / "mine.py").write_text(body)
-    done = run("train.py", f"--config={tmp_path / 'mine.py'}", f"--workdir={tmp_path / 'run'}")
-    assert done.returncode == 2
-    (line,) = done.stderr.strip().splitlines()
-    assert "mine.py" in line
-    assert sentence in line
-    assert not (tmp_path / "run").exists()
-
-
 def test_help_lists_the_flags():
     done = run("sample.py", "--help")
     assert "--guidance" in done.stdout
     assert "repeats in turn" in done.stdout
+
+
+def test_programs_of_another_cpu_are_kept_elsewhere(tmp_path):
+    here, there = (compilation_folder(tmp_path, flags) for flags in ("sse avx2", "sse avx512f"))
+    assert here.parent == there.parent == tmp_path / "fmjax"
+    assert here != there
+    assert compilation_folder(tmp_path, "sse avx2") == here
+
+
+@pytest.mark.slow
+def test_compiled_programs_are_kept_in_the_users_cache(tmp_path):
+    flags = ["--config=configs/toy2d.py", "--config.train.steps=2", "--config.train.log_every=2"]
+    flags += ["--config.train.checkpoint_every=2", "--config.optimizer.warmup_steps=1"]
+    flags += ["--config.eval.num=0", f"--workdir={tmp_path / 'run'}"]
+    env = {"XDG_CACHE_HOME": str(tmp_path / "cache"), "JAX_ENABLE_COMPILATION_CACHE": "true"}
+    env |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    inherited = os.environ.pop("JAX_COMPILATION_CACHE_DIR", None)
+    try:
+        done = run("train.py", *flags, **env)
+    finally:
+        if inherited is not None:
+            os.environ["JAX_COMPILATION_CACHE_DIR"] = inherited
+    assert done.returncode == 0, done.stderr
+    assert list((tmp_path / "cache" / "fmjax").glob("compiled-*/*step*"))
