@@ -214,6 +214,7 @@ def make_experiment(config: ConfigDict, spec: DataSpec, portable: bool = False) 
         labels = None if null_label is None else jnp.zeros((1,), jnp.int32)
         return model.init(key, x, jnp.zeros((1,)), labels)["params"]
 
+    jax.eval_shape(init_params, jax.random.key(0))  # the network accepts these shapes
     o, s = config.optimizer, config.sample
     learning_rate = learning_rate_schedule(
         o.learning_rate, config.train.steps, o.warmup_steps, o.schedule
@@ -242,7 +243,6 @@ def make_experiment(config: ConfigDict, spec: DataSpec, portable: bool = False) 
         solver=solver_spec(s.solver, s.steps, shift=s.shift),
     )
     check_guidance(s.guidance)
-    jax.eval_shape(init_params, jax.random.key(0))  # the network accepts these shapes
     return experiment
 
 

@@ -18,7 +18,7 @@ from fmjax.run.bits import Densities, Question, _check_finished, describe, figur
 from fmjax.run.loaded import load_params
 from fmjax.run.workdir import load_record
 from fmjax.samplers.ode import solver_spec
-from fmjax.training.parallel import make_mesh
+from fmjax.training.mesh import make_mesh
 from tests.conftest import ROOT
 
 FIXED = solver_spec("rk4", 4)

@@ -77,7 +77,7 @@ def test_other_labels_scales_and_seeds_compile_nothing(trained, tmp_path, count_
     from fmjax.build import Guidance, Recipe, make_experiment
     from fmjax.run.sampling import make_sample_fn, sample_in_batches
     from fmjax.run.workdir import load_record
-    from fmjax.training.parallel import make_mesh
+    from fmjax.training.mesh import make_mesh
 
     record = load_record(trained)
     experiment = make_experiment(record.config, record.spec)
