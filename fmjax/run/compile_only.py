@@ -18,8 +18,6 @@ from fmjax.build import (
     Experiment,
     Guidance,
     Recipe,
-    bind,
-    check_guidance_choice,
     make_experiment,
 )
 from fmjax.config import ConfigDict
@@ -28,8 +26,9 @@ from fmjax.errors import InputError
 from fmjax.guidance import network_calls
 from fmjax.run import workdir as files
 from fmjax.run.compiled import compile_and_report, describe, too_large
+from fmjax.run.loaded import plan
 from fmjax.run.ready import abstract_state, train_step
-from fmjax.run.sampling import Request, check_request, fit_batch, make_sample_fn
+from fmjax.run.sampling import Request, fit_batch, make_sample_fn
 from fmjax.run.topology import devices_of
 from fmjax.samplers.ode import evaluation_times
 from fmjax.samplers.sde import SDESpec
@@ -112,7 +111,8 @@ def compile_sampling(
     """
     mesh = make_mesh(devices_of(topology))
     experiment = make_experiment(record.config, record.spec, portable=True)
-    recipe = _recipe(experiment, record.config, request, solver, guidance)
+    guidance = Guidance() if guidance is None else guidance
+    _, recipe = plan(experiment, record.config, request, solver, guidance)
     batch = fit_batch(batch_size, batch_size, mesh.size)
     params = abstract_state(experiment, mesh).ema_params
     integers = jax.ShapeDtypeStruct((batch,), jnp.int32)
@@ -151,26 +151,6 @@ def record_of(config: ConfigDict | None, workdir: Path | None) -> files.Record:
     if workdir is not None:
         return files.load_record(workdir)
     return files.Record(config, data_spec(config))
-
-
-def _recipe(
-    experiment: Experiment,
-    config: ConfigDict,
-    request: Request,
-    solver: SolverSpec | SDESpec,
-    guidance: Guidance | None,
-) -> Recipe:
-    """How to sample; what the request leaves open is filled in from the configuration."""
-    if request.labels == ():
-        request = request._replace(labels=None if experiment.num_classes is None else (0,))
-    if request.w is None:
-        w = 1.0 if request.labels is None else config.sample.guidance
-        request = request._replace(w=(w,))
-    check_request(request, experiment)
-    recipe = request.recipe(solver, guidance)
-    if recipe.guidance is not None:
-        check_guidance_choice(recipe.guidance, experiment)
-    return recipe._replace(solver=bind(solver, experiment.path))
 
 
 def _sampling_flops(experiment: Experiment, recipe: Recipe, batch: int) -> float | None:

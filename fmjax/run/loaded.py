@@ -17,6 +17,7 @@ from fmjax.build import (
     make_experiment,
 )
 from fmjax.checkpoint import Checkpoints, fingerprint
+from fmjax.config import ConfigDict
 from fmjax.errors import InputError
 from fmjax.run import workdir as files
 from fmjax.run.ready import abstract_state
@@ -74,29 +75,44 @@ def load(
     """
     record = files.load_record(workdir)
     experiment = make_experiment(record.config, record.spec, portable)
-    if request.labels == ():
-        classes = experiment.num_classes
-        request = request._replace(labels=None if classes is None else tuple(range(classes)))
-    if request.w is None:
-        w = 1.0 if request.labels is None else record.config.sample.guidance
-        request = request._replace(w=(w,))
     guidance = (Guidance() if guidance is None else guidance)._replace(weak=weak is not None)
-    recipe = request.recipe(solver, guidance)
-    check_request(request, experiment)
-    if request.labels is None and weak is None and any(w != 1 for w in request.w):
-        raise InputError(
-            f"guidance ({request.w[0]:g}) needs labels to guide by, and there are none here: "
-            "leave it out, or ask for labels of a conditional model."
-        )
-    if recipe.guidance is not None or guidance != Guidance():
-        check_guidance_choice(guidance, experiment)
-    recipe = recipe._replace(solver=bind(solver, experiment.path))
+    request, recipe = plan(experiment, record.config, request, solver, guidance)
     check(experiment)
     mesh = make_mesh()
     step, params = load_params(workdir, experiment, checkpoint, ema, mesh)
     if recipe.guidance is not None and weak is not None:
         params = (params, load_params(workdir, experiment, weak, ema, mesh)[1])
     return Loaded(experiment, recipe, request, params, step, mesh)
+
+
+def plan(
+    experiment: Experiment,
+    config: ConfigDict,
+    request: Request,
+    solver: SolverSpec | SDESpec,
+    guidance: Guidance,
+) -> tuple[Request, Recipe]:
+    """What is asked of a model, with what was left open filled in, and how to draw it.
+
+    Raises:
+        InputError: something does not fit the model.
+    """
+    if request.labels == ():
+        classes = experiment.num_classes
+        request = request._replace(labels=None if classes is None else tuple(range(classes)))
+    if request.w is None:
+        w = 1.0 if request.labels is None else config.sample.guidance
+        request = request._replace(w=(w,))
+    recipe = request.recipe(solver, guidance)
+    check_request(request, experiment)
+    if request.labels is None and not guidance.weak and any(w != 1 for w in request.w):
+        raise InputError(
+            f"guidance ({request.w[0]:g}) needs labels to guide by, and there are none here: "
+            "leave it out, or ask for labels of a conditional model."
+        )
+    if recipe.guidance is not None or guidance != Guidance():
+        check_guidance_choice(guidance, experiment)
+    return request, recipe._replace(solver=bind(solver, experiment.path))
 
 
 def load_params(
