@@ -169,6 +169,7 @@ def _compile_only(how: tuple) -> int:
     return print_report(report)
 
 
+@processes.together
 def main() -> int:
     """Reads the flags and samples."""
     request = Request(
