@@ -1,0 +1,104 @@
+"""What runs leave behind, read and compared: to the last bit of the state and digit of the log."""
+
+import json
+import shutil
+from functools import partial
+from pathlib import Path
+
+from faults_runs import Child, finish, free_port
+
+
+def lines(workdir: Path) -> list[dict]:
+    """What a run has logged; a line cut short is left out."""
+    found = []
+    path = workdir / "metrics.jsonl"
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            found.append(json.loads(line))
+        except ValueError:
+            break
+    return found
+
+
+def last_step(workdir: Path) -> int:
+    """The last step in the log."""
+    return max((line["step"] for line in lines(workdir) if "loss" in line), default=0)
+
+
+def saved(workdir: Path) -> list[int]:
+    """The steps of the finished checkpoints."""
+    found = (path.name for path in (workdir / "checkpoints").glob("*"))
+    return sorted(int(name) for name in found if name.isdecimal())
+
+
+def losses(workdir: Path) -> dict[int, tuple]:
+    """What training logged, by step: equal for equal runs, to the last digit."""
+    keys = ("loss", "grad_norm", "val_loss")
+    logged: dict[int, tuple] = {}
+    for line in lines(workdir):
+        values = tuple((key, line[key]) for key in keys if key in line)
+        if values:
+            logged[line["step"]] = logged.get(line["step"], ()) + values
+    return logged
+
+
+def _dump(workdir: Path, step: int | None, out: Path) -> None:
+    """Reads a checkpoint as a run does, in shards over all devices, and writes the bits."""
+    import jax
+    import numpy as np
+    from jax.experimental import multihost_utils
+
+    from fmjax.build import make_experiment
+    from fmjax.checkpoint import Checkpoints
+    from fmjax.run.ready import abstract_state
+    from fmjax.run.workdir import load_record
+    from fmjax.training.mesh import MeshSizes, make_mesh
+
+    record = load_record(workdir)
+    mesh = make_mesh(sizes=MeshSizes(data=1, fsdp=jax.device_count(), tensor=1))
+    target = abstract_state(make_experiment(record.config, record.spec), mesh)._asdict()
+    checkpoints = Checkpoints(workdir / "checkpoints", read_only=True)
+    step = checkpoints.steps()[-1] if step is None else step
+    state = checkpoints.restore(step, target)
+    split = sum(not x.is_fully_replicated for x in jax.tree.leaves(state["params"]))
+    whole = multihost_utils.process_allgather(state, tiled=True)
+    if jax.process_index() == 0:
+        np.savez(out, np.int64(split), *jax.tree.leaves(whole))
+
+
+def read_states(
+    *workdirs: Path, devices: int = 1, processes: int = 1, step: int | None = None
+) -> list[tuple[int, list]]:
+    """Of each run, how many parameters the devices of the processes split, and its state's bits."""
+    import numpy as np
+
+    outs = [path.with_name(f"{path.name}.{devices}.{processes}.npz") for path in workdirs]
+    address = f"127.0.0.1:{free_port()}"
+
+    def work(process: int) -> None:
+        import jax
+
+        if processes > 1:
+            jax.distributed.initialize(address, processes, process)
+        for workdir, out in zip(workdirs, outs, strict=True):
+            _dump(workdir, step, out)
+
+    logs = [outs[0].with_suffix(f".log{i}") for i in range(processes)]
+    finish(*[Child(partial(work, i), log, devices) for i, log in enumerate(logs)])
+    read = [list(np.load(out).values()) for out in outs]
+    return [(int(arrays[0]), [(x.dtype.str, x.tobytes()) for x in arrays[1:]]) for arrays in read]
+
+
+def same_bits(*workdirs: Path, devices: int = 1) -> list[bool]:
+    """Whether each run but the first ended as the first did: the newest state and all it logged."""
+    first, *others = read_states(*workdirs, devices=devices)
+    logged = losses(workdirs[0]).items()
+    return [
+        state == first and logged <= losses(workdir).items()  # it may have saved more often
+        for state, workdir in zip(others, workdirs[1:], strict=True)
+    ]
+
+
+def copy(workdir: Path, name: str) -> Path:
+    """A copy of a run's folder beside it."""
+    return Path(shutil.copytree(workdir, workdir.with_name(name)))

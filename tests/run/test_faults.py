@@ -1,0 +1,104 @@
+"""What goes wrong around a run: processes that are lost, disks that fail, many at a time."""
+
+import json
+
+import jax
+import pytest
+from absl import flags
+from absl.testing import flagsaver
+
+from fmjax.errors import InputError
+from fmjax.run import processes
+from tests.conftest import ROOT
+
+
+@pytest.mark.parametrize(
+    ("environment", "tpu_host", "found"),
+    [
+        ({}, False, None),
+        ({"SLURM_NTASKS": "1"}, False, None),
+        ({"SLURM_NTASKS": ""}, False, None),
+        ({"SLURM_NTASKS": "4"}, False, "SLURM_NTASKS=4"),
+        ({"OMPI_COMM_WORLD_SIZE": "2"}, False, "OMPI_COMM_WORLD_SIZE=2"),
+        ({"TPU_WORKER_HOSTNAMES": "a,b"}, True, "TPU_WORKER_HOSTNAMES=a,b"),
+        ({"TPU_WORKER_HOSTNAMES": "none found, look there"}, False, None),
+        ({"TPU_WORKER_HOSTNAMES": "localhost"}, True, "a TPU on this machine"),
+    ],
+)
+def test_several_processes_are_seen_by_what_their_launcher_sets(environment, tpu_host, found):
+    assert processes.launched_tasks(environment, tpu_host) == found
+
+
+@pytest.fixture
+def set_flags():
+    """Sets flags for the length of a test, parsed or not before."""
+    flags.FLAGS.mark_as_parsed()
+    with flagsaver.flagsaver():
+        yield lambda **values: [setattr(flags.FLAGS, k, v) for k, v in values.items()]
+
+
+THREE = {"coordinator": "host:1234", "num_processes": 2, "process_id": 0}
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"distributed": "explicit"}, "got none of the last three and --distributed=explicit"),
+        ({"distributed": "explicit"} | THREE | {"process_id": None}, "got --coordinator, --num_pr"),
+        ({"distributed": "auto"} | THREE, "--distributed=auto"),
+        ({"distributed": "off", "process_id": 0}, "got --process_id and --distributed=off"),
+    ],
+)
+def test_flags_that_make_no_run_of_several_processes_are_named(set_flags, given, said):
+    set_flags(**given)
+    with pytest.raises(InputError, match=said):
+        processes.join_processes()
+
+
+def test_a_launcher_without_a_coordinator_is_an_error_and_not_many_runs(set_flags, monkeypatch):
+    def no_coordinator(*_, **__):
+        raise ValueError("coordinator_address should be defined.")
+
+    monkeypatch.setattr(jax.distributed, "initialize", no_coordinator)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(InputError, match="WORLD_SIZE=2 speaks of several processes, and no coord"):
+        processes.join_processes()
+    set_flags(distributed="off")
+    processes.join_processes()
+
+
+LOST = "UNKNOWN: Gloo all-reduce failed: [pair.cc:547] Connection closed by peer [127.0.0.1]:1"
+
+
+def test_the_loss_of_a_process_is_told_from_other_errors():
+    assert processes.lost_process(jax.errors.JaxRuntimeError(LOST + "\nmore")) == LOST
+    unwritten = OSError("a checkpoint could not be written")
+    unwritten.__cause__ = jax.errors.JaxRuntimeError(LOST)
+    assert processes.lost_process(unwritten) == LOST
+    assert processes.lost_process(jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: memory")) is None
+    assert processes.lost_process(ConnectionResetError("Connection reset by peer")) is None
+
+
+def test_a_process_alone_fails_as_ever():
+    def main():
+        raise FloatingPointError("the loss is nan")
+
+    with pytest.raises(FloatingPointError, match="the loss is nan"):
+        processes.together(main)()
+    assert processes.together(lambda: 15)() == 15
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "faults",
+    [("kill_sharded", "failing_store"), ("one_of_two",), ("one_fails",), ("other_mesh",)],
+    ids=" ".join,
+)
+def test_no_run_is_lost(run_python, tmp_path, faults):
+    # The script itself ends with an error where a run was lost.
+    out = tmp_path / "faults.json"
+    script = ROOT / "benchmarks" / "faults.py"
+    printed = run_python(script, "--only", *faults, "--trials", "2", "--out", out, timeout=600)
+    found = json.loads(out.read_text())["faults"]
+    assert found.keys() == set(faults)
+    assert all(fault["trials"] > 0 for fault in found.values()), printed
