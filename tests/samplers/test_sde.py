@@ -18,6 +18,8 @@ SLOW = pytest.mark.slow
 GAUSSIAN = GaussianFlow(1.5, 0.5)
 MIXTURE = MixtureFlow([0.6, 0.4], [[-2.0, 0.0], [1.0, 1.0]], [[0.5, 0.8], [0.8, 0.3]])
 
+START = np.random.default_rng(1).normal(size=(6, 2)).astype("float32")
+
 
 def keys(n, seed=0):
     return jax.random.split(jax.random.key(seed), n)
@@ -39,7 +41,7 @@ def moments(monkeypatch):
     def of(spec, velocity=GAUSSIAN.velocity, start=(0.0, 1.0), **how):
         n = spec.ode.steps + 2
         with jax.enable_x64(True):
-            x0 = jnp.zeros(n).at[1].set(1.0)
+            x0 = (np.arange(n) == 1).astype("float64")
             x1 = np.asarray(solve_sde(velocity, x0, keys(n), spec=spec, **how).x1)
         a, c = x1[1] - x1[0], x1[2:] - x1[0]
         return x1[0] + a * start[0], (a**2 * start[1] + np.sum(c**2)).item()
@@ -61,26 +63,34 @@ def test_every_method_is_in_the_table_of_errors():
     assert ERRORS.keys() == METHODS.keys()
 
 
-FEW = [pytest.param(m, marks=() if m in ("churn", "stochastic_heun") else SLOW) for m in METHODS]
+def mostly_slow(*quick):
+    return [pytest.param(m, marks=() if m in quick else SLOW) for m in METHODS]
 
 
-@pytest.mark.parametrize("method", FEW)
+@pytest.mark.parametrize("method", mostly_slow("churn", "stochastic_heun"))
 def test_the_marginal_of_every_method_is_that_of_the_flow(method, moments):
     mean, variance = moments(sde_spec(method, 16))
     np.testing.assert_allclose(mean, 1.5, atol=1e-6)
     assert abs(variance - 0.25) < ERRORS[method]
 
 
-@pytest.mark.parametrize("method", FEW)
+@pytest.mark.parametrize("method", mostly_slow("stochastic_heun"))
 def test_a_small_step_is_one_of_the_sde(method, monkeypatch):
     """x + h (u + g^2 / 2 score) + g sqrt(h) xi, for a g that is not the default."""
     monkeypatch.setattr(stochastic, "step_noise", lambda keys, step, x: jnp.array([0.0, 0.0, 1.0]))
     g, h, t0 = 0.7, 1e-4, 0.6
     spec = sde_spec(method, 1, diffusion=lambda t: jnp.full_like(t, g), denoise_last=False)
+
+    @jax.jit
+    def both(x0, keys):
+        t = jnp.full(3, t0)
+        solution = solve_sde(GAUSSIAN.velocity, x0, keys, spec=spec, t0=t0, t1=t0 + h)
+        return solution.x1, GAUSSIAN.velocity(x0, t) + 0.5 * g**2 * GAUSSIAN.score(x0, t)
+
     with jax.enable_x64(True):
-        x0, t = jnp.array([-1.0, 2.0, 2.0]), jnp.full(3, t0)
-        moved = solve_sde(GAUSSIAN.velocity, x0, keys(3), spec=spec, t0=t0, t1=t0 + h).x1 - x0
-        drift = GAUSSIAN.velocity(x0, t) + 0.5 * g**2 * GAUSSIAN.score(x0, t)
+        x0 = np.array([-1.0, 2.0, 2.0])
+        x1, drift = (np.asarray(a) for a in both(x0, keys(3)))
+        moved = x1 - x0
         np.testing.assert_allclose(moved[:2] / h, drift[:2], rtol=2e-3)
         np.testing.assert_allclose((moved[2] - moved[1]) / np.sqrt(h), g, rtol=2e-3)
 
@@ -153,40 +163,51 @@ def test_a_mixture_keeps_its_mean_and_covariance_at_every_time(method, diffusion
             assert np.all(np.abs(values.mean(axis=0) - expected) < error), float(t)
 
 
-@pytest.mark.parametrize(
-    "method",
-    [DRIFT[1], *(pytest.param(m, marks=SLOW) for m in METHODS if m != DRIFT[1])],
-)
+@pytest.mark.parametrize("method", mostly_slow(DRIFT[1]))
 def test_without_diffusion_it_is_the_ode_exactly(method):
     spec = sde_spec(method, 5, scale=0.0)
-    x0 = jax.random.normal(jax.random.key(1), (8, 2))
-    x1 = jax.jit(lambda x: solve_sde(MIXTURE.velocity, x, keys(8), spec=spec).x1)(x0)
-    ode = jax.jit(lambda x: solve(MIXTURE.velocity, x, None, solver_spec(spec.ode.solver, 5)).x1)(
-        x0
-    )
+
+    @jax.jit
+    def both(x, k):
+        ode = solver_spec(spec.ode.solver, 5)
+        return (
+            solve_sde(MIXTURE.velocity, x, k, spec=spec).x1,
+            solve(MIXTURE.velocity, x, None, ode).x1,
+        )
+
+    x1, ode = both(START, keys(6))
     np.testing.assert_allclose(x1, ode, rtol=2e-6, atol=2e-6)
 
 
 @pytest.mark.parametrize("method", ["stochastic_heun", pytest.param("churn", marks=SLOW)])
 def test_an_example_depends_on_its_key_and_not_on_its_neighbours(method):
-    run = jax.jit(lambda x, k: solve_sde(MIXTURE.velocity, x, k, spec=sde_spec(method, 4)).x1)
-    x0, k = jax.random.normal(jax.random.key(1), (6, 2)), keys(6)
-    together = run(x0, k)
-    np.testing.assert_allclose(run(x0[3:5], k[3:5]), together[3:5], rtol=1e-5, atol=1e-5)
-    turned = run(x0, jnp.roll(k, 1))
+    program = jax.jit(lambda x, k: solve_sde(MIXTURE.velocity, x, k, spec=sde_spec(method, 4)).x1)
+
+    def run(x0, k):
+        return np.asarray(program(x0, k))
+
+    k, others = keys(6), np.array([3, 4, 0, 0, 1, 1])  # two examples elsewhere, among others
+    together = run(START, k)
+    moved = run(START[others], k[others])
+    np.testing.assert_allclose(moved[:2], together[3:5], rtol=1e-5, atol=1e-5)
+    turned = run(START, k[np.array([5, 0, 1, 2, 3, 4])])
     assert np.all(np.abs(turned - together).max(axis=1) > 1e-3)
-    same = run(jnp.broadcast_to(x0[:1], (6, 2)), k)
-    assert len(np.unique(np.asarray(same)[:, 0])) == 6
+    same = run(np.broadcast_to(START[:1], (6, 2)), k)
+    assert len(np.unique(same[:, 0])) == 6
 
 
 @pytest.mark.parametrize("method", ["euler_maruyama", pytest.param("overshoot", marks=SLOW)])
 def test_the_last_step_is_one_of_the_guided_ode(method):
     guided = classifier_free(MIXTURE.velocity, null_labels=2)
-    x0 = jax.random.normal(jax.random.key(1), (4, 2))
-    conditions = Guided(jnp.array([0, 1, 0, 1]), jnp.array([1.0, 2.0, 0.0, 3.0]))
+    x0, scales = START[:4], np.array([1.0, 2.0, 0.0, 3.0], np.float32)
     spec = sde_spec(method, 1, base=None if method in DRIFT else "euler")
-    x1 = solve_sde(guided, x0, keys(4), conditions, spec, t0=0.6, t1=0.9).x1
-    u = guided(x0, jnp.full(4, 0.6), conditions)
+
+    @jax.jit
+    def both(x0, keys, conditions):
+        x1 = solve_sde(guided, x0, keys, conditions, spec, t0=0.6, t1=0.9).x1
+        return x1, guided(x0, jnp.full(4, 0.6), conditions)
+
+    x1, u = (np.asarray(a) for a in both(x0, keys(4), Guided(np.array([0, 1, 0, 1]), scales)))
     np.testing.assert_allclose(x1, x0 + 0.3 * u, rtol=1e-5, atol=1e-5)
 
 
@@ -220,7 +241,7 @@ def counted(calls, field):
 @pytest.mark.parametrize(
     ("method", "score", "each"),
     [
-        ("churn", None, 2),
+        pytest.param("churn", None, 2, marks=SLOW),
         pytest.param("refresh", None, 2, marks=SLOW),
         pytest.param("euler_maruyama", None, 1, marks=SLOW),
         (DRIFT[1], 1, 4),
@@ -230,8 +251,9 @@ def test_the_evaluations_reported_are_the_calls_made(method, score, each):
     calls = []
     velocity = counted(calls, GAUSSIAN.velocity)
     score = score and counted(calls, GAUSSIAN.score)
-    run = jax.jit(lambda x: solve_sde(velocity, x, keys(1), spec=sde_spec(method, 6), score=score))
-    solution = jax.block_until_ready(run(jnp.zeros(1)))
+    spec = sde_spec(method, 6)
+    run = jax.jit(lambda x, k: solve_sde(velocity, x, k, spec=spec, score=score))
+    solution = jax.block_until_ready(run(np.zeros(1, np.float32), keys(1)))
     assert solution.nfe.tolist() == [len(calls)] == [6 * each]
     assert solution.accepted.tolist() == [6]
     assert solution.t_end.tolist() == [1.0]
@@ -268,13 +290,9 @@ def test_a_brownian_bridge_with_its_score_keeps_its_marginals(moments):
 
 
 def test_times_to_save_become_nodes():
-    x0, times = jnp.zeros((3, 2)), (0.1, 0.5, 1.0)
-    run = jax.jit(
-        lambda x: solve_sde(
-            MIXTURE.velocity, x, keys(3), spec=sde_spec("refresh", 4), save_at=times
-        )
-    )
-    solution = run(x0)
+    spec, times = sde_spec("refresh", 4), (0.1, 0.5, 1.0)
+    run = jax.jit(lambda x, k: solve_sde(MIXTURE.velocity, x, k, spec=spec, save_at=times))
+    solution = run(np.zeros((3, 2), np.float32), keys(3))
     assert solution.trajectory.shape == (3, 3, 2)
     np.testing.assert_array_equal(solution.trajectory[-1], solution.x1)
     assert solution.accepted.tolist() == [5] * 3  # 0.1 is new, 0.5 and 1 are there
@@ -304,7 +322,8 @@ def test_a_velocity_that_is_not_finite_is_reported():
         return jnp.where((t > 0.4) & (labels == 1), jnp.nan, 1.0)[:, None] * jnp.ones_like(x)
 
     spec = sde_spec("euler_maruyama", 4)
-    solution = solve_sde(velocity, jnp.zeros((2, 1)), keys(2), jnp.array([0, 1]), spec)
+    run = jax.jit(lambda x, k, labels: solve_sde(velocity, x, k, labels, spec))
+    solution = run(np.zeros((2, 1), np.float32), keys(2), np.array([0, 1]))
     assert solution.success.tolist() == [True, False]
     assert np.isnan(solution.x1[1, 0])
     assert np.isfinite(solution.x1[0, 0])
@@ -313,8 +332,9 @@ def test_a_velocity_that_is_not_finite_is_reported():
 
 @pytest.mark.parametrize("diffusion", DIFFUSIONS)
 def test_the_scale_multiplies_the_square_and_the_ends_are_finite(diffusion):
-    t = jnp.linspace(0, 1, 5)
-    once, four = (coefficient(diffusion, scale, AffinePath())(t) for scale in (1.0, 4.0))
+    of_scale = [coefficient(diffusion, scale, AffinePath()) for scale in (1.0, 4.0)]
+    once, four = jax.jit(lambda t: [f(t) for f in of_scale])(np.linspace(0, 1, 5, dtype="f4"))
+    once, four = np.asarray(once), np.asarray(four)
     np.testing.assert_allclose(four, 2 * once, rtol=1e-6)
     assert np.all(np.isfinite(once) & (once > -1e-6))
     squares = {"constant": 1.0, "sigma": 1.0, "sigma_squared": 0.5, "zero_ends": 1.0}
