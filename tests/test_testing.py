@@ -35,19 +35,31 @@ FLOWS = {
 flows = pytest.mark.parametrize("flow", FLOWS.values(), ids=FLOWS)
 
 
+def mostly_slow(*quick):
+    slow = pytest.mark.slow
+    return [pytest.param(name, marks=() if name in quick else slow) for name in FLOWS]
+
+
 def points(flow, n=6, t=None, dtype=np.float64):
     rng = np.random.default_rng(0)
     t = np.linspace(0.1, 0.9, n) if t is None else np.full(n, t)
-    return jnp.asarray(rng.normal(size=(n, *flow.shape)), dtype), jnp.asarray(t, dtype)
+    return np.asarray(rng.normal(size=(n, *flow.shape)), dtype), np.asarray(t, dtype)
 
 
 def everything(flow):
     return jax.jit(lambda *at: (flow.velocity(*at), flow.score(*at), flow.log_density(*at)))
 
 
-@flows
-def test_density_score_and_velocity_agree(flow):
-    """score = grad log p, and the continuity equation d/dt log p + div u + u . grad log p = 0."""
+# A number is a vector of one entry, and one Gaussian is a mixture of one.
+@pytest.mark.parametrize(
+    "name", mostly_slow("a vector", "images", "vectors", "covariances", "data")
+)
+def test_density_score_and_velocity_agree(name):
+    """score = grad log p, and the continuity equation d/dt log p + div u + u . grad log p = 0.
+
+    The program also evaluates everything at both ends, in float64.
+    """
+    flow = FLOWS[name]
 
     def one(x, t):
         u, log_p = (
@@ -57,42 +69,56 @@ def test_density_score_and_velocity_agree(flow):
         gradient, slope = jax.grad(log_p, (0, 1))(x, t)
         return gradient, slope + divergence + jnp.sum(u(x, t) * gradient)
 
+    @jax.jit
+    def program(x, t, ends):
+        all_of = (flow.velocity, flow.score, flow.log_density)
+        return flow.score(x, t), *jax.vmap(one)(x, t), [f(x[:2], ends) for f in all_of]
+
     with jax.enable_x64(True):
         x, t = points(flow, 3)
-        gradient, residual = jax.jit(jax.vmap(one))(x, t)
-        np.testing.assert_allclose(flow.score(x, t), gradient, rtol=1e-9, atol=1e-9)
+        score, gradient, residual, at_ends = program(x, t, np.array([0.0, 1.0]))
+        np.testing.assert_allclose(score, gradient, rtol=1e-9, atol=1e-9)
         np.testing.assert_allclose(residual, np.zeros(3), atol=1e-7)
+    assert_finite_at_the_ends(at_ends, x[:2])
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @flows
-def test_the_ends_are_finite_and_the_dtype_is_that_of_x(flow, dtype):
-    with jax.enable_x64(dtype is np.float64):
-        x, _ = points(flow, 2, dtype=dtype)
-        found = everything(flow)(x, jnp.array([0, 1], dtype))
-        assert [f.dtype for f in found] == [dtype] * 3
-        assert [f.shape for f in found] == [x.shape, x.shape, (2,)]
-        assert all(np.all(np.isfinite(f)) for f in found)
+def test_the_ends_are_finite_in_float32(flow):
+    x, _ = points(flow, 2, dtype=np.float32)
+    assert_finite_at_the_ends(everything(flow)(x, np.array([0, 1], np.float32)), x)
 
 
-@pytest.mark.parametrize("name", ["a covariance", "covariances"])
+def assert_finite_at_the_ends(found, x):
+    assert [f.dtype for f in found] == [x.dtype] * 3
+    assert [f.shape for f in found] == [x.shape, x.shape, (2,)]
+    assert all(np.all(np.isfinite(f)) for f in found)
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param("a covariance", marks=pytest.mark.slow), "covariances"]
+)
 def test_samples_have_the_stated_mean_and_covariance(name):
     flow, n = FLOWS[name], 100_000
-    draw = jax.jit(lambda t: flow.sample(jax.random.key(1), n, t))
+
+    @jax.jit
+    def draw(t):
+        return flow.sample(jax.random.key(1), n, t), flow.mean(t), flow.cov(t)
+
     for t in (0.0, 0.4, 1.0):
-        apart = np.asarray(draw(t)) - np.asarray(flow.mean(jnp.float32(t)))
+        x, mean, cov = (np.asarray(a) for a in draw(np.float32(t)))
+        apart = x - mean
         products = apart[:, :, None] * apart[:, None]
-        for values, expected in ((apart, 0), (products, np.asarray(flow.cov(jnp.float32(t))))):
+        for values, expected in ((apart, 0), (products, cov)):
             error = 4.5 * values.std(axis=0) / np.sqrt(n)
             assert np.all(np.abs(values.mean(axis=0) - expected) < error)
 
 
 def test_moments_have_the_axes_of_t_first():
-    t = jnp.linspace(0, 1, 5)
-    assert IMAGES.mean(t).shape == (5, 3, 8, 8)
-    assert IMAGES.cov(t).shape == (5, 192, 192)
-    np.testing.assert_allclose(IMAGES.mean(t)[3], 0.75 * IMAGES.center, rtol=1e-6)
-    np.testing.assert_allclose(IMAGES.cov(t)[3], (0.375**2 + 0.25**2) * np.eye(192), rtol=1e-6)
+    mean, cov = jax.jit(lambda t: (IMAGES.mean(t), IMAGES.cov(t)))(np.linspace(0, 1, 5, dtype="f4"))
+    assert mean.shape == (5, 3, 8, 8)
+    assert cov.shape == (5, 192, 192)
+    np.testing.assert_allclose(np.asarray(mean)[3], 0.75 * IMAGES.center, rtol=1e-6)
+    np.testing.assert_allclose(np.asarray(cov)[3], (0.375**2 + 0.25**2) * np.eye(192), rtol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["a vector", "a covariance"])
@@ -114,33 +140,38 @@ def test_the_flow_lines_of_a_gaussian_follow_its_velocity(name):
 
 
 def test_the_flow_lines_of_a_straight_gaussian_end_at_m_plus_s_x():
-    flow = GaussianFlow(2.0, 0.5)
-    x = jnp.linspace(-2, 2, 9)
-    np.testing.assert_allclose(flow.carry(x), 2 + 0.5 * x, rtol=1e-6)
+    x = np.linspace(-2, 2, 9, dtype="f4")
+    np.testing.assert_allclose(jax.jit(GaussianFlow(2.0, 0.5).carry)(x), 2 + 0.5 * x, rtol=1e-6)
 
 
 def test_the_velocity_of_a_mixture_is_the_expected_velocity_of_its_pairs():
     """By importance weights: E[u | x_t = x] over the pairs that could have led to x."""
-    flow, n, t = FLOWS["vectors"], 400_000, 0.4
-    x1 = flow.sample(jax.random.key(2), n)
-    x = jnp.array([[0.3, 0.2]])
-    alpha, sigma = flow.schedule.alpha(t), flow.schedule.sigma(jnp.float32(t))
-    x0 = (x - alpha * x1) / sigma
-    weights = jax.nn.softmax(-0.5 * jnp.sum(x0**2, axis=1))
-    u = flow.schedule.d_alpha(t) * x1 + flow.schedule.d_sigma(jnp.float32(t)) * x0
+    flow, n, t = FLOWS["vectors"], 400_000, 0.4  # on the path of LinearVP
+    x = np.array([[0.3, 0.2]], np.float32)
+    program = jax.jit(lambda x, t: (flow.sample(jax.random.key(2), n), flow.velocity(x, t)))
+    x1, velocity = (np.asarray(a, np.float64) for a in program(x, np.float32([t])))
+    sigma = np.sqrt(1 - t**2)
+    x0 = (x - t * x1) / sigma
+    weights = np.exp(-0.5 * np.sum(x0**2, axis=1))
+    weights /= weights.sum()
+    u = x1 - t / sigma * x0
     mean = weights @ u
-    error = 4.5 * jnp.sqrt(weights**2 @ (u - mean[None]) ** 2)
-    assert jnp.all(jnp.abs(flow.velocity(x, jnp.array([t]))[0] - mean) < error)
+    error = 4.5 * np.sqrt(weights**2 @ (u - mean) ** 2)
+    assert np.all(np.abs(velocity[0] - mean) < error)
 
 
 def test_labels_choose_the_components_of_a_mixture_and_a_label_of_none_all_of_them():
     x, t = points(MIXTURE, 5, dtype=np.float32)
-    whole, chosen = (
-        everything(MIXTURE)(x, t),
-        everything(MIXTURE)(x, t, jnp.array([0, 1, 2, 3, -1])),
-    )
-    single = [everything(GaussianFlow(CENTERS[k], MIXTURE.spreads[k]))(x, t) for k in range(3)]
-    alone = everything(MIXTURE.given(1))(x, t)
+    gaussians = [GaussianFlow(CENTERS[k], MIXTURE.spreads[k]) for k in range(3)]
+
+    @jax.jit
+    def program(x, t, labels):
+        flows = (MIXTURE, MIXTURE.given(1), *gaussians)
+        at = [(flow, None) for flow in flows] + [(MIXTURE, labels)]
+        return [(f.velocity(x, t, y), f.score(x, t, y), f.log_density(x, t, y)) for f, y in at]
+
+    found = jax.tree.map(np.asarray, program(x, t, np.array([0, 1, 2, 3, -1])))
+    whole, alone, *single, chosen = found
     for f in range(3):
         expected = [single[k][f][k] for k in range(3)] + [whole[f][3], whole[f][4]]
         np.testing.assert_allclose(chosen[f], np.stack(expected), rtol=1e-4, atol=1e-5)
@@ -149,7 +180,7 @@ def test_labels_choose_the_components_of_a_mixture_and_a_label_of_none_all_of_th
 
 def test_the_guided_velocity_of_a_mixture_has_a_closed_form():
     x, t = points(MIXTURE, dtype=np.float32)
-    labels = jnp.array([0, 1, 2, 0, 1, 2])
+    labels = np.array([0, 1, 2, 0, 1, 2])
     guided = classifier_free(MIXTURE.velocity, null_labels=3)
     found, none, one = jax.jit(
         lambda x, t: (
@@ -158,13 +189,15 @@ def test_the_guided_velocity_of_a_mixture_has_a_closed_form():
             MIXTURE.velocity(x, t, labels),
         )
     )(x, t)
-    np.testing.assert_allclose(found, 2 * one - none, rtol=1e-5, atol=1e-5)
+    expected = 2 * np.asarray(one) - np.asarray(none)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_samples_of_a_class_come_from_its_component():
-    x = MIXTURE.sample(jax.random.key(0), 20_000, labels=jnp.full(20_000, 1))
+    draw = jax.jit(lambda key, labels: MIXTURE.sample(key, 20_000, labels=labels))
+    x = np.asarray(draw(jax.random.key(0), np.full(20_000, 1)))
     np.testing.assert_allclose(x.mean(axis=0), CENTERS[1], atol=0.04)
-    np.testing.assert_allclose(np.cov(np.asarray(x).T), COV, atol=0.06)
+    np.testing.assert_allclose(np.cov(x.T), COV, atol=0.06)
 
 
 DATA = np.array([[0.0, 1.0], [2.0, 0.5], [-1.0, -1.0]])
@@ -178,33 +211,33 @@ def test_the_flow_to_a_finite_data_set_is_the_limit_of_narrow_mixtures():
 
 
 def test_the_flow_to_a_finite_data_set_ends_in_it():
-    flow = FiniteDataFlow(DATA)
-    velocity, x = jax.jit(flow.velocity), jax.random.normal(jax.random.key(0), (64, 2))
+    velocity = jax.jit(FiniteDataFlow(DATA).velocity)
+    x = np.random.default_rng(0).normal(size=(64, 2)).astype("float32")
     for t in np.arange(25, dtype=np.float32) / 25:
-        x = x + velocity(x, np.full(64, t)) / 25
-    distance = np.linalg.norm(np.asarray(x)[:, None] - DATA, axis=2)
+        x = x + np.asarray(velocity(x, np.full(64, t))) / np.float32(25)
+    distance = np.linalg.norm(x[:, None] - DATA, axis=2)
     assert distance.min(axis=1).max() < 1e-6
     assert set(distance.argmin(axis=1).tolist()) == {0, 1, 2}
 
 
 @pytest.mark.parametrize("schedule", [Linear(), Cosine(), LinearVP()])
 def test_near_the_end_the_expected_point_is_the_nearest(schedule):
-    flow, data = FiniteDataFlow(DATA, schedule), jnp.asarray(DATA, jnp.float32)
+    flow, near = FiniteDataFlow(DATA, schedule), (DATA + 0.1).astype("float32")
     both = jax.jit(lambda x, t: (flow.expected_x1(x, t), flow.velocity(x, t)))
     for t in (0.999, 0.99999, 1.0):
-        x1, velocity = both(data + 0.1, jnp.full(3, t))
+        x1, velocity = both(near, np.full(3, t, np.float32))
         np.testing.assert_allclose(x1, DATA, atol=1e-6)
         assert np.all(np.isfinite(velocity))
 
 
 def test_samples_of_a_finite_data_set_are_its_points_and_noisy_before_the_end():
     flow = FiniteDataFlow(DATA)
-    x = flow.sample(jax.random.key(0), 3000)
+    draw = jax.jit(lambda key, t: flow.sample(key, 20_000, t))
+    x, noisy = (np.asarray(draw(jax.random.key(0), np.float32(t))) for t in (1.0, 0.5))
     assert {tuple(row) for row in x.tolist()} == {tuple(row) for row in DATA.tolist()}
-    noisy = flow.sample(jax.random.key(0), 20_000, 0.5)
     np.testing.assert_allclose(noisy.mean(axis=0), 0.5 * DATA.mean(axis=0), atol=0.03)
     np.testing.assert_allclose(
-        np.cov(np.asarray(noisy).T), 0.25 * np.cov(DATA.T, bias=True) + 0.25 * np.eye(2), atol=0.03
+        np.cov(noisy.T), 0.25 * np.cov(DATA.T, bias=True) + 0.25 * np.eye(2), atol=0.03
     )
 
 
@@ -237,16 +270,17 @@ def test_the_order_is_the_slope_of_the_error(order):
 
 
 def test_the_order_of_euler_is_one():
-    x = jnp.linspace(-2, 2, 9)
+    x = np.linspace(-2, 2, 9, dtype="f4")
     velocity = jax.jit(GAUSSIAN.velocity)
 
     def euler(n):
         y = x
         for k in range(n):
-            y = y + velocity(y, np.full(9, k / n, np.float32)) / n
+            y = y + np.asarray(velocity(y, np.full(9, k / n, np.float32))) / np.float32(n)
         return y
 
-    assert abs(convergence_order(euler, GAUSSIAN.carry(x), steps=(16, 32)) - 1) < 0.1
+    # The flow line of this Gaussian ends at m + s x.
+    assert abs(convergence_order(euler, 2 + 0.5 * x, steps=(16, 32)) - 1) < 0.1
 
 
 @pytest.mark.parametrize(
@@ -291,24 +325,25 @@ def test_a_density_that_is_cut_off_or_not_a_number_fails():
 
 
 def test_the_checks_pass_what_is_right_and_fail_what_is_wrong():
-    flow, labels = MIXTURE, jnp.array([0, 1, 2, 3, 1, 0])
+    flow, labels = FLOWS["vectors"], np.array([0, 1, 2, 0, 1, 0])  # 2: of no component
     x, t = points(flow, dtype=np.float32)
     u, s, p = flow.velocity, flow.score, flow.log_density
+    path = {"schedule": flow.schedule}
 
     def scaled(f):
         return lambda x, t, labels: 1.01 * f(x, t, labels)
 
     # The score alone knows its size from the density, the velocity from either.
     checks = [
-        (check_score_matches_density, (s, p), (scaled(s), p)),
-        (check_velocity_matches_score, (u, s), (scaled(u), s)),
-        (check_velocity_matches_score, (u, s), (u, scaled(s))),
-        (check_continuity, (u, p), (scaled(u), p)),
+        (check_score_matches_density, (s, p), [(scaled(s), p)], {}),
+        (check_velocity_matches_score, (u, s), [(scaled(u), s), (u, scaled(s))], path),
+        (check_continuity, (u, p), [(scaled(u), p)], {}),
     ]
-    for check, right, bad in checks:
-        assert check(*right, x, t, labels=labels) < 1e-4
-        with pytest.raises(AssertionError, match="differ by"):
-            check(*bad, x, t, labels=labels)
+    for check, right, wrong, how in checks:
+        assert check(*right, x, t, labels=labels, **how) < 1e-4
+        for bad in wrong:
+            with pytest.raises(AssertionError, match="differ by"):
+                check(*bad, x, t, labels=labels, **how)
 
 
 @pytest.mark.slow
