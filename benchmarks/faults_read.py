@@ -89,12 +89,19 @@ def read_states(
     return [(int(arrays[0]), [(x.dtype.str, x.tobytes()) for x in arrays[1:]]) for arrays in read]
 
 
-def same_bits(*workdirs: Path, devices: int = 1) -> list[bool]:
-    """Whether each run but the first ended as the first did: the newest state and all it logged."""
+def same_bits(*workdirs: Path, devices: int = 1, log: bool = True) -> list[bool]:
+    """Whether each run but the first ended as the first did: the newest state and all it logged.
+
+    Args:
+        workdirs: the runs.
+        devices: on which the states are read.
+        log: off where a run was saved between two lines of its log: the next line is then the mean
+            of fewer steps.
+    """
     first, *others = read_states(*workdirs, devices=devices)
     logged = losses(workdirs[0]).items()
     return [
-        state == first and logged <= losses(workdir).items()  # it may have saved more often
+        state == first and (not log or logged <= losses(workdir).items())
         for state, workdir in zip(others, workdirs[1:], strict=True)
     ]
 

@@ -85,7 +85,7 @@ def _fail_in_report() -> None:
     """A patch: the picture at the end cannot be written; process 0 alone writes it."""
     from fmjax.run import report
 
-    def failing(*_):
+    def failing(*_, **__):
         raise OSError("no space left on device")
 
     report.picture = report.plots.scatter = failing
@@ -100,7 +100,8 @@ def one_fails(folder: Path, rng: random.Random) -> dict:
         "process 0 at the end": (0, (_fail_in_report, None), "no space left"),
     }
     for number, (case, (failing, patches, words)) in enumerate(cases.items()):
-        children = start_two(folder / f"one_fails{number}", patches=patches, train__steps=4 * EVERY)
+        changes = {"train__steps": 4 * EVERY, "eval__num": 100}  # so that they meet at the end
+        children = start_two(folder / f"one_fails{number}", patches=patches, **changes)
         children[failing].until(lambda c=children[failing], w=words: w in c.output)
         began = time.monotonic()
         detail = {"case": case} | _other_stops(children[1 - failing], began)
