@@ -215,7 +215,7 @@ import sys
 import jax, numpy as np
 from jax.sharding import NamedSharding, PartitionSpec as P
 from fmjax.checkpoint import Checkpoints
-from fmjax.training.parallel import make_mesh
+from fmjax.training.mesh import make_mesh
 
 folder, mode = sys.argv[1:]
 sharding = NamedSharding(make_mesh(), P("data" if mode == "save" else None))
