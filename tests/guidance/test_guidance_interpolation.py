@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,15 +19,19 @@ from fmjax.guidance import (
 from fmjax.models.mlp import MLP
 
 NULL = 3
-TABLE = jax.random.normal(jax.random.key(0), (NULL + 1, 4))
-X = jax.random.normal(jax.random.key(1), (5, 4))
-T = jnp.linspace(0, 1, 5)
-A, B = jnp.array([0, 1, 2, 0, 1]), jnp.array([1, 2, 0, 0, NULL])
-S = jnp.array([0.0, 1.0, 0.5, 0.3, 0.8])
+RNG = np.random.default_rng(0)
+TABLE, X = (RNG.normal(size=(n, 4)).astype("float32") for n in (NULL + 1, 5))
+T = np.linspace(0, 1, 5, dtype="float32")
+A, B = np.array([0, 1, 2, 0, 1]), np.array([1, 2, 0, 0, NULL])
+S = np.array([0.0, 1.0, 0.5, 0.3, 0.8], np.float32)
 
 
 def velocity(x, t, labels):
-    return jnp.tanh(x + TABLE[labels]) + t[:, None]
+    return jnp.tanh(x + jnp.asarray(TABLE)[labels]) + t[:, None]
+
+
+def velocity_by_hand(labels):
+    return np.tanh(X + TABLE[labels]) + T[:, None]
 
 
 def rotation(u, v, s):
@@ -40,38 +46,44 @@ def rotation(u, v, s):
 def test_slerp_turns_by_the_share_of_the_angle_and_keeps_the_length_between():
     with jax.enable_x64(True):
         u, v = (np.random.default_rng(k).normal(size=(5, 2, 3)) for k in range(2))
-        got = slerp(jnp.asarray(u), jnp.asarray(v), jnp.asarray(np.asarray(S, np.float64)))
+        got = jax.jit(slerp)(u, v, np.asarray(S, np.float64))
     for i in range(5):
         expected = rotation(u[i].ravel(), v[i].ravel(), float(S[i]))
         np.testing.assert_allclose(np.ravel(got[i]), expected, rtol=1e-7, atol=1e-9)
 
 
-@pytest.mark.parametrize("other", [1.0, 2.0, -1.0, 0.0, 1.0 + 1e-7])
-def test_slerp_of_parallel_opposed_or_no_arrays_is_linear_with_a_finite_gradient(other):
-    u = X[:1]
-    v, s = other * u, jnp.array([0.3])
-    np.testing.assert_allclose(slerp(u, v, s), 0.7 * u + 0.3 * v, rtol=1e-5, atol=1e-6)
-    gradients = jax.jit(jax.grad(lambda *a: jnp.sum(slerp(*a)), (0, 1, 2)))(u, v, s)
-    assert all(bool(jnp.isfinite(g).all()) for g in gradients)
+def test_slerp_of_parallel_opposed_or_no_arrays_is_linear_with_a_finite_gradient():
+    @jax.jit
+    def both(u, v, s):
+        return slerp(u, v, s), jax.grad(lambda *a: jnp.sum(slerp(*a)), (0, 1, 2))(u, v, s)
+
+    u, s = X[:1], np.array([0.3], np.float32)
+    for other in (1.0, 2.0, -1.0, 0.0, 1.0 + 1e-7):
+        v = np.float32(other) * u
+        found, gradients = both(u, v, s)
+        line = 0.7 * u + 0.3 * v
+        np.testing.assert_allclose(found, line, rtol=1e-5, atol=1e-6, err_msg=str(other))
+        assert all(np.isfinite(g).all() for g in gradients), other
 
 
 def test_slerp_meets_the_line_without_a_jump():
-    u, across, s = jnp.array([[1.0, 0.0]]), jnp.array([[0.0, 1.0]]), jnp.array([0.3])
-    for angle in (1.3e-3, 1.5e-3):  # on either side of where it becomes linear
-        v = jnp.cos(angle) * u + jnp.sin(angle) * across
-        np.testing.assert_allclose(slerp(u, v, s), 0.7 * u + 0.3 * v, atol=1e-6)
+    angle = np.float32([[1.3e-3], [1.5e-3]])  # on either side of where it becomes linear
+    u, s = np.float32([[1, 0], [1, 0]]), np.float32([0.3, 0.3])
+    v = np.concatenate([np.cos(angle), np.sin(angle)], axis=1)
+    np.testing.assert_allclose(jax.jit(slerp)(u, v, s), 0.7 * u + 0.3 * v, atol=1e-6)
 
 
 @pytest.mark.parametrize("how", ["linear", "spherical"])
 def test_velocities_between_two_conditions(how):
-    field = interpolated(velocity, how)
-    start, end = velocity(X, T, A), velocity(X, T, B)
+    field = jax.jit(interpolated(velocity, how))
+    start, end = velocity_by_hand(A), velocity_by_hand(B)
     for s in (S, 0.3):
         u = field(X, T, Between(A, B, s))
-        each = jnp.broadcast_to(s, (5,))
-        blend = slerp(start, end, each)
+        each = np.broadcast_to(np.float32(s), (5,))
         if how == "linear":
             blend = (1 - each)[:, None] * start + each[:, None] * end
+        else:
+            blend = jax.jit(slerp)(start, end, each)
         np.testing.assert_allclose(u, blend, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(field(X, T, Between(A, B, 0.0)), start, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(field(X, T, Between(A, B, 1.0)), end, rtol=1e-5, atol=1e-6)
@@ -89,18 +101,26 @@ def test_both_ends_are_one_call():
 
 
 def test_with_guidance_either_way_the_linear_one_is_the_same():
-    w = jnp.linspace(0, 4, 5)
-    outside = interpolated(classifier_free(velocity, NULL, interval=(0.2, 0.8)))
+    w = np.linspace(0, 4, 5, dtype="float32")
+    guided = classifier_free(velocity, NULL, interval=(0.2, 0.8))
+    outside = interpolated(guided)
     inside = classifier_free(interpolated(velocity), Between(NULL, NULL, 0.0), interval=(0.2, 0.8))
-    u = outside(X, T, Between(Guided(A, w), Guided(B, w), S))
-    other = inside(X, T, Guided(Between(A, B, S), w))
+
+    @jax.jit
+    def program(x, t, a, b, s, w):
+        return (
+            outside(x, t, Between(Guided(a, w), Guided(b, w), s)),
+            inside(x, t, Guided(Between(a, b, s), w)),
+            interpolated(velocity)(x, t, Between(a, b, s)),
+            # A scale of its own at each end, one of them shared.
+            outside(x, t, Between(Guided(a, 2.0), Guided(b, w), 1.0)),
+            guided(x, t, Guided(b, w)),
+        )
+
+    u, other, without, at_the_end, end = (np.asarray(a) for a in program(X, T, A, B, S, w))
     np.testing.assert_allclose(u, other, rtol=1e-4, atol=1e-5)
-    assert float(jnp.abs(u - interpolated(velocity)(X, T, Between(A, B, S))).max()) > 0.1
-    # A scale of its own at each end, one of them shared.
-    u = outside(X, T, Between(Guided(A, 2.0), Guided(B, w), 1.0))
-    np.testing.assert_allclose(
-        u, classifier_free(velocity, NULL, interval=(0.2, 0.8))(X, T, Guided(B, w)), atol=1e-5
-    )
+    assert np.abs(u - without).max() > 0.1
+    np.testing.assert_allclose(at_the_end, end, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -127,45 +147,49 @@ def test_labels_may_change_over_time_inside_guidance_and_around_it():
         return jnp.where(t < 0.5, labels["first"], labels["then"])
 
     pair = {"first": A, "then": B}
-    now = jnp.where(T < 0.5, A, B)
-    field = over_time(velocity, labels_at)
-    np.testing.assert_allclose(field(X, T, pair), velocity(X, T, now), rtol=1e-6)
-    guided = classifier_free(velocity, NULL)
-    expected = guided(X, T, Guided(now, 2.0))
+    now = np.where(T < 0.5, A, B)
+    field, guided = over_time(velocity, labels_at), classifier_free(velocity, NULL)
     inside = classifier_free(field, {"first": NULL, "then": NULL})
-    np.testing.assert_allclose(inside(X, T, Guided(pair, 2.0)), expected, atol=1e-5)
     around = over_time(guided, lambda c, t: Guided(labels_at(c.labels, t), c.w))
-    np.testing.assert_allclose(around(X, T, Guided(pair, 2.0)), expected, atol=1e-5)
+
+    @jax.jit
+    def program(x, t, pair, now):
+        both = [f(x, t, Guided(pair, 2.0)) for f in (inside, around)]
+        return field(x, t, pair), guided(x, t, Guided(now, 2.0)), both
+
+    plain, expected, both = program(X, T, pair, now)
+    np.testing.assert_allclose(plain, velocity_by_hand(now), rtol=1e-6)
+    for found in both:
+        np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_class_weights_mix_the_embeddings():
-    weights = class_weights(A, B, S, NULL)
+    weights = np.asarray(jax.jit(class_weights, static_argnums=3)(A, B, S, NULL))
     assert weights.shape == (5, NULL + 1)
     s = S[:, None]
     np.testing.assert_allclose(weights @ TABLE, (1 - s) * TABLE[A] + s * TABLE[B], atol=1e-6)
 
 
 def test_spherical_weights_go_along_the_arc_of_the_embeddings():
-    directions = TABLE / jnp.linalg.norm(TABLE, axis=1, keepdims=True)
-    mixed = spherical_weights(A, B, S, directions) @ directions
+    directions = TABLE / np.linalg.norm(TABLE, axis=1, keepdims=True)
+    of_table = jax.jit(functools.partial(spherical_weights, A, B, S))
+    weights = np.asarray(of_table(directions))
+    mixed = weights @ directions
     for i in (0, 1, 2, 4):
         expected = rotation(np.asarray(directions[A[i]]), np.asarray(directions[B[i]]), float(S[i]))
         np.testing.assert_allclose(mixed[i], expected, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(mixed[3], directions[0], atol=1e-6)  # from a class to itself
     # The weights depend on the angle alone, not on the lengths.
-    np.testing.assert_allclose(
-        spherical_weights(A, B, S, 3 * TABLE), spherical_weights(A, B, S, directions), atol=1e-5
-    )
+    np.testing.assert_allclose(of_table(3 * TABLE), weights, atol=1e-5)
 
 
-@pytest.mark.parametrize("bad", [-1, NULL + 1])
-def test_an_id_that_is_no_class_gives_nan(bad):
-    for weights in (
-        class_weights(jnp.array([0, bad]), jnp.array([0, 0]), 0.5, NULL),
-        spherical_weights(jnp.array([0, bad]), jnp.array([0, 0]), 0.5, TABLE),
-    ):
-        assert bool(jnp.isfinite(weights[0]).all())
-        assert bool(jnp.isnan(weights[1]).any())
+def test_an_id_that_is_no_class_gives_nan():
+    a, b = np.array([0, -1, NULL + 1]), np.zeros(3, int)
+    for weights in (class_weights(a, b, 0.5, NULL), spherical_weights(a, b, 0.5, TABLE)):
+        weights = np.asarray(weights)
+        assert np.isfinite(weights[0]).all()
+        assert np.isnan(weights[1]).any()
+        assert np.isnan(weights[2]).any()
 
 
 def test_weights_of_different_shapes_are_refused():
