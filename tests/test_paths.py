@@ -38,21 +38,30 @@ def test_the_velocity_is_the_time_derivative_of_every_path_ends_included(dtype):
             x_dot = jax.jvp(lambda t: path.sample(source, x1, t).x_t, (t,), (jnp.ones_like(t),))[1]  # noqa: B023
             u_dot = jax.grad(lambda t: jnp.sum(path.sample(source, x1, t).u_t))(t)  # noqa: B023
             out[name] = path.sample(source, x1, t), x_dot, u_dot
-        return out
+        # Of those with noise, the score too, which is finite at the ends, as is its derivative.
+        scores = {}
+        for name in ("bridge", "noisy"):
+            score = PATHS[name].score
+            total = lambda t: jnp.sum(score(Noisy(x0, z), x1, t))  # noqa: B023, E731
+            scores[name] = jax.value_and_grad(total)(t)
+        return out, scores
 
     with jax.enable_x64(dtype == "float64"):
         rtol = {"float32": 1e-4, "float64": 1e-9}[dtype]
-        for name, (point, x_dot, u_dot) in both(*(a.astype(dtype) for a in (X0, X1, Z, T))).items():
+        points, scores = both(*(a.astype(dtype) for a in (X0, X1, Z, T)))
+        for name, (point, x_dot, u_dot) in points.items():
             np.testing.assert_allclose(point.u_t, x_dot, rtol=rtol, atol=rtol, err_msg=name)
             assert np.all(np.isfinite(u_dot)), name
             assert point.x_t.dtype == point.u_t.dtype == dtype, name
+        for name, value_and_gradient in scores.items():
+            assert all(np.all(np.isfinite(a)) for a in value_and_gradient), name
 
 
 @pytest.mark.parametrize("name", ["linear", "linear_vp", "cosine", "bridge", "bridge_sharp"])
 def test_a_path_begins_at_the_source_and_ends_at_the_data(name):
     path = AffinePath() if name == "linear" else PATHS[name]
     source = source_of(path, X0, Z)
-    x_t = np.asarray(path.sample(source, X1, jnp.asarray(T, jnp.float32)).x_t)
+    x_t = np.asarray(jax.jit(path.sample)(source, X1, T.astype("float32")).x_t)
     np.testing.assert_array_equal(x_t[0], X0[0].astype("float32"))
     np.testing.assert_array_equal(x_t[-1], X1[-1].astype("float32"))
 
@@ -92,7 +101,8 @@ def test_the_marginal_of_the_bridge_has_its_mean_and_standard_deviation():
     n, times, sigma = 40_000, np.array([0.0, 0.1, 0.5, 0.8, 1.0]), 0.7
     z = RNG.normal(size=(len(times), n))
     x0, x1 = np.full_like(z, -1.0), np.full_like(z, 2.0)
-    x_t = BrownianBridge(sigma).sample(Noisy(x0, z), x1, jnp.asarray(times)).x_t
+    sample = jax.jit(lambda *a: BrownianBridge(sigma).sample(Noisy(*a[:2]), *a[2:]).x_t)
+    x_t = sample(x0, z, x1, times)
     np.testing.assert_allclose(np.mean(x_t, axis=1), 3 * times - 1, atol=5 * 0.35 / n**0.5)
     expected = sigma * np.sqrt(times * (1 - times))
     np.testing.assert_allclose(np.std(x_t, axis=1), expected, rtol=5 / (2 * n) ** 0.5, atol=1e-6)
@@ -101,28 +111,25 @@ def test_the_marginal_of_the_bridge_has_its_mean_and_standard_deviation():
 @pytest.mark.parametrize("name", ["bridge", "noisy"])
 def test_the_score_is_the_gradient_of_the_log_density(name):
     path, t = PATHS[name], T[2:-2]
-    with jax.enable_x64(True):
-        x0, x1, z = (jnp.asarray(a[2:-2]) for a in (X0, X1, Z))
+    x0, x1, z = (a[2:-2] for a in (X0, X1, Z))
+
+    @jax.jit
+    def program(x0, x1, z, t):
+        std = path.std(t)[:, None]
 
         def log_density(x):
             mean = t[:, None] * x1 + (1 - t[:, None]) * x0
-            return -0.5 * jnp.sum(((x - mean) / path.std(t)[:, None]) ** 2)
+            return -0.5 * jnp.sum(((x - mean) / std) ** 2)
 
-        x_t = path.sample(Noisy(x0, z), x1, t).x_t
-        score = path.score(Noisy(x0, z), x1, t)
-        np.testing.assert_allclose(score, jax.grad(log_density)(x_t), rtol=1e-8)
+        source = Noisy(x0, z)
+        score = path.score(source, x1, t)
         weighted = path.score_weight(t)[:, None] * score
+        return score, jax.grad(log_density)(path.sample(source, x1, t).x_t), weighted
+
+    with jax.enable_x64(True):
+        score, gradient, weighted = program(x0, x1, z, t)
+        np.testing.assert_allclose(score, gradient, rtol=1e-8)
         np.testing.assert_allclose(weighted, -z, rtol=1e-12)
-
-
-def test_the_score_is_finite_at_the_ends_in_value_and_gradient():
-    def total(t, path):
-        return jnp.sum(path.score(Noisy(X0[:2], Z[:2]), X1[:2], t))
-
-    for path in (PATHS["bridge"], PATHS["noisy"]):
-        value, gradient = jax.value_and_grad(total)(jnp.array([0.0, 1.0]), path)
-        assert np.isfinite(value)
-        assert np.all(np.isfinite(gradient))
 
 
 def test_the_drifts_of_the_brownian_bridge_are_those_of_the_pinned_diffusion():
@@ -130,9 +137,9 @@ def test_the_drifts_of_the_brownian_bridge_are_those_of_the_pinned_diffusion():
     sigma, t = 0.6, np.linspace(0.1, 0.9, 9)
     x0, x1, z = (a[:9] for a in (X0, X1, Z))
     with jax.enable_x64(True):
-        path, source = BrownianBridge(sigma, 1e-6), Noisy(jnp.asarray(x0), jnp.asarray(z))
-        x_t, u_t = (np.asarray(a) for a in path.sample(source, jnp.asarray(x1), jnp.asarray(t)))
-        score = np.asarray(path.score(source, jnp.asarray(x1), jnp.asarray(t)))
+        path = BrownianBridge(sigma, 1e-6)
+        program = jax.jit(lambda source, *at: (*path.sample(source, *at), path.score(source, *at)))
+        x_t, u_t, score = (np.asarray(a) for a in program(Noisy(x0, z), x1, t))
     forward, backward = sde_drifts(u_t, score, sigma)
     np.testing.assert_allclose(forward, (x1 - x_t) / (1 - t[:, None]), rtol=1e-8)
     np.testing.assert_allclose(backward, (x_t - x0) / t[:, None], rtol=1e-8)
@@ -140,10 +147,10 @@ def test_the_drifts_of_the_brownian_bridge_are_those_of_the_pinned_diffusion():
 
 def test_paths_are_float32_from_bfloat16_inputs():
     # In bfloat16, t = 1 - 1/1000 is 1 and the noise would vanish early.
-    x0, x1 = jnp.ones((1, 2), jnp.bfloat16), jnp.zeros((1, 2), jnp.bfloat16)
-    t = jnp.array([0.999])
+    x0, x1 = np.ones((1, 2), jnp.bfloat16), np.zeros((1, 2), jnp.bfloat16)
+    t = np.array([0.999], np.float32)
     for path in (AffinePath(Linear()), BrownianBridge(1e-3), NoisyStraight(1e-3)):
-        x_t, u_t = path.sample(source_of(path, x0, x1), x1, t)
+        x_t, u_t = jax.jit(path.sample)(source_of(path, x0, x1), x1, t)
         assert x_t.dtype == u_t.dtype == jnp.float32
         np.testing.assert_allclose(x_t, 0.001, rtol=1e-3)
 
