@@ -19,16 +19,15 @@ from fmjax.guidance import (
 from fmjax.samplers.ode import solve, solver_spec
 
 NULL, BATCH = 3, 3
-TABLE = jax.random.normal(jax.random.key(0), (NULL + 1, 2))
-W = jax.random.normal(jax.random.key(1), (2, 2))
-X = jax.random.normal(jax.random.key(2), (BATCH, 2))
-LABELS = jnp.arange(BATCH) % NULL
-SCALES = jnp.array([0.5, 2.0, 4.0])
+RNG = np.random.default_rng(0)
+TABLE, W, X = (RNG.normal(size=(n, 2)).astype("float32") for n in (NULL + 1, 2, BATCH))
+LABELS = np.arange(BATCH) % NULL
+SCALES = np.array([0.5, 2.0, 4.0], np.float32)
 INTERVAL = (0.3, 0.6)
 
 
 def velocity(x, t, labels, params=W):
-    return jnp.tanh((x + TABLE[labels]) @ params) * (1 + t[:, None])
+    return jnp.tanh((x + jnp.asarray(TABLE)[labels]) @ params) * (1 + t[:, None])
 
 
 class Counted:
@@ -65,42 +64,49 @@ def masked(x, t, conditions, lo=INTERVAL[0], hi=INTERVAL[1], params=W):
     return jnp.where(inside, (1 - w) * null + w * cond, cond)
 
 
-@pytest.mark.parametrize("t", [0.0, 0.3, 0.45, 0.6, 0.7, 1.0])
-def test_one_time_for_all_is_one_branch_outside_and_two_inside(t):
+def every_time(t):
+    return np.full(BATCH, t, np.float32)
+
+
+def test_one_time_for_all_is_one_branch_outside_and_two_inside():
     net = Counted()
-    field = classifier_free(net, NULL, interval=INTERVAL)
-    times = jnp.full(BATCH, t)
-    u = jax.jit(field)(X, times, Guided(LABELS, SCALES))
-    assert net.evaluations == [2 if 0.3 <= t <= 0.6 else 1]
-    expected = masked(X, times, Guided(LABELS, SCALES))
-    np.testing.assert_allclose(u, expected, rtol=1e-5, atol=1e-6)
+    field = jax.jit(classifier_free(net, NULL, interval=INTERVAL))
+    reference = jax.jit(masked)
+    for t in (0.0, 0.3, 0.45, 0.6, 0.7, 1.0):
+        net.calls.clear()
+        u = jax.block_until_ready(field(X, every_time(t), Guided(LABELS, SCALES)))
+        assert net.evaluations == [2 if 0.3 <= t <= 0.6 else 1], t
+        expected = reference(X, every_time(t), Guided(LABELS, SCALES))
+        np.testing.assert_allclose(u, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_several_times_are_guided_each_by_its_own():
-    times = jnp.array([0.1, 0.5, 0.9])
+    times = np.array([0.1, 0.5, 0.9], np.float32)
     field = classifier_free(velocity, NULL, interval=INTERVAL)
-    u = field(X, times, Guided(LABELS, SCALES))
-    np.testing.assert_allclose(u, masked(X, times, Guided(LABELS, SCALES)), rtol=1e-5, atol=1e-6)
-    # Outside, the conditional velocity itself, to the bit, whatever the rule makes of w = 1.
+    both = jax.jit(lambda *args: (field(*args), masked(*args)))
+    u, expected = both(X, times, Guided(LABELS, SCALES))
+    np.testing.assert_allclose(u, expected, rtol=1e-5, atol=1e-6)
+    # Outside, the conditional velocity itself, to the bit, whatever the rule makes of w = 1. (Not
+    # in one program, in which the two might be rounded apart.)
+    cond = jax.vmap(velocity, (None, None, 0))(X, times, np.stack([LABELS, LABELS]))[0]
     for rule in (Rescale(1.0), lambda u_ref, u_cond, w, x, t: 7 * u_cond):
         u = classifier_free(velocity, NULL, rule=rule, interval=INTERVAL)(
             X, times, Guided(LABELS, SCALES)
         )
-        cond = jax.vmap(velocity, (None, None, 0))(X, times, jnp.stack([LABELS, LABELS]))[0]
-        np.testing.assert_array_equal(u[::2], cond[::2])
+        np.testing.assert_array_equal(np.asarray(u)[::2], np.asarray(cond)[::2])
 
 
 def test_a_fixed_solve_makes_the_calls_that_are_foretold():
     net, steps = Counted(), 10
     field = classifier_free(net, NULL, interval=INTERVAL)
-    run = jax.jit(lambda x, c: solve(field, x, c, solver_spec("heun", steps)).x1)
-    x1 = run(X, Guided(LABELS, SCALES)).block_until_ready()
+    spec = solver_spec("heun", steps)
+    both = jax.jit(lambda x, c: [solve(f, x, c, spec).x1 for f in (field, masked)])
+    x1, reference = jax.block_until_ready(both(X, Guided(LABELS, SCALES)))
     grid = np.linspace(0, 1, steps + 1)
     times = [*grid[:-1], *grid[1:]]
     # 0.3, 0.4, 0.5 and 0.6, both ends inside, each met by two steps.
     assert network_calls(times, interval=INTERVAL) == 20 + 8
     assert sum(net.evaluations) == 20 + 8
-    reference = solve(masked, X, Guided(LABELS, SCALES), solver_spec("heun", steps)).x1
     np.testing.assert_allclose(x1, reference, atol=1e-5)
 
 
@@ -136,14 +142,14 @@ def test_mapped_twice_it_is_still_one_decision():
         return field(x[None], t[None], Guided(label[None], w[None]))[0]
 
     twice = jax.jit(jax.vmap(jax.vmap(one), in_axes=(0, 0, None, None)))
-    x, outside = jnp.stack([X, -X]), jnp.array([[0.1, 0.2, 0.25], [0.7, 0.8, 0.9]])
-    for t, per_example in ((outside, 1), (outside.at[1, 2].set(0.5), 2)):
+    reference = jax.jit(jax.vmap(masked, in_axes=(0, 0, None)))
+    x, outside = np.stack([X, -X]), np.float32([[0.1, 0.2, 0.25], [0.7, 0.8, 0.9]])
+    one_inside = np.where(outside == outside[1, 2], np.float32(0.5), outside)
+    for t, per_example in ((outside, 1), (one_inside, 2)):
         net.calls.clear()
-        u = twice(x, t, LABELS, SCALES)
+        u = jax.block_until_ready(twice(x, t, LABELS, SCALES))
         assert net.evaluations == [2 * per_example]  # two rows of examples
-        expected = jnp.stack(
-            [masked(a, b, Guided(LABELS, SCALES)) for a, b in zip(x, t, strict=True)]
-        )
+        expected = reference(x, t, Guided(LABELS, SCALES))
         np.testing.assert_allclose(u, expected, rtol=1e-5, atol=1e-6)
 
 
@@ -203,54 +209,54 @@ def test_the_gradient_of_a_solve_is_that_of_the_masked_field(control):
 def test_before_zero_until_nothing_is_computed_and_nothing_moves():
     net = Counted()
     field = classifier_free(net, NULL, zero_until=0.2)
-    u = jax.jit(field)(X, jnp.full(BATCH, 0.1), Guided(LABELS, 2.0))
+    run = jax.jit(field)
+    u = run(X, every_time(0.1), Guided(LABELS, 2.0))
     np.testing.assert_array_equal(u, 0.0)
     assert net.calls == []
-    times = jnp.array([0.1, 0.2, 0.3])
-    u = field(X, times, Guided(LABELS, 2.0))
-    always = classifier_free(velocity, NULL)(X, times, Guided(LABELS, 2.0))
+    times = np.array([0.1, 0.2, 0.3], np.float32)
+    u = np.asarray(run(X, times, Guided(LABELS, 2.0)))
+    always = np.asarray(jax.jit(classifier_free(velocity, NULL))(X, times, Guided(LABELS, 2.0)))
     np.testing.assert_array_equal(u[0], 0.0)
     np.testing.assert_allclose(u[1:], always[1:], rtol=1e-6)
 
 
-@pytest.mark.parametrize(("t", "evaluations"), [(0.1, 0), (0.25, 1), (0.45, 2), (0.8, 1)])
-def test_zero_until_and_an_interval_make_three_levels(t, evaluations):
-    net = Counted()
-    field = classifier_free(net, NULL, interval=INTERVAL, zero_until=0.2)
-    jax.jit(field)(X, jnp.full(BATCH, t), Guided(LABELS, 2.0)).block_until_ready()
-    assert (
-        sum(net.evaluations) == evaluations == network_calls([t], interval=INTERVAL, zero_until=0.2)
-    )
+def test_zero_until_and_an_interval_make_three_levels():
+    net, window = Counted(), {"interval": INTERVAL, "zero_until": 0.2}
+    field = jax.jit(classifier_free(net, NULL, **window))
+    for t, evaluations in ((0.1, 0), (0.25, 1), (0.45, 2), (0.8, 1)):
+        net.calls.clear()
+        field(X, every_time(t), Guided(LABELS, 2.0)).block_until_ready()
+        assert sum(net.evaluations) == evaluations == network_calls([t], **window), t
 
 
-@pytest.mark.parametrize(("t", "zero_until"), [(0.1, 0.0), (0.45, 0.0), (0.1, 0.2)])
-def test_outside_every_scale_of_several_conditions_is_one(t, zero_until):
-    net = Counted()
-    field = classifier_free(net, NULL, interval=INTERVAL, zero_until=zero_until)
-    several = (Guided(LABELS, SCALES), Guided((LABELS + 1) % NULL, 3.0))
-    times = jnp.full(BATCH, t)
-    u = field(X, times, several)
-    ones = several if t == 0.45 else tuple(c._replace(w=1.0) for c in several)
-    expected = (t >= zero_until) * classifier_free(velocity, NULL)(X, times, ones)
-    np.testing.assert_allclose(u, expected, rtol=1e-5, atol=1e-5)
-    assert sum(net.evaluations) == 3 * (t >= zero_until)
-    assert network_calls([t], branches=3, interval=INTERVAL, zero_until=zero_until) == sum(
-        net.evaluations
-    )
+def test_outside_every_scale_of_several_conditions_is_one():
+    several = (Guided(LABELS, SCALES), Guided((LABELS + 1) % NULL, np.full(3, 3.0, np.float32)))
+    ones = tuple(c._replace(w=np.ones(3, np.float32)) for c in several)
+    always = jax.jit(classifier_free(velocity, NULL))
+    for zero_until, times in ((0.0, (0.1, 0.45)), (0.2, (0.1,))):
+        net, window = Counted(), {"interval": INTERVAL, "zero_until": zero_until}
+        field = jax.jit(classifier_free(net, NULL, **window))
+        for t in times:
+            net.calls.clear()
+            u = jax.block_until_ready(field(X, every_time(t), several))
+            expected = np.asarray(always(X, every_time(t), several if t == 0.45 else ones))
+            np.testing.assert_allclose(u, (t >= zero_until) * expected, rtol=1e-5, atol=1e-5)
+            assert sum(net.evaluations) == 3 * (t >= zero_until), (t, zero_until)
+            assert network_calls([t], branches=3, **window) == sum(net.evaluations)
 
 
 def test_the_weaker_network_is_called_inside_alone():
     strong, weak = Counted(), Counted()
     field = jax.jit(autoguidance(strong, weak, interval=INTERVAL))
     for t in (0.1, 0.5):
-        field(X, jnp.full(BATCH, t), Guided(LABELS, 2.0)).block_until_ready()
+        field(X, every_time(t), Guided(LABELS, 2.0)).block_until_ready()
     assert strong.evaluations == [1, 1]
     assert weak.evaluations == [1]
 
 
 def test_the_decision_can_be_exported():
     field = jax.jit(classifier_free(velocity, NULL, interval=INTERVAL))
-    args = (X, jnp.array([0.1, 0.5, 0.9]), Guided(LABELS, SCALES))
+    args = (X, np.array([0.1, 0.5, 0.9], np.float32), Guided(LABELS, SCALES))
     exported = jax.export.export(field)(*args)
     np.testing.assert_array_equal(exported.call(*args), field(*args))
 
