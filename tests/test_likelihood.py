@@ -61,25 +61,24 @@ class Gaussian:
         return -(flat @ self.q / self.s**2 @ self.q.T).reshape(x1.shape)
 
 
-W = jax.random.normal(jax.random.key(7), (3, 16))
-V = jax.random.normal(jax.random.key(8), (16, 2)) / 4
+RNG = np.random.default_rng(7)
+W, V = RNG.normal(size=(3, 16)), RNG.normal(size=(16, 2)) / 4
 
 
 def net(x, t, labels=None):
     """A fixed nonlinear field on the plane whose Jacobian is neither diagonal nor symmetric."""
-    hidden = jnp.tanh(jnp.concatenate([x, t[:, None]], axis=1) @ W.astype(x.dtype))
-    return hidden @ V.astype(x.dtype)
+    hidden = jnp.tanh(jnp.concatenate([x, t[:, None]], axis=1) @ jnp.asarray(W, x.dtype))
+    return hidden @ jnp.asarray(V, x.dtype)
 
 
-POINTS = jax.random.normal(jax.random.key(3), (1000, 2))
+POINTS = RNG.normal(size=(1000, 2)).astype("float32")
 
 
 SLOW = pytest.mark.slow
 
 
-@pytest.mark.parametrize(
-    "shape", [pytest.param((), marks=SLOW), (2,), pytest.param((3, 8, 8), marks=SLOW)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", [(), (3, 8, 8)])
 def test_the_density_of_a_gaussian_is_its_closed_form_for_any_shape(shape):
     flow = Gaussian(shape)
     with jax.enable_x64(True):
@@ -119,18 +118,22 @@ def test_a_pytree_has_the_density_of_its_numbers_laid_side_by_side():
 
 @pytest.mark.parametrize("trace", [Exact(), Exact(chunk=1), Hutchinson(5, "gaussian", chunk=2)])
 def test_the_divergence_is_that_of_the_jacobian(trace):
-    x, t = POINTS[:6], jnp.linspace(0, 1, 6)
+    x, t = POINTS[:6], np.linspace(0, 1, 6, dtype="float32")
     probes = draw_probes(trace, KEY, x)
-    run = jax.jit(lambda x, t, probes: velocity_and_divergence(net, x, t, None, trace, probes))
-    u, columns = run(x, t, probes)
-    one = jax.jacrev(lambda x, t: net(x[None], t[None])[0])
-    jacobians = jax.jit(jax.vmap(one))(x, t)
+
+    @jax.jit
+    def run(x, t, probes):
+        jacobian = jax.vmap(jax.jacrev(lambda x, t: net(x[None], t[None])[0]))
+        found = velocity_and_divergence(net, x, t, None, trace, probes)
+        return *found, net(x, t), jacobian(x, t)
+
+    u, columns, velocity, jacobians = (np.asarray(a) for a in run(x, t, probes))
     if isinstance(trace, Exact):
-        expected = jnp.trace(jacobians, axis1=1, axis2=2)[:, None]
+        expected = np.trace(jacobians, axis1=1, axis2=2)[:, None]
     else:
-        expected = jnp.einsum("bki,bij,bkj->bk", probes, jacobians, probes)
+        expected = np.einsum("bki,bij,bkj->bk", probes, jacobians, probes)
     np.testing.assert_allclose(columns, expected, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(u, net(x, t), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(u, velocity, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.slow
@@ -154,7 +157,7 @@ def test_the_probes_agree_with_the_trace_within_the_error_they_report(kind):
 
 @pytest.mark.parametrize("kind", ["rademacher", pytest.param("gaussian", marks=SLOW)])
 def test_probes_have_unit_covariance_and_are_a_function_of_the_example_s_key(kind):
-    x = {"a": jnp.zeros((400,)), "b": jnp.zeros((400, 3))}
+    x = {"a": np.zeros(400, np.float32), "b": np.zeros((400, 3), np.float32)}
     draw = jax.jit(lambda key, x: draw_probes(Hutchinson(30, kind), key, x))
     drawn = draw(KEY, x)
     assert drawn["a"].shape == (400, 30)
@@ -162,8 +165,8 @@ def test_probes_have_unit_covariance_and_are_a_function_of_the_example_s_key(kin
     flat = np.concatenate([drawn["a"][..., None], drawn["b"]], axis=-1).reshape(-1, 4)
     np.testing.assert_allclose(flat.T @ flat / len(flat), np.eye(4), atol=0.07)
     assert abs(flat.mean()) < 0.03
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(KEY, jnp.arange(400))
-    moved = draw(jnp.roll(keys, 7), x)
+    rolled = jax.jit(jax.vmap(jax.random.fold_in, (None, 0)))(KEY, np.roll(np.arange(400), 7))
+    moved = draw(rolled, x)
     np.testing.assert_array_equal(np.roll(moved["b"], -7, axis=0), drawn["b"])
     assert np.mean(np.asarray(draw(jax.random.key(1), x)["b"] != drawn["b"])) > 0.4
 
@@ -201,7 +204,7 @@ def test_an_example_has_the_density_it_has_alone():
     keys = jax.random.split(KEY, 6)
     whole = run(POINTS[:6], keys)
     # The same program with other neighbours: the last two come first.
-    moved = run(POINTS[jnp.array([4, 5, 100, 101, 102, 103])], keys[jnp.array([4, 5, 0, 1, 2, 3])])
+    moved = run(POINTS[np.array([4, 5, 100, 101, 102, 103])], keys[jnp.array([4, 5, 0, 1, 2, 3])])
     for name in ("log_p", "std_error", "nfe"):
         np.testing.assert_allclose(getattr(moved, name)[:2], getattr(whole, name)[4:], rtol=1e-4)
     other = run(POINTS[:6], jax.random.split(jax.random.key(1), 6))
@@ -211,29 +214,39 @@ def test_an_example_has_the_density_it_has_alone():
 @pytest.mark.parametrize("trace", [Exact(), pytest.param(Hutchinson(3), marks=SLOW)])
 def test_a_sample_comes_with_the_density_that_is_found_for_it(trace):
     with jax.enable_x64(True):
-        x0 = jnp.asarray(POINTS[:20], jnp.float64)
-        how = {"spec": FINE, "trace": trace}
-        out = jax.jit(lambda x, k: sample_with_log_prob(net, x, key=k, **how))(x0, KEY)
-        back = jax.jit(lambda x, k: log_likelihood(net, x, key=k, **how))(out.x1, KEY)
+        x0, how = POINTS[:20].astype("float64"), {"spec": FINE, "trace": trace}
+
+        @jax.jit
+        def there_and_back(x0, key):
+            out = sample_with_log_prob(net, x0, key=key, **how)
+            return out, log_likelihood(net, out.x1, key=key, **how), standard_normal(x0)
+
+        out, back, normal = there_and_back(x0, KEY)
         np.testing.assert_allclose(back.log_p, out.log_p, atol=1e-6)
         np.testing.assert_allclose(back.std_error, out.std_error, atol=1e-6)
         np.testing.assert_allclose(back.x0, x0, atol=1e-6)
-        assert float(jnp.abs(out.x1 - x0).min(axis=1).max()) > 0.01
-        assert float(jnp.abs(out.log_p - standard_normal(x0)).max()) > 0.1
+        assert np.abs(np.asarray(out.x1) - x0).min(axis=1).max() > 0.01
+        assert np.abs(np.asarray(out.log_p) - normal).max() > 0.1
 
 
-def test_the_gradients_are_the_score_and_the_derivative_by_the_parameters():
+def test_a_gaussian_has_its_closed_form_and_its_gradients_are_the_score_and_that_by_parameters():
     flow = Gaussian((2,))
 
     def total(x, m):
         def velocity(x, t, labels):
             return flow.velocity(x, t, m=m)
 
-        return log_likelihood(velocity, x, spec=FINE).log_p.sum()
+        out = log_likelihood(velocity, x, spec=FINE)
+        return out.log_p.sum(), out
 
     with jax.enable_x64(True):
         x1 = flow.sample(5, (2,))
-        by_x, by_m = jax.jit(jax.grad(total, argnums=(0, 1)))(x1, flow.m)
+        (by_x, by_m), out = jax.jit(jax.grad(total, argnums=(0, 1), has_aux=True))(x1, flow.m)
+        assert out.log_p.dtype == jnp.float64
+        np.testing.assert_allclose(out.log_p, flow.log_p(x1), atol=1e-6)
+        np.testing.assert_allclose(out.x0, flow.source(x1), atol=1e-6)
+        np.testing.assert_array_equal(out.std_error, 0)
+        assert out.success.all()
         np.testing.assert_allclose(by_x, flow.score(x1), atol=1e-6)
         np.testing.assert_allclose(by_m, -flow.score(x1).sum(axis=0), atol=1e-6)
 
@@ -258,27 +271,28 @@ def test_the_gradient_through_the_probes_is_finite_where_their_error_is_zero():
 @pytest.mark.parametrize(
     ("control", "w"),
     [
-        ("fixed", [0.0, 1.0, 3.0]),
-        ("sample", 2.0),
+        ("sample", [0.0, 1.0, 3.0]),
+        pytest.param("sample", 2.0, marks=SLOW),
         pytest.param("fixed", 2.0, marks=SLOW),
+        pytest.param("fixed", [0.0, 1.0, 3.0], marks=SLOW),
         pytest.param("batch", [0.0, 1.0, 3.0], marks=SLOW),
-        pytest.param("sample", [0.0, 1.0, 3.0], marks=SLOW),
     ],
 )
 def test_a_guided_flow_has_the_density_of_its_own_samples(control, w):
-    rate = jnp.array([0.5, -0.2, 0.1])  # the last of them is null
+    rate = np.array([0.5, -0.2, 0.1], np.float32)  # the last of them is null
 
     def velocity(x, t, labels):
-        return rate[labels][:, None] * x
+        return jnp.asarray(rate)[labels][:, None] * x
 
-    guided, labels = classifier_free(velocity, 2), jnp.array([0, 1, 0])
+    guided, labels = classifier_free(velocity, 2), np.array([0, 1, 0])
     spec = solver_spec("heun", 20 if control == "fixed" else None, control)
-    x1, scale = POINTS[:3], jnp.asarray(w)
+    x1, scale = POINTS[:3], np.asarray(w, np.float32)
     run = jax.jit(lambda x, labels: log_likelihood(guided, x, labels, spec))
     out = run(x1, Guided(labels, scale))
     a = (1 - scale) * rate[2] + scale * rate[labels]
-    np.testing.assert_allclose(out.x0, x1 * jnp.exp(-a)[:, None], rtol=1e-3)
-    np.testing.assert_allclose(out.log_p, standard_normal(out.x0) - 2 * a, atol=1e-3)
+    np.testing.assert_allclose(out.x0, x1 * np.exp(-a)[:, None], rtol=1e-3)
+    log_p0 = -0.5 * np.sum(np.asarray(out.x0) ** 2, axis=1) - math.log(2 * math.pi)
+    np.testing.assert_allclose(out.log_p, log_p0 - 2 * a, atol=1e-3)
 
 
 def test_another_source_has_its_own_density():
@@ -287,7 +301,7 @@ def test_another_source_has_its_own_density():
         return jnp.where(inside, -2 * math.log(2), -jnp.inf)
 
     run = jax.jit(lambda x: log_likelihood(lambda x, t, _: 0.7 * x, x, log_p0=log_p0))
-    out = run(jnp.array([[0.5, 1.9], [0.0, 2.1]]))
+    out = run(np.array([[0.5, 1.9], [0.0, 2.1]], np.float32))
     np.testing.assert_allclose(out.log_p[0], -2 * math.log(2) - 1.4, atol=1e-4)
     # Outside there is no density: -inf is what the formula gives, and no number is made of it.
     assert not out.success[1]
@@ -302,52 +316,45 @@ def test_half_precision_is_widened_and_float32_stays():
         assert out.log_p.dtype == out.x0.dtype == jnp.float32
 
 
-def test_other_labels_points_and_keys_compile_nothing(count_compilations):
-    spec = solver_spec("dopri5", rtol=1e-3)
-    run = jax.jit(
-        lambda x, k, s: (
-            log_likelihood(
-                lambda x, t, s: s[:, None] * x, x, s, spec, trace=Hutchinson(2), key=k
-            ).log_p
-        )
-    )
-    first = POINTS[:2], KEY, jnp.ones(2)
-    second = POINTS[2:4], jax.random.key(1), jnp.zeros(2)
-    run(*first).block_until_ready()
+def test_other_labels_points_and_keys_compile_nothing_and_one_probe_knows_no_error(
+    count_compilations,
+):
+    @jax.jit
+    def run(x, key, rate):
+        how = {"spec": solver_spec("dopri5", rtol=1e-3), "trace": Hutchinson(1), "key": key}
+        return log_likelihood(lambda x, t, rate: rate[:, None] * x, x, rate, **how)
+
+    first = POINTS[:2], KEY, np.ones(2, np.float32)
+    second = POINTS[2:4], jax.random.key(1), np.zeros(2, np.float32)
+    out = jax.block_until_ready(run(*first))
     with count_compilations() as compiled:
-        run(*second).block_until_ready()
+        jax.block_until_ready(run(*second))
     assert compiled.count == 0, compiled.names
+    assert np.all(np.isfinite(out.log_p))
+    assert np.all(np.isnan(out.std_error))
 
 
 def test_evenly_spread_pixels_cost_eight_bits():
     # 256 bins of 2 / 255 make an interval of length 512 / 255, on which the density is uniform.
     for dims in (1, 64):
-        log_p = -dims * math.log(512 / 255) * jnp.ones(3)
+        log_p = -dims * math.log(512 / 255) * np.ones(3, np.float32)
         np.testing.assert_allclose(bits_per_dim(log_p, dims), 8, rtol=1e-6)
     # One bit of entropy in a bin of width 1, by the definition.
-    np.testing.assert_allclose(bits_per_dim(-jnp.log(2.0), 1, 1.0), 1, rtol=1e-6)
+    np.testing.assert_allclose(bits_per_dim(np.float32(-np.log(2.0)), 1, 1.0), 1, rtol=1e-6)
 
 
 def test_a_solve_that_gives_up_gives_no_number():
     def stiff(x, t, rate):
         return -rate[:, None] * (x - jnp.cos(20 * t)[:, None])
 
-    spec = solver_spec("dopri5", rtol=1e-6, atol=1e-6, max_steps=12)
+    spec = solver_spec("dopri5", rtol=1e-6, atol=1e-6, max_steps=20)
     run = jax.jit(lambda x, rate: log_likelihood(stiff, x, rate, spec))
-    out = run(POINTS[:2], jnp.array([0.1, 500.0]))
+    out = jax.tree.map(np.asarray, run(POINTS[:2], np.array([0.1, 500.0], np.float32)))
     np.testing.assert_array_equal(out.success, [True, False])
-    assert jnp.isnan(out.log_p[1])
-    assert jnp.isnan(out.std_error[1])
+    assert np.isnan(out.log_p[1])
+    assert np.isnan(out.std_error[1])
     assert 0 < out.t_end[1] < 1
-    assert jnp.isfinite(out.log_p[0])
-
-
-def test_one_probe_does_not_know_its_error():
-    spec, trace = solver_spec("euler", 1), Hutchinson(1)
-    run = jax.jit(lambda x, k: log_likelihood(net, x, spec=spec, trace=trace, key=k))
-    out = run(POINTS[:2], KEY)
-    assert jnp.all(jnp.isfinite(out.log_p))
-    assert jnp.all(jnp.isnan(out.std_error))
+    assert np.isfinite(out.log_p[0])
 
 
 def test_a_path_without_a_likelihood_is_refused():
@@ -355,6 +362,12 @@ def test_a_path_without_a_likelihood_is_refused():
     for path in (NoisyStraight(0.1), BrownianBridge()):
         with pytest.raises(InputError, match=f"{type(path).__name__} is stochastic"):
             check_path(path)
+
+
+def with_row(row, value):
+    points = POINTS.copy()
+    points[row] = value
+    return points
 
 
 @pytest.mark.parametrize(
@@ -377,8 +390,8 @@ def test_a_path_without_a_likelihood_is_refused():
         (lambda: log_likelihood(net, None), "got nothing"),
         (lambda: log_likelihood(net, jnp.float32(1.0)), "leading batch axis"),
         (lambda: log_likelihood(net, (POINTS, POINTS[:3])), "leading batch axis"),
-        (lambda: log_likelihood(net, POINTS.at[3].set(jnp.nan)), "the first of them 3"),
-        (lambda: sample_with_log_prob(net, POINTS.at[3].set(jnp.inf)), "x0 must be finite"),
+        (lambda: log_likelihood(net, with_row(3, np.nan)), "the first of them 3"),
+        (lambda: sample_with_log_prob(net, with_row(3, np.inf)), "x0 must be finite"),
         (lambda: log_likelihood(lambda x, t, _: x[:, :1], POINTS), "shaped as x"),
         (lambda: log_likelihood(lambda x, t, _: (x,), POINTS), "shaped as x"),
         (
