@@ -31,15 +31,12 @@ def saved(workdir: Path) -> list[int]:
     return sorted(int(name) for name in found if name.isdecimal())
 
 
-def losses(workdir: Path) -> dict[int, tuple]:
-    """What training logged, by step: equal for equal runs, to the last digit."""
+def losses(workdir: Path) -> dict[tuple[int, str], float]:
+    """What training logged, by step and name: equal for equal runs, to the last digit."""
     keys = ("loss", "grad_norm", "val_loss")
-    logged: dict[int, tuple] = {}
-    for line in lines(workdir):
-        values = tuple((key, line[key]) for key in keys if key in line)
-        if values:
-            logged[line["step"]] = logged.get(line["step"], ()) + values
-    return logged
+    return {
+        (line["step"], key): line[key] for line in lines(workdir) for key in keys if key in line
+    }
 
 
 def _dump(workdir: Path, step: int | None, out: Path) -> None:
