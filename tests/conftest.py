@@ -2,7 +2,8 @@
 
 - Rank promotion raises, and a warning that comes from fmjax itself is an error.
 - One device and no compilation cache, so that compilations can be counted and every run is the
-  first one. Tests of several devices start a process of their own with `run_python`.
+  first one; and no effort of LLVM's, which is most of a compilation. Tests of several devices start
+  a process of their own with `run_python`.
 - `JAX_PLATFORMS=cuda pytest` runs the suite on another backend; the default is the CPU.
 """
 
@@ -17,12 +18,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+_LLVM = "--xla_backend_optimization_level"
 
 
 def _xla_flags(devices: int = 1) -> str:
-    """XLA_FLAGS as the caller set them, but for this number of host devices."""
+    """XLA_FLAGS as the caller set them, but for this number of host devices, and for LLVM's effort.
+
+    Most of the time of these tests went into optimising programs that run for milliseconds.
+    """
     flags = os.environ.get("XLA_FLAGS", "")
     flags = re.sub(r"--xla_force_host_platform_device_count=\S*", "", flags)
+    if _LLVM not in flags:
+        flags += f" {_LLVM}=0"
     if devices > 1:
         flags += f" --xla_force_host_platform_device_count={devices}"
     return " ".join(flags.split())
@@ -46,6 +53,14 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_enable_compilation_cache", False)
 jax.config.update("jax_compilation_cache_dir", None)
 jax.config.update("jax_num_cpu_devices", -1)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    """Keeps the tests of a file on one worker: they share programs, which compile once there."""
+    from xdist.scheduler import LoadFileScheduling
+
+    return LoadFileScheduling(config, log)
 
 
 def pytest_configure(config: pytest.Config) -> None:

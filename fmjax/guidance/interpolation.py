@@ -200,8 +200,10 @@ def _ids_and_s(a: Array, b: Array, s: Array) -> tuple[Array, Array, Array]:
 def _weights(a: Array, b: Array, of_a: Array, of_b: Array, rows: int) -> Array:
     def part(ids, weight):
         # A row of zeros would pass for a condition; NaN is what an id out of range embeds as.
-        weight = jnp.where((ids >= 0) & (ids < rows), weight, jnp.nan)
-        return weight[..., None] * jax.nn.one_hot(ids, rows, dtype=weight.dtype)
+        # Chosen last: compiled, a product of NaN with the zeros of one_hot may become 0.
+        hot = jax.nn.one_hot(ids, rows, dtype=weight.dtype)
+        known = (ids >= 0) & (ids < rows)
+        return jnp.where(known[..., None], weight[..., None] * hot, jnp.nan)
 
     return part(a, of_a) + part(b, of_b)
 

@@ -185,7 +185,11 @@ def test_spherical_weights_go_along_the_arc_of_the_embeddings():
 
 def test_an_id_that_is_no_class_gives_nan():
     a, b = np.array([0, -1, NULL + 1]), np.zeros(3, int)
-    for weights in (class_weights(a, b, 0.5, NULL), spherical_weights(a, b, 0.5, TABLE)):
+    for weights in (
+        class_weights(a, b, 0.5, NULL),
+        jax.jit(lambda a, b: class_weights(a, b, 0.5, NULL))(a, b),
+        jax.jit(lambda a, b: spherical_weights(a, b, 0.5, TABLE))(a, b),
+    ):
         weights = np.asarray(weights)
         assert np.isfinite(weights[0]).all()
         assert np.isnan(weights[1]).any()
