@@ -38,8 +38,9 @@ class Log:
         from tensorboardX import SummaryWriter
         from tqdm import tqdm
 
-        _keep_until(workdir / METRICS, start)
-        self._file = (workdir / METRICS).open("a", buffering=1)
+        self._path = workdir / METRICS
+        _keep_until(self._path, start)
+        self._file = self._path.open("a", buffering=1)
         self._events = SummaryWriter(str(workdir / EVENTS), purge_step=start + 1)
         self._bar = tqdm(
             total=steps,
@@ -56,10 +57,20 @@ class Log:
             self._bar.update(steps)
 
     def metrics(self, step: int, values: dict[str, float]) -> None:
-        """Writes scalars under a step."""
+        """Writes scalars under a step.
+
+        Raises:
+            OSError: they cannot be written.
+        """
         if not self._active:
             return
-        self._file.write(json.dumps({"step": step} | values) + "\n")
+        try:
+            self._file.write(json.dumps({"step": step} | values) + "\n")
+        except OSError as error:
+            raise OSError(
+                f"{self._path} could not be written: {error.strerror}. The same command goes on "
+                "from the newest checkpoint."
+            ) from error
         for name, value in values.items():
             self._events.add_scalar(name, value, step)
         shown = {
@@ -83,6 +94,7 @@ class Log:
         """Flushes and closes everything."""
         if self._active:
             self._bar.close()
-            self._file.close()
-            with contextlib.suppress(OSError):  # a full disk: the event files are a convenience
+            with contextlib.suppress(OSError):  # a full disk, which has been said before
+                self._file.close()
+            with contextlib.suppress(OSError):  # the same: the event files are a convenience
                 self._events.close()

@@ -1,8 +1,11 @@
 """What is logged of the steps, and what stops a run."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from fmjax.run.log import Log
 from fmjax.run.meter import Meter
 from fmjax.training.chips import CHIPS
 
@@ -58,3 +61,15 @@ def test_utilisation_is_operations_over_the_peak(monkeypatch):
     assert speed["mfu"] == pytest.approx(speed["examples_per_second"] * 1e9 / chip.flops)
     monkeypatch.setattr("fmjax.run.meter.chip_of", lambda device: None)
     assert "mfu" not in told([{"loss": 1.0}] * 8, flops=10**9)[-1][1]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_full_disk_is_said_with_the_file_it_hit(tmp_path):
+    log = Log(tmp_path, 0, 10)
+    log._file.close()
+    log._file = Path("/dev/full").open("w", buffering=1)  # noqa: SIM115
+    try:
+        with pytest.raises(OSError, match=r"metrics\.jsonl could not be written: No space left"):
+            log.metrics(1, {"loss": 1.0})
+    finally:
+        log.close()
