@@ -39,15 +39,16 @@ def image_grid(
     """Lays images out in rows, left to right, on white.
 
     Args:
-        images: uint8, ``(N, H, W, C)`` with C = 1 or 3.
+        images: uint8, ``(N, H, W, C)``: grey for C = 1, in colour for 3; of any other number the
+            first three channels are shown, or the first of two.
         columns: images per row; by default the grid is about square.
         scale: each pixel becomes ``scale x scale`` pixels (nearest neighbour); by default small
             images are enlarged to be readable, and images of 32 pixels or more are left as is.
         pad: white pixels between images and around the grid; by default a twelfth of an image.
 
     Returns:
-        uint8, ``(rows * (scale H + pad) + pad, columns * (scale W + pad) + pad, C)``. Places that
-        the last row leaves empty are white.
+        uint8, ``(rows * (scale H + pad) + pad, columns * (scale W + pad) + pad, 1 or 3)``. Places
+        that the last row leaves empty are white.
 
     Raises:
         InputError: for another dtype or shape, no image, or a size that is not positive.
@@ -55,8 +56,9 @@ def image_grid(
     images = np.asarray(images)
     if images.dtype != np.uint8:
         raise InputError(f"images must be uint8, got {images.dtype}.")
-    if images.ndim != 4 or images.shape[-1] not in (1, 3) or 0 in images.shape:
-        raise InputError(f"images must have shape (N, H, W, 1 or 3), got {images.shape}.")
+    if images.ndim != 4 or 0 in images.shape:
+        raise InputError(f"images must have shape (N, H, W, C), got {images.shape}.")
+    images = images[..., : 3 if images.shape[-1] >= 3 else 1]
     count, height, width, channels = images.shape
     columns = int(np.ceil(np.sqrt(count))) if columns is None else columns
     scale = max(1, round(_TILE / width)) if scale is None else scale

@@ -26,6 +26,12 @@ def test_small_images_are_enlarged_to_be_read():
     assert image_grid(np.zeros((1, 64, 64, 1), np.uint8), pad=0).shape == (64, 64, 1)
 
 
+@pytest.mark.parametrize(("channels", "shown"), [(2, 1), (4, 3), (16, 3)])
+def test_of_other_channels_the_first_are_shown(channels, shown):
+    latents = np.random.default_rng(0).integers(0, 255, (5, 4, 4, channels)).astype(np.uint8)
+    np.testing.assert_array_equal(image_grid(latents), image_grid(latents[..., :shown]))
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_png_reads_back_to_the_bit(tmp_path, channels):
     picture = IMAGES[0, :, :, :channels]
