@@ -7,6 +7,8 @@ import pytest
 
 from tests.conftest import ROOT
 
+OPTIMISED = {"XLA_FLAGS": ""}  # these train for real: LLVM's effort pays
+
 
 @pytest.mark.slow
 def test_the_two_dimensional_table_is_made_and_goes_on_from_its_cache(run_python, tmp_path):
@@ -15,7 +17,7 @@ def test_the_two_dimensional_table_is_made_and_goes_on_from_its_cache(run_python
         *("--methods", "OT-CFM", "I-CFM", "--tasks", "N -> moons", "--seeds", "1"),
         *("--share", "0.01", "--cores", "2", "--cache", tmp_path / "cache", "--out", out),
     )
-    run_python(ROOT / "benchmarks" / "two_dim.py", *arguments, devices=1)
+    run_python(ROOT / "benchmarks" / "two_dim.py", *arguments, devices=1, env=OPTIMISED)
     results = json.loads(out.read_text())
     rows = results["fmjax"]["rows"]["N -> moons"]
     assert {name: row["steps"] for name, row in rows.items()} == {"OT-CFM": 100, "I-CFM": 200}
@@ -23,7 +25,7 @@ def test_the_two_dimensional_table_is_made_and_goes_on_from_its_cache(run_python
     assert rows["OT-CFM"]["one_step_w2"][0] < rows["I-CFM"]["one_step_w2"][0]
     assert rows["OT-CFM"]["npe"][0] < rows["I-CFM"]["npe"][0]
     assert results["floor"]["N -> moons"]["target_to_target_w2"] < 0.2
-    again = run_python(ROOT / "benchmarks" / "two_dim.py", *arguments, devices=1)
+    again = run_python(ROOT / "benchmarks" / "two_dim.py", *arguments, devices=1, env=OPTIMISED)
     assert again.count("N -> moons") == 2
     assert json.loads(out.read_text())["fmjax"]["rows"] == results["fmjax"]["rows"]
 
@@ -31,7 +33,7 @@ def test_the_two_dimensional_table_is_made_and_goes_on_from_its_cache(run_python
 @pytest.mark.slow
 def test_the_sampling_benchmark_compares_equal_work(run_python, tmp_path):
     out = tmp_path / "sampling.json"
-    parts = ("--only", "diffrax", "images", "large", "--batch", "4")
+    parts = ("--only", "diffrax", "large", "--batch", "4")
     arguments = ("--toy", "--repeat", "1", *parts, "--out", out)
     run_python(ROOT / "benchmarks" / "sampling.py", *arguments, devices=1)
     result = json.loads(out.read_text())
@@ -40,7 +42,6 @@ def test_the_sampling_benchmark_compares_equal_work(run_python, tmp_path):
     if importlib.util.find_spec("torch") is not None:  # the same weights and the same steps
         ours, theirs = (r["rms"] for r in result["large"]["contenders"].values())
         assert theirs == pytest.approx(ours, rel=1e-3)
-    assert result["images"]["guided digits per second"] > 0
     # That both take the same steps is checked before they are timed.
     assert {"ours / scan", "seconds"} <= result["diffrax"]["digits' DiT"].keys()
 

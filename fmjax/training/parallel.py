@@ -6,6 +6,7 @@ A layout is an object with the methods of `Jit`; the loop never asks which one i
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import numpy as np
@@ -74,6 +75,10 @@ class Jit:
 
         return jax.jit(_in_a_row(sharded_step, self.steps), donate_argnums=0)
 
+    def ahead(self, step: Step, *args: Any) -> Step:
+        """The step compiled ahead of its first call, for arguments like these."""
+        return self.compile(step).lower(*args).compile()
+
     def place(self, batch: dict[str, np.ndarray]) -> Batch:
         """A batch of this process's examples, put on the devices."""
         rows = P(ROWS) if self.steps == 1 else P(None, ROWS)
@@ -129,6 +134,14 @@ class Pmap:
             donate_argnums=0,
             devices=list(self.mesh.devices.flat),
         )
+
+    def ahead(self, step: Step, *args: Any) -> Step:
+        """The step compiled ahead of its first call, where pmap can: in a run of one process.
+
+        Of several, what it compiles ahead asks for the arrays of all of them.
+        """
+        step = self.compile(step)
+        return step if jax.process_count() > 1 else step.lower(*args).compile()
 
     def place(self, batch: dict[str, np.ndarray]) -> Batch:
         """A batch of this process's examples, on the devices, with a device axis before rows."""
