@@ -52,7 +52,6 @@ def import_packages(cache: Path) -> None:
     """
     os.environ.update(CACHE | {"JAX_COMPILATION_CACHE_DIR": str(cache)})
     import grain  # noqa: F401
-    import matplotlib.pyplot  # noqa: F401
     import orbax.checkpoint  # noqa: F401
     import tensorboardX  # noqa: F401
     import tqdm  # noqa: F401
