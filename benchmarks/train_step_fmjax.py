@@ -1,15 +1,13 @@
 """fmjax's side of `train_step.py` and of the large part of `sampling.py`; serves contenders.
 
 A contender is a list of configuration keys, "model.scan=True model.remat=dots", or "defaults". What
-runs is what `train.py` compiles: the experiment of the configuration, `make_step`, and the layout
-with its state donated.
+runs is what `train.py` compiles: the step of the configuration, by the layout, its state donated.
 """
 
 import gc
 import os
 import sys
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 # Half of a GPU's memory for each library, as both hold their contenders ready.
@@ -34,11 +32,10 @@ from flax import traverse_util
 from fmjax.build import DataSpec, Experiment, make_experiment
 from fmjax.config import ConfigDict, default_config
 from fmjax.guidance import Guided, classifier_free
-from fmjax.run.ready import make_init
+from fmjax.run.ready import make_init, train_step
 from fmjax.samplers.ode import solve, solver_spec
 from fmjax.training.chips import chip_of
 from fmjax.training.parallel import make_layout
-from fmjax.training.step import make_step
 
 from turns import Contenders, serve
 
@@ -138,15 +135,9 @@ class Fmjax(Contenders):
             self.state = layout.init(make_init(experiment), jax.random.key(0))
         key = layout.init(lambda k: jax.random.fold_in(k, 1), jax.random.key(0))
         batch = layout.place(batch_of(case))
-        step = make_step(
-            experiment.loss_fn,
-            partial(experiment.draw, layout=layout),
-            experiment.optimizer,
-            axis_name=layout.axis_name,
-            learning_rate=experiment.learning_rate,
-        )
+        step = train_step(configure(case, name), experiment, layout)
         began = time.perf_counter()
-        compiled = layout.compile(step).lower(self.state, key, batch).compile()
+        compiled = layout.ahead(step, self.state, key, batch)
         seconds = time.perf_counter() - began
 
         def run(n: int) -> float:
