@@ -169,7 +169,6 @@ def _compile_only(how: tuple) -> int:
     return print_report(report)
 
 
-@processes.together
 def main() -> int:
     """Reads the flags and samples."""
     request = Request(

@@ -29,7 +29,6 @@ INIT_FROM = flags.DEFINE_string(
 OVERWRITE = flags.DEFINE_bool("overwrite", False, "Delete an earlier run in the workdir first.")
 
 
-@processes.together
 def main() -> int:
     """Reads the flags and trains."""
     if CONFIG.value is None:

@@ -14,6 +14,7 @@ from absl import app, flags, logging
 
 from fmjax.config import default_config, flatten
 from fmjax.errors import InputError, unknown_name
+from fmjax.run.lost import together
 from fmjax.run.memory import keep_freed_memory
 
 
@@ -121,7 +122,7 @@ def run(main: Callable[[], int]) -> None:
 
     def guarded(_: list[str]) -> None:
         try:
-            stopped = main()
+            stopped = together(main)()
             sys.exit(128 + stopped if stopped else 0)
         except InputError as error:
             fail(error, 2)

@@ -25,7 +25,6 @@ SEED = flags.DEFINE_integer("seed", 0, "Of the noise that the pairs start from."
 PARALLEL = flags.DEFINE_enum("parallel", "jit", ["jit", "pmap"], "How to train on several devices.")
 
 
-@processes.together
 def main() -> int:
     """Reads the flags and reflows."""
     if WORKDIR.value is None:

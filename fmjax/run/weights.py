@@ -22,7 +22,6 @@ DTYPE = flags.DEFINE_string("dtype", "float32", f"One of {', '.join(DTYPES)}.")
 OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace what is there already.")
 
 
-@processes.together
 def main() -> int:
     """Reads the flags and writes."""
     if WORKDIR.value is None or OUT.value is None:

@@ -8,7 +8,7 @@ from absl import flags
 from absl.testing import flagsaver
 
 from fmjax.errors import InputError
-from fmjax.run import processes
+from fmjax.run import lost, processes
 from tests.conftest import ROOT
 
 
@@ -71,12 +71,12 @@ LOST = "UNKNOWN: Gloo all-reduce failed: [pair.cc:547] Connection closed by peer
 
 
 def test_the_loss_of_a_process_is_told_from_other_errors():
-    assert processes.lost_process(jax.errors.JaxRuntimeError(LOST + "\nmore")) == LOST
+    assert lost.lost_process(jax.errors.JaxRuntimeError(LOST + "\nmore")) == LOST
     unwritten = OSError("a checkpoint could not be written")
     unwritten.__cause__ = jax.errors.JaxRuntimeError(LOST)
-    assert processes.lost_process(unwritten) == LOST
-    assert processes.lost_process(jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: memory")) is None
-    assert processes.lost_process(ConnectionResetError("Connection reset by peer")) is None
+    assert lost.lost_process(unwritten) == LOST
+    assert lost.lost_process(jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: memory")) is None
+    assert lost.lost_process(ConnectionResetError("Connection reset by peer")) is None
 
 
 def test_a_process_alone_fails_as_ever():
@@ -84,8 +84,8 @@ def test_a_process_alone_fails_as_ever():
         raise FloatingPointError("the loss is nan")
 
     with pytest.raises(FloatingPointError, match="the loss is nan"):
-        processes.together(main)()
-    assert processes.together(lambda: 15)() == 15
+        lost.together(main)()
+    assert lost.together(lambda: 15)() == 15
 
 
 @pytest.mark.slow
