@@ -10,7 +10,7 @@ from typing import Any
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from fmjax.errors import InputError
+from fmjax.errors import InputError, changed_keys
 
 # What a run may change when it is resumed: how long and how often, never what it computes. (More
 # steps do stretch the cosine of the learning rate, which goes on from where that puts it.)
@@ -168,13 +168,11 @@ def check_resumable(stored: ConfigDict, asked: ConfigDict, workdir: Path) -> Non
     Raises:
         InputError: a key that decides what the run computes differs.
     """
-    before, now = flatten(stored), flatten(asked)
-    changed = [
-        f"{key}={before.get(key)!r} (asked: {now.get(key)!r})"
-        for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key) and not key.startswith(_FREE)
-    ]
-    if changed:
+    before, now = (
+        {key: value for key, value in sorted(flatten(c).items()) if not key.startswith(_FREE)}
+        for c in (stored, asked)
+    )
+    if changed := changed_keys(before, now):
         raise InputError(
             f"{workdir} holds another run, with {', '.join(changed)}. "
             "Give another --workdir, or --overwrite to delete that run."

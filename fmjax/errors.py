@@ -1,7 +1,8 @@
 """What a user reads when the input is wrong: one sentence, and what to write instead."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 
 class InputError(ValueError):
@@ -23,3 +24,12 @@ def unknown_name(kind: str, name: object, known: Iterable[str]) -> InputError:
     near = difflib.get_close_matches(str(name), known, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     return InputError(f"unknown {kind} {name!r}.{hint} Known: {', '.join(known)}.")
+
+
+def changed_keys(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
+    """How what is asked differs from what is there: ``"key=stored (asked: ...)"`` for each key."""
+    return [
+        f"{key}={stored.get(key)!r} (asked: {asked.get(key)!r})"
+        for key in dict.fromkeys([*stored, *asked])
+        if stored.get(key) != asked.get(key)
+    ]

@@ -7,6 +7,8 @@ that was stopped goes on only where it is asked for the same again.
 import json
 from pathlib import Path
 
+from fmjax.errors import changed_keys
+
 
 def differences(path: Path, content: dict, free: tuple[str, ...] = ()) -> list[str]:
     """How a stored manifest differs from one that is asked for, key by key.
@@ -24,9 +26,8 @@ def differences(path: Path, content: dict, free: tuple[str, ...] = ()) -> list[s
     """
     if not path.exists():
         return []
-    stored, asked = json.loads(path.read_text()), json.loads(json.dumps(content))
-    return [
-        f"{key}={stored.get(key)!r} (asked: {asked.get(key)!r})"
-        for key in dict.fromkeys([*stored, *asked])
-        if key not in free and stored.get(key) != asked.get(key)
-    ]
+    stored, asked = (
+        {key: value for key, value in json.loads(text).items() if key not in free}
+        for text in (path.read_text(), json.dumps(content))
+    )
+    return changed_keys(stored, asked)
