@@ -15,7 +15,6 @@ from fmjax.data.pair_writer import Part, begin_pairs, write_shard
 from fmjax.data.pairs import INFO, PairInfo, missing_shards, shard_path
 from fmjax.run import workdir as files
 from fmjax.run.loaded import load_params, local_copy
-from fmjax.run.output import check_space
 from fmjax.run.ready import on_first_process, say
 from fmjax.run.sampling import (
     Request,
@@ -132,7 +131,7 @@ def generate(
 def _begin(folder: Path, info: PairInfo) -> None:
     files.check_writable(folder, "--workdir")
     needed = info.nbytes * len(missing_shards(folder, info)) // info.shards
-    check_space(folder, needed, "the pairs", "free some space, or lower --num")
+    files.check_space(folder, needed, "the pairs", "free some space, or lower --num")
     begin_pairs(folder, info)
 
 

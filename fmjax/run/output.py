@@ -1,34 +1,11 @@
 """Writing samples to disk: any number of them in bounded memory, whole or not at all."""
 
 import math
-import shutil
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-
-from fmjax.errors import InputError
-
-
-def check_space(folder: Path, needed: int, what: str, advice: str) -> None:
-    """Checks that a folder's disk has room.
-
-    Args:
-        folder: which exists.
-        needed: bytes.
-        what: needs them, as in "the samples".
-        advice: what to do otherwise.
-
-    Raises:
-        InputError: it has not.
-    """
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise InputError(
-            f"{folder} has {free / 1e6:.0f} MB free, and {what} need {needed / 1e6:.0f} MB; "
-            f"{advice}."
-        )
 
 
 class NpzWriter:

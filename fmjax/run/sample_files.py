@@ -18,7 +18,7 @@ from fmjax.build import DataSpec, Experiment, Recipe
 from fmjax.data.manifest import differences
 from fmjax.errors import InputError
 from fmjax.run import workdir as files
-from fmjax.run.output import NpzWriter, check_space, first_rows
+from fmjax.run.output import NpzWriter, first_rows
 from fmjax.run.report import picture
 from fmjax.run.sampling import Request, SampleBatch, batch_of
 from fmjax.samplers.sde import SDESpec
@@ -81,7 +81,7 @@ class SampleFiles(NamedTuple):
         )
         row = math.prod(spec.shape) * sample_dtype(spec).itemsize + np.int32().itemsize
         advice = "free some space, lower --num, or give another --out"
-        check_space(self.out, missing * row, "the samples", advice)
+        files.check_space(self.out, missing * row, "the samples", advice)
 
     def begin(self, content: dict, overwrite: bool) -> None:
         """Says, on one process, what the shards are to hold; a second time checks that it agrees.

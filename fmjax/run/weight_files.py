@@ -11,7 +11,6 @@ from fmjax.checkpoint import fingerprint
 from fmjax.errors import InputError, unknown_name
 from fmjax.run import workdir as files
 from fmjax.run.loaded import EXPORTED, exported_files, load_params, read_exported
-from fmjax.run.output import check_space
 from fmjax.run.ready import abstract_state, on_first_process
 from fmjax.training.mesh import MeshSizes, make_mesh
 from fmjax.weights import DTYPES, check_same, read_header, shapes, write_weights
@@ -83,7 +82,7 @@ def _check_out(path: Path, record: files.Record, size: int, overwrite: bool) -> 
             f"{out} holds the parameters of another run; give another --out, or --overwrite."
         )
     files.check_writable(out, "--out")
-    check_space(out, size, "the parameters", "free some space, or give another --out")
+    files.check_space(out, size, "the parameters", "free some space, or give another --out")
 
 
 def check_initial(source: Path, experiment: Experiment) -> None:

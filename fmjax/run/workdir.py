@@ -109,14 +109,23 @@ def has_checkpoints(workdir: Path) -> bool:
     return any(path.name.isdecimal() for path in (workdir / CHECKPOINTS).glob("*"))
 
 
-def _check_space(workdir: Path, state_bytes: int, keep: int) -> None:
-    # The newest `keep`, the best one, and the one being written before an old one goes.
-    needed = state_bytes * (keep + 2)
-    free = shutil.disk_usage(workdir).free
+def check_space(folder: Path, needed: int, what: str, advice: str) -> None:
+    """Checks that a folder's disk has room.
+
+    Args:
+        folder: which exists.
+        needed: bytes.
+        what: needs them, as in "the samples".
+        advice: what to do otherwise.
+
+    Raises:
+        InputError: it has not.
+    """
+    free = shutil.disk_usage(folder).free
     if free < needed:
         raise InputError(
-            f"{workdir} has {free / 1e6:.0f} MB free, and the checkpoints need {needed / 1e6:.0f} "
-            "MB; free some space, lower train.keep, or give another --workdir."
+            f"{folder} has {free / 1e6:.0f} MB free, and {what} need {needed / 1e6:.0f} MB; "
+            f"{advice}."
         )
 
 
@@ -201,6 +210,9 @@ def prepare(workdir: Path, record: Record, state_bytes: int, overwrite: bool) ->
             f"{workdir} holds checkpoints of an unknown run: {RECORD} is missing. "
             "Give another --workdir."
         )
-    _check_space(workdir, state_bytes, record.config.train.keep)
+    # The newest `keep`, the best one, and the one being written before an old one goes.
+    needed = state_bytes * (record.config.train.keep + 2)
+    advice = "free some space, lower train.keep, or give another --workdir"
+    check_space(workdir, needed, "the checkpoints", advice)
     save_record(workdir, record)
     return lock
