@@ -28,12 +28,12 @@ from fmjax.run import workdir as files
 from fmjax.run.compiled import compile_and_report, describe, too_large
 from fmjax.run.loaded import plan
 from fmjax.run.ready import abstract_state, train_step
-from fmjax.run.sampling import Request, fit_batch, make_sample_fn
+from fmjax.run.sampling import Request, fit_batch, lower_for, make_sample_fn
 from fmjax.run.topology import devices_of
 from fmjax.samplers.ode import evaluation_times
 from fmjax.samplers.sde import SDESpec
 from fmjax.samplers.spec import SolverSpec
-from fmjax.training.mesh import MeshSizes, by_rows, make_mesh
+from fmjax.training.mesh import MeshSizes, by_rows, make_mesh, row_shards
 from fmjax.training.parallel import check_divides, make_layout
 
 Report = dict[str, Any]
@@ -74,7 +74,7 @@ def compile_training(config: ConfigDict, topology: str, parallel: str = "jit") -
         raise InputError(f"only --parallel=jit compiles for a topology; got {parallel!r}.")
     spec, batch_size = data_spec(config), config.train.batch_size
     layout = make_layout(parallel, devices_of(topology), MeshSizes(**config.mesh))
-    check_divides(batch_size, layout.parts, config.train.accumulate)
+    check_divides(batch_size, row_shards(layout.mesh), config.train.accumulate)
     experiment = make_experiment(config, spec, portable=True)
     step = train_step(config, experiment, layout)
     state = abstract_state(experiment, layout.mesh)
@@ -115,10 +115,7 @@ def compile_sampling(
     _, recipe = plan(experiment, record.config, request, solver, guidance)
     batch = fit_batch(batch_size, batch_size, mesh.size)
     params = abstract_state(experiment, mesh).ema_params
-    integers = jax.ShapeDtypeStruct((batch,), jnp.int32)
-    floats = jax.ShapeDtypeStruct((batch,), jnp.float32)
-    sample_fn = make_sample_fn(experiment, recipe, mesh)
-    lowered = sample_fn.lower(params, _key(mesh), integers, integers, floats)
+    lowered = lower_for(make_sample_fn(experiment, recipe, mesh), params, _key(mesh), batch)
     flops = _sampling_flops(experiment, recipe, batch)
     report = compile_and_report(lowered, mesh, batch, flops)
     name = f"sampler of {record.config.model.name}"

@@ -23,8 +23,8 @@ from fmjax.run.sample_files import (
 )
 from fmjax.run.sampling import (
     Request,
-    compile_for,
     fit_batch,
+    lower_for,
     make_sample_fn,
     sample_in_batches,
 )
@@ -197,7 +197,8 @@ def _draw(
         return _Drawn(began, 0.0, 0.0)
     experiment, recipe, request, params, _, mesh = loaded
     batch = fit_batch(target.shard_size or target.num, batch_size, mesh.size)
-    sample_fn = compile_for(make_sample_fn(experiment, recipe, mesh), params, batch)
+    sample_fn = make_sample_fn(experiment, recipe, mesh)
+    sample_fn = lower_for(sample_fn, params, jax.random.key(0), batch).compile()
     compiled = time.perf_counter()
     batches = sample_in_batches(sample_fn, params, experiment, request, batch, spans)
     nfe = 0

@@ -109,14 +109,16 @@ def as_data(experiment: Experiment, x: jax.Array) -> jax.Array:
     return pixels.to_pixels(x) if experiment.spec.is_image else x
 
 
-def compile_for(sample_fn: Callable, params: Any, batch: int) -> Callable:
-    """The sample function compiled for a batch size, ahead of its first call.
+def lower_for(
+    sample_fn: Callable, params: Any, key: jax.Array | jax.ShapeDtypeStruct, batch: int
+) -> jax.stages.Lowered:
+    """The sample function lowered for a batch size, to be compiled ahead of its first call.
 
     So that a run can tell the time of compilation from that of sampling.
     """
     integers = jax.ShapeDtypeStruct((batch,), jnp.int32)
     floats = jax.ShapeDtypeStruct((batch,), jnp.float32)
-    return sample_fn.lower(params, jax.random.key(0), integers, integers, floats).compile()
+    return sample_fn.lower(params, key, integers, integers, floats)
 
 
 def check_request(request: Request, experiment: Experiment) -> None:

@@ -6,7 +6,6 @@ import json
 import jax
 import jax.numpy as jnp
 import pytest
-from conftest import small_config
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -22,6 +21,7 @@ from fmjax.run.compiled import compile_and_report, describe
 from fmjax.run.sampling import Request
 from fmjax.samplers.ode import solver_spec
 from fmjax.training.mesh import make_mesh
+from tests.run.conftest import small_config
 
 needs_compiler = pytest.mark.skipif(
     importlib.util.find_spec("libtpu") is None, reason="libtpu, the TPU compiler, is not installed"
