@@ -13,6 +13,7 @@ from fmjax.conventions import Array
 from fmjax.couplings.host import HostCoupling
 from fmjax.errors import InputError, unknown_name
 from fmjax.predictions import convert_weight
+from fmjax.training.mesh import row_shards
 
 PATHS = {
     "linear": lambda c: paths.AffinePath(schedules.Linear(c.sigma_min)),
@@ -64,7 +65,6 @@ class Layout(Protocol):
 
     mesh: Mesh
     axis_name: str | None
-    parts: int
 
 
 def choose(kind: str, name: str, table: Mapping[str, Any]) -> Any:
@@ -187,12 +187,13 @@ def place_coupling(
     """
     if coupling is couplings.independent:
         return coupling
-    groups = math.gcd(groups, batch * (layout.parts if layout and layout.axis_name else 1))
-    if layout is None or layout.parts == 1:
+    parts = 1 if layout is None else row_shards(layout.mesh)
+    groups = math.gcd(groups, batch * (parts if layout and layout.axis_name else 1))
+    if parts == 1:
         return coupling if groups == 1 else couplings.in_groups(coupling, groups)
     jit = {"axis_name": ROWS, "mesh": layout.mesh}
     where = {"axis_name": layout.axis_name} if layout.axis_name else jit
-    if groups % layout.parts == 0:
+    if groups % parts == 0:
         return couplings.in_groups(coupling, groups, **where)
     if groups > 1:
         coupling = couplings.in_groups(coupling, groups)

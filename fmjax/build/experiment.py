@@ -22,6 +22,7 @@ from fmjax.models.flops import forward_flops, training_flops
 from fmjax.paths import Path
 from fmjax.predictions import as_velocity
 from fmjax.samplers.ode import SolverSpec, solver_spec
+from fmjax.training.mesh import row_shards
 from fmjax.training.optimizer import learning_rate_schedule, make_optimizer
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
@@ -151,7 +152,7 @@ def make_draw(config: ConfigDict, null_label: int | None, noisy: bool) -> Callab
 
     def draw_batch(key: jax.Array, batch: dict, layout: choices.Layout | None = None) -> LossArgs:
         index = batch["index"]
-        devices = layout.parts if layout and layout.axis_name else 1
+        devices = row_shards(layout.mesh) if layout and layout.axis_name else 1
         placed = dataclasses.replace(
             draw,
             coupling=choices.place_coupling(coupling, config.coupling.groups, len(index), layout),

@@ -70,7 +70,7 @@ class Meter:
             waited: seconds spent waiting for data since the run began.
         """
         self._pending.append((step, metrics, waited))
-        # The first step is compilation: speed is counted from its end.
+        # The first call may still compile, and warms up: speed is counted from its end.
         self._drain(leave=_AHEAD if self._since else 0)
 
     def drain(self) -> None:

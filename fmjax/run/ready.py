@@ -17,7 +17,7 @@ from fmjax.data.dataset import Dataset
 from fmjax.data.pairs import open_pairs
 from fmjax.errors import InputError
 from fmjax.run import workdir as files
-from fmjax.training.mesh import MeshSizes
+from fmjax.training.mesh import MeshSizes, row_shards
 from fmjax.training.parallel import Jit, Pmap, check_divides, make_layout
 from fmjax.training.sharding import notes, state_shardings
 from fmjax.training.state import TrainState, init_state
@@ -114,7 +114,7 @@ def prepare(
     layout = make_layout(
         parallel, sizes=MeshSizes(**config.mesh), steps=config.train.steps_per_call
     )
-    check_divides(config.train.batch_size, layout.parts, config.train.accumulate)
+    check_divides(config.train.batch_size, row_shards(layout.mesh), config.train.accumulate)
     state = abstract_state(experiment, layout.mesh)
     state_bytes = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
     record = files.Record(config, spec)

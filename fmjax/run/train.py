@@ -34,7 +34,7 @@ from fmjax.run.ready import (
 from fmjax.run.report import final_report, write_picture
 from fmjax.run.signals import Signals
 from fmjax.run.weight_files import check_initial, initial_params
-from fmjax.training.mesh import by_rows, within
+from fmjax.training.mesh import by_rows, row_shards, within
 from fmjax.training.state import TrainState, all_finite
 
 _VALIDATION = 512  # examples, the same with the same noise at every checkpoint
@@ -193,7 +193,7 @@ def _validation(run: Run) -> Callable[[Any], float]:
     mesh, experiment = run.layout.mesh, run.experiment
     batch = _held_out(run.training)
     whole = NamedSharding(mesh, P())
-    rows = by_rows(mesh) if len(batch["x1"]) % run.layout.parts == 0 else whole
+    rows = by_rows(mesh) if len(batch["x1"]) % row_shards(mesh) == 0 else whole
 
     @partial(jax.jit, out_shardings=whole)
     def loss(params, batch):

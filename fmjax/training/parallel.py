@@ -21,7 +21,6 @@ from fmjax.training.mesh import (
     MeshSizes,
     check_rows_within_processes,
     make_mesh,
-    row_shards,
     within,
 )
 from fmjax.training.sharding import state_shardings
@@ -52,11 +51,6 @@ class Jit:
     mesh: Mesh
     steps: int = 1
     axis_name = None
-
-    @property
-    def parts(self) -> int:
-        """Into how many parts a batch is split."""
-        return row_shards(self.mesh)
 
     def init(self, make_state: Callable[[jax.Array], TrainState], key: jax.Array) -> TrainState:
         """Makes the state in its shards, so that no device ever holds more than its own."""
@@ -109,11 +103,6 @@ class Pmap:
     mesh: Mesh
     steps: int = 1
     axis_name = DATA
-
-    @property
-    def parts(self) -> int:
-        """Into how many parts a batch is split."""
-        return self.mesh.size
 
     def _local(self, *axes: str | None) -> NamedSharding:
         """Of this process's devices, over the one axis that pmap has itself."""
