@@ -1,11 +1,13 @@
 """Runs small enough to train in a test: an MLP on two moons."""
 
+import contextlib
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jax
 import pytest
+from jax.experimental.compilation_cache.compilation_cache import reset_cache
 
 from fmjax.config import ConfigDict, default_config, flatten
 from fmjax.run.train import train
@@ -42,18 +44,11 @@ def small_flags(**changes: object) -> list[str]:
     return base + [f"--config.{k}={v}" for k, v in values.items() if v is not None]
 
 
-@pytest.fixture(scope="session")
-def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(tmp_path_factory.mktemp("compilation_cache"))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compilation_cache(cache_folder: str) -> Iterator[None]:
-    """The same few programs are compiled once for all tests of this folder, processes included."""
-    folder = cache_folder
+@contextlib.contextmanager
+def _keeping_programs(folder: Path) -> Iterator[None]:
     options = {
         "jax_enable_compilation_cache": True,
-        "jax_compilation_cache_dir": folder,
+        "jax_compilation_cache_dir": str(folder),
         "jax_persistent_cache_min_compile_time_secs": 0.0,
         "jax_persistent_cache_min_entry_size_bytes": -1,
     }
@@ -62,6 +57,7 @@ def compilation_cache(cache_folder: str) -> Iterator[None]:
     for name, value in options.items():
         jax.config.update(name, value)
         os.environ[name.upper()] = str(value)
+    reset_cache()  # else jax goes on as it decided at its first compilation
     yield
     for name, value in before.items():
         jax.config.update(name, value)
@@ -69,6 +65,22 @@ def compilation_cache(cache_folder: str) -> Iterator[None]:
         os.environ.pop(name.upper(), None)
         if value is not None:
             os.environ[name.upper()] = value
+    reset_cache()
+
+
+@pytest.fixture(scope="session")
+def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    base = tmp_path_factory.getbasetemp()
+    # Under pytest-xdist each worker has a folder of its own below that of the run.
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    return shared / "compiled"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compilation_cache(cache_folder: Path) -> Iterator[None]:
+    """The same few programs are compiled once for all tests of this folder, processes included."""
+    with _keeping_programs(cache_folder):
+        yield
 
 
 @pytest.fixture
@@ -85,8 +97,9 @@ def train_small(tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="session")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(tmp_path_factory: pytest.TempPathFactory, cache_folder: Path) -> Path:
     """A finished small run, to be read only."""
     workdir = tmp_path_factory.mktemp("trained") / "run"
-    assert train(small_config(), workdir) == 0
+    with _keeping_programs(cache_folder):  # set up before any fixture of a module
+        assert train(small_config(), workdir) == 0
     return workdir
