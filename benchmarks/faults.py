@@ -17,7 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from faults_runs import ROOT, import_packages
+from faults_runs import FLAGS, ROOT, import_packages
 from faults_several import frozen, one_fails, one_of_two, other_mesh, terminate_one
 from faults_single import (
     damage,
@@ -44,6 +44,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", choices=FAULTS, default=list(FAULTS))
     parser.add_argument("--seed", type=int, default=0, help="of the random moments and places")
     parser.add_argument("--trials", type=int, help="of the faults that are tried several times")
+    steps = FLAGS["train.steps"]
+    parser.add_argument("--steps", type=int, default=steps, help="of a run of one process")
     parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--keep", action="store_true", help="leave the folders of the runs")
     return parser.parse_args()
@@ -60,6 +62,7 @@ def _earlier(out: Path, seed: int) -> dict:
 def main() -> int:
     """Tries the faults, prints a line for each, and writes what was found."""
     args = _arguments()
+    FLAGS["train.steps"] = args.steps
     folder = Path(tempfile.mkdtemp(prefix="faults."))
     import_packages(folder / "compiled")
     from fmjax.run.workdir import versions, write_json
@@ -84,6 +87,7 @@ def main() -> int:
             "command": "python benchmarks/faults.py",
             "date": time.strftime("%Y-%m-%d"),
             "seed": args.seed,
+            "steps": args.steps,
             "machine": f"{os.cpu_count()} cores, {cpu_name()}",
             "versions": versions(),
             "faults": found,

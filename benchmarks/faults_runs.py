@@ -27,14 +27,14 @@ CACHE = {
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
 }
-STEPS, EVERY = 600, 20
+EVERY = 20  # steps between two checkpoints
 FLAGS = {
     "data.name": "toy/moons",
     "model.name": "mlp",
     "model.width": 128,  # just wide enough for its matrices to be split over fsdp
     "model.depth": 2,
     "optimizer.warmup_steps": 2,
-    "train.steps": STEPS,
+    "train.steps": 600,
     "train.batch_size": 32,
     "train.log_every": 5,
     "train.checkpoint_every": EVERY,

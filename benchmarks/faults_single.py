@@ -9,10 +9,15 @@ from functools import partial
 from pathlib import Path
 
 from faults_read import copy, last_step, lines, read_states, same_bits, saved
-from faults_runs import EVERY, STEPS, Child, finish, start
+from faults_runs import EVERY, FLAGS, Child, finish, start
 
 KILLS_A_RUN = 10
 _CANNOT_WRITE = "a checkpoint could not be written"
+
+
+def steps() -> int:
+    """How many steps a run of one process has."""
+    return FLAGS["train.steps"]
 
 
 def whole_run(folder: Path, name: str = "whole", **options) -> Path:
@@ -38,7 +43,7 @@ def _hurt(child: Child, workdir: Path, rng: random.Random, number: int) -> dict 
         if not child.until(partial(_training, workdir, since)):
             return None
         goal = last_step(workdir) + rng.randrange(5 * EVERY)
-        child.until(lambda: last_step(workdir) >= min(goal, STEPS - EVERY))
+        child.until(lambda: last_step(workdir) >= min(goal, steps() - EVERY))
         child.until(lambda: False, rng.uniform(0, 0.1))
     if child.poll() is not None:
         return None
@@ -185,12 +190,12 @@ def _sleep_in_writer(seconds: float) -> Callable[[], None]:
 def slow_store(folder: Path, rng: random.Random, seconds: float = 2.0) -> dict:
     """A store that takes its time: the steps go on meanwhile."""
     whole, workdir = whole_run(folder, "whole1"), folder / "slow"
-    changes = {"train__checkpoint_every": STEPS // 2}
+    changes = {"train__checkpoint_every": steps() // 2}
     child = start(workdir, patch=_sleep_in_writer(seconds), **changes)
-    child.until(lambda: last_step(workdir) >= STEPS // 2)
+    child.until(lambda: last_step(workdir) >= steps() // 2)
     unfinished = 0
     while child.poll() is None and not saved(workdir):
-        unfinished = max(unfinished, last_step(workdir) - STEPS // 2)
+        unfinished = max(unfinished, last_step(workdir) - steps() // 2)
         time.sleep(0.005)
     finish(child)
     (_, a), (_, b) = read_states(whole, workdir)
@@ -220,9 +225,9 @@ def damage(folder: Path, rng: random.Random) -> dict:
     run ends with the right bits, and how it came to them.
     """
     whole, details, runs = whole_run(folder, "whole1"), [], []
-    for name in _files(whole / "checkpoints" / str(STEPS)):
+    for name in _files(whole / "checkpoints" / str(steps())):
         workdir = copy(whole, f"damaged{len(runs)}")
-        path = workdir / "checkpoints" / str(STEPS) / name
+        path = workdir / "checkpoints" / str(steps()) / name
         content = bytearray(path.read_bytes())
         place = rng.randrange(len(content))
         content[place] ^= 1 << rng.randrange(8)
@@ -230,7 +235,7 @@ def damage(folder: Path, rng: random.Random) -> dict:
         child = start(workdir)
         code = child.wait()
         aside = (workdir / "corrupt").exists()
-        noticed = f"step {STEPS}" in child.output and "Taking the one before" in child.output
+        noticed = f"step {steps()}" in child.output and "Taking the one before" in child.output
         details.append({"file": name, "byte": place, "code": code, "set_aside": aside})
         details[-1]["noticed"] = noticed
         runs.append(workdir)

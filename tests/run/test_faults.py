@@ -89,17 +89,11 @@ def test_a_process_alone_fails_as_ever():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "faults",
-    # The others take minutes each: `python benchmarks/faults.py` tries them all.
-    [("failing_store", "other_mesh"), ("one_of_two",)],
-    ids=" ".join,
-)
-def test_no_run_is_lost(run_python, tmp_path, faults):
-    # The script itself ends with an error where a run was lost.
-    out = tmp_path / "faults.json"
-    script = ROOT / "benchmarks" / "faults.py"
-    printed = run_python(script, "--only", *faults, "--trials", "1", "--out", out, timeout=600)
+def test_no_run_is_lost(run_python, tmp_path):
+    # Two of the twelve: all of them take an hour. The script ends with an error where a run is lost.
+    out, faults = tmp_path / "faults.json", ("failing_store", "one_of_two")
+    options = ("--only", *faults, "--trials", "1", "--steps", "100", "--out", out)
+    printed = run_python(ROOT / "benchmarks" / "faults.py", *options, timeout=600)
     found = json.loads(out.read_text())["faults"]
     assert found.keys() == set(faults)
-    assert all(fault["trials"] > 0 for fault in found.values()), printed
+    assert all(fault["trials"] == 1 for fault in found.values()), printed
