@@ -90,7 +90,7 @@ def test_a_process_alone_fails_as_ever():
 
 @pytest.mark.slow
 def test_no_run_is_lost(run_python, tmp_path):
-    # Two of the twelve: all of them take an hour. The script ends with an error where a run is lost.
+    # Two of the twelve, which take an hour. The script ends with an error where a run is lost.
     out, faults = tmp_path / "faults.json", ("failing_store", "one_of_two")
     options = ("--only", *faults, "--trials", "1", "--steps", "100", "--out", out)
     printed = run_python(ROOT / "benchmarks" / "faults.py", *options, timeout=600)
