@@ -11,6 +11,7 @@ from jax.experimental.compilation_cache.compilation_cache import reset_cache
 
 from fmjax.config import ConfigDict, default_config, flatten
 from fmjax.run.train import train
+from tests.run.forked import Commands
 
 SMALL = {
     "data.name": "toy/moons",
@@ -81,6 +82,14 @@ def compilation_cache(cache_folder: Path) -> Iterator[None]:
     """The same few programs are compiled once for all tests of this folder, processes included."""
     with _keeping_programs(cache_folder):
         yield
+
+
+@pytest.fixture(scope="session")
+def commands() -> Iterator[Commands]:
+    """Starts commands quickly, and ends what is left of them."""
+    commands = Commands()
+    yield commands
+    commands.close()
 
 
 @pytest.fixture

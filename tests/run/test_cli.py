@@ -1,10 +1,5 @@
-"""The command line: each mistake gets one sentence, exit code 2, and no folder.
+"""The command line: each mistake gets one sentence, exit code 2, and no folder."""
 
-Importing the two scripts takes seconds, and a mistake milliseconds: one process imports what they
-import and then forks for each command line, before jax has started anything.
-"""
-
-import json
 import os
 import subprocess
 import sys
@@ -16,20 +11,6 @@ import pytest
 from fmjax.run.cli import compilation_folder
 from tests.conftest import ROOT
 
-FORK = """
-import json, os, runpy, sys
-import fmjax.run.train, fmjax.run.sample, fmjax.run.export, fmjax.run.compile_only
-
-for number, (script, flags, env) in enumerate(json.loads(sys.argv[1])):
-    child = os.fork()
-    if child == 0:
-        os.environ.update(env)
-        for stream, name in ((1, "out"), (2, "err")):
-            os.dup2(os.open(f"{sys.argv[2]}/{number}.{name}", os.O_CREAT | os.O_WRONLY), stream)
-        sys.argv = [script, *flags]
-        runpy.run_path(script, run_name="__main__")
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-"""
 CONFIG = """
 from fmjax.config import default_config
 
@@ -89,7 +70,7 @@ class Answer(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def answers(tmp_path_factory) -> tuple[list[Answer], Path]:
+def answers(tmp_path_factory, commands) -> tuple[list[Answer], Path]:
     """The answers to all the mistakes above, in order, and the workdir that none may make."""
     folder = tmp_path_factory.mktemp("answers")
     workdir = folder / "run"
@@ -102,19 +83,8 @@ def answers(tmp_path_factory) -> tuple[list[Answer], Path]:
         (script, [*flags, f"--workdir={workdir}"] if script == "train.py" and flags else flags, env)
         for script, flags, env in lines
     ]
-    done = subprocess.run(
-        [sys.executable, "-c", FORK, json.dumps(lines), str(folder)],
-        cwd=ROOT,
-        env=os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    texts = [[(folder / f"{k}.{s}").read_text() for s in ("out", "err")] for k in range(len(lines))]
-    codes = map(int, done.stdout.split())
-    return [Answer(c, *text) for c, text in zip(codes, texts, strict=True)], workdir
+    started = [commands.start(script, *flags, env=env) for script, flags, env in lines]
+    return [Answer(command.wait(), command.out, command.err) for command in started], workdir
 
 
 def sentence_of(answer: Answer, script: str, workdir: Path) -> str:

@@ -1,57 +1,44 @@
 """Runs as their users start them: processes that are killed, signalled, or several."""
 
-import os
 import random
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 import time
 
 import jax
 import numpy as np
 import pytest
 
-from tests.conftest import ROOT
+from fmjax.run.sample import Request, sample, solver_spec
 from tests.run.conftest import small_flags
+from tests.run.forked import finish
 from tests.run.test_train import assert_same_bits, read_state
 
 pytestmark = pytest.mark.slow
 
 
-def start(workdir, *flags):
-    command = [sys.executable, str(ROOT / "train.py"), f"--workdir={workdir}", *flags]
-    return subprocess.Popen(
-        command,
-        cwd=ROOT,
-        env=os.environ,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-def finish(*processes, code=0):
-    outputs = [process.communicate(timeout=300)[0] for process in processes]
-    assert [p.returncode for p in processes] == [code] * len(processes), "\n".join(outputs)
-    return outputs
-
-
 def wait_for(path, process, seconds=120):
     deadline = time.monotonic() + seconds
     while not path.exists():
-        assert process.poll() is None, process.communicate()[0]
+        assert process.poll() is None, process.output
         assert time.monotonic() < deadline, f"{path} did not appear"
         time.sleep(0.02)
 
 
-LONG = {"train__steps": 1200, "train__checkpoint_every": 100, "train__log_every": 100}
+LONG = {"train__steps": 800, "train__checkpoint_every": 100, "train__log_every": 100}
 
 
-def test_a_run_killed_at_random_moments_ends_as_one_that_was_not(tmp_path):
+@pytest.fixture
+def start(commands):
+    """Starts train.py in a folder."""
+    return lambda workdir, *flags, **how: commands.start(
+        "train.py", f"--workdir={workdir}", *flags, **how
+    )
+
+
+def test_a_run_killed_at_random_moments_ends_as_one_that_was_not(tmp_path, train_small, start):
     flags = small_flags(**LONG)
-    finish(start(tmp_path / "whole", *flags))
     seed = random.randrange(2**32)
     print(f"random seed {seed}")
     rng, kills = random.Random(seed), 0
@@ -66,11 +53,12 @@ def test_a_run_killed_at_random_moments_ends_as_one_that_was_not(tmp_path):
     assert kills >= 1
     (output,) = finish(start(tmp_path / "killed", *flags))
     assert "resuming at step" in output
+    train_small(tmp_path / "whole", **LONG)
     assert_same_bits(read_state(tmp_path / "killed"), read_state(tmp_path / "whole"))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_saves_says_so_and_leaves(tmp_path, number):
+def test_a_signal_saves_says_so_and_leaves(tmp_path, start, number):
     flags = small_flags(**LONG | {"train__steps": 10**6})
     process = start(tmp_path / "run", *flags)
     wait_for(tmp_path / "run" / "checkpoints" / "100", process)
@@ -82,35 +70,13 @@ def test_a_signal_saves_says_so_and_leaves(tmp_path, number):
     assert step % 100 != 0 or step >= 100
 
 
-def free_port():
+def in_two(start, workdir, *flags):
+    """Starts train.py as two processes."""
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
-def train_in_two(workdir, parallel, flags):
-    port = free_port()
-    finish(
-        *[
-            start(
-                workdir,
-                *flags,
-                f"--parallel={parallel}",
-                "--distributed=explicit",
-                f"--coordinator=127.0.0.1:{port}",
-                "--num_processes=2",
-                f"--process_id={i}",
-            )
-            for i in range(2)
-        ]
-    )
-
-
-@pytest.mark.parametrize("parallel", ["jit", "pmap"])
-def test_two_processes_train_to_the_parameters_of_one(tmp_path, trained, parallel):
-    flags = small_flags()
-    train_in_two(tmp_path / "two", parallel, flags)
-    assert_close(tmp_path / "two", trained)
+        port = s.getsockname()[1]
+    flags += ("--distributed=explicit", f"--coordinator=127.0.0.1:{port}", "--num_processes=2")
+    return [start(workdir, *flags, f"--process_id={i}") for i in range(2)]
 
 
 def cut_after_step_4(workdir):
@@ -124,46 +90,46 @@ def assert_close(workdir, other):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
-def test_a_run_of_one_process_goes_on_with_two(tmp_path, trained):
+@pytest.mark.parametrize("parallel", ["jit", "pmap"])
+def test_two_processes_train_to_the_parameters_of_one_which_goes_on_with_theirs(
+    tmp_path, trained, train_small, start, capsys, parallel
+):
+    workdir = tmp_path / "run"
+    finish(*in_two(start, workdir, *small_flags(), f"--parallel={parallel}"))
+    assert_close(workdir, trained)
+    if parallel == "jit":  # a checkpoint of pmap has the same layout
+        cut_after_step_4(workdir)
+        train_small(workdir)
+        assert "resuming at step 4" in capsys.readouterr().err
+        assert_close(workdir, trained)
+
+
+def test_a_run_of_one_process_goes_on_with_two(tmp_path, trained, start):
     shutil.copytree(trained, tmp_path / "run")
     cut_after_step_4(tmp_path / "run")
-    train_in_two(tmp_path / "run", "jit", small_flags())
+    outputs = finish(*in_two(start, tmp_path / "run", *small_flags()))
+    assert "resuming at step 4" in outputs[0]
     assert_close(tmp_path / "run", trained)
 
 
-def test_a_run_of_two_processes_goes_on_with_one(tmp_path, trained):
-    train_in_two(tmp_path / "run", "jit", small_flags())
-    cut_after_step_4(tmp_path / "run")
-    finish(start(tmp_path / "run", *small_flags()))
-    assert_close(tmp_path / "run", trained)
-
-
-def test_a_run_goes_on_with_another_number_of_devices(tmp_path, trained, run_python):
+def test_a_run_goes_on_with_another_number_of_devices(tmp_path, trained, start):
     shutil.copytree(trained, tmp_path / "run")
     cut_after_step_4(tmp_path / "run")
-    run_python(ROOT / "train.py", f"--workdir={tmp_path / 'run'}", *small_flags(), devices=8)
+    (output,) = finish(start(tmp_path / "run", *small_flags(), devices=8))
+    assert "resuming at step 4" in output
     assert_close(tmp_path / "run", trained)
 
 
-def test_samples_are_the_same_on_one_device_and_on_eight(tmp_path, trained, run_python):
-    for devices in (1, 8):
-        run_python(
-            ROOT / "sample.py",
-            f"--workdir={trained}",
-            f"--out={tmp_path / str(devices)}",
-            "--num=20",
-            "--steps=3",
-            devices=devices,
-        )
+def test_samples_are_the_same_on_one_device_and_on_eight(tmp_path, trained, commands):
+    flags = [f"--workdir={trained}", f"--out={tmp_path / '8'}", "--num=20", "--steps=3"]
+    finish(commands.start("sample.py", *flags, devices=8))
+    sample(trained, tmp_path / "1", Request(20, (), None), solver_spec("heun", 3))
     one, eight = (np.load(tmp_path / d / "samples.npz")["samples"] for d in ("1", "8"))
     np.testing.assert_allclose(one, eight, rtol=1e-5, atol=1e-6)
 
 
-def test_what_process_0_finds_wrong_stops_all_of_them(tmp_path):
+def test_what_process_0_finds_wrong_stops_all_of_them(tmp_path, start):
     (tmp_path / "file").write_text("")
-    port, workdir = free_port(), tmp_path / "file" / "run"
-    flags = [*small_flags(), "--distributed=explicit", f"--coordinator=127.0.0.1:{port}"]
-    processes = [start(workdir, *flags, "--num_processes=2", f"--process_id={i}") for i in range(2)]
-    outputs = finish(*processes, code=2)
+    outputs = finish(*in_two(start, tmp_path / "file" / "run", *small_flags()), code=2)
     assert "cannot write to" in outputs[0]
     assert "process 0 found something wrong" in outputs[1]
