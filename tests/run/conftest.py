@@ -10,6 +10,7 @@ import pytest
 from jax.experimental.compilation_cache.compilation_cache import reset_cache
 
 from fmjax.config import ConfigDict, default_config, flatten
+from fmjax.run import report
 from fmjax.run.train import train
 from tests.run.forked import Commands
 
@@ -93,8 +94,9 @@ def commands() -> Iterator[Commands]:
 
 
 @pytest.fixture
-def train_small(tmp_path: Path) -> Callable[..., Path]:
-    """Trains the small run in a folder and returns the folder."""
+def train_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """Trains the small run in a folder and returns the folder; no picture is drawn at the end."""
+    monkeypatch.setattr(report, "write_picture", lambda *arguments: None)
 
     def run(workdir: Path | None = None, parallel: str = "jit", **changes: object) -> Path:
         workdir = tmp_path / "run" if workdir is None else workdir

@@ -19,8 +19,9 @@ from fmjax.run.loaded import load_params
 from fmjax.run.workdir import load_record
 from fmjax.samplers.ode import solver_spec
 from fmjax.training.mesh import make_mesh
-from tests.conftest import ROOT
+from tests.run.forked import finish
 
+SCRIPT = "fmjax/run/likelihood.py"
 FIXED = solver_spec("rk4", 4)
 
 
@@ -168,10 +169,10 @@ def test_a_density_that_is_not_finite_is_named():
 
 
 @pytest.mark.slow
-def test_the_command_prints_and_writes_its_figures(trained, run_python, tmp_path):
+def test_the_command_prints_and_writes_its_figures(trained, commands, tmp_path):
     out = tmp_path / "new" / "nats.json"
-    said = run_python(
-        ROOT / "fmjax" / "run" / "likelihood.py",
+    command = commands.start(
+        SCRIPT,
         f"--workdir={trained}",
         "--num=20",
         "--steps=4",
@@ -182,6 +183,7 @@ def test_the_command_prints_and_writes_its_figures(trained, run_python, tmp_path
         f"--out={out}",
         devices=2,
     )
+    (said,) = finish(command)
     report = json.loads(out.read_text())
     assert report["solver"] == {"solver": "rk4", "steps": 4, "rtol": None, "atol": None}
     assert report["trace"] == "3 gaussian probes"
@@ -198,8 +200,8 @@ def test_the_command_prints_and_writes_its_figures(trained, run_python, tmp_path
         (["--split=all"], "the split must be"),
     ):
         where = [f"--workdir={trained}"] if flags else []
-        with pytest.raises(AssertionError, match=message):
-            run_python(ROOT / "fmjax" / "run" / "likelihood.py", *where, *flags)
+        (said,) = finish(commands.start(SCRIPT, *where, *flags), code=2)
+        assert message in said
 
 
 def test_pixels_and_bits_agree_on_the_width_of_a_bin():

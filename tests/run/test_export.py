@@ -9,17 +9,19 @@ from fmjax.run.loaded import load
 from fmjax.run.sample import Request, sample, sde_spec, solver_spec
 
 NUM = 7
+FILE = "moons.jaxexport"
 RUNNER = """
     import sys
     import numpy as np
     from jax import export
 
-    sampler = export.deserialize(bytearray(open(sys.argv[1], "rb").read()))
-    assert sampler.platforms == ("cpu", "cuda", "tpu")
-    n = int(sys.argv[3])
+    n = int(sys.argv[1])
     index, labels = np.arange(n, dtype=np.int32), np.arange(n, dtype=np.int32) % 2
-    samples = sampler.call(np.uint32(4), index, labels, np.full(n, 1.5, np.float32))
-    np.save(sys.argv[2], samples)
+    for folder in sys.argv[2:]:
+        sampler = export.deserialize(bytearray(open(f"{folder}/moons.jaxexport", "rb").read()))
+        assert sampler.platforms == ("cpu", "cuda", "tpu")
+        samples = sampler.call(np.uint32(4), index, labels, np.full(n, 1.5, np.float32))
+        np.save(f"{folder}/made.npy", samples)
     print([name for name in sys.modules if name.startswith(("fmjax", "diffrax", "flax"))])
 """
 HOW = {
@@ -30,23 +32,25 @@ HOW = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(HOW))
-def test_an_exported_sampler_gives_the_same_bits_without_fmjax(trained, tmp_path, run_python, name):
-    solver, guidance = HOW[name]
-    request = Request(NUM, (0, 1), (1.5,), seed=4)
-    file, made = tmp_path / "moons.jaxexport", tmp_path / "made.npy"
-    size = export_sampler(load(trained, request, solver, guidance), file)
-    assert file.stat().st_size == size
-    assert [path.name for path in tmp_path.iterdir()] == [file.name]  # no part is left behind
-    sample(trained, tmp_path / "out", request, solver, guidance)
-    with np.load(tmp_path / "out" / "samples.npz") as content:
-        expected = content["samples"]
-    script = tmp_path / "runner.py"
-    script.write_text("\n".join(line[4:] for line in RUNNER.splitlines()))
+def test_an_exported_sampler_gives_the_same_bits_without_fmjax(trained, tmp_path, run_python):
+    (tmp_path / "empty").mkdir()
+    for name, (solver, guidance) in HOW.items():
+        request = Request(NUM, (0, 1), (1.5,), seed=4)
+        folder = tmp_path / name
+        folder.mkdir()
+        file = folder / FILE
+        size = export_sampler(load(trained, request, solver, guidance), file)
+        assert file.stat().st_size == size
+        assert [path.name for path in folder.iterdir()] == [FILE]  # no part is left behind
+        sample(trained, folder, request, solver, guidance)
     # In an empty folder, with no path to the project.
-    out = run_python(script, file, made, NUM, devices=1, env={"PYTHONPATH": ""}, cwd=tmp_path)
+    how = {"devices": 1, "env": {"PYTHONPATH": ""}, "cwd": tmp_path / "empty"}
+    out = run_python(RUNNER, NUM, *[tmp_path / name for name in HOW], **how)
     assert out.strip() == "[]"
-    np.testing.assert_array_equal(np.load(made), expected)
+    for name in HOW:
+        with np.load(tmp_path / name / "samples.npz") as content:
+            expected = content["samples"]
+        np.testing.assert_array_equal(np.load(tmp_path / name / "made.npy"), expected, name)
 
 
 @pytest.mark.slow

@@ -4,7 +4,6 @@ import contextlib
 import json
 import shutil
 import socket
-from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import numpy as np
@@ -19,6 +18,7 @@ from fmjax.errors import InputError
 from fmjax.metrics.transport import wasserstein
 from fmjax.run import compare as compare_module
 from fmjax.run import generate as generate_module
+from fmjax.run import report as report_module
 from fmjax.run import rounds
 from fmjax.run import train as train_module
 from fmjax.run.compare import describe
@@ -29,8 +29,8 @@ from fmjax.run.sampling import Request, make_sample_fn, sample_in_batches
 from fmjax.run.train import train
 from fmjax.run.workdir import load_record
 from fmjax.samplers.ode import solve, solver_spec
-from tests.conftest import ROOT
 from tests.run.conftest import small_config
+from tests.run.forked import finish
 from tests.run.test_train import assert_same_bits, read_state
 
 PLAN = Plan(num=100, solver=solver_spec("euler", 3), train_steps=6, batch_size=32)
@@ -44,6 +44,7 @@ def small_reports():
     patch.setattr(compare_module, "_PATHS", 16)
     patch.setattr(compare_module, "_STEPS", 4)
     patch.setattr(generate_module, "_SHARD", 40)
+    patch.setattr(report_module, "write_picture", lambda *arguments: None)
     yield
     patch.undo()
 
@@ -328,7 +329,7 @@ def test_the_second_round_starts_from_the_flow_of_the_first(workdir, tmp_path):
 
 @pytest.mark.slow
 def test_pairs_are_the_same_on_one_device_and_on_two_processes(
-    workdir, reflowed, tmp_path, run_python
+    workdir, reflowed, tmp_path, commands
 ):
     code = f"""
         import sys
@@ -348,8 +349,7 @@ def test_pairs_are_the_same_on_one_device_and_on_two_processes(
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
-    with ThreadPoolExecutor() as pool:
-        list(pool.map(lambda i: run_python(code, str(port), str(i), devices=2), range(2)))
+    finish(*[commands.start_code(code, port, i, devices=2) for i in range(2)])
     for one, other in zip(*map(all_pairs, (tmp_path / "pairs", reflowed / "pairs")), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
 
@@ -414,8 +414,7 @@ def test_pairs_that_do_not_fit_the_data_are_refused(reflowed, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_command_reads_its_flags(workdir, run_python):
-    script = ROOT / "fmjax" / "run" / "reflow.py"
-    with pytest.raises(AssertionError, match=r"reflow\.py exited with 2") as caught:
-        run_python(script, f"--workdir={workdir}", "--start=weight", devices=1)
-    assert "Did you mean 'weights'?" in str(caught.value)
+def test_the_command_reads_its_flags(workdir, commands):
+    command = commands.start("fmjax/run/reflow.py", f"--workdir={workdir}", "--start=weight")
+    (said,) = finish(command, code=2)
+    assert "Did you mean 'weights'?" in said

@@ -1,12 +1,8 @@
 """Samples in shards: the same ones as in one file, resumed where they stopped, by any processes."""
 
 import json
-import os
 import shutil
-import signal
 import socket
-import subprocess
-import sys
 import time
 
 import jax.numpy as jnp
@@ -23,8 +19,8 @@ from fmjax.run.sampling import sample_in_batches
 from fmjax.run.shards import share_out
 from fmjax.run.workdir import load_record
 from fmjax.samplers.solution import Solution
-from tests.conftest import ROOT
 from tests.run.conftest import small_config
+from tests.run.forked import finish
 
 SPEC = solver_spec("heun", 3)
 REQUEST = Request(23, (0, 1), (1.5,), seed=4)
@@ -236,22 +232,17 @@ def test_the_first_rows_of_several_files(tmp_path):
 # Processes of their own.
 
 
-def command(workdir, out, *flags):
+@pytest.fixture
+def start(commands):
+    """Starts sample.py for the request above."""
     request = ["--num=23", "--labels=0,1", "--guidance=1.5", "--seed=4", "--steps=3"]
-    sizes = ["--batch_size=8", "--shard_size=8"]
-    script = [sys.executable, str(ROOT / "sample.py"), f"--workdir={workdir}", f"--out={out}"]
-    return [*script, *request, *sizes, *flags]
+    request += ["--batch_size=8", "--shard_size=8"]
 
+    def run(workdir, out, *flags, **how):
+        where = [f"--workdir={workdir}", f"--out={out}"]
+        return commands.start("sample.py", *where, *request, *flags, **how)
 
-def start(*arguments):
-    return subprocess.Popen(
-        command(*arguments),
-        cwd=ROOT,
-        env=os.environ,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    return run
 
 
 def assert_same_files(out, shards):
@@ -261,16 +252,16 @@ def assert_same_files(out, shards):
 
 
 @pytest.mark.slow
-def test_a_killed_job_ends_as_one_that_was_not(trained, tmp_path):
+def test_a_killed_job_ends_as_one_that_was_not(trained, start, tmp_path):
     out, flags = tmp_path / "killed", ("--num=800", "--batch_size=2", "--shard_size=4")
     process = start(trained, out, *flags)
     deadline = time.monotonic() + 120
     while not (out / "samples-00001-of-00200.npz").exists():
-        assert process.poll() is None, process.communicate()[0]
+        assert process.poll() is None, process.output
         assert time.monotonic() < deadline
         time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    process.kill()
+    process.wait()
     left = len(list(out.glob("samples-*.npz")))
     assert 2 <= left < 200
     request = REQUEST._replace(num=800)
@@ -282,14 +273,12 @@ def test_a_killed_job_ends_as_one_that_was_not(trained, tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_write_the_files_of_one(trained, shards, tmp_path):
+def test_two_processes_write_the_files_of_one(trained, shards, start, tmp_path):
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
     flags = ["--distributed=explicit", f"--coordinator=127.0.0.1:{port}", "--num_processes=2"]
-    processes = [start(trained, tmp_path, *flags, f"--process_id={i}") for i in range(2)]
-    outputs = [process.communicate(timeout=300)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], "\n".join(outputs)
+    outputs = finish(*[start(trained, tmp_path, *flags, f"--process_id={i}") for i in range(2)])
     assert_same_files(tmp_path, shards)
     assert "23 samples, 3 of 3 shards to go" in outputs[0]
     assert "images per second" in outputs[0]
@@ -297,12 +286,12 @@ def test_two_processes_write_the_files_of_one(trained, shards, tmp_path):
 
 
 @pytest.mark.slow
-def test_images_are_the_same_on_one_device_and_on_four(train_small, tmp_path, run_python):
+def test_images_are_the_same_on_one_device_and_on_four(train_small, tmp_path, start):
     """To a grey level; to the bit where each device draws as many at a time."""
     workdir = train_small(data__name="digits", train__steps=4)
     four, other = tmp_path / "four", tmp_path / "other"
-    _, _, *flags = command(workdir, four, "--num=64", "--batch_size=32", "--shard_size=32")
-    run_python(ROOT / "sample.py", *flags, devices=4)
+    sizes = "--num=64", "--batch_size=32", "--shard_size=32"
+    finish(start(workdir, four, *sizes, devices=4))
     request = REQUEST._replace(num=64)
     draw(workdir, tmp_path / "one", request, batch_size=8, shard_size=32)
     assert_same_files(four, tmp_path / "one")

@@ -19,6 +19,7 @@ from fmjax.run.workdir import load_record
 from fmjax.training.mesh import make_mesh
 from fmjax.weights import check_same, named, read_header, write_weights
 from tests.run.conftest import small_config
+from tests.run.forked import finish
 
 NAMES = ("ema.safetensors", "params.safetensors")
 
@@ -214,12 +215,11 @@ def test_an_array_is_written_in_the_order_of_its_indices(tmp_path):
 
 
 @pytest.mark.slow
-def test_each_device_reads_its_shards_alone(tmp_path, run_python):
+def test_each_device_reads_its_shards_alone(tmp_path, commands):
     x = np.random.default_rng(0).normal(size=(16, 6)).astype(np.float32)
     one = {"a": {"b": jax.numpy.asarray(x)}, "c": jax.numpy.asarray(x[0])}
     write_weights(tmp_path / "one", one)
-    run_python(
-        f"""
+    code = f"""
         import jax, numpy as np
         from jax.sharding import NamedSharding, PartitionSpec as P
         from fmjax import weights
@@ -244,7 +244,6 @@ def test_each_device_reads_its_shards_alone(tmp_path, run_python):
         assert {{shard.data.shape for shard in b.addressable_shards}} == {{(2, 6)}}
         assert b.sharding == target["a"]["b"].sharding
         weights.write_weights(__import__("pathlib").Path("{tmp_path}/eight"), params)
-        """,
-        devices=8,
-    )
+        """
+    finish(commands.start_code(code, devices=8))
     assert (tmp_path / "eight").read_bytes() == (tmp_path / "one").read_bytes()
