@@ -118,7 +118,7 @@ def to_float64(tree):
 @pytest.mark.parametrize("control", ["batch", "sample"])
 def test_an_adaptive_solve_computes_the_null_branch_where_an_example_needs_it(control):
     net = Counted()
-    spec = solver_spec("bosh3", rtol=1e-4, control=control)
+    spec = solver_spec("heun", rtol=1e-3, control=control)
     field = classifier_free(net, NULL, interval=INTERVAL)
     run = jax.jit(lambda f, x, c: solve(f, x, c, spec).x1, static_argnums=0)
     # In float64: at the ends of the interval a rounding error may tip the choice of a step.
@@ -193,7 +193,7 @@ def test_derivatives_go_through_the_decision(mapped):
 @pytest.mark.slow
 @pytest.mark.parametrize("control", ["fixed", "sample"])
 def test_the_gradient_of_a_solve_is_that_of_the_masked_field(control):
-    spec = solver_spec("heun", 8) if control == "fixed" else solver_spec("bosh3", rtol=1e-4)
+    spec = solver_spec("heun", 8) if control == "fixed" else solver_spec("bosh3", rtol=1e-3)
 
     def end(params, x, c, ours):
         field = functools.partial(velocity, params=params)
@@ -277,7 +277,7 @@ def test_on_several_devices_it_is_the_same_field(run_python):
         labels = np.arange(8) % 2
         mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,))
         rows = NamedSharding(mesh, P("data"))
-        for spec in (solver_spec("heun", 10), solver_spec("bosh3", rtol=1e-4)):
+        for spec in (solver_spec("heun", 10), solver_spec("heun", rtol=1e-3)):
             run = jax.jit(lambda x, c: solve(field, x, c, spec).x1)
             split = run(*jax.device_put((x, Guided(labels, w)), rows))
             print(np.abs(np.asarray(split) - np.asarray(run(x, Guided(labels, w)))).max())
