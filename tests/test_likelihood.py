@@ -1,4 +1,6 @@
+import functools
 import math
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -136,22 +138,24 @@ def test_the_divergence_is_that_of_the_jacobian(trace):
     np.testing.assert_allclose(u, velocity, rtol=1e-5, atol=1e-6)
 
 
+@functools.cache
+def in_few_steps(trace):
+    run = partial(log_likelihood, net, spec=solver_spec("euler", 8), trace=trace)
+    return jax.tree.map(np.asarray, jax.jit(lambda x, k: run(x, key=k))(POINTS, KEY))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["rademacher", "gaussian"])
 def test_the_probes_agree_with_the_trace_within_the_error_they_report(kind):
-    def run(trace):
-        spec = solver_spec("euler", 8)
-        return jax.jit(lambda x, k: log_likelihood(net, x, spec=spec, trace=trace, key=k))
-
-    exact, far, size = run(Exact())(POINTS, KEY).log_p, {}, {}
+    exact, far, size = in_few_steps(Exact()).log_p, {}, {}
     for num in (16, 64):
-        out = run(Hutchinson(num, kind, chunk=64))(POINTS, KEY)
+        out = in_few_steps(Hutchinson(num, kind, chunk=64))
         far[num] = out.log_p - exact
-        size[num] = float(jnp.sqrt(jnp.mean(far[num] ** 2)))
+        size[num] = float(np.sqrt(np.mean(far[num] ** 2)))
         assert abs(float(far[num].mean())) < 4 * size[num] / math.sqrt(len(POINTS))
-        assert float(jnp.sqrt(jnp.mean(out.std_error**2))) == pytest.approx(size[num], rel=0.1)
+        assert float(np.sqrt(np.mean(out.std_error**2))) == pytest.approx(size[num], rel=0.1)
     # Student's t with 63 degrees of freedom: a standard deviation of 1.02.
-    assert 0.9 < float(jnp.std(far[64] / out.std_error)) < 1.15
+    assert 0.9 < float(np.std(far[64] / out.std_error)) < 1.15
     assert size[16] / size[64] == pytest.approx(2, rel=0.15)
 
 
@@ -273,7 +277,6 @@ def test_the_gradient_through_the_probes_is_finite_where_their_error_is_zero():
     [
         ("sample", [0.0, 1.0, 3.0]),
         pytest.param("sample", 2.0, marks=SLOW),
-        pytest.param("fixed", 2.0, marks=SLOW),
         pytest.param("fixed", [0.0, 1.0, 3.0], marks=SLOW),
         pytest.param("batch", [0.0, 1.0, 3.0], marks=SLOW),
     ],
@@ -311,8 +314,8 @@ def test_another_source_has_its_own_density():
 @pytest.mark.slow
 def test_half_precision_is_widened_and_float32_stays():
     for dtype in (jnp.bfloat16, jnp.float32):
-        run = jax.jit(lambda x: log_likelihood(lambda x, t, _: -x, x, spec=solver_spec("euler", 1)))
-        out = run(POINTS[:2].astype(dtype))
+        run = partial(log_likelihood, lambda x, t, _: -x, spec=solver_spec("euler", 1))
+        out = jax.eval_shape(run, jax.ShapeDtypeStruct((2, 2), dtype))
         assert out.log_p.dtype == out.x0.dtype == jnp.float32
 
 

@@ -8,6 +8,7 @@ from PIL import Image
 from fmjax.build import RULES, Guidance
 from fmjax.errors import InputError
 from fmjax.guidance import SCHEDULES
+from fmjax.run import report
 from fmjax.run.loaded import load
 from fmjax.run.sample import Request, sample, sde_spec, solver_spec
 from fmjax.run.train import train
@@ -22,7 +23,9 @@ REQUEST = Request(6, (0, 1), (2.0,), seed=3)
 def guidable(tmp_path_factory):
     """A run whose learning rate lets the labels matter after twelve steps."""
     workdir = tmp_path_factory.mktemp("guided") / "run"
-    assert train(small_config(optimizer__learning_rate=0.1), workdir) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(report, "write_picture", lambda *arguments: None)
+        assert train(small_config(optimizer__learning_rate=0.1), workdir) == 0
     return workdir
 
 
@@ -59,7 +62,7 @@ def test_what_guidance_is_asked_changes_the_samples_as_it_should(guidable, tmp_p
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("rule", sorted(RULES))
+@pytest.mark.parametrize("rule", sorted(RULES.keys() - {"linear"}))  # linear: test_sample.py
 def test_every_rule_is_the_conditional_field_where_w_is_one(guidable, tmp_path, rule):
     request = REQUEST._replace(w=(1.0, 1.0 + 1e-6))  # the second makes the guided program run
     guided = drawn(guidable, tmp_path, request, guidance=Guidance(rule=rule))[0]
@@ -68,11 +71,11 @@ def test_every_rule_is_the_conditional_field_where_w_is_one(guidable, tmp_path, 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("schedule", sorted(SCHEDULES))
+@pytest.mark.parametrize("schedule", sorted(SCHEDULES.keys() - {"constant"}))
 def test_every_schedule_moves_the_scale_along(guidable, tmp_path, schedule):
     constant = drawn(guidable, tmp_path)[0]
     other = drawn(guidable, tmp_path, guidance=Guidance(schedule=schedule))[0]
-    assert (np.abs(other - constant).max() > 1e-3) == (schedule != "constant")
+    assert np.abs(other - constant).max() > 1e-3
 
 
 @pytest.mark.slow
