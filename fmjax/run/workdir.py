@@ -182,15 +182,35 @@ def prepare(workdir: Path, record: Record, state_bytes: int, overwrite: bool) ->
     """
     check_writable(workdir, "--workdir")
     lock = _lock(workdir)
-    if overwrite:
-        if not (workdir / RECORD).exists() and any(workdir.glob("[!.]*")):
-            raise InputError(
-                f"{workdir} holds no run that --overwrite could delete: {RECORD} is missing. "
-                "Empty the folder yourself, or give another --workdir."
-            )
-        for name in _OURS:
-            path = workdir / name
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    try:
+        if overwrite:
+            _delete_run(workdir)
+        _check_content(workdir, record)
+        # The newest `keep`, the best one, and the one being written before an old one goes.
+        needed = state_bytes * (record.config.train.keep + 2)
+        advice = "free some space, lower train.keep, or give another --workdir"
+        check_space(workdir, needed, "the checkpoints", advice)
+        save_record(workdir, record)
+    except BaseException:
+        if lock is not None:
+            lock.close()
+        raise
+    return lock
+
+
+def _delete_run(workdir: Path) -> None:
+    if not (workdir / RECORD).exists() and any(workdir.glob("[!.]*")):
+        raise InputError(
+            f"{workdir} holds no run that --overwrite could delete: {RECORD} is missing. "
+            "Empty the folder yourself, or give another --workdir."
+        )
+    for name in _OURS:
+        path = workdir / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def _check_content(workdir: Path, record: Record) -> None:
+    """Checks that the folder holds the same run or none."""
     if (workdir / RECORD).exists() and has_checkpoints(workdir):
         stored = load_record(workdir)
         check_resumable(stored.config, record.config, workdir)
@@ -210,9 +230,3 @@ def prepare(workdir: Path, record: Record, state_bytes: int, overwrite: bool) ->
             f"{workdir} holds checkpoints of an unknown run: {RECORD} is missing. "
             "Give another --workdir."
         )
-    # The newest `keep`, the best one, and the one being written before an old one goes.
-    needed = state_bytes * (record.config.train.keep + 2)
-    advice = "free some space, lower train.keep, or give another --workdir"
-    check_space(workdir, needed, "the checkpoints", advice)
-    save_record(workdir, record)
-    return lock

@@ -11,6 +11,7 @@ from fmjax.checkpoint import Checkpoints
 from fmjax.config import flatten
 from fmjax.errors import InputError
 from fmjax.run import ready
+from fmjax.run import workdir as files
 from fmjax.run.ready import abstract_state, prepare
 from fmjax.run.report import write_picture
 from fmjax.run.train import train
@@ -342,3 +343,12 @@ def test_a_record_that_is_no_json_is_named(tmp_path):
     (tmp_path / "run" / "run.json").write_text("{")
     with pytest.raises(InputError, match="not the record of a run"):
         train(small_config(), tmp_path / "run")
+
+
+def test_a_refused_run_keeps_no_other_out(trained, tmp_path):
+    (tmp_path / "checkpoints" / "4").mkdir(parents=True)
+    with pytest.raises(InputError, match="of an unknown run") as refused:
+        files.prepare(tmp_path, load_record(trained), 0, overwrite=False)
+    assert refused.value.__traceback__ is not None  # whose frames would hold an open file
+    with (tmp_path / ".lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
