@@ -122,7 +122,7 @@ def run(main: Callable[[], int]) -> None:
 
     def guarded(_: list[str]) -> None:
         try:
-            stopped = together(main)()
+            stopped = together(main)
             sys.exit(128 + stopped if stopped else 0)
         except InputError as error:
             fail(error, 2)

@@ -8,7 +8,6 @@ waits beside each process, to say the sentence that it no longer can.
 
 import atexit
 import contextlib
-import functools
 import os
 import subprocess
 import sys
@@ -57,8 +56,8 @@ def _program() -> str:
     return Path(sys.argv[0]).name
 
 
-def together(main: Callable[[], int]) -> Callable[[], int]:
-    """Makes an error in one process end all of them, in bounded time and with a sentence.
+def together(main: Callable[[], int]) -> int:
+    """Runs a command so that an error in one process ends all of them, soon and with a sentence.
 
     A process that fails waits a little for the others to fail as well, as they do where the input
     is wrong, and then leaves alone, which the others notice as the loss of a process.
@@ -67,19 +66,14 @@ def together(main: Callable[[], int]) -> Callable[[], int]:
         main: a command.
 
     Returns:
-        The same command.
+        What it returns.
     """
-
-    @functools.wraps(main)
-    def guarded() -> int:
-        try:
-            return main()
-        except Exception as error:
-            if jax.distributed.is_initialized():
-                _failed(error)
-            raise
-
-    return guarded
+    try:
+        return main()
+    except Exception as error:
+        if jax.distributed.is_initialized():
+            _failed(error)
+        raise
 
 
 def _failed(error: Exception) -> None:
