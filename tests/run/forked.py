@@ -7,6 +7,7 @@ started a backend, so the flags of XLA and the number of devices may differ from
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -141,3 +142,10 @@ def finish(*commands: Command, code: int = 0) -> list[str]:
     outputs = [command.output for command in commands]
     assert [c.returncode for c in commands] == [code] * len(commands), "\n".join(outputs)
     return outputs
+
+
+def free_port() -> int:
+    """A port that nothing listens on, for the coordinator of several processes."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]

@@ -3,7 +3,6 @@
 import random
 import shutil
 import signal
-import socket
 import time
 
 import jax
@@ -12,7 +11,7 @@ import pytest
 
 from fmjax.run.sample import Request, sample, solver_spec
 from tests.run.conftest import small_flags
-from tests.run.forked import finish
+from tests.run.forked import finish, free_port
 from tests.run.test_train import assert_same_bits, read_state
 
 pytestmark = pytest.mark.slow
@@ -72,10 +71,11 @@ def test_a_signal_saves_says_so_and_leaves(tmp_path, start, number):
 
 def in_two(start, workdir, *flags):
     """Starts train.py as two processes."""
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    flags += ("--distributed=explicit", f"--coordinator=127.0.0.1:{port}", "--num_processes=2")
+    flags += (
+        "--distributed=explicit",
+        f"--coordinator=127.0.0.1:{free_port()}",
+        "--num_processes=2",
+    )
     return [start(workdir, *flags, f"--process_id={i}") for i in range(2)]
 
 

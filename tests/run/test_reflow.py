@@ -3,7 +3,6 @@
 import contextlib
 import json
 import shutil
-import socket
 
 import jax
 import numpy as np
@@ -30,7 +29,7 @@ from fmjax.run.train import train
 from fmjax.run.workdir import load_record
 from fmjax.samplers.ode import solve, solver_spec
 from tests.run.conftest import small_config
-from tests.run.forked import finish
+from tests.run.forked import finish, free_port
 from tests.run.test_train import assert_same_bits, read_state
 
 PLAN = Plan(num=100, solver=solver_spec("euler", 3), train_steps=6, batch_size=32)
@@ -346,9 +345,7 @@ def test_pairs_are_the_same_on_one_device_and_on_two_processes(
         folder = Path({str(tmp_path / "pairs")!r})
         generate.generate(flow, folder, request, solver_spec("euler", 3), 32, "")
     """
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
+    port = free_port()
     finish(*[commands.start_code(code, port, i, devices=2) for i in range(2)])
     for one, other in zip(*map(all_pairs, (tmp_path / "pairs", reflowed / "pairs")), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import socket
 import time
 
 import jax.numpy as jnp
@@ -20,7 +19,7 @@ from fmjax.run.shards import share_out
 from fmjax.run.workdir import load_record
 from fmjax.samplers.solution import Solution
 from tests.run.conftest import small_config
-from tests.run.forked import finish
+from tests.run.forked import finish, free_port
 
 SPEC = solver_spec("heun", 3)
 REQUEST = Request(23, (0, 1), (1.5,), seed=4)
@@ -274,10 +273,11 @@ def test_a_killed_job_ends_as_one_that_was_not(trained, start, tmp_path):
 
 @pytest.mark.slow
 def test_two_processes_write_the_files_of_one(trained, shards, start, tmp_path):
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    flags = ["--distributed=explicit", f"--coordinator=127.0.0.1:{port}", "--num_processes=2"]
+    flags = [
+        "--distributed=explicit",
+        f"--coordinator=127.0.0.1:{free_port()}",
+        "--num_processes=2",
+    ]
     outputs = finish(*[start(trained, tmp_path, *flags, f"--process_id={i}") for i in range(2)])
     assert_same_files(tmp_path, shards)
     assert "23 samples, 3 of 3 shards to go" in outputs[0]
