@@ -51,12 +51,12 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _earlier(out: Path, seed: int) -> dict:
-    """What another call with the same seed has found: faults may be tried one by one."""
+def _earlier(out: Path, seed: int, steps: int) -> dict:
+    """What another call with the same seed and steps has found: faults may be tried one by one."""
     if not out.exists():
         return {}
     stored = json.loads(out.read_text())
-    return stored["faults"] if stored["seed"] == seed else {}
+    return stored["faults"] if (stored["seed"], stored["steps"]) == (seed, steps) else {}
 
 
 def main() -> int:
@@ -69,7 +69,7 @@ def main() -> int:
 
     from digits import cpu_name  # only now: it imports jax
 
-    found = _earlier(args.out, args.seed)
+    found = _earlier(args.out, args.seed, args.steps)
     lost = 0
     for name in args.only:
         fault, began = FAULTS[name], time.monotonic()
