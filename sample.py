@@ -4,7 +4,7 @@ Everything is rebuilt from the workdir. Fixed steps by default; ``--rtol`` or ``
 adaptive ones, and ``--solver=churn`` and its like sample with noise.
 
 ``--num=50000 --shard_size=1024`` writes shards, from all the processes that are started with the
-flags of `fmjax.run.processes`; the same command again goes on where it was stopped.
+flags of `fmjax.run.distributed.launch`; the same command again goes on where it was stopped.
 """
 
 from pathlib import Path
@@ -14,11 +14,12 @@ from absl import flags
 from ml_collections import config_flags
 
 from fmjax.errors import InputError
-from fmjax.run import cli, processes
-from fmjax.run.compile_only import compile_sampling, print_report, record_of
-from fmjax.run.export import check_file, export_sampler
-from fmjax.run.loaded import load
-from fmjax.run.sample import (
+from fmjax.run import cli
+from fmjax.run.compile.programs import compile_sampling, print_report, record_of
+from fmjax.run.distributed import launch
+from fmjax.run.restore import load
+from fmjax.run.sample.export import check_file, export_sampler
+from fmjax.run.sample.job import (
     DIFFUSIONS,
     GRIDS,
     METHODS,
@@ -184,7 +185,7 @@ def main() -> int:
         raise InputError("say what to sample from: --workdir=runs/digits")
     if CONFIG.value is not None:
         raise InputError("a run has its own configuration: --config is for --compile_only.")
-    processes.join_processes()
+    launch.join_processes()
     workdir = Path(WORKDIR.value)
     of = {"checkpoint": CHECKPOINT.value, "weak": WEAK.value, "ema": EMA.value}
     if EXPORT.value is not None:

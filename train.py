@@ -10,9 +10,10 @@ from absl import flags
 from ml_collections import config_flags
 
 from fmjax.errors import InputError
-from fmjax.run import cli, processes
-from fmjax.run.compile_only import compile_training, print_report
-from fmjax.run.train import train
+from fmjax.run import cli
+from fmjax.run.compile.programs import compile_training, print_report
+from fmjax.run.distributed import launch
+from fmjax.run.train.loop import train
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Path of a configuration file.")
 WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder; runs/ and the config's name.")
@@ -35,7 +36,7 @@ def main() -> int:
         raise InputError("say what to train: --config=configs/digits.py")
     if COMPILE_ONLY.value is not None:
         return print_report(compile_training(CONFIG.value, COMPILE_ONLY.value, PARALLEL.value))
-    processes.join_processes()
+    launch.join_processes()
     name = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
     workdir = Path(WORKDIR.value or Path("runs") / name)
     initial = None if INIT_FROM.value is None else Path(INIT_FROM.value)

@@ -45,10 +45,10 @@ def _dump(workdir: Path, step: int | None, out: Path) -> None:
     import numpy as np
     from jax.experimental import multihost_utils
 
-    from fmjax.build import make_experiment
-    from fmjax.checkpoint import Checkpoints
-    from fmjax.run.ready import abstract_state
+    from fmjax.factory import make_experiment
+    from fmjax.run.train.setup import abstract_state
     from fmjax.run.workdir import load_record
+    from fmjax.storage.checkpoints import Checkpoints
     from fmjax.training.mesh import MeshSizes, make_mesh
 
     record = load_record(workdir)

@@ -56,7 +56,7 @@ def import_packages(cache: Path) -> None:
     import tensorboardX  # noqa: F401
     import tqdm  # noqa: F401
 
-    import fmjax.run.processes
+    import fmjax.run.distributed.launch
     import fmjax.run.train  # noqa: F401
 
 

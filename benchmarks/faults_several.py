@@ -69,7 +69,7 @@ def frozen(folder: Path, rng: random.Random) -> dict:
 
 def _fail_at(step: int) -> None:
     """A patch: the meter finds a loss that is not finite, on this process alone."""
-    from fmjax.run.meter import Meter, not_finite
+    from fmjax.run.train.step_metrics import Meter, not_finite
 
     check = Meter._check
 
@@ -83,12 +83,12 @@ def _fail_at(step: int) -> None:
 
 def _fail_in_report() -> None:
     """A patch: the picture at the end cannot be written; process 0 alone writes it."""
-    from fmjax.run import report
+    from fmjax.run import pictures
 
     def failing(*_, **__):
         raise OSError("no space left on device")
 
-    report.picture = report.plots.scatter = failing
+    pictures.picture = pictures.plots.scatter = failing
 
 
 def one_fails(folder: Path, rng: random.Random) -> dict:

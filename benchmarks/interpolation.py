@@ -26,8 +26,8 @@ from fmjax.guidance import (
     spherical_weights,
 )
 from fmjax.plots import image_grid, save_png
-from fmjax.run.loaded import load
-from fmjax.run.sampling import Request
+from fmjax.run.restore import load
+from fmjax.run.sample.batches import Request
 from fmjax.samplers.ode import solve, solver_spec
 
 COLUMNS, SCALE = 13, 1.5

@@ -27,11 +27,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from fmjax.data import pixels
-from fmjax.data.builders import load
-from fmjax.metrics.reader import accuracy, fit_reader
+from fmjax.data.tfds.builders import load
+from fmjax.metrics.classifier import accuracy, fit_reader
 from fmjax.plots import image_grid, save_png
-from fmjax.run.loaded import load as load_run
-from fmjax.run.sampling import Request
+from fmjax.run.restore import load as load_run
+from fmjax.run.sample.batches import Request
 from fmjax.run.workdir import load_record, versions
 from fmjax.samplers.fit_source import fit_source
 from fmjax.samplers.ode import solver_spec

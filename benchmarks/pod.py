@@ -1,7 +1,7 @@
 """What the TPU compiler plans for DiT-XL/2 on slices of v5e: ``python benchmarks/pod.py``.
 
 Compiles a training step at a global batch of 1,024, and the sampler of a batch, for slices that are
-not there, and writes what `fmjax.run.compile_only` reports. Needs the libtpu wheel and no TPU; a
+not there, and writes what `fmjax.run.compile` reports. Needs the libtpu wheel and no TPU; a
 row takes one to two minutes of a CPU core. Rows that the results hold already are kept: ``--again``
 compiles them anew.
 """
@@ -18,9 +18,9 @@ sys.path.insert(0, str(ROOT))
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 from fmjax.config import ConfigDict, default_config
-from fmjax.run.compile_only import Report, compile_sampling, compile_training, record_of
-from fmjax.run.compiled import too_large
-from fmjax.run.sampling import Request
+from fmjax.run.compile.programs import Report, compile_sampling, compile_training, record_of
+from fmjax.run.compile.report import too_large
+from fmjax.run.sample.batches import Request
 from fmjax.run.workdir import versions, write_json
 from fmjax.samplers.ode import solver_spec
 

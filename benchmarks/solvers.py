@@ -25,13 +25,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fmjax.build import Guidance, Recipe, flow
 from fmjax.data import pixels
-from fmjax.data.builders import load
+from fmjax.data.tfds.builders import load
 from fmjax.draws import normal
+from fmjax.factory import Guidance, Recipe, flow
 from fmjax.metrics.frechet import fit_pca, frechet_distance
-from fmjax.run.loaded import load as load_run
-from fmjax.run.sampling import Request
+from fmjax.run.restore import load as load_run
+from fmjax.run.sample.batches import Request
 from fmjax.run.workdir import load_record, versions
 from fmjax.samplers.ode import solver_spec
 from fmjax.samplers.spec import SOLVERS

@@ -16,7 +16,7 @@ if threads := os.environ.get("FMJAX_THREADS"):
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(threads)])
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from fmjax.run.memory import keep_freed_memory
+from fmjax.run.allocator import keep_freed_memory
 
 keep_freed_memory()  # as the commands do, before jax starts
 
@@ -29,13 +29,13 @@ import numpy as np
 import optax
 from flax import traverse_util
 
-from fmjax.build import DataSpec, Experiment, make_experiment
 from fmjax.config import ConfigDict, default_config
+from fmjax.factory import DataSpec, Experiment, make_experiment
 from fmjax.guidance import Guided, classifier_free
-from fmjax.run.ready import make_init, train_step
+from fmjax.roofline.chips import chip_of
+from fmjax.run.train.setup import make_init, train_step
 from fmjax.samplers.ode import solve, solver_spec
-from fmjax.training.chips import chip_of
-from fmjax.training.parallel import make_layout
+from fmjax.training.parallelism import make_layout
 
 from turns import Contenders, serve
 

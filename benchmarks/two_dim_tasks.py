@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fmjax.data.toy import eight_gaussians, moons, s_curve
+from fmjax.data.toys import eight_gaussians, moons, s_curve
 
 WIDTH, HIDDEN_LAYERS = 64, 3
 LEARNING_RATE, WEIGHT_DECAY = 1e-3, 1e-5

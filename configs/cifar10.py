@@ -1,6 +1,6 @@
 """CIFAR-10, 32x32 in colour, ten classes, for a GPU or a TPU slice.
 
-    python -m fmjax.data.prepare --name=cifar10
+    python -m fmjax prepare --name=cifar10
     python train.py --config=configs/cifar10.py
 
 The first line downloads (it needs TensorFlow this once). This configuration has not been run to its

@@ -1,6 +1,6 @@
 """Fashion-MNIST, 28x28, ten classes.
 
-    python -m fmjax.data.prepare --name=fashion_mnist
+    python -m fmjax prepare --name=fashion_mnist
     python train.py --config=configs/fashion_mnist.py
 
 The first line downloads (it needs TensorFlow this once); with your own copy of the images, as an

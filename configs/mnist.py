@@ -1,6 +1,6 @@
 """MNIST, 28x28, ten classes.
 
-    python -m fmjax.data.prepare --name=mnist
+    python -m fmjax prepare --name=mnist
     python train.py --config=configs/mnist.py
 
 The first line downloads (it needs TensorFlow this once); with your own copy of the images, as an

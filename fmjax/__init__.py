@@ -8,7 +8,7 @@ A flow is learned by drawing a **pair** (`couplings`), a **time** (`times`), a p
 `fmjax.conventions`.
 
 Networks are in `fmjax.models`, the training step in `fmjax.training`; data, checkpoints and runs,
-which need more packages than this import, in `fmjax.data`, `fmjax.checkpoint` and `fmjax.run`.
+which need more packages than this import, in `fmjax.data`, `fmjax.storage`, `fmjax.run`.
 """
 
 from fmjax import couplings

@@ -19,7 +19,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 # Bottom to top. A name is a module or a package under fmjax/.
-SHARED = ("errors", "axes", "conventions", "inversion", "assignment")
+SHARED = ("errors", "files", "axes", "conventions", "numerics")
 MATHEMATICS = (
     ("schedules", "times"),
     ("paths", "predictions", "couplings"),
@@ -29,8 +29,8 @@ MATHEMATICS = (
     ("likelihood",),
     ("testing",),
 )
-MACHINERY = ("models", "training", "data", "checkpoint", "weights", "metrics", "plots")
-ASSEMBLY = ("config", "build", "run")
+MACHINERY = ("models", "training", "data", "roofline", "metrics", "plots", "storage")
+ASSEMBLY = ("config", "factory", "run")
 
 # The doors: a dependency and the only files that may import it, as glob patterns.
 DOORS = {
@@ -42,21 +42,21 @@ DOORS = {
     "grain": ("fmjax/data/pipeline.py",),
     "matplotlib": (),
     "ml_collections": ("fmjax/config.py", "configs/*", "train.py", "sample.py"),
-    "orbax": ("fmjax/checkpoint.py",),
+    "orbax": ("fmjax/storage/checkpoints.py",),
     "ott": ("fmjax/couplings/*", "fmjax/metrics/transport.py"),
     "PIL": ("fmjax/plots.py", "fmjax/data/*"),
-    "safetensors": ("fmjax/weights.py",),
+    "safetensors": ("fmjax/storage/safetensors.py",),
     "scipy": (
-        "fmjax/assignment.py",
+        "fmjax/numerics/host_assignment.py",
         "fmjax/metrics/*",
         "fmjax/couplings/host.py",
-        "fmjax/samplers/grids.py",
+        "fmjax/samplers/time_grids.py",
     ),
-    "sklearn": ("fmjax/metrics/*", "fmjax/data/builders.py"),
-    "tensorboardX": ("fmjax/run.py", "fmjax/run/*"),
+    "sklearn": ("fmjax/metrics/*", "fmjax/data/tfds/builders.py"),
+    "tensorboardX": ("fmjax/run/train/progress.py",),
     "tensorflow": ("fmjax/data/prepare.py",),
-    "tensorflow_datasets": ("fmjax/data/builders.py", "fmjax/data/records.py"),
-    "tqdm": ("fmjax/run.py", "fmjax/run/*", "fmjax/data/prepare.py"),
+    "tensorflow_datasets": ("fmjax/data/tfds/builders.py", "fmjax/data/tfds/records.py"),
+    "tqdm": ("fmjax/run/*", "fmjax/data/prepare.py"),
 }
 # What any module may import, beside the standard library.
 EVERYWHERE = {"jax", "flax", "optax", "numpy"}
@@ -248,15 +248,15 @@ GOOD = {
     "fmjax/paths.py": "from . import schedules\nfrom .schedules import linear",
     "fmjax/losses.py": "from fmjax import paths",
     "fmjax/samplers/__init__.py": "from fmjax.samplers.ode import solve",
-    "fmjax/samplers/ode.py": "import fmjax.guidance\nfrom .. import losses\nfrom . import grids",
-    "fmjax/samplers/grids.py": "def solver():\n    import diffrax",
+    "fmjax/samplers/ode.py": "import fmjax.guidance\nfrom .. import losses\nfrom . import time_grids",
+    "fmjax/samplers/time_grids.py": "def solver():\n    import diffrax",
     "fmjax/models/mlp.py": "from flax import linen as nn\nfrom fmjax import errors",
     "fmjax/models/adapters.py": "def nnx():\n    from flax import nnx",
-    "fmjax/data/builders.py": "def digits():\n    from sklearn.datasets import load_digits",
-    "fmjax/checkpoint.py": "import orbax.checkpoint as ocp",
+    "fmjax/data/tfds/builders.py": "def digits():\n    from sklearn.datasets import load_digits",
+    "fmjax/storage/checkpoints.py": "import orbax.checkpoint as ocp",
     "fmjax/config.py": "from ml_collections import config_dict",
-    "fmjax/build.py": "import fmjax.models.mlp\nfrom fmjax import config, samplers",
-    "fmjax/run/loop.py": "from fmjax import build, checkpoint, losses\nfrom tqdm import tqdm",
+    "fmjax/factory.py": "import fmjax.models.mlp\nfrom fmjax import config, samplers",
+    "fmjax/run/loop.py": "from fmjax import factory, losses, storage\nfrom tqdm import tqdm",
     "configs/digits.py": "from ml_collections import config_dict",
     "train.py": "from absl import app\nfrom fmjax import run\nfrom fmjax.config import load",
 }
@@ -287,7 +287,7 @@ BAD = {
     "sideways, machinery": ("fmjax/models/mlp.py", "from fmjax.training import x", "below models"),
     "machinery to mathematics": ("fmjax/training/step.py", "from fmjax import losses", "training"),
     "mathematics to machinery": ("fmjax/losses.py", "import fmjax.models", "below losses"),
-    "assembly, up": ("fmjax/build.py", "import fmjax.run", "below build"),
+    "assembly, up": ("fmjax/factory.py", "import fmjax.run", "below factory"),
     "config to a half": ("fmjax/config.py", "import fmjax.paths", "below config"),
     "the face from inside": ("fmjax/losses.py", "import fmjax", "the public face"),
     "a name of the face": ("fmjax/losses.py", "from fmjax import make_loss", "the public face"),
@@ -300,16 +300,16 @@ BAD = {
     "equinox": ("fmjax/models/mlp.py", "import equinox as eqx", "imports equinox"),
     "nnx": ("fmjax/models/mlp.py", "from flax import nnx", "imports flax.nnx"),
     "nnx, in full": ("fmjax/models/mlp.py", "import flax.nnx as nnx", "imports flax.nnx"),
-    "grain, in a function": ("fmjax/data/toy.py", "def f():\n    import grain.python", "py:2"),
+    "grain, in a function": ("fmjax/data/toys.py", "def f():\n    import grain.python", "py:2"),
     "orbax": ("fmjax/run/loop.py", "import orbax.checkpoint as ocp", "imports orbax"),
     "sklearn": ("fmjax/plots.py", "from sklearn import svm", "imports sklearn"),
     "pillow": ("fmjax/metrics/frechet.py", "from PIL import Image", "imports PIL"),
     "tensorboardX": ("fmjax/training/step.py", "import tensorboardX", "imports tensorboardX"),
-    "tqdm": ("fmjax/data/toy.py", "import tqdm", "imports tqdm"),
+    "tqdm": ("fmjax/data/toys.py", "import tqdm", "imports tqdm"),
     "tfds": ("fmjax/data/pipeline.py", "import tensorflow_datasets as tfds", "imports tensorflow_"),
-    "tensorflow": ("fmjax/data/builders.py", "import tensorflow as tf", "imports tensorflow,"),
-    "absl": ("fmjax/build.py", "from absl import logging", "imports absl"),
-    "ml_collections": ("fmjax/build.py", "import ml_collections", "imports ml_collections"),
+    "tensorflow": ("fmjax/data/tfds/builders.py", "import tensorflow as tf", "imports tensorflow,"),
+    "absl": ("fmjax/factory.py", "from absl import logging", "imports absl"),
+    "ml_collections": ("fmjax/factory.py", "import ml_collections", "imports ml_collections"),
     "matplotlib": ("fmjax/plots.py", "import matplotlib.pyplot", "door is nowhere yet"),
     "ott": ("fmjax/losses.py", "from ott.tools import x", "whose door is fmjax/couplings/*"),
     "no door": ("fmjax/models/mlp.py", "import torch", "imports torch, which has no door"),

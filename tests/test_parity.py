@@ -14,9 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fmjax.assignment import least_cost_columns
 from fmjax.couplings.entropic import log_plan
 from fmjax.metrics.transport import wasserstein
+from fmjax.numerics.host_assignment import least_cost_columns
 from fmjax.paths import AffinePath, BrownianBridge, Noisy, NoisyStraight
 from fmjax.predictions import change_path, convert, error_ratio
 from fmjax.schedules import VP, Cosine, Linear, LinearVP, Polynomial, inverse_log_snr

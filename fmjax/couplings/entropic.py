@@ -17,10 +17,10 @@ import jax
 import jax.numpy as jnp
 
 from fmjax.conventions import Array
-from fmjax.couplings.assignment import greedy
 from fmjax.couplings.conditions import Conditions
 from fmjax.couplings.pairing import Pairing
 from fmjax.errors import InputError, unknown_name
+from fmjax.numerics.assignment import greedy
 
 ROUNDINGS = ("permutation", "sample")
 

@@ -10,10 +10,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from fmjax.assignment import least_cost_columns
 from fmjax.couplings.conditions import NearConditions, SameClass, pick
 from fmjax.couplings.cost import check_memory
 from fmjax.errors import InputError
+from fmjax.numerics.host_assignment import least_cost_columns
 
 
 def host_exact(
@@ -21,7 +21,7 @@ def host_exact(
 ) -> np.ndarray:
     """Minibatch optimal transport in numpy: x0 in the order of least total squared distance.
 
-    Solved by `fmjax.assignment`, in float64.
+    Solved by `fmjax.numerics.host_assignment`, in float64.
 
     Args:
         x0: source points (n, ...).

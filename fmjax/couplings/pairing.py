@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 
 from fmjax.conventions import Array, Labels, check_pairs
-from fmjax.couplings.assignment import assign
 from fmjax.couplings.conditions import Conditions
 from fmjax.couplings.cost import check_memory, squared_cost
+from fmjax.numerics.assignment import assign
 
 Match = Callable[[Array, Array], tuple[Array, Array | None]]
 

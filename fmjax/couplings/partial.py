@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 
 from fmjax.conventions import Array
-from fmjax.couplings.assignment import assign
 from fmjax.couplings.conditions import Conditions
 from fmjax.couplings.cost import check_memory
 from fmjax.couplings.pairing import Pairing
 from fmjax.errors import InputError
+from fmjax.numerics.assignment import assign
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from typing import Protocol
 
 import numpy as np
 
-from fmjax.data.toy import Toy
+from fmjax.data.toys import Toy
 from fmjax.errors import InputError
 
 SPLITS = ("train", "test")

@@ -16,7 +16,7 @@ import grain
 import numpy as np
 
 from fmjax.data.dataset import Dataset, Source
-from fmjax.data.toy import ToyBatches
+from fmjax.data.toys import ToyBatches
 from fmjax.errors import InputError
 
 Batch = dict[str, np.ndarray]

@@ -2,11 +2,11 @@
 
 Your own images, from a folder of class folders or from an .npz:
 
-    python -m fmjax.data.prepare --name=flowers --source=~/flowers --size=32
+    python -m fmjax prepare --name=flowers --source=~/flowers --size=32
 
 A public set of tensorflow_datasets (needs the network, and TensorFlow for this one step):
 
-    python -m fmjax.data.prepare --name=mnist
+    python -m fmjax prepare --name=mnist
 """
 
 import argparse
@@ -16,8 +16,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from fmjax.data import directory, images
 from fmjax.data.dataset import Dataset
+from fmjax.data.images import source
+from fmjax.data.tfds import directory
 from fmjax.errors import InputError
 
 
@@ -44,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m fmjax.data.prepare",
+        prog="python -m fmjax prepare",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -62,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(options: argparse.Namespace) -> None:
     # Slow to import, and --help should not wait for it.
-    from fmjax.data import builders
+    from fmjax.data.tfds import builders
 
     root = directory.resolve(options.data_dir)
     if options.source is None:
@@ -73,7 +74,7 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def _prepare_public(options: argparse.Namespace, root: Path) -> Path:
-    from fmjax.data import builders
+    from fmjax.data.tfds import builders
 
     for name in ("size", "channels", "test_fraction"):
         if getattr(options, name) is not None:
@@ -82,10 +83,10 @@ def _prepare_public(options: argparse.Namespace, root: Path) -> Path:
 
 
 def _import_images(options: argparse.Namespace, root: Path) -> Path:
-    from fmjax.data import builders
+    from fmjax.data.tfds import builders
 
     directory.check_new(options.name, root, options.overwrite)
-    found = images.read(options.source, options.size, options.channels, options.test_fraction)
+    found = source.read(options.source, options.size, options.channels, options.test_fraction)
     return builders.write_image_set(
         options.name,
         root,

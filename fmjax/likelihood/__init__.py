@@ -8,7 +8,13 @@ from fmjax.likelihood.density import (
     sample_with_log_prob,
     standard_normal,
 )
-from fmjax.likelihood.trace import Exact, Hutchinson, Trace, draw_probes, velocity_and_divergence
+from fmjax.likelihood.divergence import (
+    Exact,
+    Hutchinson,
+    Trace,
+    draw_probes,
+    velocity_and_divergence,
+)
 
 __all__ = [
     "Exact",

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 
 from fmjax.conventions import Array, Labels, Velocity, at_least_float32, check_finite
 from fmjax.errors import InputError
-from fmjax.likelihood.trace import (
+from fmjax.likelihood.divergence import (
     EXACT,
     Exact,
     Trace,

@@ -13,9 +13,9 @@ import functools
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fmjax.assignment import least_cost_columns
 from fmjax.errors import InputError
 from fmjax.metrics.pairwise import distances, row_pair
+from fmjax.numerics.host_assignment import least_cost_columns
 
 _MOST_PAIRS = 20_000**2  # a matrix of float64 costs of 3.2 GB
 _DIRECTIONS = 64  # projected at a time

@@ -31,7 +31,7 @@ from fmjax.models.checks import (
     check_rank,
     split_guidance,
 )
-from fmjax.models.embed import Condition, sincos_2d
+from fmjax.models.embedders import Condition, sincos_2d
 
 _SIZES = {  # depth, width, heads: Table 1 of the paper
     "S": (12, 384, 6),

@@ -10,7 +10,7 @@ import math
 from typing import Any
 
 from fmjax.models.dit import DiT
-from fmjax.models.embed import Condition
+from fmjax.models.embedders import Condition
 from fmjax.models.mlp import MLP
 
 

@@ -14,7 +14,7 @@ from fmjax.models.checks import (
     check_rank,
     split_guidance,
 )
-from fmjax.models.embed import Condition
+from fmjax.models.embedders import Condition
 
 
 class MLP(nn.Module):
@@ -31,7 +31,7 @@ class MLP(nn.Module):
         depth: number of hidden layers.
         num_classes: number of classes; the null class is index `num_classes`. None: unconditional.
         time_features: number of sinusoidal features of the time, even.
-        time_scale: what t is multiplied by first; see `fmjax.models.embed`. With DiT's 1000 the
+        time_scale: what t is multiplied by first; see `fmjax.models.embedders`. With DiT's 1000 the
             velocity of a mixture of Gaussians was learned as well, but the mean square error of
             its time derivative, which some losses use, was twelve times as large.
         zero_init: whether the output layer starts at zero, so that a fresh model outputs 0.

@@ -14,8 +14,8 @@ from absl import app, flags, logging
 
 from fmjax.config import default_config, flatten
 from fmjax.errors import InputError, unknown_name
-from fmjax.run.lost import together
-from fmjax.run.memory import keep_freed_memory
+from fmjax.run.allocator import keep_freed_memory
+from fmjax.run.distributed.failure import together
 
 
 def _config_path(argv: list[str]) -> str | None:

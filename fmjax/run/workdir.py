@@ -8,9 +8,9 @@ import shutil
 from pathlib import Path
 from typing import IO, NamedTuple
 
-from fmjax.build import DataSpec
 from fmjax.config import ConfigDict, check_resumable, default_config
 from fmjax.errors import InputError
+from fmjax.factory import DataSpec
 
 RECORD = "run.json"
 CHECKPOINTS = "checkpoints"

@@ -14,7 +14,6 @@ import numpy as np
 
 from fmjax.conventions import Labels, Velocity
 from fmjax.errors import InputError
-from fmjax.samplers.grids import time_grid
 from fmjax.samplers.solution import (
     Solution,
     SolveError,
@@ -25,6 +24,7 @@ from fmjax.samplers.solution import (
     is_finite,
 )
 from fmjax.samplers.spec import SOLVERS, SolverSpec, solver_spec
+from fmjax.samplers.time_grids import time_grid
 
 __all__ = [
     "SOLVERS",
@@ -127,7 +127,7 @@ def evaluation_times(spec: SolverSpec, t0: float = 0.0, t1: float = 1.0) -> np.n
     Raises:
         InputError: as in `nodes`.
     """
-    from fmjax.samplers.multistep import diffrax_solver, stage_times
+    from fmjax.samplers.diffrax_steps.multistep import diffrax_solver, stage_times
 
     solver = diffrax_solver(spec.solver, spec.schedule)
     return stage_times(spec.solver, solver, nodes(spec, t0, t1))
@@ -141,8 +141,8 @@ def _solve_one(velocity, x0, labels, spec, t0, t1, save_at):
     """
     import diffrax
 
-    from fmjax.samplers.multistep import diffrax_solver, evaluations
-    from fmjax.samplers.on_nodes import OnNodes
+    from fmjax.samplers.diffrax_steps.given_times import OnNodes
+    from fmjax.samplers.diffrax_steps.multistep import diffrax_solver, evaluations
 
     leaf = jax.tree.leaves(x0)[0]
     batch, dtype = leaf.shape[:1], leaf.dtype

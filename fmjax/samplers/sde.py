@@ -3,9 +3,9 @@
     dx = (u + g^2 / 2 score) dt + g dW
 
 has at every t the density p_t of dx = u dt. `fmjax.samplers.diffusion` lists the choices of g, and
-`fmjax.samplers.stochastic` says what a step of each method does. Noise corrects the errors of
-earlier steps, at the price of more steps. Sources: Song et al., arXiv:2011.13456; for flows Ma et
-al., arXiv:2401.08740.
+`fmjax.samplers.diffrax_steps.stochastic` says what a step of each method does. Noise corrects the
+errors of earlier steps, at the price of more steps. Sources: Song et al., arXiv:2011.13456; for
+flows Ma et al., arXiv:2401.08740.
 """
 
 import math
@@ -33,7 +33,7 @@ METHODS = {
     "refresh": "refresh",
     "stochastic_heun": "drift",
 }
-"""The names of the methods, and the kind of step of `fmjax.samplers.stochastic` behind each."""
+"""The names of the methods, and the kind of step in `diffrax_steps.stochastic` behind each."""
 
 INSIDE = 1e-3
 """Where there is noise, velocity and score are read no nearer to an end where the score is not."""
@@ -229,9 +229,9 @@ def _solve(velocity, x0, keys, labels, spec, score, times, save_at) -> Solution:
     """One diffrax solve on the grid `times`."""
     import diffrax
 
-    from fmjax.samplers.multistep import diffrax_solver, evaluations
-    from fmjax.samplers.on_nodes import OnNodes
-    from fmjax.samplers.stochastic import Noisy, StepArgs
+    from fmjax.samplers.diffrax_steps.given_times import OnNodes
+    from fmjax.samplers.diffrax_steps.multistep import diffrax_solver, evaluations
+    from fmjax.samplers.diffrax_steps.stochastic import Noisy, StepArgs
 
     g = coefficient(spec.diffusion, spec.scale, spec.path)
     base = diffrax_solver(spec.ode.solver, spec.ode.schedule)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fmjax.errors import InputError, unknown_name
-from fmjax.samplers.grids import Custom, Grid, Uniform, named_grid
+from fmjax.samplers.time_grids import Custom, Grid, Uniform, named_grid
 from fmjax.schedules import Linear, Schedule
 
 
@@ -40,7 +40,7 @@ SOLVERS = {
     "tsit5": Method(5),
     "unipc": Method(2, adaptive=False, min_steps=2),
 }
-"""Every solver by name. `fmjax.samplers.multistep` has those that are not diffrax's own."""
+"""Every solver by name. `diffrax_steps.multistep` has those that are not diffrax's own."""
 
 CONTROLS = ("fixed", "batch", "sample")
 GRADIENTS = ("checkpointed", "direct")
@@ -106,7 +106,7 @@ def solver_spec(
         max_steps: the most steps an adaptive solve may take.
         shift: moves the steps of a uniform grid towards the noise (above 1) or the data (below 1):
             the SD3 and FLUX timestep shift, the function that `fmjax.times.Shifted` trains with.
-        grid: where the fixed steps are: a name of `fmjax.samplers.grids.GRIDS`, a grid of that
+        grid: where the fixed steps are: a name of `fmjax.samplers.time_grids.GRIDS`, a grid of that
             module, or the times themselves, which leave no steps to choose.
         schedule: of the path, for the solvers (``dpmpp_2m``, ``unipc``) and the grids that step in
             its signal-to-noise ratio; None is the straight path.

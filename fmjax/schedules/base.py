@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from fmjax.conventions import Array
-from fmjax.inversion import invert_increasing
+from fmjax.numerics.inversion import invert_increasing
 
 END = 1e-5
 """How far from an end an infinite derivative is read instead: 168 spacings of float32 below 1."""

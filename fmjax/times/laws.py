@@ -10,7 +10,7 @@ from jax.scipy.special import betainc, betaln, logit, ndtri, xlog1py, xlogy
 
 from fmjax.conventions import Array, at_least_float32
 from fmjax.errors import InputError
-from fmjax.inversion import invert_increasing
+from fmjax.numerics.inversion import invert_increasing
 from fmjax.times.base import TimeLaw, check_positive
 
 

@@ -1,6 +1,6 @@
 import pytest
 
-from fmjax.data import builders
+from fmjax.data.tfds import builders
 
 
 @pytest.fixture(scope="session")

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from fmjax.data import pipeline
-from fmjax.data.builders import load
 from fmjax.data.dataset import Dataset
-from fmjax.data.pair_writer import save_pairs
-from fmjax.data.pairs import open_pairs
+from fmjax.data.pairs.records import open_pairs
+from fmjax.data.pairs.writer import save_pairs
+from fmjax.data.tfds.builders import load
 from fmjax.errors import InputError
 
 

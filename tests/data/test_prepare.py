@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fmjax.data import builders, prepare
+from fmjax.data import prepare
+from fmjax.data.tfds import builders
 
 RNG = np.random.default_rng(0)
 

@@ -10,8 +10,8 @@ import pytest
 from jax.experimental.compilation_cache.compilation_cache import reset_cache
 
 from fmjax.config import ConfigDict, default_config, flatten
-from fmjax.run import report
-from fmjax.run.train import train
+from fmjax.run import pictures
+from fmjax.run.train.loop import train
 from tests.run.forked import Commands
 
 SMALL = {
@@ -96,7 +96,7 @@ def commands() -> Iterator[Commands]:
 @pytest.fixture
 def train_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
     """Trains the small run in a folder and returns the folder; no picture is drawn at the end."""
-    monkeypatch.setattr(report, "write_picture", lambda *arguments: None)
+    monkeypatch.setattr(pictures, "write_picture", lambda *arguments: None)
 
     def run(workdir: Path | None = None, parallel: str = "jit", **changes: object) -> Path:
         workdir = tmp_path / "run" if workdir is None else workdir

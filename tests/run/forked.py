@@ -22,8 +22,8 @@ from tests.conftest import ROOT, _xla_flags
 SERVER = """
 import gc, json, os, runpy, sys
 import tensorboardX
-import fmjax.run.bits, fmjax.run.compile_only, fmjax.run.export
-import fmjax.run.rounds, fmjax.run.sample, fmjax.run.train
+import fmjax.run.compile.programs, fmjax.run.likelihood.measure, fmjax.run.reflow.rounds
+import fmjax.run.sample.export, fmjax.run.sample.job, fmjax.run.train.loop
 
 gc.freeze()  # else every fork ends with half a second of looking through all the modules
 for line in sys.stdin:

@@ -8,7 +8,7 @@ from absl import flags
 from absl.testing import flagsaver
 
 from fmjax.errors import InputError
-from fmjax.run import lost, processes
+from fmjax.run.distributed import failure, launch
 from tests.conftest import ROOT
 
 
@@ -26,7 +26,7 @@ from tests.conftest import ROOT
     ],
 )
 def test_several_processes_are_seen_by_what_their_launcher_sets(environment, tpu_host, found):
-    assert processes.launched_tasks(environment, tpu_host) == found
+    assert launch.launched_tasks(environment, tpu_host) == found
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ THREE = {"coordinator": "host:1234", "num_processes": 2, "process_id": 0}
 def test_flags_that_make_no_run_of_several_processes_are_named(set_flags, given, said):
     set_flags(**given)
     with pytest.raises(InputError, match=said):
-        processes.join_processes()
+        launch.join_processes()
 
 
 def test_a_launcher_without_a_coordinator_is_an_error_and_not_many_runs(set_flags, monkeypatch):
@@ -62,21 +62,21 @@ def test_a_launcher_without_a_coordinator_is_an_error_and_not_many_runs(set_flag
     monkeypatch.setattr(jax.distributed, "initialize", no_coordinator)
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(InputError, match="WORLD_SIZE=2 speaks of several processes, and no coord"):
-        processes.join_processes()
+        launch.join_processes()
     set_flags(distributed="off")
-    processes.join_processes()
+    launch.join_processes()
 
 
 LOST = "UNKNOWN: Gloo all-reduce failed: [pair.cc:547] Connection closed by peer [127.0.0.1]:1"
 
 
 def test_the_loss_of_a_process_is_told_from_other_errors():
-    assert lost.lost_process(jax.errors.JaxRuntimeError(LOST + "\nmore")) == LOST
+    assert failure.lost_process(jax.errors.JaxRuntimeError(LOST + "\nmore")) == LOST
     unwritten = OSError("a checkpoint could not be written")
     unwritten.__cause__ = jax.errors.JaxRuntimeError(LOST)
-    assert lost.lost_process(unwritten) == LOST
-    assert lost.lost_process(jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: memory")) is None
-    assert lost.lost_process(ConnectionResetError("Connection reset by peer")) is None
+    assert failure.lost_process(unwritten) == LOST
+    assert failure.lost_process(jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: memory")) is None
+    assert failure.lost_process(ConnectionResetError("Connection reset by peer")) is None
 
 
 def test_a_process_alone_fails_as_ever():
@@ -84,8 +84,8 @@ def test_a_process_alone_fails_as_ever():
         raise FloatingPointError("the loss is nan")
 
     with pytest.raises(FloatingPointError, match="the loss is nan"):
-        lost.together(main)
-    assert lost.together(lambda: 15) == 15
+        failure.together(main)
+    assert failure.together(lambda: 15) == 15
 
 
 @pytest.mark.slow

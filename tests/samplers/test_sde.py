@@ -8,7 +8,7 @@ import pytest
 from fmjax.errors import InputError
 from fmjax.guidance import Guided, classifier_free
 from fmjax.paths import AffinePath, BrownianBridge, NoisyStraight
-from fmjax.samplers import stochastic
+from fmjax.samplers.diffrax_steps import stochastic
 from fmjax.samplers.diffusion import DIFFUSIONS, coefficient
 from fmjax.samplers.ode import solver_spec
 from fmjax.samplers.sde import METHODS, sde_spec, solve_sde

@@ -3,8 +3,8 @@ import json
 import pytest
 
 from fmjax.errors import InputError
-from fmjax.samplers.grids import EDM, Custom, Shifted
 from fmjax.samplers.spec import described, solver_spec
+from fmjax.samplers.time_grids import EDM, Custom, Shifted
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from fmjax.training.mesh import (
     make_mesh,
     row_shards,
 )
-from fmjax.training.parallel import check_divides, make_layout
+from fmjax.training.parallelism import check_divides, make_layout
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_pmap_splits_no_parameters(monkeypatch):
     mesh = Mesh(np.array([device]).reshape(1, 1, 1), AXES, (AxisType.Auto,) * 3)
     assert row_shards(mesh) == 1
     monkeypatch.setattr(
-        "fmjax.training.parallel.make_mesh",
+        "fmjax.training.parallelism.make_mesh",
         lambda devices, sizes: SimpleNamespace(shape=sizes._asdict(), size=8),
     )
     with pytest.raises(InputError, match=r"mesh\.fsdp=1 mesh\.tensor=1, or --parallel=jit"):

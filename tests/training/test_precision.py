@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fmjax.build import DataSpec, make_experiment
 from fmjax.config import default_config
-from fmjax.run.ready import make_init, train_step
-from fmjax.training.parallel import make_layout
+from fmjax.factory import DataSpec, make_experiment
+from fmjax.run.train.setup import make_init, train_step
+from fmjax.training.parallelism import make_layout
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from fmjax.draws import Draw
 from fmjax.errors import InputError
 from fmjax.losses import make_loss_fn
 from fmjax.training.optimizer import learning_rate_schedule, make_optimizer
-from fmjax.training.parallel import check_divides, make_layout
+from fmjax.training.parallelism import check_divides, make_layout
 from fmjax.training.state import ema_decay, init_state
 from fmjax.training.step import make_step, value_and_grad_over
 

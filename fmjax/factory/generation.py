@@ -1,0 +1,180 @@
+"""How samples are made from a trained flow: the solver, the noise, the guidance."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from fmjax.conventions import Array, Velocity
+from fmjax.draws import example_keys
+from fmjax.errors import InputError
+from fmjax.factory.experiment import Experiment
+from fmjax.factory.registry import choose
+from fmjax.guidance import (
+    SCHEDULES,
+    Guided,
+    Projected,
+    Rescale,
+    Rule,
+    Window,
+    ZeroStar,
+    autoguidance,
+    classifier_free,
+    linear,
+)
+from fmjax.paths import Path
+from fmjax.samplers.ode import Solution, solve
+from fmjax.samplers.sde import SDESpec, solve_sde
+from fmjax.samplers.spec import SolverSpec
+
+RULES: dict[str, Callable[[Path], Rule]] = {
+    "linear": lambda path: linear,
+    "rescale": lambda path: Rescale(),
+    "zero_star": lambda path: ZeroStar(),
+    "apg": lambda path: Projected(schedule=path.schedule),
+}
+"""The rules of guidance by name, with the values of their papers; other values from Python."""
+
+_NOISE = 2**31  # what a sample's noise is keyed by, apart from its starting point
+
+
+class Guidance(NamedTuple):
+    """Which guidance: static, while the scales and labels are traced.
+
+    Attributes:
+        rule: a name of `RULES`.
+        schedule: a name of `fmjax.guidance.SCHEDULES`.
+        interval: (lo, hi) in t outside which the field is the conditional one, or None.
+        zero_until: the velocity is 0 before.
+        negative: a class to lead away from, in the place of no class.
+        weak: guide by the parameters of a weaker network instead of the null condition.
+    """
+
+    rule: str = "linear"
+    schedule: str = "constant"
+    interval: tuple[float, float] | None = None
+    zero_until: float = 0.0
+    negative: int | None = None
+    weak: bool = False
+
+
+class Recipe(NamedTuple):
+    """How samples are made; hashable, static under jit.
+
+    Attributes:
+        solver: from `solver_spec`, or from `sde_spec`.
+        guidance: None takes the conditional field as it is.
+    """
+
+    solver: SolverSpec | SDESpec
+    guidance: Guidance | None = None
+
+
+def bind(solver: SolverSpec | SDESpec, path: Path) -> SolverSpec | SDESpec:
+    """The solver on the path of a model: its signal-to-noise ratio, its score.
+
+    Raises:
+        InputError: the solver needs what this path does not have.
+    """
+    if isinstance(solver, SDESpec):
+        if path.stochastic:
+            raise InputError(
+                f"sampling with noise needs the score, which the velocity on a "
+                f"{type(path).__name__} does not give; take an ODE solver such as heun."
+            )
+        ode = solver.ode._replace(schedule=path.schedule)
+        return solver._replace(path=path, ode=ode)
+    if not path.stochastic:
+        return solver._replace(schedule=path.schedule)
+    if solver.solver in ("dpmpp_2m", "unipc"):
+        raise InputError(
+            f"{solver.solver} steps in the signal-to-noise ratio of an affine path, and "
+            f"{type(path).__name__} has none; take ab2 or heun."
+        )
+    return solver
+
+
+def check_guidance_choice(guidance: Guidance, experiment: Experiment) -> None:
+    """Checks a choice of guidance against the model, before any device work.
+
+    Raises:
+        InputError: a name is unknown, a value does not fit, or the model has no labels to guide by.
+    """
+    choose("guidance rule", guidance.rule, RULES)
+    choose("guidance schedule", guidance.schedule, SCHEDULES)
+    Window(guidance.interval, guidance.zero_until)
+    if guidance.rule == "apg" and experiment.path.stochastic:
+        raise InputError(
+            f"the rule 'apg' needs an affine path; this model has {type(experiment.path).__name__}."
+        )
+    if experiment.num_classes is None and not guidance.weak:
+        raise InputError(
+            "this model is unconditional: there is nothing to guide. Leave the guidance out, or "
+            "guide by a weaker checkpoint (--weak)."
+        )
+    if guidance.weak and (guidance.negative is not None or guidance.zero_until):
+        raise InputError("guidance by a weaker checkpoint takes no negative and no zero_until.")
+    if guidance.negative is not None and not 0 <= guidance.negative < experiment.num_classes:
+        raise InputError(
+            f"the negative class must lie between 0 and {experiment.num_classes - 1}; "
+            f"got {guidance.negative}."
+        )
+
+
+def flow(experiment: Experiment, recipe: Recipe) -> Callable[..., Solution]:
+    """The pure function that carries noise to samples.
+
+    Args:
+        experiment: what the configuration stands for.
+        recipe: how to sample.
+
+    Returns:
+        ``carry(params, x0, key, index, labels, w, save_at=None) -> Solution``: x0 (batch, ...), one
+        key for all, index and labels int32 (batch,), w float32 (batch,); under weak guidance params
+        is the pair (params, weak params).
+    """
+    solver = bind(recipe.solver, experiment.path)
+
+    def carry(
+        params: Any,
+        x0: Array,
+        key: Array,
+        index: Array,
+        labels: Array,
+        w: Array,
+        save_at: Sequence[float] | None = None,
+    ) -> Solution:
+        velocity, conditions = _guided(experiment, recipe.guidance, params, labels, w)
+        if isinstance(solver, SDESpec):
+            keys = example_keys(jax.random.fold_in(key, _NOISE), index)
+            return solve_sde(velocity, x0, keys, conditions, solver, save_at=save_at)
+        return solve(velocity, x0, conditions, solver, save_at=save_at)
+
+    return carry
+
+
+def _guided(
+    experiment: Experiment, guidance: Guidance | None, params: Any, labels: Array, w: Array
+) -> tuple[Velocity, Any]:
+    """The velocity and the conditions that it takes."""
+    labels = None if experiment.null_label is None else labels
+    if guidance is None:
+        return partial(experiment.apply_fn, params), labels
+    how = {
+        "rule": RULES[guidance.rule](experiment.path),
+        "schedule": guidance.schedule,
+        "interval": guidance.interval,
+    }
+    if guidance.weak:
+        strong, weak = (partial(experiment.apply_fn, p) for p in params)
+        return autoguidance(strong, weak, **how), Guided(labels, w)
+    velocity = classifier_free(
+        partial(experiment.apply_fn, params),
+        experiment.null_label,
+        zero_until=guidance.zero_until,
+        **how,
+    )
+    negative = None if guidance.negative is None else jnp.full_like(labels, guidance.negative)
+    return velocity, Guided(labels, w, negative)

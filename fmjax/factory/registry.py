@@ -1,0 +1,200 @@
+"""The tables of names: paths, time laws, distances, couplings."""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from jax.sharding import Mesh
+
+from fmjax import couplings, losses, paths, schedules, times
+from fmjax.axes import ROWS
+from fmjax.config import ConfigDict
+from fmjax.conventions import Array
+from fmjax.couplings.host import HostCoupling
+from fmjax.errors import InputError, unknown_name
+from fmjax.predictions import convert_weight
+from fmjax.training.mesh import row_shards
+
+PATHS = {
+    "linear": lambda c: paths.AffinePath(schedules.Linear(c.sigma_min)),
+    "vp": lambda c: paths.AffinePath(schedules.VP(c.beta_min, c.beta_max)),
+    "linear_vp": lambda c: paths.AffinePath(schedules.LinearVP()),
+    "cosine": lambda c: paths.AffinePath(schedules.Cosine()),
+    "polynomial": lambda c: paths.AffinePath(schedules.Polynomial(c.power)),
+    "noisy": lambda c: paths.NoisyStraight(c.sigma),
+    "bridge": lambda c: paths.BrownianBridge(c.sigma),
+}
+TIMES = {
+    "uniform": times.Uniform,
+    "logit_normal": times.LogitNormal,
+    "log_normal": times.LogNormal,
+    "u_shaped": times.UShaped,
+    "mode": times.Mode,
+    "cosmap": times.CosMap,
+    "beta": times.Beta,
+}
+"""Each takes the fields of its class from the keys of ``config.time`` that are set."""
+
+DISTANCES = {
+    "squared": lambda c: losses.squared,
+    "pseudo_huber": lambda c: losses.PseudoHuber(c.c),
+    "adaptive": lambda c: losses.Adaptive(c.power, 1e-3 if c.c is None else c.c),
+}
+WEIGHTS = ("none", "velocity")
+COUPLINGS = {
+    "independent": lambda c, conditions: couplings.independent,
+    "ot": lambda c, conditions: couplings.exact(conditions),
+    "sinkhorn": lambda c, conditions: couplings.sinkhorn(
+        c.coupling.epsilon, c.coupling.rounding, conditions
+    ),
+    "schroedinger_bridge": lambda c, conditions: couplings.schroedinger_bridge(
+        c.path.sigma, conditions
+    ),
+    "unbalanced": lambda c, conditions: couplings.unbalanced(
+        c.coupling.epsilon, c.coupling.relax, conditions=conditions
+    ),
+    "partial": lambda c, conditions: couplings.partial(c.coupling.fraction, conditions),
+    # These two come paired from the data pipeline.
+    "host_ot": lambda c, conditions: couplings.independent,
+    "pairs": lambda c, conditions: couplings.independent,
+}
+
+
+class Layout(Protocol):
+    """How a step is spread over devices: `fmjax.training.parallelism.Jit` or `Pmap`."""
+
+    mesh: Mesh
+    axis_name: str | None
+
+
+def choose(kind: str, name: str, table: Mapping[str, Any]) -> Any:
+    """The entry of that name.
+
+    Raises:
+        InputError: there is none; the known ones are listed.
+    """
+    if name not in table:
+        raise unknown_name(kind, name, table)
+    return table[name]
+
+
+def make_path(config: ConfigDict) -> paths.Path:
+    """The path of ``config.path``."""
+    return choose("path", config.path.name, PATHS)(config.path)
+
+
+def make_time_law(config: ConfigDict) -> times.TimeLaw:
+    """The law of t of ``config.time``, shifted.
+
+    Raises:
+        InputError: the name is unknown, or a key is set that this law does not have.
+    """
+    c = config.time
+    law = choose("time law", c.name, TIMES)
+    given = {key: c[key] for key in ("mean", "std", "scale", "a", "b") if c[key] is not None}
+    known = getattr(law, "__dataclass_fields__", {})
+    unused = sorted(given.keys() - known.keys())
+    if unused:
+        raise InputError(
+            f"time.name={c.name!r} has no {', '.join(unused)}; it has {', '.join(known) or 'none'}."
+        )
+    law = law(**given)
+    return law if c.shift == 1 else times.Shifted(law, c.shift)
+
+
+def make_weight(
+    config: ConfigDict, path: paths.Path, law: times.TimeLaw
+) -> Callable[[Array], Array] | None:
+    """The weight of ``config.loss.weight`` times, where it is asked, that of ``config.time``."""
+    factors = []
+    c = config.loss
+    if choose("loss weight", c.weight, dict.fromkeys(WEIGHTS, c.weight)) == "velocity":
+        if path.stochastic or c.prediction == "velocity":
+            raise InputError(
+                "loss.weight='velocity' counts the error of another prediction as one of velocity; "
+                f"loss.prediction={c.prediction!r} on path.name={config.path.name!r} needs none."
+            )
+        factors.append(convert_weight(None, path.schedule, source="velocity", target=c.prediction))
+    if config.time.importance:
+        factors.append(times.importance_weight(law))
+    if not factors:
+        return None
+
+    def weight(t: Array) -> Array:
+        product = factors[0](t)
+        for factor in factors[1:]:
+            product = product * factor(t)
+        return product
+
+    return weight
+
+
+def make_loss_fn(config: ConfigDict, apply_fn: Callable, path: paths.Path) -> losses.LossFn:
+    """``loss_fn(params, x0, x1, t, labels) -> scalar`` of ``config.loss``."""
+    c = config.loss
+    return losses.make_loss_fn(
+        apply_fn,
+        path,
+        c.target,
+        make_weight(config, path, make_time_law(config)),
+        prediction=c.prediction,
+        distance=choose("distance", c.distance, DISTANCES)(c),
+    )
+
+
+def make_coupling(config: ConfigDict, conditional: bool) -> couplings.Coupling:
+    """The coupling of ``config.coupling`` for one batch on one device.
+
+    Raises:
+        InputError: the name is unknown, a value does not fit, or stored pairs have no folder.
+    """
+    c = config.coupling
+    make = choose("coupling", c.name, COUPLINGS)
+    if c.groups < 1 or config.train.batch_size % c.groups:
+        raise InputError(
+            f"coupling.groups must divide train.batch_size={config.train.batch_size}; "
+            f"got {c.groups}."
+        )
+    if (c.name == "pairs") != (c.dir is not None):
+        raise InputError(
+            "coupling.name='pairs' and coupling.dir, the folder of the pairs, go together; "
+            f"got coupling.name={c.name!r} and coupling.dir={c.dir!r}."
+        )
+    return make(config, _conditions(config, conditional))
+
+
+def make_host_coupling(config: ConfigDict, conditional: bool) -> HostCoupling | None:
+    """The coupling that the data pipeline does, None where it does none."""
+    if config.coupling.name != "host_ot":
+        return None
+    return HostCoupling(_conditions(config, conditional), config.coupling.groups)
+
+
+def _conditions(config: ConfigDict, conditional: bool) -> couplings.SameClass | None:
+    return couplings.SameClass() if conditional and config.coupling.by_label else None
+
+
+def place_coupling(
+    coupling: couplings.Coupling, groups: int, batch: int, layout: Layout | None
+) -> couplings.Coupling:
+    """The coupling over the global batch, in groups: on each device its own where they divide.
+
+    Args:
+        coupling: of one batch on one device.
+        groups: equal parts of the global batch, each coupled by itself.
+        batch: rows at hand: the global batch, or this device's part of it under pmap.
+        layout: None for a batch that is not spread over devices.
+    """
+    if coupling is couplings.independent:
+        return coupling
+    parts = 1 if layout is None else row_shards(layout.mesh)
+    groups = math.gcd(groups, batch * (parts if layout and layout.axis_name else 1))
+    if parts == 1:
+        return coupling if groups == 1 else couplings.in_groups(coupling, groups)
+    jit = {"axis_name": ROWS, "mesh": layout.mesh}
+    where = {"axis_name": layout.axis_name} if layout.axis_name else jit
+    if groups % parts == 0:
+        return couplings.in_groups(coupling, groups, **where)
+    if groups > 1:
+        coupling = couplings.in_groups(coupling, groups)
+    return couplings.gathered(coupling, **where)

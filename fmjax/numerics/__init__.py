@@ -1,0 +1,1 @@
+"""Numerics that the mathematics needs: inverting a monotone function, the assignment problem."""

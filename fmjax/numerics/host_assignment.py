@@ -1,0 +1,58 @@
+"""The linear assignment problem in numpy, exactly: the pairing of least total cost.
+
+    min over permutations p of sum_i C[i, p(i)]
+
+scipy's shortest augmenting paths (Crouse, IEEE TAES 52, 2016) find it, and find it far sooner on
+C[i, j] - u[i] - v[j], which has the same optimum whatever u and v are: near the dual optimum most
+rows are matched at once. A few float32 Sinkhorn iterations (Cuturi, arXiv:1306.0895; over-relaxed
+as in Lehmann et al., arXiv:2012.12562) bring u and v there. `fmjax.numerics.assignment` does the
+same inside a compiled program.
+"""
+
+import numpy as np
+
+# Entropic warm start: epsilon from HIGH to LOW times the spread of the costs, in STAGES of
+# ITERATIONS. Any numbers give the same pairing; these were the quickest of those tried.
+HIGH, LOW, STAGES, ITERATIONS, OMEGA = 0.1, 5e-4, 4, 8, 1.7
+SMALL = 128  # below this the search alone is quicker than its warm start
+
+
+def least_cost_columns(cost: np.ndarray) -> np.ndarray:
+    """The column of each row, int (n,), in the permutation of least total cost.
+
+    Args:
+        cost: finite costs (n, n).
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    if len(cost) > SMALL:
+        with np.errstate(all="ignore"):  # what overflows or underflows is caught where it matters
+            u, v = _potentials(cost.astype(np.float32))
+        cost = cost - u[:, None]
+        cost -= v[None, :]
+    return linear_sum_assignment(cost)[1]
+
+
+def _potentials(cost: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """u and v (n,) near the dual optimum, float32."""
+    u, v = _tighten(cost, np.zeros_like(cost[0]))
+    for epsilon in np.geomspace(HIGH, LOW, STAGES) * max(float(cost.std()), 1e-30):
+        kernel = u[:, None] - cost
+        kernel += v[None, :]
+        kernel *= np.float32(1 / epsilon)
+        np.exp(kernel, out=kernel)
+        a, b = 1 / kernel.sum(axis=1), np.ones_like(v)
+        for _ in range(ITERATIONS):
+            a = a ** (1 - OMEGA) / (kernel @ b) ** OMEGA
+            b = b ** (1 - OMEGA) / (a @ kernel) ** OMEGA
+        new_u = u + np.float32(epsilon) * np.log(a)
+        new_v = v + np.float32(epsilon) * np.log(b)
+        whole = np.isfinite(new_u).all() and np.isfinite(new_v).all()
+        u, v = (new_u, new_v) if whole else _tighten(cost, v)
+    return u, v
+
+
+def _tighten(cost: np.ndarray, v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The largest u below C - v, then the largest v below C - u."""
+    u = (cost - v[None, :]).min(axis=1)
+    return u, (cost - u[:, None]).min(axis=0)

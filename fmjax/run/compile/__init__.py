@@ -1,0 +1,1 @@
+"""Ahead-of-time compilation for a TPU topology, without TPUs, and the report of it."""

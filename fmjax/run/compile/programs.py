@@ -1,0 +1,177 @@
+"""Compile for a TPU slice that is not there: will it fit, what will it send, how fast at best.
+
+Nothing is allocated and nothing runs: state and batch are shapes with shardings over the devices of
+the topology. The compiler is the one that the slice would use; what it prints is its plan, not a
+measurement.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from fmjax.config import ConfigDict
+from fmjax.data.tfds.builders import load
+from fmjax.errors import InputError
+from fmjax.factory import DataSpec, Experiment, Guidance, Recipe, make_experiment
+from fmjax.guidance import network_calls
+from fmjax.run import workdir as files
+from fmjax.run.compile.report import compile_and_report, describe, too_large
+from fmjax.run.compile.topology import devices_of
+from fmjax.run.restore import plan
+from fmjax.run.sample.batches import Request, fit_batch, lower_for, make_sample_fn
+from fmjax.run.train.setup import abstract_state, train_step
+from fmjax.samplers.ode import evaluation_times
+from fmjax.samplers.sde import SDESpec
+from fmjax.samplers.spec import SolverSpec
+from fmjax.training.mesh import MeshSizes, by_rows, make_mesh, row_shards
+from fmjax.training.parallelism import check_divides, make_layout
+
+Report = dict[str, Any]
+
+
+def data_spec(config: ConfigDict) -> DataSpec:
+    """The shape of the configuration's data and its classes.
+
+    Raises:
+        InputError: the data set is not prepared; a stand-in is named.
+    """
+    try:
+        dataset = load(config.data.name, config.data.dir)
+    except InputError as error:
+        raise InputError(
+            f"{error} To compile only, random data of the same shape will do, "
+            "e.g. --config.data.name=random/32x32x3/10."
+        ) from error
+    return DataSpec(dataset.shape, dataset.num_classes, dataset.class_names)
+
+
+def compile_training(config: ConfigDict, topology: str, parallel: str = "jit") -> Report:
+    """Compiles one training step.
+
+    Args:
+        config: every key of `fmjax.config.default_config`.
+        topology: e.g. ``"v5e:16x16"``; see `fmjax.run.compile.topology`.
+        parallel: ``"jit"``.
+
+    Returns:
+        See `fmjax.run.compile.report.compile_and_report`.
+
+    Raises:
+        InputError: something does not fit together, in one sentence; a program too large for the
+            chip is no error, but a report with ``fits`` False.
+    """
+    if parallel != "jit":
+        raise InputError(f"only --parallel=jit compiles for a topology; got {parallel!r}.")
+    spec, batch_size = data_spec(config), config.train.batch_size
+    layout = make_layout(parallel, devices_of(topology), MeshSizes(**config.mesh))
+    check_divides(batch_size, row_shards(layout.mesh), config.train.accumulate)
+    experiment = make_experiment(config, spec, portable=True)
+    step = train_step(config, experiment, layout)
+    state = abstract_state(experiment, layout.mesh)
+    arguments = state, _key(layout.mesh), _batch(config, spec, layout.mesh)
+    lowered = layout.compile(step).lower(*arguments)
+    flops = None if experiment.flops is None else batch_size * experiment.flops
+    report = compile_and_report(lowered, layout.mesh, batch_size, flops)
+    return {"program": f"training step of {config.model.name}", "topology": topology} | report
+
+
+def compile_sampling(
+    record: files.Record,
+    topology: str,
+    request: Request,
+    solver: SolverSpec | SDESpec,
+    guidance: Guidance | None = None,
+    batch_size: int = 256,
+) -> Report:
+    """Compiles the sampler of one batch; the parameters are whole on every device.
+
+    Args:
+        record: of a run's folder, or a configuration with its `data_spec`.
+        topology: as in `compile_training`.
+        request: which samples.
+        solver: how to solve.
+        guidance: which guidance.
+        batch_size: samples per call, over all devices.
+
+    Returns:
+        See `compile_training`.
+
+    Raises:
+        InputError: something does not fit together, in one sentence.
+    """
+    mesh = make_mesh(devices_of(topology))
+    experiment = make_experiment(record.config, record.spec, portable=True)
+    guidance = Guidance() if guidance is None else guidance
+    _, recipe = plan(experiment, record.config, request, solver, guidance)
+    batch = fit_batch(batch_size, batch_size, mesh.size)
+    params = abstract_state(experiment, mesh).ema_params
+    lowered = lower_for(make_sample_fn(experiment, recipe, mesh), params, _key(mesh), batch)
+    flops = _sampling_flops(experiment, recipe, batch)
+    report = compile_and_report(lowered, mesh, batch, flops)
+    name = f"sampler of {record.config.model.name}"
+    return {"program": name, "topology": topology} | report
+
+
+def print_report(report: Report) -> int:
+    """Prints a report for a command; 0 where the program fits.
+
+    Raises:
+        InputError: it does not fit.
+    """
+    if not report["fits"]:
+        raise InputError(
+            f"{too_large(report)}. Take more devices, a larger mesh.fsdp, a smaller batch, "
+            "train.accumulate, or model.remat=full with model.scan."
+        )
+    print(describe(report))
+    return 0
+
+
+def record_of(config: ConfigDict | None, workdir: Path | None) -> files.Record:
+    """What to sample from: a run's folder, or a configuration without one.
+
+    Raises:
+        InputError: neither or both are given.
+    """
+    if (config is None) == (workdir is None):
+        raise InputError("say what to compile: either --workdir=runs/NAME or --config=FILE.")
+    if workdir is not None:
+        return files.load_record(workdir)
+    return files.Record(config, data_spec(config))
+
+
+def _sampling_flops(experiment: Experiment, recipe: Recipe, batch: int) -> float | None:
+    """Operations of the network for a batch; None where the number of steps is not fixed."""
+    solver, guidance = recipe.solver, recipe.guidance
+    if experiment.flops is None or isinstance(solver, SDESpec) or solver.control != "fixed":
+        return None
+    times = evaluation_times(solver)
+    calls = len(times)
+    if guidance is not None:
+        calls = network_calls(times, interval=guidance.interval, zero_until=guidance.zero_until)
+    return batch * calls * experiment.flops / 3  # a forward pass is a third of a training example
+
+
+def _key(mesh: Mesh) -> jax.ShapeDtypeStruct:
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    return jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=NamedSharding(mesh, P()))
+
+
+def _batch(config: ConfigDict, spec: DataSpec, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
+    """A global batch as the pipeline gives it."""
+    stored = config.coupling.name == "pairs"
+    pixels = spec.is_image and not stored
+    fields = {"x1": (spec.shape, jnp.uint8 if pixels else jnp.float32), "index": ((), jnp.int32)}
+    if spec.num_classes is not None:
+        fields["labels"] = ((), jnp.int32)
+    if stored or config.coupling.name == "host_ot":
+        fields["x0"] = (spec.shape, jnp.float32)
+    n = config.train.batch_size
+    return {
+        name: jax.ShapeDtypeStruct((n, *shape), dtype, sharding=by_rows(mesh))
+        for name, (shape, dtype) in fields.items()
+    }

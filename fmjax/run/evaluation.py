@@ -1,0 +1,134 @@
+"""What a trained flow is worth: are its samples the class asked, new, and spread like real ones?"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from fmjax.data.dataset import Dataset
+from fmjax.metrics.classifier import accuracy, fit_reader
+from fmjax.metrics.frechet import fit_pca, frechet_distance
+from fmjax.metrics.histogram import histogram_test
+from fmjax.metrics.nearest import distance_quantiles, nearest_reference
+
+_PCA_DIMS = 32
+
+
+class Reference(NamedTuple):
+    """Real examples to compare with, and what was fitted to them.
+
+    Attributes:
+        train: (n, ...) as the data set gives them.
+        train_labels: int32 (n,), or None.
+        test: held-out examples.
+        test_labels: int32 (m,), or None.
+    """
+
+    train: np.ndarray
+    train_labels: np.ndarray | None
+    test: np.ndarray
+    test_labels: np.ndarray | None
+
+
+def load_reference(dataset: Dataset, limit: int) -> Reference:
+    """At most ``limit`` training and held-out examples each."""
+    return Reference(*dataset.arrays("train", limit), *dataset.arrays("test", limit))
+
+
+def evaluate(
+    reference: Reference,
+    samples: np.ndarray,
+    labels: np.ndarray | None,
+    unconditional: np.ndarray | None,
+    num_classes: int | None,
+) -> dict:
+    """Measures samples against real examples.
+
+    Args:
+        reference: the real ones.
+        samples: conditional samples (n, ...), or unconditional ones if labels is None.
+        labels: the classes asked for (n,).
+        unconditional: samples drawn without a class (n, ...), for the histogram of classes.
+        num_classes: how many classes there are.
+
+    Returns:
+        A dict that goes into JSON. ``reader``: the share of held-out real examples and of samples
+        that a support vector machine fitted on the real training examples reads as their class.
+        ``nearest``: quantiles, by percent, of the Euclidean distance (in the data's own unit) to
+        the nearest training example, of samples and of held-out examples. ``frechet``: the squared
+        Fréchet distance in the PCA space of the training examples between samples and one half of
+        them, beside that between the two halves; sets of equal size, because it is biased upwards
+        by small ones. ``histogram``: chi-square test that the classes are equally frequent. What
+        needs two classes, or two examples a set, is left out without them.
+    """
+    report = {}
+    if min(len(reference.train) // 2, len(samples)) >= 2:
+        report["frechet"] = _frechet(reference.train, samples)
+    report["nearest"] = {
+        "samples": _nearest(samples, reference.train),
+        "held_out": _nearest(reference.test, reference.train),
+    }
+    if labels is None or len(np.unique(reference.train_labels)) < 2:
+        return report
+    read = fit_reader(reference.train, reference.train_labels)
+    report["reader"] = {
+        "held_out": accuracy(read(reference.test), reference.test_labels),
+        "samples": accuracy(read(samples), labels),
+    }
+    if unconditional is not None:
+        test = histogram_test(read(unconditional), num_classes)
+        report["histogram"] = {
+            "counts": [int(count) for count in test.counts],
+            "spread": float(test.spread),
+            "statistic": float(test.statistic),
+            "p_value": float(test.p_value),
+        }
+    return report
+
+
+def _frechet(train: np.ndarray, samples: np.ndarray) -> dict[str, float]:
+    dims = min(_PCA_DIMS, int(np.prod(train.shape[1:])), len(train) - 1)
+    features = fit_pca(train, dims)
+    order = np.random.default_rng(0).permutation(len(train))
+    n = min(len(train) // 2, len(samples))
+    half, other = train[order[:n]], train[order[n : 2 * n]]
+    return {
+        "dims": dims,
+        "examples": n,
+        "samples": frechet_distance(features(samples[:n]), features(half)),
+        "real_halves": frechet_distance(features(other), features(half)),
+    }
+
+
+def _nearest(examples: np.ndarray, train: np.ndarray) -> dict[str, float]:
+    distances, _ = nearest_reference(examples, train)
+    return {f"{percent:g}": value for percent, value in distance_quantiles(distances).items()}
+
+
+def describe(report: dict) -> str:
+    """The report in a few lines for a person."""
+    lines = []
+    if "reader" in report:
+        r = report["reader"]
+        lines.append(
+            f"read as the class asked: {r['samples']:.1%} of samples "
+            f"({r['held_out']:.1%} of held-out real examples)"
+        )
+    if "frechet" in report:
+        f = report["frechet"]
+        lines.append(
+            f"Fréchet distance (squared, {f['dims']} PCA dimensions, {f['examples']} examples): "
+            f"{f['samples']:.4g} (two halves of the real data: {f['real_halves']:.4g})"
+        )
+    near, held = report["nearest"]["samples"], report["nearest"]["held_out"]
+    percents = ", ".join(near)
+    ours, real = (" ".join(f"{v:.4g}" for v in d.values()) for d in (near, held))
+    lines.append(
+        f"distance to the nearest training example at {percents} %: {ours} (held-out: {real})"
+    )
+    if "histogram" in report:
+        h = report["histogram"]
+        lines.append(
+            f"classes of unconditional samples: {h['counts']}, spread of fair draws "
+            f"{h['spread']:.1f}, chi-square p = {h['p_value']:.2g}"
+        )
+    return "\n".join(lines)

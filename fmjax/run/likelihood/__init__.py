@@ -1,0 +1,1 @@
+"""The likelihood command: the log-density of a run's data under its flow."""

@@ -1,0 +1,73 @@
+"""The likelihood of a run's data: ``python -m fmjax likelihood --workdir=runs/digits``.
+
+Prints bits per dimension of the test images, or nats of the test points, with their standard error.
+Adaptive steps by default; ``--steps`` chooses fixed ones.
+"""
+
+from pathlib import Path
+
+from absl import flags
+
+from fmjax.errors import InputError
+from fmjax.likelihood import Exact, Hutchinson, Trace
+from fmjax.run import cli
+from fmjax.run import workdir as files
+from fmjax.run.likelihood.measure import LABELS as CHOICES
+from fmjax.run.likelihood.measure import Question, describe, measure
+from fmjax.samplers.ode import SOLVERS, SolverSpec, solver_spec
+
+WORKDIR = flags.DEFINE_string("workdir", None, "The folder of a trained run.")
+SPLIT = flags.DEFINE_string("split", "test", "test or train.")
+NUM = flags.DEFINE_integer("num", None, "At most so many examples, a fixed choice; all of them.")
+LABELS = flags.DEFINE_string("labels", None, f"{' or '.join(CHOICES)}; true if conditional.")
+EXACT = flags.DEFINE_bool("exact", False, "The exact trace, a derivative for each dimension.")
+PROBES = flags.DEFINE_integer("probes", None, "Probes of the trace for each example; 8.")
+KIND = flags.DEFINE_string("kind", "rademacher", "Of the probes: rademacher or gaussian.")
+SOLVER = flags.DEFINE_string("solver", "dopri5", f"One of {', '.join(sorted(SOLVERS))}.")
+STEPS = flags.DEFINE_integer("steps", None, "Fixed steps.")
+RTOL = flags.DEFINE_float("rtol", None, "Relative tolerance of adaptive steps; 1e-4.")
+ATOL = flags.DEFINE_float("atol", None, "Absolute tolerance of adaptive steps; 1e-4.")
+SEED = flags.DEFINE_integer("seed", 0, "Of the dequantising noise and the probes.")
+BATCH_SIZE = flags.DEFINE_integer("batch_size", 128, "Examples per call, over all devices.")
+CHECKPOINT = flags.DEFINE_string("checkpoint", "latest", "A step, best, or latest.")
+EMA = flags.DEFINE_bool("ema", True, "Use the averaged parameters.")
+OUT = flags.DEFINE_string("out", None, "A JSON file to write the figures to.")
+
+
+def _trace() -> Trace:
+    if not EXACT.value:
+        return Hutchinson(8 if PROBES.value is None else PROBES.value, KIND.value)
+    if PROBES.value is not None:
+        raise InputError("the exact trace has no probes; leave --exact or --probes out.")
+    return Exact()
+
+
+def _solver() -> SolverSpec:
+    control = "fixed" if STEPS.value is not None else "sample"
+    return solver_spec(SOLVER.value, STEPS.value, control, RTOL.value, ATOL.value)
+
+
+def main() -> int:
+    """Reads the flags and measures."""
+    if WORKDIR.value is None:
+        raise InputError("say whose likelihood: --workdir=runs/digits")
+    out = None if OUT.value is None else Path(OUT.value)
+    if out is not None:
+        files.check_writable(out.parent, "--out")
+    report = measure(
+        Path(WORKDIR.value),
+        Question(SPLIT.value, NUM.value, LABELS.value, SEED.value),
+        _solver(),
+        _trace(),
+        checkpoint=CHECKPOINT.value,
+        ema=EMA.value,
+        batch_size=BATCH_SIZE.value,
+    )
+    print(describe(report))
+    if out is not None:
+        files.write_json(out, report)
+    return 0
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,261 @@
+"""The likelihood of real examples under a trained flow: nats, and bits per dimension of images."""
+
+import math
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from fmjax.data import pixels
+from fmjax.data.tfds.builders import load
+from fmjax.draws import example_keys
+from fmjax.errors import InputError, unknown_name
+from fmjax.factory import Experiment, bind, make_experiment
+from fmjax.likelihood import Exact, Trace, bits_per_dim, check_path, log_likelihood
+from fmjax.run import workdir as files
+from fmjax.run.restore import load_params
+from fmjax.run.sample.batches import fit_batch
+from fmjax.samplers.ode import SolverSpec
+from fmjax.training.mesh import by_rows, make_mesh, within
+
+LABELS = ("true", "none")
+
+
+class Question(NamedTuple):
+    """Whose likelihood.
+
+    Attributes:
+        split: ``"test"`` or ``"train"``.
+        num: how many examples, at least 2, a fixed choice; None for the whole split.
+        labels: ``"true"``, each example under its own class; ``"none"``, without a class; None is
+            true where the model is conditional.
+        seed: the noise of the pixels and the probes of example i are functions of the seed and i.
+    """
+
+    split: str = "test"
+    num: int | None = None
+    labels: str | None = None
+    seed: int = 0
+
+
+class Densities(NamedTuple):
+    """What was computed of each example: log_p in nats, std_error of its probes, nfe, all (n,)."""
+
+    log_p: np.ndarray
+    std_error: np.ndarray
+    nfe: np.ndarray
+
+
+def measure(
+    workdir: Path,
+    question: Question,
+    solver: SolverSpec,
+    trace: Trace,
+    *,
+    checkpoint: str = "latest",
+    ema: bool = True,
+    batch_size: int = 128,
+) -> dict:
+    """Measures the likelihood of a split of the run's data.
+
+    Images are dequantised by uniform noise of one level, so that their bits are an upper bound.
+
+    Args:
+        workdir: a trained run.
+        question: of which examples.
+        solver: how to solve.
+        trace: how to take the divergence.
+        checkpoint: ``"latest"``, ``"best"``, or a step.
+        ema: take the averaged parameters.
+        batch_size: examples per call, over all devices.
+
+    Returns:
+        A dict that goes into JSON: what was asked; ``nats`` per example and, for images,
+        ``bits_per_dim``, each the mean, its standard error over the examples, and ``probe_error``,
+        what the probes add to it in quadrature (0 for the exact trace, None for one probe, which
+        does not tell); ``nfe``, evaluations of the velocity per example; and the seconds.
+
+    Raises:
+        InputError: something does not fit, in one sentence.
+        FloatingPointError: an adaptive solve ran out of steps, or a density is not finite.
+    """
+    record = files.load_record(workdir)
+    # The divergence takes a forward-mode derivative, which the fused attention has not.
+    experiment = make_experiment(record.config, record.spec, portable=True)
+    check_path(experiment.path)
+    _check(question, experiment, batch_size)
+    data = load(record.config.data.name, record.config.data.dir)
+    x, labels = data.arrays(question.split, question.num)
+    if x.shape[1:] != record.spec.shape:
+        raise InputError(
+            f"{workdir} was trained on examples of shape {record.spec.shape}; "
+            f"{record.config.data.name!r} now has {x.shape[1:]}."
+        )
+    conditional = experiment.null_label is not None
+    if not conditional or question.labels == "none":
+        labels = np.full(len(x), experiment.null_label or 0, np.int32)
+    mesh = make_mesh()
+    step, params = load_params(workdir, experiment, checkpoint, ema, mesh)
+    began = time.perf_counter()
+    likelihood = make_likelihood_fn(experiment, bind(solver, experiment.path), trace, mesh)
+    batch = fit_batch(len(x), batch_size, mesh.size)
+    key = jax.random.key(question.seed)
+    likelihood = likelihood.lower(params, key, *_rows(x, labels, 0, batch)).compile()
+    compiled = time.perf_counter()
+    found = _in_batches(partial(likelihood, params, key), x, labels, batch)
+    seconds = time.perf_counter() - compiled
+    return {
+        "workdir": str(workdir),
+        "step": step,
+        "split": question.split,
+        "examples": len(x),
+        "labels": (question.labels or "true") if conditional else None,
+        "seed": question.seed,
+        "solver": {name: getattr(solver, name) for name in ("solver", "steps", "rtol", "atol")},
+        "trace": "exact" if isinstance(trace, Exact) else f"{trace.num} {trace.kind} probes",
+        "dequantized_training": bool(record.config.data.dequantize),
+        **figures(found, record.spec.shape, record.spec.is_image),
+        "compile_seconds": compiled - began,
+        "seconds": seconds,
+    }
+
+
+def _check(question: Question, experiment: Experiment, batch_size: int) -> None:
+    if question.num is not None and question.num < 2:
+        raise InputError(f"--num must be at least 2, to know an error; got {question.num}.")
+    if question.labels not in (None, *LABELS):
+        raise unknown_name("choice of labels", question.labels, LABELS)
+    if question.labels == "true" and experiment.null_label is None:
+        raise InputError("this model is unconditional: it has no labels; write --labels=none.")
+    if not 0 <= question.seed < 2**32:
+        raise InputError(f"the seed must lie between 0 and 2^32 - 1; got {question.seed}.")
+    if batch_size < 1:
+        raise InputError(f"the batch size must be at least 1; got {batch_size}.")
+
+
+def make_likelihood_fn(
+    experiment: Experiment, solver: SolverSpec, trace: Trace, mesh: Mesh
+) -> Callable[..., tuple]:
+    """The jitted ``likelihood(params, key, index, x, labels)``, of examples as the data gives them.
+
+    It returns log_p, std_error, nfe, success and t_end, each (batch,), of uint8 images
+    (batch, H, W, C) or points (batch, D); what is random is keyed by the index alone.
+    """
+
+    @partial(jax.jit, out_shardings=NamedSharding(mesh, P()))
+    def likelihood(params, key, index, x, labels):
+        index, x, labels = jax.lax.with_sharding_constraint((index, x, labels), by_rows(mesh))
+        noise_key, probe_key = jax.random.split(key)
+        if experiment.spec.is_image:
+            x = pixels.dequantize(example_keys(noise_key, index), x)
+        with within(mesh):
+            out = log_likelihood(
+                partial(experiment.apply_fn, params),
+                x,
+                None if experiment.null_label is None else labels,
+                solver,
+                trace=trace,
+                key=example_keys(probe_key, index),
+            )
+        return out.log_p, out.std_error, out.nfe, out.success, out.t_end
+
+    return likelihood
+
+
+def _rows(x: np.ndarray, labels: np.ndarray, start: int, batch: int) -> tuple[Any, ...]:
+    """The arguments of one call; the last batch is filled up from the beginning."""
+    index = np.arange(start, start + batch, dtype=np.int32) % len(x)
+    return jnp.asarray(index), jnp.asarray(x[index]), jnp.asarray(labels[index])
+
+
+def _in_batches(likelihood: Callable, x: np.ndarray, labels: np.ndarray, batch: int) -> Densities:
+    from tqdm import tqdm
+
+    parts = []
+    with tqdm(total=len(x), unit="example", file=sys.stderr) as bar:
+        for start in range(0, len(x), batch):
+            n = min(batch, len(x) - start)
+            outputs = likelihood(*_rows(x, labels, start, batch))
+            outputs = [np.asarray(out.addressable_data(0))[:n] for out in outputs]
+            _check_finished(start, *outputs)
+            parts.append(outputs[:3])
+            bar.update(n)
+    return Densities(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+
+def _check_finished(start, log_p, std_error, nfe, success, t_end) -> None:
+    if success.all():
+        return
+    first = int(np.argmin(success))
+    who = f"{int((~success).sum())} of {len(success)} examples (the first: number {start + first})"
+    if t_end[first] > 0:
+        raise FloatingPointError(
+            f"{who} did not reach t = 0 from t = 1: stopped at t = {t_end[first]:.3g} after "
+            f"{nfe[first]} evaluations. The solver ran out of steps, or the velocity is not "
+            "finite. Take larger --rtol and --atol, or fixed --steps."
+        )
+    raise FloatingPointError(
+        f"{who} have no finite density: the velocity or its divergence is not finite, or so large "
+        "that the example ends too far out. Take more --steps, or another checkpoint."
+    )
+
+
+def figures(found: Densities, shape: tuple[int, ...], is_image: bool) -> dict:
+    """Means and standard errors, in nats per example and, for images, in bits per dimension."""
+    n, dims = len(found.log_p), math.prod(shape)
+    log_p, probes = found.log_p.astype(np.float64), found.std_error.astype(np.float64)
+    error = np.std(log_p, ddof=1) / math.sqrt(n)
+    probe_error = None if np.isnan(probes).any() else float(np.sqrt(np.sum(probes**2)) / n)
+    nats = {"mean": float(log_p.mean()), "std_error": float(error), "probe_error": probe_error}
+    report = {"dims": dims, "nats": nats}
+    if is_image:
+        unit = dims * math.log(2)
+        report["bits_per_dim"] = {
+            "mean": float(bits_per_dim(nats["mean"], dims, pixels.BIN_WIDTH)),
+            "std_error": nats["std_error"] / unit,
+            "probe_error": None if probe_error is None else probe_error / unit,
+        }
+    return report | {"nfe": float(found.nfe.mean())}
+
+
+def describe(report: dict) -> str:
+    """The report in a few lines for a person."""
+    labels = {None: "", "true": ", each under its class", "none": ", without a class"}
+    lines = [
+        f"{report['examples']} examples of the {report['split']} split"
+        f"{labels[report['labels']]}, step {report['step']} of {report['workdir']}"
+    ]
+    if "bits_per_dim" in report:
+        lines.append(
+            f"bits per dimension: {_shown(report['bits_per_dim'])}; an upper bound, by uniform "
+            "dequantisation"
+        )
+        if not report["dequantized_training"]:
+            lines.append(
+                "(the flow was trained without this noise; --config.data.dequantize=True trains "
+                "with it)"
+            )
+    lines.append(f"log-likelihood: {_shown(report['nats'])} nats per example")
+    lines.append(
+        f"{report['nfe']:.1f} evaluations of the velocity per example, {report['trace']}; "
+        f"{report['seconds']:.1f} s, after {report['compile_seconds']:.1f} s of compilation"
+    )
+    return "\n".join(lines)
+
+
+def _shown(figure: dict) -> str:
+    """Mean and standard error, with as many digits as the error knows."""
+    digits = max(0, 1 - math.floor(math.log10(figure["std_error"]))) if figure["std_error"] else 4
+    text = f"{figure['mean']:.{digits}f} ± {figure['std_error']:.{digits}f}"
+    probes = figure["probe_error"]
+    if probes is None:
+        return f"{text} (one probe does not tell its own part)"
+    return f"{text} ({probes:.2g} of it from the probes)" if probes else text

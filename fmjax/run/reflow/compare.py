@@ -1,0 +1,142 @@
+"""Flows side by side: how straight their paths are, and what one step and many steps give."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fmjax.data import pixels
+from fmjax.data.dataset import Dataset
+from fmjax.draws import normal
+from fmjax.guidance import Guided, classifier_free
+from fmjax.metrics.trajectory import normalized_path_energy, path_statistics
+from fmjax.metrics.transport import wasserstein
+from fmjax.run.evaluation import evaluate, load_reference
+from fmjax.run.reflow.draw_pairs import Flow
+from fmjax.run.sample.batches import Request, fit_batch, make_sample_fn, sample_in_batches
+from fmjax.samplers.ode import SolverSpec, solver_spec
+
+_BATCH = 128  # samples per call
+_PATHS = 256  # paths followed for their shape
+_STEPS = 100  # Euler steps of each
+_POINTS = 2000  # for exact optimal transport
+_IMAGES = 5000  # at most, as `eval.reference`
+_SEED = 1  # of samples and paths; pairs have hashed seeds
+
+FLOW_FIGURES = ("straightness", "npe", "path_energy", "one_step", "many_step")
+
+
+def compare(flows: dict[str, tuple[Flow, float]], dataset: Dataset, solver: SolverSpec) -> dict:
+    """Measures flows in the same way, from the same noise.
+
+    Args:
+        flows: by name, each with its guidance scale.
+        dataset: the real examples.
+        solver: of the many-step samples.
+
+    Returns:
+        A dict that goes into JSON: ``distance``, how the samples' distance to real examples is
+        measured; ``real``, the same between real examples; ``w2_squared``, the squared W2 from
+        noise to real examples, in the model's unit; and ``flows``, by name: ``one_step`` and
+        ``many_step`` (the distances of the samples of one Euler step, and of the solver),
+        ``straightness``, ``path_energy`` (`fmjax.metrics.trajectory.path_statistics`) and ``npe``
+        (`fmjax.metrics.trajectory.normalized_path_energy`), these three in the model's unit, [-1,
+        1] for images.
+    """
+    ruler = _image_ruler(dataset) if dataset.toy is None else _point_ruler(dataset)
+    num = len(ruler.examples)
+    x0 = normal(jax.random.key(_SEED), jnp.arange(num), ruler.examples.shape[1:])
+    w2_squared = wasserstein(x0, ruler.examples) ** 2
+    solvers = {"one_step": solver_spec("euler", 1), "many_step": solver}
+    figures = {}
+    for name, (flow, w) in flows.items():
+        request = flow.request(num, w, _SEED)
+        figures[name] = _path_figures(flow, request, x0[:_PATHS], w2_squared) | {
+            figure: ruler.distance(_samples(flow, request, spec))
+            for figure, spec in solvers.items()
+        }
+    return {
+        "distance": ruler.name,
+        "real": ruler.real,
+        "w2_squared": w2_squared,
+        "flows": figures,
+    }
+
+
+class _Ruler(NamedTuple):
+    """How samples are measured: as many as the real `examples`, here in the model's own unit."""
+
+    name: str
+    examples: np.ndarray
+    real: float  # the distance between two real sets
+    distance: Callable[[np.ndarray], float]
+
+
+def _image_ruler(dataset: Dataset) -> _Ruler:
+    """The Fréchet distance of a run's evaluation, in grey levels."""
+    real = load_reference(dataset, _IMAGES)
+    half = real.train[: len(real.train) // 2]
+
+    def frechet(samples: np.ndarray) -> dict:
+        return evaluate(real, samples, None, None, None)["frechet"]
+
+    about = frechet(half)
+    return _Ruler(
+        f"Fréchet distance (squared, {about['dims']} PCA dimensions, {len(half)} examples)",
+        np.asarray(pixels.to_unit(half)),
+        about["real_halves"],
+        lambda samples: frechet(samples)["samples"],
+    )
+
+
+def _point_ruler(dataset: Dataset) -> _Ruler:
+    points = dataset.arrays("test", _POINTS)[0]
+    w2 = partial(wasserstein, points)
+    return _Ruler(f"W2 ({_POINTS} points)", points, w2(dataset.arrays("train", _POINTS)[0]), w2)
+
+
+def _samples(flow: Flow, request: Request, solver: SolverSpec) -> np.ndarray:
+    sample_fn = make_sample_fn(flow.experiment, request.recipe(solver), flow.mesh)
+    batch = fit_batch(_BATCH, _BATCH, flow.mesh.size)
+    batches = sample_in_batches(sample_fn, flow.params, flow.experiment, request, batch)
+    return np.concatenate([b.samples for b in batches])
+
+
+def _path_figures(
+    flow: Flow, request: Request, x0: jax.Array, w2_squared: float
+) -> dict[str, float]:
+    """Statistics of the paths from x0, in Euler steps fine enough to follow their curves."""
+    velocity, labels = partial(flow.experiment.apply_fn, flow.params), None
+    if request.labels is not None:
+        labels = jnp.asarray(np.resize(np.array(request.labels, np.int32), len(x0)))
+    elif flow.experiment.null_label is not None:
+        labels = jnp.full(len(x0), flow.experiment.null_label, jnp.int32)
+    if request.recipe(solver_spec("euler", _STEPS)).guidance is not None:
+        velocity = classifier_free(velocity, flow.experiment.null_label)
+        labels = Guided(labels, jnp.float32(request.w[0]))
+    found = jax.jit(partial(path_statistics, velocity, steps=_STEPS))(x0, labels)
+    energy = float(jnp.mean(found.energy))
+    return {
+        "straightness": float(jnp.mean(found.straightness)),
+        "npe": normalized_path_energy(energy, w2_squared),
+        "path_energy": energy,
+    }
+
+
+def describe(report: dict) -> str:
+    """The report as a table, a row for each figure and a column for each flow."""
+    flows = report["flows"]
+    rows = [["", *flows]]
+    rows += [[name, *(f"{flow[name]:.4g}" for flow in flows.values())] for name in FLOW_FIGURES]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    table = "\n".join(
+        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows
+    )
+    return (
+        f"{table}\none_step and many_step: {report['distance']}; real {report['real']:.4g}\n"
+        f"npe: beside W2² = {report['w2_squared']:.4g} between noise and real examples, of which "
+        "few in many dimensions give too much"
+    )

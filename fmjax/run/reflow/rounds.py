@@ -1,0 +1,175 @@
+"""Reflow: a flow learns its own pairs again, and becomes straighter; k times.
+
+The pairs (x0, x1) of a flow, x1 being where the flow carries x0, are a coupling whose lines cross
+less than those of independent pairs; a flow that learns the straight line of each follows
+straighter paths, and needs fewer steps. Source: Liu et al., arXiv:2209.03003, algorithm 1.
+"""
+
+import json
+import math
+import shlex
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from fmjax.config import ConfigDict, default_config
+from fmjax.data.tfds.builders import load
+from fmjax.errors import InputError, unknown_name
+from fmjax.factory import check_guidance, make_experiment
+from fmjax.run import workdir as files
+from fmjax.run.reflow.compare import compare, describe
+from fmjax.run.reflow.draw_pairs import Flow, generate, load_flow
+from fmjax.run.train.loop import train
+from fmjax.run.train.setup import on_first_process, say
+from fmjax.samplers.spec import SolverSpec, described, solver_spec
+from fmjax.training.parallelism import check_divides
+
+STARTS = ("weights", "scratch")
+PAIRS = "pairs"
+REPORT = "reflow.json"
+
+
+class Plan(NamedTuple):
+    """How each round is done.
+
+    Attributes:
+        num: how many pairs; a tenth of them is held out.
+        start: ``"weights"`` begins with the flow that made the pairs, ``"scratch"`` anew.
+        guidance: scale w of the first round's pairs; the flow that learns them has it built in, so
+            that it, and the pairs of later rounds, are sampled at w = 1.
+        solver: of the pairs, and of the many-step samples of the report.
+        train_steps: of each round; None for as many as the first run's.
+        batch_size: pairs per call, over the devices of a process.
+        seed: of the noise that the pairs start from; each round has its own.
+        parallel: ``"jit"`` or ``"pmap"``, of the training.
+    """
+
+    num: int = 20_000
+    start: str = "weights"
+    guidance: float = 1.0
+    solver: SolverSpec = solver_spec("heun", 25)
+    train_steps: int | None = None
+    batch_size: int = 256
+    seed: int = 0
+    parallel: str = "jit"
+
+
+def round_dir(workdir: Path, k: int) -> Path:
+    """The folder of the flow after k rounds: ``<workdir>-reflow<k>``, and `workdir` for k = 0."""
+    return workdir.with_name(f"{workdir.name}-reflow{k}") if k else workdir
+
+
+def reflow(workdir: Path, rounds: int = 1, plan: Plan | None = None) -> int:
+    """Rectifies the flow of a trained run, `rounds` times; a second call goes on where it stopped.
+
+    Round k draws pairs from the flow of round k - 1, stores them in ``<workdir>-reflow<k>/pairs``,
+    trains on them in that folder along the straight path, and writes the figures of both flows side
+    by side to its ``reflow.json``.
+
+    Args:
+        workdir: a trained run; it is only read.
+        rounds: how many.
+        plan: how each is done.
+
+    Returns:
+        0 when all is done, else the signal that stopped a training after its state was saved.
+
+    Raises:
+        InputError: something does not fit, in one sentence, before any device work.
+        FloatingPointError: a flow or a training gave NaN or infinity.
+    """
+    workdir, plan = Path(workdir), Plan() if plan is None else plan
+    _check(workdir, rounds, plan)
+    for k in range(1, rounds + 1):
+        flow, target = load_flow(round_dir(workdir, k - 1)), round_dir(workdir, k)
+        w = plan.guidance if k == 1 else 1.0
+        request = flow.request(plan.num, w, pair_seed(plan.seed, k))
+        resume = command(workdir, rounds, plan)
+        generate(flow, target / PAIRS, request, plan.solver, plan.batch_size, resume)
+        params = flow.global_params() if plan.start == "weights" else None
+        config = round_config(flow.record.config, target, plan, w)
+        stopped = train(config, target, plan.parallel, params=params)
+        if stopped:
+            return stopped
+        text = on_first_process(partial(_report, flow, load_flow(target), k, plan, w))
+        say(text)
+    return 0
+
+
+def pair_seed(seed: int, k: int) -> int:
+    """The seed of round k's noise, hashed: no sample of a small seed is then one of the pairs."""
+    return int(np.random.SeedSequence(seed, spawn_key=(k,)).generate_state(1)[0])
+
+
+def round_config(config: ConfigDict, target: Path, plan: Plan, w: float) -> ConfigDict:
+    """The configuration of a round: the run's own, on stored pairs along the straight path."""
+    config = config.copy_and_resolve_references()
+    usual = default_config()
+    config.coupling.update(usual.coupling)
+    config.coupling.update({"name": "pairs", "dir": str((target / PAIRS).absolute())})
+    config.path.update(usual.path)
+    # The mirror image of a pair is none of this flow's pairs: x0 would have two ends.
+    config.data.flip = False
+    if w != 1:
+        config.sample.guidance = 1.0  # it is built in
+    if plan.train_steps is not None:
+        config.train.steps = plan.train_steps
+    return config
+
+
+def command(workdir: Path, rounds: int, plan: Plan) -> str:
+    """The command line that does the same, and so goes on where a call was stopped."""
+    flags = {"workdir": workdir, "rounds": rounds, "num": plan.num, "start": plan.start}
+    flags |= {"guidance": plan.guidance, "solver": plan.solver.solver, "steps": plan.solver.steps}
+    flags |= {"train_steps": plan.train_steps, "seed": plan.seed}
+    given = [f"--{name}={value}" for name, value in flags.items() if value is not None]
+    return shlex.join(["python", "-m", "fmjax", "reflow", *given])
+
+
+def _check(workdir: Path, rounds: int, plan: Plan) -> None:
+    """Everything that can be checked before a device is used."""
+    if rounds < 1:
+        raise InputError(f"the number of rounds must be at least 1; got {rounds}.")
+    if plan.start not in STARTS:
+        raise unknown_name("start (--start)", plan.start, STARTS)
+    check_guidance(plan.guidance)
+    if plan.batch_size < 1:
+        raise InputError(f"the batch size must be at least 1; got {plan.batch_size}.")
+    if plan.seed < 0:
+        raise InputError(f"the seed must not be negative; got {plan.seed}.")
+    config, spec = files.load_record(workdir)
+    if plan.guidance != 1 and not config.labels.conditional:
+        raise InputError("this model is unconditional: nothing guides it; write --guidance=1.")
+    # What training would refuse is refused before the pairs are drawn.
+    make_experiment(round_config(config, workdir, plan, plan.guidance), spec)
+    check_divides(config.train.batch_size, jax.device_count(), config.train.accumulate)
+    batch = config.train.batch_size
+    if plan.num - max(1, round(plan.num / 10)) < batch:
+        raise InputError(
+            f"{plan.num} pairs, a tenth of them held out, do not fill a batch of {batch}; write "
+            f"--num={math.ceil(batch / 0.9) + 1} or more."
+        )
+
+
+def _report(before: Flow, after: Flow, k: int, plan: Plan, w: float) -> str:
+    """Measures the flows on either side of round k, unless that has been done, and says it."""
+    path = after.workdir / REPORT
+    asked = {
+        "round": k,
+        "parameters": [before.mark, after.mark],
+        "solver": described(plan.solver),
+    }
+    try:
+        report = json.loads(path.read_text())
+    except (OSError, ValueError):
+        report = {}
+    if not asked.items() <= report.items():
+        config = before.record.config
+        dataset = load(config.data.name, config.data.dir)
+        flows = {f"{k}-RF": (before, w), f"{k + 1}-RF": (after, 1.0)}
+        report = asked | compare(flows, dataset, plan.solver)
+        files.write_json(path, report)
+    return f"{describe(report)}\nfigures: {path}"

@@ -1,0 +1,1 @@
+"""The sample command: from a trained run to samples on disk."""

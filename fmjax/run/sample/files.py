@@ -1,0 +1,202 @@
+"""The files of a sample run: one ``samples.npz``, or shards beside a ``samples.json``.
+
+The manifest says what the shards are to hold, so that the same command goes on where it was
+stopped and another one is refused. All shards in numpy, in order:
+
+    parts = [np.load(path) for path in sorted(pathlib.Path("out").glob("samples-*.npz"))]
+    samples = np.concatenate([part["samples"] for part in parts])
+"""
+
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from fmjax.errors import InputError
+from fmjax.factory import DataSpec, Experiment, Recipe
+from fmjax.files import differences
+from fmjax.run import workdir as files
+from fmjax.run.pictures import picture
+from fmjax.run.sample.batches import Request, SampleBatch, batch_of
+from fmjax.run.sample.output import NpzWriter, first_rows
+from fmjax.samplers.sde import SDESpec
+from fmjax.samplers.spec import SolverSpec, described
+
+WHOLE = "samples.npz"
+MANIFEST = "samples.json"
+PICTURE = "grid.png"
+TRAJECTORY = "trajectory.gif"
+_PICTURED = 100  # samples in the picture; points need more to show their shape
+_PICTURED_POINTS = 5000
+_SHARDS = "samples-*-of-*.npz*"  # a killed job may leave half of one, .npz.tmp
+_FREE = ("run", "versions")  # the same parameters are the same wherever they lie
+
+
+class SampleFiles(NamedTuple):
+    """Where the samples of a run go.
+
+    Attributes:
+        out: the folder.
+        num: how many samples.
+        shard_size: samples in a shard, but for a smaller last one; 0 for a single file.
+    """
+
+    out: Path
+    num: int
+    shard_size: int = 0
+
+    @property
+    def spans(self) -> list[range]:
+        """The numbers of the samples in each file."""
+        size = self.shard_size or self.num
+        return [range(i, min(i + size, self.num)) for i in range(0, self.num, size)]
+
+    @property
+    def paths(self) -> list[Path]:
+        """Where each file lies once it is whole."""
+        if not self.shard_size:
+            return [self.out / WHOLE]
+        count = len(self.spans)
+        return [self.out / f"samples-{k:05d}-of-{count:05d}.npz" for k in range(count)]
+
+    def check(self, spec: DataSpec, overwrite: bool) -> None:
+        """Checks, on one process, that the folder takes the samples.
+
+        Raises:
+            InputError: it holds other samples, cannot be written, or is too full.
+        """
+        resumed = self.shard_size and (self.out / MANIFEST).exists()
+        found = [path for path in self._earlier() if path.exists()]
+        if found and not (overwrite or resumed):
+            raise InputError(
+                f"{self.out} already has {found[0].name}; give another --out, or --overwrite."
+            )
+        files.check_writable(self.out, "--out")
+        missing = sum(
+            len(rows)
+            for path, rows in zip(self.paths, self.spans, strict=True)
+            if overwrite or not path.exists()
+        )
+        row = math.prod(spec.shape) * sample_dtype(spec).itemsize + np.int32().itemsize
+        advice = "free some space, lower --num, or give another --out"
+        files.check_space(self.out, missing * row, "the samples", advice)
+
+    def begin(self, content: dict, overwrite: bool) -> None:
+        """Says, on one process, what the shards are to hold; a second time checks that it agrees.
+
+        Args:
+            content: from `described_request`.
+            overwrite: deletes what is there already; a single file is replaced by a whole one.
+
+        Raises:
+            InputError: the folder holds the shards of another request.
+        """
+        manifest = self.out / MANIFEST
+        if overwrite:
+            kept = {self.out / name for name in (PICTURE, TRAJECTORY)} | set(
+                () if self.shard_size else self.paths
+            )
+            for path in self._earlier():
+                if path not in kept:
+                    path.unlink(missing_ok=True)
+        if not self.shard_size:
+            return
+        try:
+            changed = differences(manifest, content, _FREE)
+        except ValueError as error:
+            raise InputError(
+                f"{manifest} cannot be read ({error}); give another --out, or --overwrite."
+            ) from error
+        if changed:
+            raise InputError(
+                f"{self.out} holds other samples, with {', '.join(changed)}; ask for the same "
+                "ones, give another --out, or --overwrite."
+            )
+        if not manifest.exists():
+            files.write_json(manifest, content)
+
+    def _earlier(self) -> list[Path]:
+        """What an earlier run may have left here, the manifest first."""
+        names = (MANIFEST, WHOLE, PICTURE, TRAJECTORY)
+        return [self.out / name for name in names] + sorted(self.out.glob(_SHARDS))
+
+
+def sample_dtype(spec: DataSpec) -> np.dtype:
+    """Of the samples: uint8 images, float32 points."""
+    return np.dtype(np.uint8 if spec.is_image else np.float32)
+
+
+def described_request(
+    run: str, step: int, mark: int, request: Request, recipe: Recipe, spec: DataSpec, size: int
+) -> dict:
+    """All that decides what the samples are, and the versions that drew them, for JSON.
+
+    Args:
+        run: the name of the run's folder.
+        step: of its checkpoint.
+        mark: the fingerprint of its parameters.
+        request: which samples.
+        recipe: how they are drawn.
+        spec: of the data.
+        size: samples in a shard.
+    """
+    return {
+        "run": run,
+        "step": step,
+        "parameters": mark,
+        "num": request.num,
+        "shard_size": size,
+        "seed": request.seed,
+        "labels": request.labels,
+        "w": request.w,
+        "guidance": recipe.guidance and recipe.guidance._asdict(),
+        "solver": _described(recipe.solver),
+        "shape": spec.shape,
+        "dtype": sample_dtype(spec).name,
+        "versions": files.versions(),
+    }
+
+
+def _described(solver: SolverSpec | SDESpec) -> dict:
+    if isinstance(solver, SolverSpec):
+        return described(solver)
+    noise = {"method": solver.method, "diffusion": str(solver.diffusion), "scale": solver.scale}
+    return noise | {"denoise_last": solver.denoise_last} | described(solver.ode)
+
+
+def write_file(
+    path: Path, rows: range, experiment: Experiment, request: Request, parts: Iterable[SampleBatch]
+) -> int:
+    """Streams some samples of a request into one file, whole or not there.
+
+    Returns:
+        The velocity evaluations of all of them.
+    """
+    spec, nfe = experiment.spec, 0
+    writer = NpzWriter(path, "samples", (len(rows), *spec.shape), sample_dtype(spec))
+    try:
+        for part in parts:
+            writer.append(part.samples)
+            nfe += int(part.nfe.sum())
+        writer.finish(labels=_labels(experiment, request, rows))
+    except BaseException:
+        writer.abandon()
+        raise
+    return nfe
+
+
+def _labels(experiment: Experiment, request: Request, rows: range) -> np.ndarray:
+    """The labels that were asked for, -1 where none was."""
+    if request.labels is None:
+        return np.full(len(rows), -1, np.int32)
+    return batch_of(experiment, request, rows.start, len(rows))[1]
+
+
+def write_picture(target: SampleFiles, experiment: Experiment, request: Request) -> None:
+    """Shows the first samples, as they lie on disk."""
+    num = min(target.num, _PICTURED if experiment.spec.is_image else _PICTURED_POINTS)
+    samples = first_rows(target.paths, "samples", num)
+    shown = None if request.labels is None else _labels(experiment, request, range(num))
+    picture(samples, request.columns, shown, target.out / PICTURE)

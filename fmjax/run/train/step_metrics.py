@@ -1,0 +1,142 @@
+"""Losses read late: the device never waits for the host to look at them."""
+
+import contextlib
+import math
+import resource
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator
+
+import jax
+import numpy as np
+
+from fmjax.roofline.chips import chip_of, mfu
+from fmjax.run.train.progress import Log
+
+_AHEAD = 2  # calls the host may run ahead of the device: enough to hide dispatch, few to hold
+_SKIPPED = "skipped"
+
+
+def not_finite(name: str, value: float, step: int) -> FloatingPointError:
+    """The error that stops a run whose numbers have gone."""
+    return FloatingPointError(
+        f"the {name} is {value} at step {step}. Nothing was saved since, so the last checkpoint is "
+        "good. Look at the data, or start anew with a lower optimizer.learning_rate or "
+        "optimizer.clip_norm in another --workdir."
+    )
+
+
+def peak_memory() -> dict[str, float]:
+    """The most memory there has been in use, in GB: of a device, or of this process on a CPU."""
+    stats = jax.local_devices()[0].memory_stats() or {}
+    if "peak_bytes_in_use" in stats:
+        return {"device_memory_gb": stats["peak_bytes_in_use"] / 1e9}
+    unit = 1 if sys.platform == "darwin" else 1024
+    return {"host_memory_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9}
+
+
+class Meter:
+    """Reads the metrics of every step two calls late, checks all of them, and logs their means.
+
+    Args:
+        batch_size: examples per step.
+        log: where the means go.
+        log_every: over how many steps.
+        flops: operations of training on one example; None logs no utilisation.
+        compile_seconds: told in the first line.
+    """
+
+    def __init__(
+        self,
+        batch_size: int,
+        log: Log,
+        log_every: int,
+        flops: int | None = None,
+        compile_seconds: float = 0.0,
+    ):
+        self._batch_size, self._log, self._log_every = batch_size, log, log_every
+        self._once = {"compile_seconds": compile_seconds}
+        self._flops, self._chip = flops, chip_of(jax.devices()[0])
+        self._pending, self._read = deque(), []
+        self._since = None  # (time, step, seconds waited for data) of the last line
+
+    def add(self, step: int, metrics: dict[str, jax.Array], waited: float) -> None:
+        """Takes the metrics of a call, still being computed, and reads those of two calls before.
+
+        Args:
+            step: the last step just dispatched.
+            metrics: its scalars; of several steps in one call, an array of each.
+            waited: seconds spent waiting for data since the run began.
+        """
+        self._pending.append((step, metrics, waited))
+        # The first call may still compile, and warms up: speed is counted from its end.
+        self._drain(leave=_AHEAD if self._since else 0)
+
+    def drain(self) -> None:
+        """Waits for all steps taken, and reads and checks them.
+
+        Raises:
+            FloatingPointError: a loss or a gradient norm is NaN or infinite.
+        """
+        self._drain(leave=0)
+
+    def _drain(self, leave: int) -> None:
+        while len(self._pending) > leave:
+            step, metrics, waited = self._pending.popleft()
+            values = {name: np.atleast_1d(x) for name, x in jax.device_get(metrics).items()}
+            steps = len(values["loss"])
+            for k in range(steps):
+                self._check(step - steps + 1 + k, {name: float(x[k]) for name, x in values.items()})
+            self._since = self._since or (time.perf_counter(), step, waited)
+            if step % self._log_every == 0:
+                self._report(step, waited)
+
+    def _check(self, step: int, values: dict[str, float]) -> None:
+        """Keeps the metrics of one step, which are finite unless it was left out."""
+        if not values.get(_SKIPPED):
+            for name, value in values.items():
+                if not math.isfinite(value):
+                    raise not_finite(name, value, step)
+        self._read.append(values)
+
+    def _means(self, step: int) -> dict[str, float]:
+        """The means of what was read, but for the steps left out, which are counted."""
+        read, self._read = self._read, []
+        taken = [values for values in read if not values.get(_SKIPPED)]
+        if 2 * len(taken) < len(read):
+            raise FloatingPointError(
+                f"{len(read) - len(taken)} of the {len(read)} steps up to {step} were left out for "
+                f"their gradient's norm, {read[-1]['grad_norm']:.3g} in the last: these are no "
+                "outliers. Start anew with a lower optimizer.learning_rate in another --workdir, "
+                "or raise optimizer.skip_above."
+            )
+        means = {name: sum(values[name] for values in taken) / len(taken) for name in taken[0]}
+        if _SKIPPED in means:
+            means[_SKIPPED] = len(read) - len(taken)
+        return means
+
+    def _report(self, step: int, waited: float) -> None:
+        """Logs the means since the last line."""
+        now, (then, first, waited_then) = time.perf_counter(), self._since
+        elapsed = max(now - then, 1e-9)
+        examples = (step - first) * self._batch_size
+        speed = {
+            "examples_per_second": examples / elapsed,
+            "data_wait": min((waited - waited_then) / elapsed, 1.0),
+        }
+        done = None if self._flops is None else self._flops * examples
+        used = mfu(done, elapsed, jax.device_count(), self._chip)
+        if used is not None:
+            speed["mfu"] = used
+        self._log.metrics(step, self._means(step) | speed | peak_memory() | self._once)
+        self._once = {}
+        self._since = (now, step, waited)
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leaves the time inside out of the speed: it goes into something else than steps."""
+        began = time.perf_counter()
+        yield
+        then, step, waited = self._since
+        self._since = (then + time.perf_counter() - began, step, waited)

@@ -1,0 +1,45 @@
+"""Write a run's parameters: ``python -m fmjax weights --workdir=runs/digits --out=digits_ema``.
+
+The folder has ``run.json`` and ``ema.safetensors``, and serves wherever a run's folder does: as
+``--workdir`` of sample.py, the likelihood and the reflow, and as ``--init_from`` of train.py.
+"""
+
+from pathlib import Path
+
+import jax
+from absl import flags
+
+from fmjax.errors import InputError
+from fmjax.run import cli
+from fmjax.run.distributed import launch
+from fmjax.run.weights.files import export_weights
+from fmjax.storage.safetensors import DTYPES
+
+WORKDIR = flags.DEFINE_string("workdir", None, "The folder of a trained run.")
+OUT = flags.DEFINE_string("out", None, "The folder to write to.")
+CHECKPOINT = flags.DEFINE_string("checkpoint", "latest", "A step, best, or latest.")
+EMA = flags.DEFINE_bool("ema", True, "The averaged parameters.")
+DTYPE = flags.DEFINE_string("dtype", "float32", f"One of {', '.join(DTYPES)}.")
+OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace what is there already.")
+
+
+def main() -> int:
+    """Reads the flags and writes."""
+    if WORKDIR.value is None or OUT.value is None:
+        raise InputError("say whose parameters, and where to: --workdir=runs/digits --out=digits")
+    launch.join_processes()
+    written = export_weights(
+        Path(WORKDIR.value),
+        Path(OUT.value),
+        checkpoint=CHECKPOINT.value,
+        ema=EMA.value,
+        dtype=DTYPE.value,
+        overwrite=OVERWRITE.value,
+    )
+    if jax.process_index() == 0:
+        print(f"{written.path}: step {written.step}, {written.nbytes / 1e6:.1f} MB")
+    return 0
+
+
+if __name__ == "__main__":
+    cli.run(main)

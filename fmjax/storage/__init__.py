@@ -1,0 +1,1 @@
+"""Arrays on disk: checkpoints of a run by orbax, parameters as safetensors."""

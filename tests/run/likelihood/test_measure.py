@@ -1,0 +1,216 @@
+"""The likelihood of a run's data, and the command that prints it."""
+
+import json
+import math
+import shutil
+from functools import partial
+
+import jax
+import numpy as np
+import pytest
+
+from fmjax.data import pixels
+from fmjax.data.tfds.builders import load
+from fmjax.errors import InputError
+from fmjax.factory import make_experiment
+from fmjax.likelihood import Exact, Hutchinson, log_likelihood
+from fmjax.run.likelihood.measure import (
+    Densities,
+    Question,
+    _check_finished,
+    describe,
+    figures,
+    measure,
+)
+from fmjax.run.restore import load_params
+from fmjax.run.workdir import load_record
+from fmjax.samplers.ode import solver_spec
+from fmjax.training.mesh import make_mesh
+from tests.run.forked import finish
+
+SCRIPT = "fmjax/run/likelihood/command.py"
+FIXED = solver_spec("rk4", 4)
+
+
+@pytest.fixture
+def changed(trained, tmp_path):
+    """Copies the trained run with another record: no network is trained for it."""
+
+    def copy(**keys):
+        workdir = shutil.copytree(trained, tmp_path / "changed")
+        record = json.loads((workdir / "run.json").read_text())
+        for key, value in keys.items():
+            section, name = key.split("__")
+            record["config"][section][name] = value
+        (workdir / "run.json").write_text(json.dumps(record))
+        return workdir
+
+    return copy
+
+
+@pytest.mark.slow
+def test_the_figures_are_those_of_the_examples_at_hand(trained):
+    report = measure(trained, Question(num=50), FIXED, Exact(), batch_size=32)
+    record = load_record(trained)
+    experiment = make_experiment(record.config, record.spec)
+    params = load_params(trained, experiment, "latest", True, make_mesh())[1]
+    x, labels = load("toy/moons").arrays("test", 50)
+    velocity = partial(experiment.apply_fn, params)
+    direct = jax.jit(lambda x, y: log_likelihood(velocity, x, y, FIXED).log_p)(x, labels)
+    error = float(np.std(direct, ddof=1)) / math.sqrt(50)
+    assert report["nats"]["mean"] == pytest.approx(float(direct.mean()), rel=1e-5)
+    assert report["nats"]["std_error"] == pytest.approx(error, rel=1e-4)
+    assert report["nats"]["probe_error"] == 0
+    assert report["nfe"] == 16
+    assert "bits_per_dim" not in report
+    assert json.loads(json.dumps(report)) == report
+    text = describe(report)
+    assert "50 examples of the test split, each under its class, step 12" in text
+    assert "nats per example" in text
+    assert "bits" not in text
+    assert "probes" not in text
+
+
+@pytest.mark.slow
+def test_the_probes_of_an_example_do_not_depend_on_the_batch(trained):
+    def ask(size, seed=0):
+        question = Question(num=50, seed=seed)
+        return measure(trained, question, FIXED, Hutchinson(4, "gaussian"), batch_size=size)["nats"]
+
+    whole, exact = ask(50), measure(trained, Question(num=50), FIXED, Exact())["nats"]
+    assert ask(16) == pytest.approx(whole, rel=1e-5)
+    assert ask(50, seed=1)["mean"] != whole["mean"]
+    assert 0 < whole["probe_error"] < whole["std_error"]
+    assert abs(whole["mean"] - exact["mean"]) < 4 * whole["probe_error"]
+    without = measure(trained, Question(num=50, labels="none"), FIXED, Exact())["nats"]
+    assert without["mean"] != exact["mean"]
+
+
+@pytest.mark.slow
+def test_images_are_measured_in_bits_of_their_levels(train_small):
+    workdir = train_small(data__name="digits", train__steps=4)
+    report = measure(workdir, Question(num=40), FIXED, Hutchinson(2), batch_size=16)
+    bits, nats = report["bits_per_dim"], report["nats"]
+    assert report["dims"] == 64
+    # By the definition: -log2 P / D, with P the density times the volume of a bin.
+    expected = -(nats["mean"] + 64 * math.log(2 / 255)) / 64 / math.log(2)
+    assert bits["mean"] == pytest.approx(expected, rel=1e-6)
+    for name in ("std_error", "probe_error"):
+        assert bits[name] == pytest.approx(nats[name] / 64 / math.log(2))
+    # Standard normal noise costs log2(127.5) + log2(e) x^2 / 2 + log2(2 pi) / 2 bits: above 8. A
+    # flow that has hardly been trained is not far from it, and not below what the levels can be.
+    assert 4 < bits["mean"] < 12
+    text = describe(report)
+    assert "an upper bound, by uniform dequantisation" in text
+    assert "trained without this noise" in text
+    # The noise of the levels is in it: without it, the pixels would be where it is centred.
+    other = measure(workdir, Question(num=40, seed=1), FIXED, Exact(), batch_size=16)
+    assert other["nats"]["mean"] != nats["mean"]
+
+
+def test_the_error_of_the_probes_is_a_part_of_the_whole():
+    rng = np.random.default_rng(0)
+    log_p = rng.normal(-3, 2, 400).astype(np.float32)
+    found = Densities(log_p, np.full(400, 0.5, np.float32), np.full(400, 26, np.int32))
+    report = figures(found, (4, 4, 1), True)
+    assert report["nats"]["std_error"] == pytest.approx(2 / 20, rel=0.1)
+    assert report["nats"]["probe_error"] == pytest.approx(0.5 / 20)
+    assert report["bits_per_dim"]["probe_error"] == pytest.approx(0.025 / 16 / math.log(2))
+    assert report["nfe"] == 26
+    zero = found._replace(log_p=np.full(400, 16 * math.log(127.5)))
+    assert figures(zero, (4, 4, 1), True)["bits_per_dim"]["mean"] == pytest.approx(0, abs=1e-9)
+    one = found._replace(std_error=np.full(400, np.nan))
+    assert figures(one, (2,), False)["nats"]["probe_error"] is None
+
+
+@pytest.mark.parametrize(
+    ("question", "message"),
+    [
+        (Question(split="validation"), 'the split must be "train" or "test"'),
+        (Question(num=1), "at least 2"),
+        (Question(labels="flase"), "unknown choice of labels 'flase'"),
+        (Question(seed=-1), "seed"),
+    ],
+)
+def test_a_wrong_question_is_refused(trained, question, message):
+    with pytest.raises(InputError, match=message):
+        measure(trained, question, FIXED, Exact())
+    with pytest.raises(InputError, match="batch size"):
+        measure(trained, Question(), FIXED, Exact(), batch_size=0)
+
+
+@pytest.mark.parametrize(
+    ("keys", "question", "message"),
+    [
+        ({"path__name": "noisy"}, Question(), "NoisyStraight is stochastic"),
+        ({"path__name": "bridge"}, Question(), "BrownianBridge is stochastic"),
+        ({"labels__conditional": False}, Question(labels="true"), "write --labels=none"),
+    ],
+)
+def test_a_model_that_has_no_such_likelihood_is_refused(changed, keys, question, message):
+    with pytest.raises(InputError, match=message):
+        measure(changed(**keys), question, FIXED, Exact())
+
+
+def test_data_of_another_shape_is_refused(changed, monkeypatch):
+    workdir = changed()
+    record = json.loads((workdir / "run.json").read_text())
+    record["data"]["shape"] = [3]
+    (workdir / "run.json").write_text(json.dumps(record))
+    with pytest.raises(InputError, match=r"of shape \(3,\); 'toy/moons' now has \(2,\)"):
+        measure(workdir, Question(), FIXED, Exact())
+
+
+def test_a_solve_that_gives_up_says_how_far_it_came(trained):
+    spec = solver_spec("dopri5", rtol=1e-7, atol=1e-7, max_steps=2)
+    with pytest.raises(FloatingPointError, match=r"did not reach t = 0 .* stopped at t = 0\.\d+"):
+        measure(trained, Question(num=20), spec, Exact())
+
+
+def test_a_density_that_is_not_finite_is_named():
+    ones = np.ones(4)
+    log_p, success = np.array([0.0, 1.0, np.nan, 2.0]), np.array([True, True, False, True])
+    with pytest.raises(FloatingPointError, match=r"1 of 4 examples \(the first: number 130\) have"):
+        _check_finished(128, log_p, 0 * ones, ones, success, 0 * ones)
+    _check_finished(128, log_p, 0 * ones, ones, success | True, 0 * ones)
+
+
+@pytest.mark.slow
+def test_the_command_prints_and_writes_its_figures(trained, commands, tmp_path):
+    out = tmp_path / "new" / "nats.json"
+    command = commands.start(
+        SCRIPT,
+        f"--workdir={trained}",
+        "--num=20",
+        "--steps=4",
+        "--solver=rk4",
+        "--probes=3",
+        "--kind=gaussian",
+        "--labels=none",
+        f"--out={out}",
+        devices=2,
+    )
+    (said,) = finish(command)
+    report = json.loads(out.read_text())
+    assert report["solver"] == {"solver": "rk4", "steps": 4, "rtol": None, "atol": None}
+    assert report["trace"] == "3 gaussian probes"
+    assert "20 examples of the test split, without a class" in said
+    assert f"{report['nats']['mean']:.1f}"[:-1] in said
+    again = measure(
+        trained, Question("test", 20, "none"), FIXED, Hutchinson(3, "gaussian"), batch_size=128
+    )
+    assert again["nats"] == pytest.approx(report["nats"], rel=1e-4)
+    for flags, message in (
+        ([], "--workdir=runs/digits"),
+        (["--exact", "--probes=3"], "leave --exact or --probes out"),
+        (["--probes=0"], "number of probes"),
+        (["--split=all"], "the split must be"),
+    ):
+        where = [f"--workdir={trained}"] if flags else []
+        (said,) = finish(commands.start(SCRIPT, *where, *flags), code=2)
+        assert message in said
+
+
+def test_pixels_and_bits_agree_on_the_width_of_a_bin():
+    unit = np.asarray(pixels.to_unit(np.arange(256, dtype=np.uint8)), np.float64)
+    np.testing.assert_allclose(np.diff(unit), pixels.BIN_WIDTH, rtol=1e-4)

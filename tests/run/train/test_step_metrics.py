@@ -1,0 +1,75 @@
+"""What is logged of the steps, and what stops a run."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fmjax.roofline.chips import CHIPS
+from fmjax.run.train.progress import Log
+from fmjax.run.train.step_metrics import Meter
+
+
+class Lines:
+    """A log that keeps what it is given."""
+
+    def __init__(self):
+        self.lines = []
+
+    def metrics(self, step, values):
+        self.lines.append((step, values))
+
+
+def told(calls, log_every=4, batch_size=8, flops=None, steps=1):
+    """The lines after some calls of `steps` steps each; a call is a dict of their metrics."""
+    log = Lines()
+    meter = Meter(batch_size, log, log_every, flops)
+    for k, metrics in enumerate(calls, start=1):
+        meter.add(k * steps, {name: np.float32(x) for name, x in metrics.items()}, waited=0.0)
+    meter.drain()
+    return log.lines
+
+
+def test_several_steps_in_a_call_are_read_one_by_one():
+    losses = np.arange(8.0)
+    one = told([{"loss": loss} for loss in losses])
+    four = told([{"loss": losses[:4]}, {"loss": losses[4:]}], steps=4)
+    assert [(step, line["loss"]) for step, line in one] == [(4, 1.5), (8, 5.5)]
+    assert [(step, line["loss"]) for step, line in four] == [(4, 1.5), (8, 5.5)]
+    with pytest.raises(FloatingPointError, match="the loss is nan at step 6"):
+        told([{"loss": losses[:4]}, {"loss": [4.0, np.nan, 6.0, 7.0]}], steps=4)
+
+
+def test_steps_left_out_are_counted_and_not_averaged():
+    def step(loss, norm, skipped):
+        return {"loss": loss, "grad_norm": norm, "skipped": skipped}
+
+    calls = [step(1.0, 1.0, 0), step(9.0, np.inf, 1), step(2.0, 1.0, 0), step(3.0, 1.0, 0)]
+    ((_, line),) = told(calls)
+    assert (line["loss"], line["grad_norm"], line["skipped"]) == (2.0, 1.0, 1)
+    with pytest.raises(FloatingPointError, match="3 of the 4 steps up to 4 were left out"):
+        told([step(1.0, 1.0, 0)] + 3 * [step(np.nan, np.nan, 1)])
+    with pytest.raises(FloatingPointError, match="the grad_norm is inf at step 1"):
+        told([step(1.0, np.inf, 0)])
+
+
+def test_utilisation_is_operations_over_the_peak(monkeypatch):
+    chip = CHIPS["NVIDIA H200"]
+    monkeypatch.setattr("fmjax.run.train.step_metrics.chip_of", lambda device: chip)
+    lines = told([{"loss": 1.0}] * 8, flops=10**9)
+    speed = lines[-1][1]
+    assert speed["mfu"] == pytest.approx(speed["examples_per_second"] * 1e9 / chip.flops)
+    monkeypatch.setattr("fmjax.run.train.step_metrics.chip_of", lambda device: None)
+    assert "mfu" not in told([{"loss": 1.0}] * 8, flops=10**9)[-1][1]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_full_disk_is_said_with_the_file_it_hit(tmp_path):
+    log = Log(tmp_path, 0, 10)
+    log._file.close()
+    log._file = Path("/dev/full").open("w", buffering=1)  # noqa: SIM115
+    try:
+        with pytest.raises(OSError, match=r"metrics\.jsonl could not be written: No space left"):
+            log.metrics(1, {"loss": 1.0})
+    finally:
+        log.close()

@@ -1,0 +1,249 @@
+"""Parameters out to a safetensors file and in again, bit by bit, and never to another model."""
+
+import json
+import shutil
+
+import jax
+import ml_dtypes
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from fmjax.errors import InputError
+from fmjax.factory import make_experiment
+from fmjax.run.reflow.draw_pairs import load_flow
+from fmjax.run.restore import load_params
+from fmjax.run.sample.job import Request, sample, solver_spec
+from fmjax.run.weights.files import check_initial, export_weights, initial_params
+from fmjax.run.workdir import load_record
+from fmjax.storage.safetensors import check_same, named, read_header, write_weights
+from fmjax.training.mesh import make_mesh
+from tests.run.conftest import small_config
+from tests.run.forked import finish
+
+NAMES = ("ema.safetensors", "params.safetensors")
+
+
+def experiment_of(workdir):
+    return make_experiment(*load_record(workdir))
+
+
+def params_of(workdir, ema=True, checkpoint="latest"):
+    return load_params(workdir, experiment_of(workdir), checkpoint, ema, make_mesh())[1]
+
+
+def assert_same(one, other):
+    one, other = named(one), named(other)
+    assert list(one) == list(other)
+    for name, leaf in one.items():
+        np.testing.assert_array_equal(leaf, other[name], err_msg=name)
+
+
+@pytest.fixture(scope="module")
+def exported(trained, tmp_path_factory):
+    """The averaged parameters of the trained run, to be read only."""
+    out = tmp_path_factory.mktemp("exported") / "ema"
+    assert export_weights(trained, out).step == 12
+    return out
+
+
+@pytest.fixture
+def own(exported, tmp_path):
+    return shutil.copytree(exported, tmp_path / "own")
+
+
+def test_what_is_read_is_what_was_trained_to_the_bit(trained, exported):
+    assert sorted(path.name for path in exported.iterdir()) == [NAMES[0], "run.json"]
+    params = params_of(trained)
+    assert_same(params_of(exported), params)
+    assert load_record(exported) == load_record(trained)
+    plain = load_file(exported / NAMES[0])  # any program's reader
+    assert plain.keys() == named(params).keys() >= {"out.kernel", "out.bias"}
+    for name, leaf in named(params).items():
+        assert plain[name].dtype == np.float32
+        np.testing.assert_array_equal(plain[name], leaf)
+    usual = (exported / "run.json").stat().st_mode
+    assert (exported / NAMES[0]).stat().st_mode == usual
+
+
+def test_the_parameters_themselves_have_a_file_of_their_own(trained, exported, tmp_path):
+    assert export_weights(trained, tmp_path, ema=False, checkpoint="8").step == 8
+    assert_same(params_of(tmp_path, ema=False), params_of(trained, False, "8"))
+    with pytest.raises(InputError, match=r"params.safetensors alone; write --ema=False"):
+        params_of(tmp_path)
+    with pytest.raises(InputError, match=r"ema.safetensors alone; write --ema=True"):
+        params_of(exported, ema=False)
+    export_weights(trained, tmp_path)  # the same run, the other file: beside it
+    assert_same(params_of(tmp_path), params_of(trained))
+
+
+def test_a_checkpoint_is_asked_of_the_run_it_lies_in(exported, trained, tmp_path):
+    assert_same(params_of(exported, checkpoint="12"), params_of(exported))
+    for name in ("best", "4"):
+        with pytest.raises(InputError, match=f"of step 12 alone, not those of '{name}'"):
+            params_of(exported, checkpoint=name)
+    shutil.copy(trained / "run.json", tmp_path)
+    with pytest.raises(InputError, match="has no checkpoint yet"):
+        params_of(tmp_path)
+
+
+@pytest.mark.slow
+def test_samples_of_the_folder_are_those_of_the_run(trained, exported, tmp_path):
+    for workdir, out in ((trained, "run"), (exported, "folder")):
+        sample(workdir, tmp_path / out, Request(9, (0, 1), None), solver_spec("heun", 3))
+    one, other = (np.load(tmp_path / out / "samples.npz")["samples"] for out in ("run", "folder"))
+    np.testing.assert_array_equal(one, other)
+
+
+def test_reflow_takes_the_folder_for_the_run(trained, exported):
+    one, other = load_flow(trained), load_flow(exported)
+    assert (one.step, one.mark) == (other.step, other.mark)
+    assert_same(one.params, other.params)
+
+
+def test_bfloat16_rounds_to_the_nearest_and_halves_the_file(trained, exported, tmp_path):
+    export_weights(trained, tmp_path, dtype="bfloat16")
+    rounded, plain = named(params_of(tmp_path)), load_file(tmp_path / NAMES[0])
+    changed = 0
+    for name, leaf in named(params_of(trained)).items():
+        leaf = np.asarray(leaf)
+        assert rounded[name].dtype == np.float32
+        assert plain[name].dtype == ml_dtypes.bfloat16
+        np.testing.assert_array_equal(rounded[name], leaf.astype(ml_dtypes.bfloat16))
+        assert np.all(np.abs(rounded[name] - leaf) <= np.abs(leaf) / 256)
+        changed += np.sum(np.asarray(rounded[name]) != leaf)
+    assert changed > 0
+    bytes_ = [sum(x.nbytes for x in load_file(f / NAMES[0]).values()) for f in (exported, tmp_path)]
+    assert bytes_[0] == 2 * bytes_[1]
+
+
+@pytest.mark.parametrize(
+    ("found", "sentence"),
+    [
+        (
+            {"a.b": (2, 3), "c": (4,)},
+            r"a.b has shape \(2, 3\) there and has shape \(3, 2\)",
+        ),
+        ({"c": (4,)}, r"a.b does not exist there and has shape \(3, 2\)"),
+        ({"a.b": (3, 2), "c": (4,), "z": ()}, r"z has shape \(\) there and does not exist in this"),
+    ],
+)
+def test_the_first_leaf_that_differs_is_named(tmp_path, found, sentence):
+    with pytest.raises(InputError, match=f"another model: {sentence}"):
+        check_same(found, {"a.b": (3, 2), "c": (4,)}, tmp_path)
+    check_same({"c": (4,), "a.b": (3, 2)}, {"a.b": (3, 2), "c": (4,)}, tmp_path)  # in any order
+
+
+def test_another_model_does_not_begin_with_them(trained, exported):
+    spec = load_record(trained).spec
+    for changes, leaf in (
+        ({"model__width": 17}, "has shape"),
+        ({"model__depth": 2}, "does not exist there"),
+        ({"labels__conditional": False}, "does not exist in this one"),
+    ):
+        other = make_experiment(small_config(**changes), spec)
+        for source in (trained, exported, exported / NAMES[0]):
+            with pytest.raises(InputError, match=rf"parameters of another model: .*{leaf}"):
+                check_initial(source, other)
+
+
+def test_a_run_begins_with_a_run_a_folder_or_a_file(trained, exported, tmp_path):
+    experiment, mesh = experiment_of(trained), make_mesh()
+    ema = params_of(trained)
+    for source in (trained, exported, exported / NAMES[0]):
+        assert_same(initial_params(source, experiment, mesh), ema)
+    foreign = {name: np.asarray(leaf, np.float64) for name, leaf in named(ema).items()}
+    save_file(foreign, tmp_path / "foreign.safetensors")
+    assert_same(initial_params(tmp_path / "foreign.safetensors", experiment, mesh), ema)
+    export_weights(trained, tmp_path / "raw", ema=False)
+    assert_same(initial_params(tmp_path / "raw", experiment, mesh), params_of(trained, False))
+
+
+def test_nothing_to_begin_with_is_named(trained, tmp_path):
+    experiment = experiment_of(trained)
+    with pytest.raises(InputError, match="holds no run"):
+        check_initial(tmp_path, experiment)
+    with pytest.raises(InputError, match=r"none.safetensors cannot be read .*No such file"):
+        check_initial(tmp_path / "none.safetensors", experiment)
+    save_file({"a": np.arange(3)}, tmp_path / "whole.safetensors")
+    with pytest.raises(InputError, match="holds a as I64; parameters are floating-point"):
+        check_initial(tmp_path / "whole.safetensors", experiment)
+    shutil.copy(trained / "run.json", tmp_path)
+    with pytest.raises(InputError, match="has no checkpoint yet"):
+        check_initial(tmp_path, experiment)
+
+
+def test_a_damaged_file_is_noticed(own):
+    path = own / NAMES[0]
+    content = bytearray(path.read_bytes())
+    path.write_bytes(content[:-4])
+    with pytest.raises(InputError, match="cannot be read as a safetensors file"):
+        params_of(own)
+    content[-2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="is damaged: its fingerprint differs"):
+        params_of(own)
+
+
+def test_folders_that_do_not_serve_are_refused(trained, exported, own, tmp_path, monkeypatch):
+    with pytest.raises(InputError, match="unknown dtype 'int8'"):
+        export_weights(trained, tmp_path / "out", dtype="int8")
+    with pytest.raises(InputError, match="holds the checkpoints of a run"):
+        export_weights(exported, trained)
+    with pytest.raises(InputError, match=r"is there already; .*--overwrite"):
+        export_weights(trained, own)
+    record = json.loads((own / "run.json").read_text())
+    record["config"]["train"]["seed"] = 9
+    (own / "run.json").write_text(json.dumps(record))
+    with pytest.raises(InputError, match="parameters of another run"):
+        export_weights(trained, own, ema=False)
+    export_weights(trained, own, overwrite=True, checkpoint="4")
+    assert_same(params_of(own), params_of(trained, checkpoint="4"))
+    assert load_record(own) == load_record(trained)
+    full = shutil._ntuple_diskusage(100, 99, 1)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: full)
+    with pytest.raises(InputError, match="MB free, and the parameters need"):
+        export_weights(trained, tmp_path / "full")
+
+
+def test_an_array_is_written_in_the_order_of_its_indices(tmp_path):
+    x = np.arange(6, dtype=np.float32).reshape(2, 3)
+    write_weights(tmp_path / "x", {"a": {"b": x.T}, "c": np.float32(3)}, metadata={"step": "1"})
+    np.testing.assert_array_equal(load_file(tmp_path / "x")["a.b"], x.T)
+    assert read_header(tmp_path / "x") == ({"a.b": (3, 2), "c": ()}, {"step": "1"})
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
+
+
+@pytest.mark.slow
+def test_each_device_reads_its_shards_alone(tmp_path, commands):
+    x = np.random.default_rng(0).normal(size=(16, 6)).astype(np.float32)
+    one = {"a": {"b": jax.numpy.asarray(x)}, "c": jax.numpy.asarray(x[0])}
+    write_weights(tmp_path / "one", one)
+    code = f"""
+        import jax, numpy as np
+        from jax.sharding import NamedSharding, PartitionSpec as P
+        from fmjax import weights
+        import safetensors
+
+        read = []
+        class Piece:
+            def __init__(self, piece): self.piece = piece
+            def __getitem__(self, index):
+                read.append(self.piece[index].shape)
+                return self.piece[index]
+        place = weights._place
+        weights._place = lambda piece, leaf: place(Piece(piece), leaf)
+
+        mesh = jax.make_mesh((8,), ("fsdp",))
+        def leaf(shape, *axes):
+            return jax.ShapeDtypeStruct(shape, "float32", sharding=NamedSharding(mesh, P(*axes)))
+        target = {{"a": {{"b": leaf((16, 6), "fsdp")}}, "c": leaf((6,))}}
+        params = weights.read_weights("{tmp_path}/one", target)
+        assert read.count((2, 6)) == 8 and (16, 6) not in read, read
+        b = params["a"]["b"]
+        assert {{shard.data.shape for shard in b.addressable_shards}} == {{(2, 6)}}
+        assert b.sharding == target["a"]["b"].sharding
+        weights.write_weights(__import__("pathlib").Path("{tmp_path}/eight"), params)
+        """
+    finish(commands.start_code(code, devices=8))
+    assert (tmp_path / "eight").read_bytes() == (tmp_path / "one").read_bytes()
