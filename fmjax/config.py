@@ -5,8 +5,8 @@
 """
 
 from pathlib import Path
-from typing import Any
 
+from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
@@ -14,7 +14,7 @@ from fmjax.errors import InputError, changed_keys
 
 # What a run may change when it is resumed: how long and how often, never what it computes. (More
 # steps do stretch the cosine of the learning rate, which goes on from where that puts it.)
-_FREE = (
+_MAY_CHANGE = (
     "train.steps",
     "train.log_every",
     "train.checkpoint_every",
@@ -151,29 +151,20 @@ def default_config() -> ConfigDict:
     return config.lock()
 
 
-def flatten(config: ConfigDict | dict, prefix: str = "") -> dict[str, Any]:
-    """The configuration as one flat dict with dotted keys."""
-    flat = {}
-    for key, value in config.items():
-        if isinstance(value, ConfigDict | dict):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat
-
-
 def check_resumable(stored: ConfigDict, asked: ConfigDict, workdir: Path) -> None:
     """Checks that a run may go on under another configuration.
 
     Raises:
         InputError: a key that decides what the run computes differs.
     """
-    before, now = (
-        {key: value for key, value in sorted(flatten(c).items()) if not key.startswith(_FREE)}
-        for c in (stored, asked)
-    )
-    if changed := changed_keys(before, now):
+    if changed := changed_keys(_decisive(stored), _decisive(asked)):
         raise InputError(
             f"{workdir} holds another run, with {', '.join(changed)}. "
             "Give another --workdir, or --overwrite to delete that run."
         )
+
+
+def _decisive(config: ConfigDict) -> dict[str, object]:
+    """The dotted keys that decide what a run computes, with their values."""
+    flat = flatten_dict(config.to_dict(), sep=".")
+    return {key: value for key, value in sorted(flat.items()) if not key.startswith(_MAY_CHANGE)}

@@ -1,13 +1,72 @@
-"""Whether a set of files is the one that is asked for.
+"""Files written whole or not at all, and what is checked of a folder before anything is written."""
 
-What it is to hold stands in a JSON file that is written before the first of them, so that a job
-that was stopped goes on only where it is asked for the same again.
-"""
-
+import contextlib
 import json
+import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
-from fmjax.errors import changed_keys
+from fmjax.errors import InputError, changed_keys
+
+
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A temporary file that becomes `path` when the context ends, and is removed if it fails."""
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes a file whole or not at all."""
+    with whole_file(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def write_json(path: Path, content: dict) -> None:
+    """Writes a JSON file whole or not at all."""
+    write_bytes(path, (json.dumps(content, indent=2) + "\n").encode())
+
+
+def check_space(folder: Path, needed: int, what: str, advice: str) -> None:
+    """Checks that a folder's disk has room.
+
+    Args:
+        folder: which exists.
+        needed: bytes.
+        what: needs them, as in "the samples".
+        advice: what to do otherwise.
+
+    Raises:
+        InputError: it has not.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise InputError(
+            f"{folder} has {free / 1e6:.0f} MB free, and {what} need {needed / 1e6:.0f} MB; "
+            f"{advice}."
+        )
+
+
+def check_writable(folder: Path, flag: str) -> None:
+    """Makes a folder and tries to write in it.
+
+    Raises:
+        InputError: it cannot; the flag to change is named.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".probe.{os.getpid()}"
+        probe.write_bytes(b"x")
+        probe.unlink()
+    except OSError as error:
+        raise InputError(
+            f"cannot write to {folder}: {error.strerror}. Give another {flag}."
+        ) from error
 
 
 def differences(path: Path, content: dict, free: tuple[str, ...] = ()) -> list[str]:

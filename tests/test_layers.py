@@ -30,18 +30,18 @@ MATHEMATICS = (
     ("testing",),
 )
 MACHINERY = ("models", "training", "data", "roofline", "metrics", "plots", "storage")
-ASSEMBLY = ("config", "factory", "run")
+ASSEMBLY = ("config", "factory", "run", "__main__")
 
 # The doors: a dependency and the only files that may import it, as glob patterns.
 DOORS = {
-    "absl": ("train.py", "sample.py", "fmjax/run/*"),
+    "absl": ("fmjax/run/*",),
     "array_record": ("fmjax/data/*",),
     "diffrax": ("fmjax/samplers/*",),
     "equinox": ("fmjax/models/adapters.py",),
     "flax.nnx": ("fmjax/models/adapters.py",),
     "grain": ("fmjax/data/pipeline.py",),
     "matplotlib": (),
-    "ml_collections": ("fmjax/config.py", "configs/*", "train.py", "sample.py"),
+    "ml_collections": ("fmjax/config.py", "configs/*", "fmjax/run/*/command.py"),
     "orbax": ("fmjax/storage/checkpoints.py",),
     "ott": ("fmjax/couplings/*", "fmjax/metrics/transport.py"),
     "PIL": ("fmjax/plots.py", "fmjax/data/*"),
@@ -248,8 +248,8 @@ GOOD = {
     "fmjax/paths.py": "from . import schedules\nfrom .schedules import linear",
     "fmjax/losses.py": "from fmjax import paths",
     "fmjax/samplers/__init__.py": "from fmjax.samplers.ode import solve",
-    "fmjax/samplers/ode.py": "import fmjax.guidance\nfrom .. import losses\nfrom . import time_grids",
-    "fmjax/samplers/time_grids.py": "def solver():\n    import diffrax",
+    "fmjax/samplers/ode.py": "import fmjax.guidance\nfrom .. import losses\nfrom . import spec",
+    "fmjax/samplers/spec.py": "def solver():\n    import diffrax",
     "fmjax/models/mlp.py": "from flax import linen as nn\nfrom fmjax import errors",
     "fmjax/models/adapters.py": "def nnx():\n    from flax import nnx",
     "fmjax/data/tfds/builders.py": "def digits():\n    from sklearn.datasets import load_digits",

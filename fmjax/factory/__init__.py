@@ -2,20 +2,25 @@
 
 The two halves of the library meet here: the mathematics, which sees velocity functions, and the
 machinery, which sees arrays and pytrees.
+
+- `registry`: the tables of names, and the pieces of mathematics they name;
+- `model`: the network; `settings`: the numbers of a run;
+- `draw`: from a key and a batch to the arguments of the loss;
+- `experiment`: all of these together, which is what everything else asks;
+- `training`: from an experiment to the state and the step; `generation`: to the sampler.
 """
 
-from fmjax.factory.experiment import DataSpec, Experiment, check_guidance, make_experiment
-from fmjax.factory.generation import RULES, Guidance, Recipe, bind, check_guidance_choice, flow
+from fmjax.factory.experiment import DataSpec, Experiment, make_experiment, spec_of
+from fmjax.factory.generation import Guidance, Recipe, Solver, bind, make_sampler
 
 __all__ = [
-    "RULES",
     "DataSpec",
     "Experiment",
     "Guidance",
     "Recipe",
+    "Solver",
     "bind",
-    "check_guidance",
-    "check_guidance_choice",
-    "flow",
     "make_experiment",
+    "make_sampler",
+    "spec_of",
 ]

@@ -11,31 +11,14 @@ from fmjax.conventions import Array, Velocity
 from fmjax.draws import example_keys
 from fmjax.errors import InputError
 from fmjax.factory.experiment import Experiment
-from fmjax.factory.registry import choose
-from fmjax.guidance import (
-    SCHEDULES,
-    Guided,
-    Projected,
-    Rescale,
-    Rule,
-    Window,
-    ZeroStar,
-    autoguidance,
-    classifier_free,
-    linear,
-)
+from fmjax.factory.registry import GUIDANCE_RULES, choose
+from fmjax.guidance import SCHEDULES, Guided, Window, autoguidance, classifier_free
 from fmjax.paths import Path
 from fmjax.samplers.ode import Solution, solve
 from fmjax.samplers.sde import SDESpec, solve_sde
 from fmjax.samplers.spec import SolverSpec
 
-RULES: dict[str, Callable[[Path], Rule]] = {
-    "linear": lambda path: linear,
-    "rescale": lambda path: Rescale(),
-    "zero_star": lambda path: ZeroStar(),
-    "apg": lambda path: Projected(schedule=path.schedule),
-}
-"""The rules of guidance by name, with the values of their papers; other values from Python."""
+Solver = SolverSpec | SDESpec
 
 _NOISE = 2**31  # what a sample's noise is keyed by, apart from its starting point
 
@@ -44,7 +27,7 @@ class Guidance(NamedTuple):
     """Which guidance: static, while the scales and labels are traced.
 
     Attributes:
-        rule: a name of `RULES`.
+        rule: a name of `fmjax.factory.registry.GUIDANCE_RULES`.
         schedule: a name of `fmjax.guidance.SCHEDULES`.
         interval: (lo, hi) in t outside which the field is the conditional one, or None.
         zero_until: the velocity is 0 before.
@@ -61,18 +44,18 @@ class Guidance(NamedTuple):
 
 
 class Recipe(NamedTuple):
-    """How samples are made; hashable, static under jit.
+    """How samples are drawn; hashable, static under jit.
 
     Attributes:
         solver: from `solver_spec`, or from `sde_spec`.
-        guidance: None takes the conditional field as it is.
+        guidance: which guidance; None takes the conditional field as it is.
     """
 
-    solver: SolverSpec | SDESpec
-    guidance: Guidance | None = None
+    solver: Solver
+    guidance: Guidance | None = Guidance()
 
 
-def bind(solver: SolverSpec | SDESpec, path: Path) -> SolverSpec | SDESpec:
+def bind(solver: Solver, path: Path) -> Solver:
     """The solver on the path of a model: its signal-to-noise ratio, its score.
 
     Raises:
@@ -96,13 +79,13 @@ def bind(solver: SolverSpec | SDESpec, path: Path) -> SolverSpec | SDESpec:
     return solver
 
 
-def check_guidance_choice(guidance: Guidance, experiment: Experiment) -> None:
+def check_guidance(guidance: Guidance, experiment: Experiment) -> None:
     """Checks a choice of guidance against the model, before any device work.
 
     Raises:
         InputError: a name is unknown, a value does not fit, or the model has no labels to guide by.
     """
-    choose("guidance rule", guidance.rule, RULES)
+    choose("guidance rule", guidance.rule, GUIDANCE_RULES)
     choose("guidance schedule", guidance.schedule, SCHEDULES)
     Window(guidance.interval, guidance.zero_until)
     if guidance.rule == "apg" and experiment.path.stochastic:
@@ -123,21 +106,21 @@ def check_guidance_choice(guidance: Guidance, experiment: Experiment) -> None:
         )
 
 
-def flow(experiment: Experiment, recipe: Recipe) -> Callable[..., Solution]:
-    """The pure function that carries noise to samples.
+def make_sampler(experiment: Experiment, recipe: Recipe) -> Callable[..., Solution]:
+    """The pure function from noise to samples.
 
     Args:
         experiment: what the configuration stands for.
         recipe: how to sample.
 
     Returns:
-        ``carry(params, x0, key, index, labels, w, save_at=None) -> Solution``: x0 (batch, ...), one
-        key for all, index and labels int32 (batch,), w float32 (batch,); under weak guidance params
-        is the pair (params, weak params).
+        ``sampler(params, x0, key, index, labels, w, save_at=None) -> Solution``: x0 (batch, ...),
+        one key for all, index and labels int32 (batch,), w float32 (batch,); under weak guidance
+        params is the pair (params, weak params).
     """
     solver = bind(recipe.solver, experiment.path)
 
-    def carry(
+    def sampler(
         params: Any,
         x0: Array,
         key: Array,
@@ -146,24 +129,32 @@ def flow(experiment: Experiment, recipe: Recipe) -> Callable[..., Solution]:
         w: Array,
         save_at: Sequence[float] | None = None,
     ) -> Solution:
-        velocity, conditions = _guided(experiment, recipe.guidance, params, labels, w)
+        velocity, conditions = guided_velocity(experiment, recipe.guidance, params, labels, w)
         if isinstance(solver, SDESpec):
             keys = example_keys(jax.random.fold_in(key, _NOISE), index)
             return solve_sde(velocity, x0, keys, conditions, solver, save_at=save_at)
         return solve(velocity, x0, conditions, solver, save_at=save_at)
 
-    return carry
+    return sampler
 
 
-def _guided(
+def guided_velocity(
     experiment: Experiment, guidance: Guidance | None, params: Any, labels: Array, w: Array
 ) -> tuple[Velocity, Any]:
-    """The velocity and the conditions that it takes."""
+    """The velocity that a recipe solves, and the conditions it takes in the place of labels.
+
+    Args:
+        experiment: what the configuration stands for.
+        guidance: which guidance, or None.
+        params: the parameters; under weak guidance the pair (params, weak params).
+        labels: class ids (batch,), the null label included.
+        w: guidance scales (batch,).
+    """
     labels = None if experiment.null_label is None else labels
     if guidance is None:
         return partial(experiment.apply_fn, params), labels
     how = {
-        "rule": RULES[guidance.rule](experiment.path),
+        "rule": GUIDANCE_RULES[guidance.rule](experiment.path),
         "schedule": guidance.schedule,
         "interval": guidance.interval,
     }

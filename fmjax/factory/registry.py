@@ -1,19 +1,15 @@
-"""The tables of names: paths, time laws, distances, couplings."""
+"""The tables of names, and the pieces of mathematics that a configuration names by them."""
 
-import math
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
-
-from jax.sharding import Mesh
+from typing import Any
 
 from fmjax import couplings, losses, paths, schedules, times
-from fmjax.axes import ROWS
 from fmjax.config import ConfigDict
 from fmjax.conventions import Array
 from fmjax.couplings.host import HostCoupling
 from fmjax.errors import InputError, unknown_name
+from fmjax.guidance import Projected, Rescale, Rule, ZeroStar, linear
 from fmjax.predictions import convert_weight
-from fmjax.training.mesh import row_shards
 
 PATHS = {
     "linear": lambda c: paths.AffinePath(schedules.Linear(c.sigma_min)),
@@ -60,11 +56,13 @@ COUPLINGS = {
 }
 
 
-class Layout(Protocol):
-    """How a step is spread over devices: `fmjax.training.parallelism.Jit` or `Pmap`."""
-
-    mesh: Mesh
-    axis_name: str | None
+GUIDANCE_RULES: dict[str, Callable[[paths.Path], Rule]] = {
+    "linear": lambda path: linear,
+    "rescale": lambda path: Rescale(),
+    "zero_star": lambda path: ZeroStar(),
+    "apg": lambda path: Projected(schedule=path.schedule),
+}
+"""The rules of guidance, with the values of their papers; other values from Python."""
 
 
 def choose(kind: str, name: str, table: Mapping[str, Any]) -> Any:
@@ -129,7 +127,9 @@ def make_weight(
     return weight
 
 
-def make_loss_fn(config: ConfigDict, apply_fn: Callable, path: paths.Path) -> losses.LossFn:
+def make_configured_loss_fn(
+    config: ConfigDict, apply_fn: Callable, path: paths.Path
+) -> losses.LossFn:
     """``loss_fn(params, x0, x1, t, labels) -> scalar`` of ``config.loss``."""
     c = config.loss
     return losses.make_loss_fn(
@@ -172,29 +172,3 @@ def make_host_coupling(config: ConfigDict, conditional: bool) -> HostCoupling | 
 
 def _conditions(config: ConfigDict, conditional: bool) -> couplings.SameClass | None:
     return couplings.SameClass() if conditional and config.coupling.by_label else None
-
-
-def place_coupling(
-    coupling: couplings.Coupling, groups: int, batch: int, layout: Layout | None
-) -> couplings.Coupling:
-    """The coupling over the global batch, in groups: on each device its own where they divide.
-
-    Args:
-        coupling: of one batch on one device.
-        groups: equal parts of the global batch, each coupled by itself.
-        batch: rows at hand: the global batch, or this device's part of it under pmap.
-        layout: None for a batch that is not spread over devices.
-    """
-    if coupling is couplings.independent:
-        return coupling
-    parts = 1 if layout is None else row_shards(layout.mesh)
-    groups = math.gcd(groups, batch * (parts if layout and layout.axis_name else 1))
-    if parts == 1:
-        return coupling if groups == 1 else couplings.in_groups(coupling, groups)
-    jit = {"axis_name": ROWS, "mesh": layout.mesh}
-    where = {"axis_name": layout.axis_name} if layout.axis_name else jit
-    if groups % parts == 0:
-        return couplings.in_groups(coupling, groups, **where)
-    if groups > 1:
-        coupling = couplings.in_groups(coupling, groups)
-    return couplings.gathered(coupling, **where)

@@ -11,31 +11,57 @@ from pathlib import Path
 
 import jax
 from absl import app, flags, logging
+from flax.traverse_util import flatten_dict
 
-from fmjax.config import default_config, flatten
+import fmjax
+from fmjax.config import default_config
 from fmjax.errors import InputError, unknown_name
 from fmjax.run.allocator import keep_freed_memory
 from fmjax.run.distributed.failure import together
 
 
-def _config_path(argv: list[str]) -> str | None:
-    """The value of --config in the command line, None where it is not given."""
-    for i, argument in enumerate(argv):
-        name, _, value = argument.lstrip("-").partition("=")
-        if argument.startswith("-") and name == "config":
-            return value or (argv[i + 1] if i + 1 < len(argv) else "")
-    return None
+def find_config(name: str) -> Path:
+    """The configuration file of a name or a path.
 
-
-def check_config_file(path: str) -> None:
-    """Checks that a configuration file exists.
+    Args:
+        name: the path of a file; or the name, without ``.py``, of one in the folder ``configs`` of
+            the current directory, or among those that come with fmjax.
 
     Raises:
-        InputError: it does not; the files beside the place it was looked for are named.
+        InputError: there is none; the known ones are listed.
     """
-    if not Path(path).is_file():
-        folder = Path(path).parent if Path(path).parent.is_dir() else Path("configs")
-        raise unknown_name("config file", path, [str(p) for p in folder.glob("*.py")])
+    folders = [Path("configs"), _configs_of_fmjax()]
+    for path in (Path(name), *(folder / f"{name}.py" for folder in folders)):
+        if path.is_file():
+            return path
+    near = Path(name).parent
+    if near != Path() and near.is_dir():
+        raise unknown_name("config file", name, [str(path) for path in near.glob("*.py")])
+    known = {path.stem for folder in folders for path in folder.glob("[!_]*.py")}
+    raise unknown_name("configuration", name, known)
+
+
+def _configs_of_fmjax() -> Path:
+    """The folder of configurations: in the installed package, or beside it in a clone."""
+    package = Path(fmjax.__file__).parent
+    installed = package / "configs"
+    return installed if installed.is_dir() else package.parent / "configs"
+
+
+def _with_config_path(argv: list[str]) -> tuple[list[str], Path | None]:
+    """The command line with the path of the configuration in the place of its name."""
+    argv = list(argv)
+    for i, argument in enumerate(argv):
+        name, equals, value = argument.lstrip("-").partition("=")
+        if not argument.startswith("-") or name != "config":
+            continue
+        if not equals:  # --config NAME
+            i += 1
+            value = argv[i] if i < len(argv) else ""
+        path = find_config(value)
+        argv[i : i + 1] = [f"--config={path}" if equals else str(path)]
+        return argv, path
+    return argv, None
 
 
 def check_config_keys(argv: list[str]) -> None:
@@ -44,7 +70,7 @@ def check_config_keys(argv: list[str]) -> None:
     Raises:
         InputError: one does not exist; the nearest known ones are named.
     """
-    known = flatten(default_config())
+    known = flatten_dict(default_config().to_dict(), sep=".")
     for argument in argv:
         key = argument.lstrip("-").partition("=")[0].removeprefix("config.")
         if argument.lstrip("-").startswith("config.") and key not in known:
@@ -57,9 +83,7 @@ def check_config_keys(argv: list[str]) -> None:
 
 def _parse(argv: list[str]) -> list[str]:
     """absl's parsing, every mistake of which becomes an InputError."""
-    path = _config_path(argv)
-    if path is not None:
-        check_config_file(path)
+    argv, path = _with_config_path(argv)
     check_config_keys(argv)
     try:
         rest = flags.FLAGS(argv)

@@ -1,16 +1,65 @@
-"""What a trained flow is worth: are its samples the class asked, new, and spread like real ones?"""
+"""Evaluates samples: class accuracy, memorisation, Fréchet distance, balance of the classes."""
 
 from typing import NamedTuple
 
+import jax
 import numpy as np
 
 from fmjax.data.dataset import Dataset
+from fmjax.errors import InputError
+from fmjax.factory import Experiment, Recipe
 from fmjax.metrics.classifier import accuracy, fit_reader
 from fmjax.metrics.frechet import fit_pca, frechet_distance
 from fmjax.metrics.histogram import histogram_test
 from fmjax.metrics.nearest import distance_quantiles, nearest_reference
+from fmjax.run.restore import TrainedFlow, Weights
+from fmjax.run.sample.draw import draw_samples
+from fmjax.run.sample.request import Request, resolve
 
 _PCA_DIMS = 32
+
+
+def evaluate_flow(
+    flow: TrainedFlow, dataset: Dataset, request: Request, recipe: Recipe
+) -> dict | None:
+    """Draws samples of a flow, with classes and without, and measures them.
+
+    Args:
+        flow: a trained flow, on all processes.
+        dataset: the real examples.
+        request: which samples; where they have labels, as many are drawn without, at w = 1.
+        recipe: how to draw them.
+
+    Returns:
+        See `evaluate`; None on all processes but the first.
+    """
+    request, guided = resolve(flow.experiment, request, recipe)
+    samples = draw_samples(flow, request, guided)
+    labels, unconditional = None, None
+    if request.labels is not None:
+        labels = request.rows(flow.experiment.null_label, 0, request.num)[1]
+        # Another seed than the guided samples': the histogram is a second, independent draw.
+        free = Request(request.num, None, (1.0,), (request.seed + 1) % 2**32)
+        unconditional = draw_samples(flow, free, guided._replace(guidance=None))
+    if jax.process_index() != 0:
+        return None
+    reference = load_reference(dataset, flow.experiment.evaluation.reference)
+    return evaluate(reference, samples, labels, unconditional, flow.experiment.num_classes)
+
+
+def check_evaluated(
+    experiment: Experiment, request: Request, recipe: Recipe, weights: Weights
+) -> None:
+    """Checks a request to `evaluate_flow`, before any parameters are read.
+
+    Raises:
+        InputError: it is too small to be measured, guided by a weaker checkpoint, or does not fit.
+    """
+    if request.num < 2:
+        raise InputError(f"--num must be at least 2, to be measured; got {request.num}.")
+    if weights.weak is not None:
+        raise InputError("samples without a class have no weaker checkpoint: leave --weak out.")
+    resolve(experiment, request, recipe)
 
 
 class Reference(NamedTuple):
@@ -104,7 +153,7 @@ def _nearest(examples: np.ndarray, train: np.ndarray) -> dict[str, float]:
     return {f"{percent:g}": value for percent, value in distance_quantiles(distances).items()}
 
 
-def describe(report: dict) -> str:
+def describe_evaluation(report: dict) -> str:
     """The report in a few lines for a person."""
     lines = []
     if "reader" in report:

@@ -16,24 +16,24 @@ Metrics = dict[str, jax.Array]
 Step = Callable[[TrainState, jax.Array, Batch], tuple[TrainState, Metrics]]
 
 
-def value_and_grad_over(loss_fn: Callable, accumulate: int) -> Callable:
-    """``jax.value_and_grad(loss_fn)``, the batch taken in ``accumulate`` parts one after another.
+def in_parts(value_and_grad: Callable, parts: int) -> Callable:
+    """A function of ``jax.value_and_grad`` that takes the batch in equal parts, one after another.
 
     The mean over equal parts is the mean over the batch, so the result is the same but for
     rounding, with the activations of one part in memory at a time.
+
+    Raises:
+        InputError: calling the result raises it when the batch does not divide.
     """
-    value_and_grad = jax.value_and_grad(loss_fn)
-    if accumulate == 1:
-        return value_and_grad
 
     def accumulated(params, *args):
         batch = args[0].shape[0]
-        if batch % accumulate:
-            raise InputError(f"a batch of {batch} cannot be taken in {accumulate} equal parts.")
+        if batch % parts:
+            raise InputError(f"a batch of {batch} cannot be taken in {parts} equal parts.")
         return microbatch(
             value_and_grad,
             argnums=tuple(range(1, 1 + len(args))),
-            microbatch_size=batch // accumulate,
+            microbatch_size=batch // parts,
             accumulator=AccumulationType.MEAN,
         )(params, *args)
 
@@ -66,7 +66,9 @@ def make_step(
         the step folds in its own number) and metrics ``loss``, ``grad_norm`` and, where they are
         given, ``learning_rate`` and ``skipped`` (of `skip_outliers`), float32 scalars.
     """
-    value_and_grad = value_and_grad_over(loss_fn, accumulate)
+    value_and_grad = jax.value_and_grad(loss_fn)
+    if accumulate > 1:
+        value_and_grad = in_parts(value_and_grad, accumulate)
 
     def step(state: TrainState, key: jax.Array, batch: Batch) -> tuple[TrainState, Metrics]:
         args = draw(jax.random.fold_in(key, state.step), batch)

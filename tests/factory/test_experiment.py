@@ -202,10 +202,10 @@ def test_a_coupling_gives_the_same_pairs_on_one_device_and_on_eight(run_python):
     out = run_python(
         """
         import sys
-        sys.path.insert(0, "tests/build")
+        sys.path.insert(0, "tests/factory")
         import jax, numpy as np
         from test_experiment import BATCH, KEY, experiment
-        from fmjax.training.parallel import make_layout
+        from fmjax.training.parallelism import make_layout
 
         for groups in (1, 2, 8, 16):
             made = experiment(coupling__name="ot", coupling__groups=groups)

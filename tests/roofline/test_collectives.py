@@ -17,7 +17,7 @@ PROGRAMS = """
     from jax.sharding import AxisType
     from jax.sharding import PartitionSpec as P
 
-    from fmjax.training.collectives import collectives
+    from fmjax.roofline.collectives import collectives
 
     mesh = jax.make_mesh((8,), ("x",), (AxisType.Auto,))
     ring = [(i, (i + 1) % 8) for i in range(8)]

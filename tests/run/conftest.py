@@ -7,10 +7,11 @@ from pathlib import Path
 
 import jax
 import pytest
+from flax.traverse_util import flatten_dict
 from jax.experimental.compilation_cache.compilation_cache import reset_cache
 
-from fmjax.config import ConfigDict, default_config, flatten
-from fmjax.run import pictures
+from fmjax.config import ConfigDict, default_config
+from fmjax.run.train import report
 from fmjax.run.train.loop import train
 from tests.run.forked import Commands
 
@@ -41,7 +42,7 @@ def small_config(**changes: object) -> ConfigDict:
 
 def small_flags(**changes: object) -> list[str]:
     """The same as command-line flags over configs/toy2d.py."""
-    values = flatten(small_config(**changes))
+    values = flatten_dict(small_config(**changes).to_dict(), sep=".")
     base = ["--config=configs/toy2d.py"]
     return base + [f"--config.{k}={v}" for k, v in values.items() if v is not None]
 
@@ -96,7 +97,7 @@ def commands() -> Iterator[Commands]:
 @pytest.fixture
 def train_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
     """Trains the small run in a folder and returns the folder; no picture is drawn at the end."""
-    monkeypatch.setattr(pictures, "write_picture", lambda *arguments: None)
+    monkeypatch.setattr(report, "save_overview", lambda *arguments: None)
 
     def run(workdir: Path | None = None, parallel: str = "jit", **changes: object) -> Path:
         workdir = tmp_path / "run" if workdir is None else workdir

@@ -5,7 +5,7 @@ import pytest
 FAULTS = """
 import ctypes
 import resource
-from fmjax.run import memory
+from fmjax.run import allocator
 
 allocator.Path.glob = lambda *_: iter(())  # no GPU here
 libc = ctypes.CDLL(None)

@@ -21,8 +21,9 @@ def get_config():
 """
 DIGITS = "--config=configs/digits.py"
 MISTAKES = [
-    ("train.py", [], "--config=configs/digits.py"),
+    ("train.py", [], "--config=digits"),
     ("train.py", ["--config=configs/digit.py"], "Did you mean 'configs/digits.py'?"),
+    ("train.py", ["--config=digit"], "unknown configuration 'digit'. Did you mean 'digits'?"),
     ("train.py", [DIGITS, "--config.train.step=5"], "Nearest: train.steps"),
     ("train.py", [DIGITS, "--config.train.steps=many"], "invalid literal for int()"),
     ("train.py", [DIGITS, "--paralel=jit"], "Did you mean: parallel"),

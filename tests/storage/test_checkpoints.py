@@ -214,7 +214,7 @@ ELSEWHERE = """
 import sys
 import jax, numpy as np
 from jax.sharding import NamedSharding, PartitionSpec as P
-from fmjax.checkpoint import Checkpoints
+from fmjax.storage.checkpoints import Checkpoints
 from fmjax.training.mesh import make_mesh
 
 folder, mode = sys.argv[1:]
@@ -248,7 +248,7 @@ FULL = """
 import resource, signal, sys
 from pathlib import Path
 import jax.numpy as jnp
-from fmjax.checkpoint import Checkpoints
+from fmjax.storage.checkpoints import Checkpoints
 
 checkpoints = Checkpoints(sys.argv[1])
 checkpoints.save(1, {"params": jnp.ones(10)}, 0.5)

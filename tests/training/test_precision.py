@@ -9,7 +9,7 @@ import pytest
 
 from fmjax.config import default_config
 from fmjax.factory import DataSpec, make_experiment
-from fmjax.run.train.setup import make_init, train_step
+from fmjax.factory.training import make_init, train_step
 from fmjax.training.parallelism import make_layout
 
 
@@ -34,9 +34,9 @@ def floating(tree):
 
 
 def test_state_data_loss_and_gradients_are_float32(experiment_and_config):
-    experiment, config = experiment_and_config
+    experiment, _ = experiment_and_config
     state = jax.eval_shape(make_init(experiment), jax.random.key(0))
-    step = train_step(config, experiment, make_layout("jit"))
+    step = train_step(experiment, make_layout("jit"))
     new, metrics = jax.eval_shape(step, state, jax.random.key(1), BATCH)
     for name in ("params", "ema_params", "opt_state"):
         assert floating(getattr(new, name)) == {jnp.dtype(jnp.float32)}, name

@@ -75,12 +75,12 @@ EIGHT = """
 import json
 from functools import partial
 import jax, numpy as np
-from fmjax.build import DataSpec, make_experiment
+from fmjax.factory import DataSpec, make_experiment
 from fmjax.config import default_config
-from fmjax.run.ready import make_init
-from fmjax.training.collectives import collectives
+from fmjax.factory.training import make_init
+from fmjax.roofline.collectives import collectives
 from fmjax.training.mesh import MeshSizes
-from fmjax.training.parallel import make_layout
+from fmjax.training.parallelism import make_layout
 from fmjax.training.step import make_step
 
 config = default_config()

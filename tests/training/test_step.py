@@ -14,7 +14,7 @@ from fmjax.losses import make_loss_fn
 from fmjax.training.optimizer import learning_rate_schedule, make_optimizer
 from fmjax.training.parallelism import check_divides, make_layout
 from fmjax.training.state import ema_decay, init_state
-from fmjax.training.step import make_step, value_and_grad_over
+from fmjax.training.step import in_parts, make_step
 
 
 def apply_fn(params, x, t, labels):
@@ -104,8 +104,9 @@ def test_the_average_starts_as_a_copy_that_donation_accepts():
 @pytest.mark.parametrize("parts", [2, 4, 8])
 def test_accumulated_parts_give_the_gradient_of_the_whole_batch(parts):
     params, args = make_params(jax.random.key(0)), draw(jax.random.key(1), batch(0))
-    whole = value_and_grad_over(LOSS, 1)(params, *args)
-    accumulated = value_and_grad_over(LOSS, parts)(params, *args)
+    value_and_grad = jax.value_and_grad(LOSS)
+    whole = value_and_grad(params, *args)
+    accumulated = in_parts(value_and_grad, parts)(params, *args)
     for a, b in zip(*map(jax.tree.leaves, (whole, accumulated)), strict=True):
         np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-6)
 
@@ -113,7 +114,7 @@ def test_accumulated_parts_give_the_gradient_of_the_whole_batch(parts):
 def test_a_batch_that_does_not_split_into_its_parts_is_refused():
     args = draw(jax.random.key(1), batch(0))
     with pytest.raises(InputError, match="equal parts"):
-        value_and_grad_over(LOSS, 3)(make_params(jax.random.key(0)), *args)
+        in_parts(jax.value_and_grad(LOSS), 3)(make_params(jax.random.key(0)), *args)
 
 
 def test_the_learning_rate_warms_up_and_falls_along_a_cosine():
@@ -175,7 +176,7 @@ LAYOUTS = """
 import json, sys
 import jax, numpy as np, optax
 from tests.training.test_step import LOSS, batch, draw, make_params
-from fmjax.training.parallel import make_layout
+from fmjax.training.parallelism import make_layout
 from fmjax.training.state import init_state
 from fmjax.training.step import make_step
 

@@ -14,19 +14,18 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from fmjax.config import ConfigDict
-from fmjax.data.tfds.builders import load
+from fmjax.data.load import load
 from fmjax.errors import InputError
-from fmjax.factory import DataSpec, Experiment, Guidance, Recipe, make_experiment
+from fmjax.factory import DataSpec, Experiment, Recipe, make_experiment, spec_of
+from fmjax.factory.training import abstract_state, train_step
 from fmjax.guidance import network_calls
 from fmjax.run import workdir as files
 from fmjax.run.compile.report import compile_and_report, describe, too_large
 from fmjax.run.compile.topology import devices_of
-from fmjax.run.restore import plan
-from fmjax.run.sample.batches import Request, fit_batch, lower_for, make_sample_fn
-from fmjax.run.train.setup import abstract_state, train_step
+from fmjax.run.sample.draw import fit_batch, lower_for, make_sample_fn
+from fmjax.run.sample.request import Request, resolve
 from fmjax.samplers.ode import evaluation_times
 from fmjax.samplers.sde import SDESpec
-from fmjax.samplers.spec import SolverSpec
 from fmjax.training.mesh import MeshSizes, by_rows, make_mesh, row_shards
 from fmjax.training.parallelism import check_divides, make_layout
 
@@ -46,7 +45,7 @@ def data_spec(config: ConfigDict) -> DataSpec:
             f"{error} To compile only, random data of the same shape will do, "
             "e.g. --config.data.name=random/32x32x3/10."
         ) from error
-    return DataSpec(dataset.shape, dataset.num_classes, dataset.class_names)
+    return spec_of(dataset)
 
 
 def compile_training(config: ConfigDict, topology: str, parallel: str = "jit") -> Report:
@@ -70,9 +69,9 @@ def compile_training(config: ConfigDict, topology: str, parallel: str = "jit") -
     layout = make_layout(parallel, devices_of(topology), MeshSizes(**config.mesh))
     check_divides(batch_size, row_shards(layout.mesh), config.train.accumulate)
     experiment = make_experiment(config, spec, portable=True)
-    step = train_step(config, experiment, layout)
+    step = train_step(experiment, layout)
     state = abstract_state(experiment, layout.mesh)
-    arguments = state, _key(layout.mesh), _batch(config, spec, layout.mesh)
+    arguments = state, _key(layout.mesh), _batch(experiment, layout.mesh)
     lowered = layout.compile(step).lower(*arguments)
     flops = None if experiment.flops is None else batch_size * experiment.flops
     report = compile_and_report(lowered, layout.mesh, batch_size, flops)
@@ -83,8 +82,7 @@ def compile_sampling(
     record: files.Record,
     topology: str,
     request: Request,
-    solver: SolverSpec | SDESpec,
-    guidance: Guidance | None = None,
+    recipe: Recipe,
     batch_size: int = 256,
 ) -> Report:
     """Compiles the sampler of one batch; the parameters are whole on every device.
@@ -93,8 +91,7 @@ def compile_sampling(
         record: of a run's folder, or a configuration with its `data_spec`.
         topology: as in `compile_training`.
         request: which samples.
-        solver: how to solve.
-        guidance: which guidance.
+        recipe: how to draw them.
         batch_size: samples per call, over all devices.
 
     Returns:
@@ -105,8 +102,7 @@ def compile_sampling(
     """
     mesh = make_mesh(devices_of(topology))
     experiment = make_experiment(record.config, record.spec, portable=True)
-    guidance = Guidance() if guidance is None else guidance
-    _, recipe = plan(experiment, record.config, request, solver, guidance)
+    _, recipe = resolve(experiment, request, recipe)
     batch = fit_batch(batch_size, batch_size, mesh.size)
     params = abstract_state(experiment, mesh).ema_params
     lowered = lower_for(make_sample_fn(experiment, recipe, mesh), params, _key(mesh), batch)
@@ -161,16 +157,16 @@ def _key(mesh: Mesh) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=NamedSharding(mesh, P()))
 
 
-def _batch(config: ConfigDict, spec: DataSpec, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
+def _batch(experiment: Experiment, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
     """A global batch as the pipeline gives it."""
-    stored = config.coupling.name == "pairs"
+    spec, stored = experiment.spec, experiment.pairs is not None
     pixels = spec.is_image and not stored
     fields = {"x1": (spec.shape, jnp.uint8 if pixels else jnp.float32), "index": ((), jnp.int32)}
     if spec.num_classes is not None:
         fields["labels"] = ((), jnp.int32)
-    if stored or config.coupling.name == "host_ot":
+    if stored or experiment.couple is not None:
         fields["x0"] = (spec.shape, jnp.float32)
-    n = config.train.batch_size
+    n = experiment.train.batch_size
     return {
         name: jax.ShapeDtypeStruct((n, *shape), dtype, sharding=by_rows(mesh))
         for name, (shape, dtype) in fields.items()

@@ -9,11 +9,12 @@ from pathlib import Path
 from absl import flags
 
 from fmjax.errors import InputError
+from fmjax.files import check_writable, write_json
 from fmjax.likelihood import Exact, Hutchinson, Trace
-from fmjax.run import cli
-from fmjax.run import workdir as files
 from fmjax.run.likelihood.measure import LABELS as CHOICES
-from fmjax.run.likelihood.measure import Question, describe, measure
+from fmjax.run.likelihood.measure import Question, measure
+from fmjax.run.likelihood.report import describe_likelihood
+from fmjax.run.restore import Weights
 from fmjax.samplers.ode import SOLVERS, SolverSpec, solver_spec
 
 WORKDIR = flags.DEFINE_string("workdir", None, "The folder of a trained run.")
@@ -53,21 +54,16 @@ def main() -> int:
         raise InputError("say whose likelihood: --workdir=runs/digits")
     out = None if OUT.value is None else Path(OUT.value)
     if out is not None:
-        files.check_writable(out.parent, "--out")
+        check_writable(out.parent, "--out")
     report = measure(
         Path(WORKDIR.value),
         Question(SPLIT.value, NUM.value, LABELS.value, SEED.value),
         _solver(),
         _trace(),
-        checkpoint=CHECKPOINT.value,
-        ema=EMA.value,
+        Weights(CHECKPOINT.value, EMA.value),
         batch_size=BATCH_SIZE.value,
     )
-    print(describe(report))
+    print(describe_likelihood(report))
     if out is not None:
-        files.write_json(out, report)
+        write_json(out, report)
     return 0
-
-
-if __name__ == "__main__":
-    cli.run(main)

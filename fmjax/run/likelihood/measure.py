@@ -15,16 +15,15 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from fmjax.data import pixels
-from fmjax.data.tfds.builders import load
+from fmjax.data.load import load
 from fmjax.draws import example_keys
 from fmjax.errors import InputError, unknown_name
-from fmjax.factory import Experiment, bind, make_experiment
+from fmjax.factory import Experiment, bind
 from fmjax.likelihood import Exact, Trace, bits_per_dim, check_path, log_likelihood
-from fmjax.run import workdir as files
-from fmjax.run.restore import load_params
-from fmjax.run.sample.batches import fit_batch
+from fmjax.run.restore import LATEST, Weights, open_run, restore_flow
+from fmjax.run.sample.draw import fit_batch
 from fmjax.samplers.ode import SolverSpec
-from fmjax.training.mesh import by_rows, make_mesh, within
+from fmjax.training.mesh import by_rows, within
 
 LABELS = ("true", "none")
 
@@ -59,9 +58,7 @@ def measure(
     question: Question,
     solver: SolverSpec,
     trace: Trace,
-    *,
-    checkpoint: str = "latest",
-    ema: bool = True,
+    weights: Weights = LATEST,
     batch_size: int = 128,
 ) -> dict:
     """Measures the likelihood of a split of the run's data.
@@ -73,8 +70,7 @@ def measure(
         question: of which examples.
         solver: how to solve.
         trace: how to take the divergence.
-        checkpoint: ``"latest"``, ``"best"``, or a step.
-        ema: take the averaged parameters.
+        weights: with which parameters of the run.
         batch_size: examples per call, over all devices.
 
     Returns:
@@ -87,42 +83,40 @@ def measure(
         InputError: something does not fit, in one sentence.
         FloatingPointError: an adaptive solve ran out of steps, or a density is not finite.
     """
-    record = files.load_record(workdir)
     # The divergence takes a forward-mode derivative, which the fused attention has not.
-    experiment = make_experiment(record.config, record.spec, portable=True)
+    experiment = open_run(workdir, portable=True)
     check_path(experiment.path)
     _check(question, experiment, batch_size)
-    data = load(record.config.data.name, record.config.data.dir)
-    x, labels = data.arrays(question.split, question.num)
-    if x.shape[1:] != record.spec.shape:
+    spec, name = experiment.spec, experiment.data.name
+    x, labels = load(name, experiment.data.dir).arrays(question.split, question.num)
+    if x.shape[1:] != spec.shape:
         raise InputError(
-            f"{workdir} was trained on examples of shape {record.spec.shape}; "
-            f"{record.config.data.name!r} now has {x.shape[1:]}."
+            f"{workdir} was trained on examples of shape {spec.shape}; "
+            f"{name!r} now has {x.shape[1:]}."
         )
     conditional = experiment.null_label is not None
     if not conditional or question.labels == "none":
         labels = np.full(len(x), experiment.null_label or 0, np.int32)
-    mesh = make_mesh()
-    step, params = load_params(workdir, experiment, checkpoint, ema, mesh)
+    flow = restore_flow(workdir, experiment, weights)
     began = time.perf_counter()
-    likelihood = make_likelihood_fn(experiment, bind(solver, experiment.path), trace, mesh)
-    batch = fit_batch(len(x), batch_size, mesh.size)
+    likelihood = make_likelihood_fn(experiment, bind(solver, experiment.path), trace, flow.mesh)
+    batch = fit_batch(len(x), batch_size, flow.mesh.size)
     key = jax.random.key(question.seed)
-    likelihood = likelihood.lower(params, key, *_rows(x, labels, 0, batch)).compile()
+    likelihood = likelihood.lower(flow.params, key, *_rows(x, labels, 0, batch)).compile()
     compiled = time.perf_counter()
-    found = _in_batches(partial(likelihood, params, key), x, labels, batch)
+    found = _in_batches(partial(likelihood, flow.params, key), x, labels, batch)
     seconds = time.perf_counter() - compiled
     return {
         "workdir": str(workdir),
-        "step": step,
+        "step": flow.step,
         "split": question.split,
         "examples": len(x),
         "labels": (question.labels or "true") if conditional else None,
         "seed": question.seed,
         "solver": {name: getattr(solver, name) for name in ("solver", "steps", "rtol", "atol")},
         "trace": "exact" if isinstance(trace, Exact) else f"{trace.num} {trace.kind} probes",
-        "dequantized_training": bool(record.config.data.dequantize),
-        **figures(found, record.spec.shape, record.spec.is_image),
+        "dequantized_training": bool(experiment.data.dequantize),
+        **figures(found, spec.shape, spec.is_image),
         "compile_seconds": compiled - began,
         "seconds": seconds,
     }
@@ -224,38 +218,3 @@ def figures(found: Densities, shape: tuple[int, ...], is_image: bool) -> dict:
             "probe_error": None if probe_error is None else probe_error / unit,
         }
     return report | {"nfe": float(found.nfe.mean())}
-
-
-def describe(report: dict) -> str:
-    """The report in a few lines for a person."""
-    labels = {None: "", "true": ", each under its class", "none": ", without a class"}
-    lines = [
-        f"{report['examples']} examples of the {report['split']} split"
-        f"{labels[report['labels']]}, step {report['step']} of {report['workdir']}"
-    ]
-    if "bits_per_dim" in report:
-        lines.append(
-            f"bits per dimension: {_shown(report['bits_per_dim'])}; an upper bound, by uniform "
-            "dequantisation"
-        )
-        if not report["dequantized_training"]:
-            lines.append(
-                "(the flow was trained without this noise; --config.data.dequantize=True trains "
-                "with it)"
-            )
-    lines.append(f"log-likelihood: {_shown(report['nats'])} nats per example")
-    lines.append(
-        f"{report['nfe']:.1f} evaluations of the velocity per example, {report['trace']}; "
-        f"{report['seconds']:.1f} s, after {report['compile_seconds']:.1f} s of compilation"
-    )
-    return "\n".join(lines)
-
-
-def _shown(figure: dict) -> str:
-    """Mean and standard error, with as many digits as the error knows."""
-    digits = max(0, 1 - math.floor(math.log10(figure["std_error"]))) if figure["std_error"] else 4
-    text = f"{figure['mean']:.{digits}f} ± {figure['std_error']:.{digits}f}"
-    probes = figure["probe_error"]
-    if probes is None:
-        return f"{text} (one probe does not tell its own part)"
-    return f"{text} ({probes:.2g} of it from the probes)" if probes else text

@@ -8,7 +8,6 @@ from pathlib import Path
 from absl import flags
 
 from fmjax.errors import InputError
-from fmjax.run import cli
 from fmjax.run.distributed import launch
 from fmjax.run.reflow.rounds import STARTS, Plan, reflow
 from fmjax.samplers.ode import SOLVERS, solver_spec
@@ -42,7 +41,3 @@ def main() -> int:
         parallel=PARALLEL.value,
     )
     return reflow(Path(WORKDIR.value), ROUNDS.value, plan)
-
-
-if __name__ == "__main__":
-    cli.run(main)

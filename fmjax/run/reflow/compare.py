@@ -11,15 +11,16 @@ import numpy as np
 from fmjax.data import pixels
 from fmjax.data.dataset import Dataset
 from fmjax.draws import normal
-from fmjax.guidance import Guided, classifier_free
+from fmjax.factory import Recipe
+from fmjax.factory.generation import guided_velocity
 from fmjax.metrics.trajectory import normalized_path_energy, path_statistics
 from fmjax.metrics.transport import wasserstein
 from fmjax.run.evaluation import evaluate, load_reference
-from fmjax.run.reflow.draw_pairs import Flow
-from fmjax.run.sample.batches import Request, fit_batch, make_sample_fn, sample_in_batches
+from fmjax.run.restore import TrainedFlow
+from fmjax.run.sample.draw import draw_samples
+from fmjax.run.sample.request import Request, resolve
 from fmjax.samplers.ode import SolverSpec, solver_spec
 
-_BATCH = 128  # samples per call
 _PATHS = 256  # paths followed for their shape
 _STEPS = 100  # Euler steps of each
 _POINTS = 2000  # for exact optimal transport
@@ -29,11 +30,13 @@ _SEED = 1  # of samples and paths; pairs have hashed seeds
 FLOW_FIGURES = ("straightness", "npe", "path_energy", "one_step", "many_step")
 
 
-def compare(flows: dict[str, tuple[Flow, float]], dataset: Dataset, solver: SolverSpec) -> dict:
+def compare(
+    flows: dict[str, tuple[TrainedFlow, float]], dataset: Dataset, solver: SolverSpec
+) -> dict:
     """Measures flows in the same way, from the same noise.
 
     Args:
-        flows: by name, each with its guidance scale.
+        flows: by name, each with its guidance scale; on the devices of one process.
         dataset: the real examples.
         solver: of the many-step samples.
 
@@ -53,11 +56,11 @@ def compare(flows: dict[str, tuple[Flow, float]], dataset: Dataset, solver: Solv
     solvers = {"one_step": solver_spec("euler", 1), "many_step": solver}
     figures = {}
     for name, (flow, w) in flows.items():
-        request = flow.request(num, w, _SEED)
-        figures[name] = _path_figures(flow, request, x0[:_PATHS], w2_squared) | {
-            figure: ruler.distance(_samples(flow, request, spec))
-            for figure, spec in solvers.items()
-        }
+        asked = Request(num, w=(w,), seed=_SEED)
+        figures[name] = _path_figures(flow, asked, x0[:_PATHS], w2_squared)
+        for figure, spec in solvers.items():
+            samples = draw_samples(flow, *resolve(flow.experiment, asked, Recipe(spec)))
+            figures[name][figure] = ruler.distance(samples)
     return {
         "distance": ruler.name,
         "real": ruler.real,
@@ -98,26 +101,20 @@ def _point_ruler(dataset: Dataset) -> _Ruler:
     return _Ruler(f"W2 ({_POINTS} points)", points, w2(dataset.arrays("train", _POINTS)[0]), w2)
 
 
-def _samples(flow: Flow, request: Request, solver: SolverSpec) -> np.ndarray:
-    sample_fn = make_sample_fn(flow.experiment, request.recipe(solver), flow.mesh)
-    batch = fit_batch(_BATCH, _BATCH, flow.mesh.size)
-    batches = sample_in_batches(sample_fn, flow.params, flow.experiment, request, batch)
-    return np.concatenate([b.samples for b in batches])
-
-
 def _path_figures(
-    flow: Flow, request: Request, x0: jax.Array, w2_squared: float
+    flow: TrainedFlow, request: Request, x0: jax.Array, w2_squared: float
 ) -> dict[str, float]:
     """Statistics of the paths from x0, in Euler steps fine enough to follow their curves."""
-    velocity, labels = partial(flow.experiment.apply_fn, flow.params), None
-    if request.labels is not None:
-        labels = jnp.asarray(np.resize(np.array(request.labels, np.int32), len(x0)))
-    elif flow.experiment.null_label is not None:
-        labels = jnp.full(len(x0), flow.experiment.null_label, jnp.int32)
-    if request.recipe(solver_spec("euler", _STEPS)).guidance is not None:
-        velocity = classifier_free(velocity, flow.experiment.null_label)
-        labels = Guided(labels, jnp.float32(request.w[0]))
-    found = jax.jit(partial(path_statistics, velocity, steps=_STEPS))(x0, labels)
+    euler = Recipe(solver_spec("euler", _STEPS))
+    request, recipe = resolve(flow.experiment, request, euler)
+    _, labels, w = map(jnp.asarray, request.rows(flow.experiment.null_label, 0, len(x0)))
+
+    @jax.jit
+    def follow(params, x0, labels, w):
+        velocity, conditions = guided_velocity(flow.experiment, recipe.guidance, params, labels, w)
+        return path_statistics(velocity, x0, conditions, steps=_STEPS)
+
+    found = follow(flow.params, x0, labels, w)
     energy = float(jnp.mean(found.energy))
     return {
         "straightness": float(jnp.mean(found.straightness)),
@@ -126,7 +123,7 @@ def _path_figures(
     }
 
 
-def describe(report: dict) -> str:
+def describe_comparison(report: dict) -> str:
     """The report as a table, a row for each figure and a column for each flow."""
     flows = report["flows"]
     rows = [["", *flows]]

@@ -2,80 +2,26 @@
 
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import PartitionSpec as P
 
 from fmjax.data.pairs.records import INFO, PairInfo, missing_shards, shard_path
 from fmjax.data.pairs.writer import Part, begin_pairs, write_shard
-from fmjax.factory import Experiment, make_experiment
-from fmjax.run import workdir as files
-from fmjax.run.restore import load_params, local_copy
-from fmjax.run.sample.batches import (
-    Request,
-    SampleBatch,
-    fit_batch,
-    make_sample_fn,
-    sample_in_batches,
-)
+from fmjax.factory import Recipe
+from fmjax.files import check_space, check_writable
+from fmjax.run.distributed.first_process import on_first_process, say
+from fmjax.run.restore import TrainedFlow
+from fmjax.run.sample.draw import SampleBatch, draw_batches, fit_batch, make_sample_fn
+from fmjax.run.sample.request import Request
 from fmjax.run.sample.shards import by_shard, share_out
-from fmjax.run.train.setup import on_first_process, say
-from fmjax.samplers.spec import SolverSpec, described
-from fmjax.storage.checkpoints import fingerprint
-from fmjax.training.mesh import make_mesh
+from fmjax.samplers.spec import described
+from fmjax.storage.fingerprint import fingerprint
 
 _SHARD = 1024  # pairs, at most: the work that a kill can lose
 
 
-class Flow(NamedTuple):
-    """A trained run's flow, on the devices of this process.
-
-    Attributes:
-        workdir: the run's folder.
-        record: what the run is.
-        experiment: what its configuration stands for.
-        step: of the checkpoint.
-        params: the averaged parameters.
-        mesh: of this process's own devices, so that each process samples by itself.
-        mark: a number that other parameters would not have.
-    """
-
-    workdir: Path
-    record: files.Record
-    experiment: Experiment
-    step: int
-    params: Any
-    mesh: jax.sharding.Mesh
-    mark: int
-
-    def global_params(self) -> Any:
-        """The parameters as arrays over all processes."""
-        return multihost_utils.host_local_array_to_global_array(self.params, make_mesh(), P())
-
-    def request(self, num: int, w: float, seed: int) -> Request:
-        """Samples of all classes in turn, or without a class where the flow has none."""
-        classes = self.experiment.num_classes
-        return Request(num, None if classes is None else tuple(range(classes)), (w,), seed)
-
-
-def load_flow(workdir: Path) -> Flow:
-    """The flow of a run's newest checkpoint.
-
-    Raises:
-        InputError: the folder holds no run, or one without a checkpoint.
-    """
-    record = files.load_record(workdir)
-    experiment = make_experiment(record.config, record.spec)
-    mesh = make_mesh()
-    step, params = load_params(workdir, experiment, "latest", True, mesh)
-    mark = int(fingerprint(params))
-    return Flow(workdir, record, experiment, step, *local_copy(params, mesh), mark)
-
-
-def pair_info(flow: Flow, request: Request, solver: SolverSpec, resume: str) -> PairInfo:
+def pair_info(flow: TrainedFlow, request: Request, recipe: Recipe, resume: str) -> PairInfo:
     """What the pairs of a request will be."""
     spec = flow.experiment.spec
     conditional = request.labels is not None
@@ -88,8 +34,8 @@ def pair_info(flow: Flow, request: Request, solver: SolverSpec, resume: str) -> 
         origin={
             "run": flow.workdir.name,
             "step": flow.step,
-            "parameters": flow.mark,
-            "solver": described(solver),
+            "parameters": int(fingerprint(flow.params)),
+            "solver": described(recipe.solver),
             "guidance": request.w[0],
             "seed": request.seed,
         },
@@ -97,8 +43,8 @@ def pair_info(flow: Flow, request: Request, solver: SolverSpec, resume: str) -> 
     )
 
 
-def generate(
-    flow: Flow, folder: Path, request: Request, solver: SolverSpec, batch_size: int, resume: str
+def draw_pairs(
+    flow: TrainedFlow, folder: Path, request: Request, recipe: Recipe, batch_size: int, resume: str
 ) -> None:
     """Stores the pairs of a request, every process the shards that are its own.
 
@@ -106,10 +52,11 @@ def generate(
     left as it is.
 
     Args:
-        flow: what carries x0 to x1.
+        flow: what carries x0 to x1; each process has a copy of its own.
         folder: where the pairs go; made if missing.
-        request: how many, of which classes, from which seed.
-        solver: how to solve.
+        request: how many, of which classes, from which seed; from
+            `fmjax.run.sample.request.resolve`, as is the recipe.
+        recipe: how to draw them.
         batch_size: pairs per call, over the devices of a process.
         resume: the command that goes on where this was stopped.
 
@@ -117,38 +64,38 @@ def generate(
         InputError: the folder holds other pairs, cannot be written, or is too full.
         FloatingPointError: the flow gave NaN or infinity.
     """
-    info = pair_info(flow, request, solver, resume)
+    info = pair_info(flow, request, recipe, resume)
     on_first_process(lambda: _begin(folder, info))
     paths = [shard_path(folder, info, shard) for shard in range(info.shards)]
     missing, mine = share_out(paths, folder / INFO)
     if missing:
         say(f"{info.number} pairs of {flow.workdir}, {len(missing)} of {info.shards} shards to go")
     if mine:
-        _write_shards(flow, folder, info, request, solver, batch_size, mine)
+        _write_shards(flow, folder, info, request, recipe, batch_size, mine)
     multihost_utils.sync_global_devices(f"pairs in {folder}")
 
 
 def _begin(folder: Path, info: PairInfo) -> None:
-    files.check_writable(folder, "--workdir")
+    check_writable(folder, "--workdir")
     needed = info.nbytes * len(missing_shards(folder, info)) // info.shards
-    files.check_space(folder, needed, "the pairs", "free some space, or lower --num")
+    check_space(folder, needed, "the pairs", "free some space, or lower --num")
     begin_pairs(folder, info)
 
 
 def _write_shards(
-    flow: Flow,
+    flow: TrainedFlow,
     folder: Path,
     info: PairInfo,
     request: Request,
-    solver: SolverSpec,
+    recipe: Recipe,
     batch_size: int,
     shards: list[int],
 ) -> None:
     """Draws and writes some shards, one being written while the next is computed."""
     batch = fit_batch(-(-info.number // info.shards), batch_size, flow.mesh.size)
-    sample_fn = make_sample_fn(flow.experiment, request.recipe(solver), flow.mesh, pairs=True)
+    sample_fn = make_sample_fn(flow.experiment, recipe, flow.mesh, pairs=True)
     spans = [info.rows(shard) for shard in shards]
-    batches = sample_in_batches(sample_fn, flow.params, flow.experiment, request, batch, spans)
+    batches = draw_batches(sample_fn, flow, request, batch, spans)
     drawn = by_shard(batches, spans, batch, "pair")
     for shard, parts in zip(shards, drawn, strict=True):
         write_shard(folder, info, shard, map(partial(_part, request), parts))
@@ -156,4 +103,5 @@ def _write_shards(
 
 def _part(request: Request, drawn: SampleBatch) -> Part:
     labels = None if request.labels is None else drawn.labels
-    return np.asarray(drawn.samples.x0), np.asarray(drawn.samples.x1), labels
+    x0, x1 = drawn.samples
+    return np.asarray(x0), np.asarray(x1), labels

@@ -16,15 +16,20 @@ import jax
 import numpy as np
 
 from fmjax.config import ConfigDict, default_config
-from fmjax.data.tfds.builders import load
+from fmjax.data.load import load
 from fmjax.errors import InputError, unknown_name
-from fmjax.factory import check_guidance, make_experiment
-from fmjax.run import workdir as files
-from fmjax.run.reflow.compare import compare, describe
-from fmjax.run.reflow.draw_pairs import Flow, generate, load_flow
+from fmjax.factory import Recipe, make_experiment
+from fmjax.factory.experiment import check_guidance_scale
+from fmjax.files import write_json
+from fmjax.run import workdir as folder
+from fmjax.run.distributed.first_process import on_first_process, say
+from fmjax.run.reflow.compare import compare, describe_comparison
+from fmjax.run.reflow.draw_pairs import draw_pairs
+from fmjax.run.restore import TrainedFlow, open_run, restore_flow
+from fmjax.run.sample.request import Request, resolve
 from fmjax.run.train.loop import train
-from fmjax.run.train.setup import on_first_process, say
 from fmjax.samplers.spec import SolverSpec, described, solver_spec
+from fmjax.storage.fingerprint import fingerprint
 from fmjax.training.parallelism import check_divides
 
 STARTS = ("weights", "scratch")
@@ -84,19 +89,24 @@ def reflow(workdir: Path, rounds: int = 1, plan: Plan | None = None) -> int:
     workdir, plan = Path(workdir), Plan() if plan is None else plan
     _check(workdir, rounds, plan)
     for k in range(1, rounds + 1):
-        flow, target = load_flow(round_dir(workdir, k - 1)), round_dir(workdir, k)
+        source, target = round_dir(workdir, k - 1), round_dir(workdir, k)
         w = plan.guidance if k == 1 else 1.0
-        request = flow.request(plan.num, w, pair_seed(plan.seed, k))
-        resume = command(workdir, rounds, plan)
-        generate(flow, target / PAIRS, request, plan.solver, plan.batch_size, resume)
-        params = flow.global_params() if plan.start == "weights" else None
-        config = round_config(flow.record.config, target, plan, w)
-        stopped = train(config, target, plan.parallel, params=params)
+        flow = _restore(source)
+        asked = Request(plan.num, w=(w,), seed=pair_seed(plan.seed, k))
+        drawn = resolve(flow.experiment, asked, Recipe(plan.solver))
+        draw_pairs(flow, target / PAIRS, *drawn, plan.batch_size, command(workdir, rounds, plan))
+        config = round_config(folder.load_record(source).config, target, plan, w)
+        init_from = source if plan.start == "weights" else None
+        stopped = train(config, target, plan.parallel, init_from=init_from)
         if stopped:
             return stopped
-        text = on_first_process(partial(_report, flow, load_flow(target), k, plan, w))
-        say(text)
+        say(on_first_process(partial(_report, flow, _restore(target), k, plan, w)))
     return 0
+
+
+def _restore(workdir: Path) -> TrainedFlow:
+    """A run's flow, a copy on each process."""
+    return restore_flow(workdir, open_run(workdir), local=True)
 
 
 def pair_seed(seed: int, k: int) -> int:
@@ -135,12 +145,12 @@ def _check(workdir: Path, rounds: int, plan: Plan) -> None:
         raise InputError(f"the number of rounds must be at least 1; got {rounds}.")
     if plan.start not in STARTS:
         raise unknown_name("start (--start)", plan.start, STARTS)
-    check_guidance(plan.guidance)
+    check_guidance_scale(plan.guidance)
     if plan.batch_size < 1:
         raise InputError(f"the batch size must be at least 1; got {plan.batch_size}.")
     if plan.seed < 0:
         raise InputError(f"the seed must not be negative; got {plan.seed}.")
-    config, spec = files.load_record(workdir)
+    config, spec = folder.load_record(workdir)
     if plan.guidance != 1 and not config.labels.conditional:
         raise InputError("this model is unconditional: nothing guides it; write --guidance=1.")
     # What training would refuse is refused before the pairs are drawn.
@@ -154,12 +164,12 @@ def _check(workdir: Path, rounds: int, plan: Plan) -> None:
         )
 
 
-def _report(before: Flow, after: Flow, k: int, plan: Plan, w: float) -> str:
+def _report(before: TrainedFlow, after: TrainedFlow, k: int, plan: Plan, w: float) -> str:
     """Measures the flows on either side of round k, unless that has been done, and says it."""
     path = after.workdir / REPORT
     asked = {
         "round": k,
-        "parameters": [before.mark, after.mark],
+        "parameters": [int(fingerprint(flow.params)) for flow in (before, after)],
         "solver": described(plan.solver),
     }
     try:
@@ -167,9 +177,8 @@ def _report(before: Flow, after: Flow, k: int, plan: Plan, w: float) -> str:
     except (OSError, ValueError):
         report = {}
     if not asked.items() <= report.items():
-        config = before.record.config
-        dataset = load(config.data.name, config.data.dir)
+        dataset = load(before.experiment.data.name, before.experiment.data.dir)
         flows = {f"{k}-RF": (before, w), f"{k + 1}-RF": (after, 1.0)}
         report = asked | compare(flows, dataset, plan.solver)
-        files.write_json(path, report)
-    return f"{describe(report)}\nfigures: {path}"
+        write_json(path, report)
+    return f"{describe_comparison(report)}\nfigures: {path}"

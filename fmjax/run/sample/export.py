@@ -16,13 +16,48 @@ import jax.numpy as jnp
 
 from fmjax.draws import normal
 from fmjax.errors import InputError
-from fmjax.factory import flow
-from fmjax.run import workdir as files
-from fmjax.run.restore import Loaded
-from fmjax.run.sample.batches import as_data
+from fmjax.factory import Recipe, make_sampler
+from fmjax.files import check_writable, write_bytes
+from fmjax.run.restore import LATEST, TrainedFlow, Weights, open_run, restore_flow
+from fmjax.run.sample.draw import as_data
+from fmjax.run.sample.request import Request, resolve
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 _LIMIT = 2**30  # bytes of parameters: a serialised program must stay below 2 GiB
+
+
+def export_run(
+    workdir: Path,
+    path: Path,
+    request: Request,
+    recipe: Recipe,
+    weights: Weights = LATEST,
+    overwrite: bool = False,
+) -> str:
+    """Writes the sampler of a trained run to a file.
+
+    Args:
+        workdir: a trained run's folder.
+        path: where to.
+        request: which samples will be asked for: it decides whether guidance is built in.
+        recipe: how they are drawn.
+        weights: with which parameters of the run.
+        overwrite: replaces a file that is there already.
+
+    Returns:
+        What was written, in a sentence.
+
+    Raises:
+        InputError: something does not fit, in one sentence, before any device work.
+    """
+    if jax.process_count() > 1:
+        raise InputError("--export is the work of one process; start it alone.")
+    experiment = open_run(workdir, portable=True)
+    _, recipe = resolve(experiment, request, recipe, weak=weights.weak is not None)
+    check_file(path, overwrite)
+    flow = restore_flow(workdir, experiment, weights.needed(recipe))
+    size = export_sampler(flow, recipe, path)
+    return f"{path}: the sampler of step {flow.step}, {size / 1e6:.1f} MB"
 
 
 def check_file(path: Path, overwrite: bool) -> None:
@@ -35,16 +70,17 @@ def check_file(path: Path, overwrite: bool) -> None:
         raise InputError(f"--export takes the name of a file; {path} is a folder.")
     if path.exists() and not overwrite:
         raise InputError(f"{path} is there already; give another --export, or --overwrite.")
-    files.check_writable(path.parent, "--export")
+    check_writable(path.parent, "--export")
 
 
-def export_sampler(loaded: Loaded, path: Path) -> int:
+def export_sampler(flow: TrainedFlow, recipe: Recipe, path: Path) -> int:
     """Writes the sampler of a flow, whole or not at all.
 
     An example that fails comes out as NaN, or for images as zeros: there is nobody to raise.
 
     Args:
-        loaded: the flow, its recipe and its parameters.
+        flow: a trained flow, its experiment portable.
+        recipe: how to draw, from `fmjax.run.sample.request.resolve`.
         path: where to.
 
     Returns:
@@ -53,19 +89,19 @@ def export_sampler(loaded: Loaded, path: Path) -> int:
     Raises:
         InputError: the parameters are too large for one file.
     """
-    size = sum(leaf.nbytes for leaf in jax.tree.leaves(loaded.params))
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(flow.params))
     if size > _LIMIT:
         raise InputError(
             f"the parameters take {size / 1e9:.1f} GB, and an exported program holds "
             f"{_LIMIT / 1e9:.1f} GB at most."
         )
-    params = jax.device_get(loaded.params)  # constants of the program
-    carry = flow(loaded.experiment, loaded.recipe)
+    params = jax.device_get(flow.params)  # constants of the program
+    sampler = make_sampler(flow.experiment, recipe)
 
     def sample(seed, index, labels, w):
         key = jax.random.key(seed)
-        x0 = normal(key, index, loaded.experiment.spec.shape)
-        return as_data(loaded.experiment, carry(params, x0, key, index, labels, w).x1)
+        x0 = normal(key, index, flow.experiment.spec.shape)
+        return as_data(flow.experiment, sampler(params, x0, key, index, labels, w).x1)
 
     (n,) = jax.export.symbolic_shape("n")
     integers, floats = (jax.ShapeDtypeStruct((n,), dtype) for dtype in (jnp.int32, jnp.float32))
@@ -74,5 +110,5 @@ def export_sampler(loaded: Loaded, path: Path) -> int:
         seed, integers, integers, floats
     )
     content = exported.serialize()
-    files.write_bytes(path, content)
+    write_bytes(path, content)
     return len(content)

@@ -15,14 +15,16 @@ from typing import NamedTuple
 import numpy as np
 
 from fmjax.errors import InputError
-from fmjax.factory import DataSpec, Experiment, Recipe
-from fmjax.files import differences
-from fmjax.run import workdir as files
-from fmjax.run.pictures import picture
-from fmjax.run.sample.batches import Request, SampleBatch, batch_of
-from fmjax.run.sample.output import NpzWriter, first_rows
+from fmjax.factory import DataSpec, Recipe
+from fmjax.files import check_space, check_writable, differences, whole_file, write_json
+from fmjax.run.pictures import save_samples
+from fmjax.run.restore import TrainedFlow
+from fmjax.run.sample.draw import SampleBatch
+from fmjax.run.sample.request import Request
+from fmjax.run.workdir import versions
 from fmjax.samplers.sde import SDESpec
 from fmjax.samplers.spec import SolverSpec, described
+from fmjax.storage.fingerprint import fingerprint
 
 WHOLE = "samples.npz"
 MANIFEST = "samples.json"
@@ -31,7 +33,7 @@ TRAJECTORY = "trajectory.gif"
 _PICTURED = 100  # samples in the picture; points need more to show their shape
 _PICTURED_POINTS = 5000
 _SHARDS = "samples-*-of-*.npz*"  # a killed job may leave half of one, .npz.tmp
-_FREE = ("run", "versions")  # the same parameters are the same wherever they lie
+_MAY_DIFFER = ("run", "versions")  # the same parameters are the same wherever they lie
 
 
 class SampleFiles(NamedTuple):
@@ -41,11 +43,13 @@ class SampleFiles(NamedTuple):
         out: the folder.
         num: how many samples.
         shard_size: samples in a shard, but for a smaller last one; 0 for a single file.
+        overwrite: whether samples that are there already are replaced.
     """
 
     out: Path
     num: int
     shard_size: int = 0
+    overwrite: bool = False
 
     @property
     def spans(self) -> list[range]:
@@ -61,7 +65,7 @@ class SampleFiles(NamedTuple):
         count = len(self.spans)
         return [self.out / f"samples-{k:05d}-of-{count:05d}.npz" for k in range(count)]
 
-    def check(self, spec: DataSpec, overwrite: bool) -> None:
+    def check(self, spec: DataSpec) -> None:
         """Checks, on one process, that the folder takes the samples.
 
         Raises:
@@ -69,32 +73,31 @@ class SampleFiles(NamedTuple):
         """
         resumed = self.shard_size and (self.out / MANIFEST).exists()
         found = [path for path in self._earlier() if path.exists()]
-        if found and not (overwrite or resumed):
+        if found and not (self.overwrite or resumed):
             raise InputError(
                 f"{self.out} already has {found[0].name}; give another --out, or --overwrite."
             )
-        files.check_writable(self.out, "--out")
+        check_writable(self.out, "--out")
         missing = sum(
             len(rows)
             for path, rows in zip(self.paths, self.spans, strict=True)
-            if overwrite or not path.exists()
+            if self.overwrite or not path.exists()
         )
         row = math.prod(spec.shape) * sample_dtype(spec).itemsize + np.int32().itemsize
         advice = "free some space, lower --num, or give another --out"
-        files.check_space(self.out, missing * row, "the samples", advice)
+        check_space(self.out, missing * row, "the samples", advice)
 
-    def begin(self, content: dict, overwrite: bool) -> None:
+    def begin(self, content: dict) -> None:
         """Says, on one process, what the shards are to hold; a second time checks that it agrees.
 
         Args:
-            content: from `described_request`.
-            overwrite: deletes what is there already; a single file is replaced by a whole one.
+            content: from `manifest_of`.
 
         Raises:
             InputError: the folder holds the shards of another request.
         """
         manifest = self.out / MANIFEST
-        if overwrite:
+        if self.overwrite:  # a single file is replaced by a whole one, as the pictures are
             kept = {self.out / name for name in (PICTURE, TRAJECTORY)} | set(
                 () if self.shard_size else self.paths
             )
@@ -104,7 +107,7 @@ class SampleFiles(NamedTuple):
         if not self.shard_size:
             return
         try:
-            changed = differences(manifest, content, _FREE)
+            changed = differences(manifest, content, _MAY_DIFFER)
         except ValueError as error:
             raise InputError(
                 f"{manifest} cannot be read ({error}); give another --out, or --overwrite."
@@ -115,7 +118,7 @@ class SampleFiles(NamedTuple):
                 "ones, give another --out, or --overwrite."
             )
         if not manifest.exists():
-            files.write_json(manifest, content)
+            write_json(manifest, content)
 
     def _earlier(self) -> list[Path]:
         """What an earlier run may have left here, the manifest first."""
@@ -128,26 +131,15 @@ def sample_dtype(spec: DataSpec) -> np.dtype:
     return np.dtype(np.uint8 if spec.is_image else np.float32)
 
 
-def described_request(
-    run: str, step: int, mark: int, request: Request, recipe: Recipe, spec: DataSpec, size: int
-) -> dict:
-    """All that decides what the samples are, and the versions that drew them, for JSON.
-
-    Args:
-        run: the name of the run's folder.
-        step: of its checkpoint.
-        mark: the fingerprint of its parameters.
-        request: which samples.
-        recipe: how they are drawn.
-        spec: of the data.
-        size: samples in a shard.
-    """
+def manifest_of(flow: TrainedFlow, request: Request, recipe: Recipe, shard_size: int) -> dict:
+    """All that decides what the samples are, and the versions that drew them, for JSON."""
+    spec = flow.experiment.spec
     return {
-        "run": run,
-        "step": step,
-        "parameters": mark,
+        "run": flow.workdir.name,
+        "step": flow.step,
+        "parameters": int(fingerprint(flow.params)),
         "num": request.num,
-        "shard_size": size,
+        "shard_size": shard_size,
         "seed": request.seed,
         "labels": request.labels,
         "w": request.w,
@@ -155,7 +147,7 @@ def described_request(
         "solver": _described(recipe.solver),
         "shape": spec.shape,
         "dtype": sample_dtype(spec).name,
-        "versions": files.versions(),
+        "versions": versions(),
     }
 
 
@@ -167,36 +159,42 @@ def _described(solver: SolverSpec | SDESpec) -> dict:
 
 
 def write_file(
-    path: Path, rows: range, experiment: Experiment, request: Request, parts: Iterable[SampleBatch]
+    path: Path, rows: range, flow: TrainedFlow, request: Request, parts: Iterable[SampleBatch]
 ) -> int:
-    """Streams some samples of a request into one file, whole or not there.
+    """Writes some samples of a request into one file, whole or not there.
 
     Returns:
         The velocity evaluations of all of them.
     """
-    spec, nfe = experiment.spec, 0
-    writer = NpzWriter(path, "samples", (len(rows), *spec.shape), sample_dtype(spec))
-    try:
-        for part in parts:
-            writer.append(part.samples)
-            nfe += int(part.nfe.sum())
-        writer.finish(labels=_labels(experiment, request, rows))
-    except BaseException:
-        writer.abandon()
-        raise
-    return nfe
+    parts = list(parts)
+    samples = np.concatenate([part.samples for part in parts])
+    with whole_file(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, samples=samples, labels=_labels(flow, request, rows))
+    return sum(int(part.nfe.sum()) for part in parts)
 
 
-def _labels(experiment: Experiment, request: Request, rows: range) -> np.ndarray:
+def _labels(flow: TrainedFlow, request: Request, rows: range) -> np.ndarray:
     """The labels that were asked for, -1 where none was."""
     if request.labels is None:
         return np.full(len(rows), -1, np.int32)
-    return batch_of(experiment, request, rows.start, len(rows))[1]
+    return request.rows(flow.experiment.null_label, rows.start, len(rows))[1]
 
 
-def write_picture(target: SampleFiles, experiment: Experiment, request: Request) -> None:
+def write_picture(target: SampleFiles, flow: TrainedFlow, request: Request) -> None:
     """Shows the first samples, as they lie on disk."""
-    num = min(target.num, _PICTURED if experiment.spec.is_image else _PICTURED_POINTS)
-    samples = first_rows(target.paths, "samples", num)
-    shown = None if request.labels is None else _labels(experiment, request, range(num))
-    picture(samples, request.columns, shown, target.out / PICTURE)
+    num = min(target.num, _PICTURED if flow.experiment.spec.is_image else _PICTURED_POINTS)
+    samples = first_samples(target, num)
+    shown = None if request.labels is None else _labels(flow, request, range(num))
+    save_samples(samples, request.columns, shown, target.out / PICTURE)
+
+
+def first_samples(target: SampleFiles, num: int) -> np.ndarray:
+    """The first samples of a run, from its files; no file after them is read."""
+    needed = [
+        path for path, rows in zip(target.paths, target.spans, strict=True) if rows.start < num
+    ]
+    parts = []
+    for path in needed:
+        with np.load(path) as content:
+            parts.append(content["samples"][:num])
+    return np.concatenate(parts)[:num]

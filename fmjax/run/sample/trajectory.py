@@ -7,48 +7,50 @@ import numpy as np
 
 from fmjax import plots
 from fmjax.draws import normal
-from fmjax.factory import flow
-from fmjax.run.restore import Loaded
-from fmjax.run.sample.batches import Request, as_data, batch_of
+from fmjax.factory import Recipe, Solver, make_sampler
+from fmjax.run.restore import TrainedFlow
+from fmjax.run.sample.draw import as_data
+from fmjax.run.sample.request import Request
 from fmjax.samplers.ode import check_solution, nodes
 from fmjax.samplers.sde import SDESpec
-from fmjax.samplers.spec import SolverSpec
 
 _FRAMES = 40  # of an adaptive solve, and at most
 _IMAGES, _POINTS = 50, 2000
 _HOLD = 15  # frames for which the last one stands
 
 
-def write_trajectory(loaded: Loaded, path: Path) -> None:
+def write_trajectory(flow: TrainedFlow, request: Request, recipe: Recipe, path: Path) -> None:
     """Draws the first samples of a request once more, step by step, and writes a GIF.
 
     Args:
-        loaded: the flow and the request.
+        flow: a trained flow.
+        request: which samples.
+        recipe: how to draw them.
         path: where to.
 
     Raises:
         SolveError: a sample did not reach t = 1.
     """
-    experiment, recipe, request, params = loaded[:4]
+    experiment = flow.experiment
     limit = _IMAGES if experiment.spec.is_image else _POINTS
     request = request._replace(num=min(request.num, limit))
-    index, labels, w = batch_of(experiment, request, request.first, request.num)
+    index, labels, w = request.rows(experiment.null_label, 0, request.num)
     times = _times(recipe.solver)
-    carry = flow(experiment, recipe)
+    sampler = make_sampler(experiment, recipe)
 
     @jax.jit
     def sampled(params, key, index, labels, w):
         x0 = normal(key, index, experiment.spec.shape)
-        solution = carry(params, x0, key, index, labels, w, save_at=times)
+        solution = sampler(params, x0, key, index, labels, w, save_at=times)
         return solution._replace(trajectory=as_data(experiment, solution.trajectory))
 
-    solution = check_solution(sampled(params, jax.random.key(request.seed), index, labels, w))
+    solution = check_solution(sampled(flow.params, jax.random.key(request.seed), index, labels, w))
     states = np.asarray(solution.trajectory)
     frames = [_frame(x, labels, request, np.abs(states).max()) for x in states]
     plots.save_animation(frames + [frames[-1]] * _HOLD, path)
 
 
-def _times(solver: SolverSpec | SDESpec) -> np.ndarray:
+def _times(solver: Solver) -> np.ndarray:
     """The nodes of a fixed solve, thinned out; equal times of an adaptive one."""
     ode = solver.ode if isinstance(solver, SDESpec) else solver
     if ode.control != "fixed":

@@ -1,9 +1,11 @@
-"""What a run reports: a progress bar, ``metrics.jsonl`` and TensorBoard event files."""
+"""Where a training run reports: a progress bar, ``metrics.jsonl`` and TensorBoard event files."""
 
 import contextlib
 import json
 import sys
 from pathlib import Path
+
+import jax
 
 from fmjax.run.workdir import EVENTS, METRICS
 
@@ -21,19 +23,18 @@ def _keep_until(path: Path, step: int) -> None:
     path.write_text("".join(kept))
 
 
-class Log:
-    """Writes metrics to every place that shows them.
+class Progress:
+    """Writes metrics to every place that shows them, on the first process; a context.
 
     Args:
         workdir: the run's folder.
         start: the step the run starts from.
         steps: the step it ends at.
-        active: False on all processes but one, where nothing is written.
     """
 
-    def __init__(self, workdir: Path, start: int, steps: int, active: bool = True):
-        self._active = active
-        if not active:
+    def __init__(self, workdir: Path, start: int, steps: int):
+        self._active = jax.process_index() == 0
+        if not self._active:
             return
         from tensorboardX import SummaryWriter
         from tqdm import tqdm
@@ -51,12 +52,18 @@ class Log:
             file=sys.stderr,
         )
 
-    def moved(self, steps: int) -> None:
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def advance(self, steps: int) -> None:
         """Moves the bar on."""
         if self._active:
             self._bar.update(steps)
 
-    def metrics(self, step: int, values: dict[str, float]) -> None:
+    def write(self, step: int, values: dict[str, float]) -> None:
         """Writes scalars under a step.
 
         Raises:

@@ -1,4 +1,4 @@
-"""Losses read late: the device never waits for the host to look at them."""
+"""The metrics of every step, read late so that the device never waits for the host."""
 
 import contextlib
 import math
@@ -11,8 +11,9 @@ from collections.abc import Iterator
 import jax
 import numpy as np
 
+from fmjax.factory.settings import TrainSettings
 from fmjax.roofline.chips import chip_of, mfu
-from fmjax.run.train.progress import Log
+from fmjax.run.train.progress import Progress
 
 _AHEAD = 2  # calls the host may run ahead of the device: enough to hide dispatch, few to hold
 _SKIPPED = "skipped"
@@ -36,26 +37,24 @@ def peak_memory() -> dict[str, float]:
     return {"host_memory_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9}
 
 
-class Meter:
+class StepMetrics:
     """Reads the metrics of every step two calls late, checks all of them, and logs their means.
 
     Args:
-        batch_size: examples per step.
-        log: where the means go.
-        log_every: over how many steps.
+        settings: how many examples a step has, and over how many steps a mean is taken.
+        progress: where the means go.
         flops: operations of training on one example; None logs no utilisation.
         compile_seconds: told in the first line.
     """
 
     def __init__(
         self,
-        batch_size: int,
-        log: Log,
-        log_every: int,
+        settings: TrainSettings,
+        progress: Progress,
         flops: int | None = None,
         compile_seconds: float = 0.0,
     ):
-        self._batch_size, self._log, self._log_every = batch_size, log, log_every
+        self._settings, self._progress = settings, progress
         self._once = {"compile_seconds": compile_seconds}
         self._flops, self._chip = flops, chip_of(jax.devices()[0])
         self._pending, self._read = deque(), []
@@ -89,7 +88,7 @@ class Meter:
             for k in range(steps):
                 self._check(step - steps + 1 + k, {name: float(x[k]) for name, x in values.items()})
             self._since = self._since or (time.perf_counter(), step, waited)
-            if step % self._log_every == 0:
+            if step % self._settings.log_every == 0:
                 self._report(step, waited)
 
     def _check(self, step: int, values: dict[str, float]) -> None:
@@ -120,7 +119,7 @@ class Meter:
         """Logs the means since the last line."""
         now, (then, first, waited_then) = time.perf_counter(), self._since
         elapsed = max(now - then, 1e-9)
-        examples = (step - first) * self._batch_size
+        examples = (step - first) * self._settings.batch_size
         speed = {
             "examples_per_second": examples / elapsed,
             "data_wait": min((waited - waited_then) / elapsed, 1.0),
@@ -129,7 +128,7 @@ class Meter:
         used = mfu(done, elapsed, jax.device_count(), self._chip)
         if used is not None:
             speed["mfu"] = used
-        self._log.metrics(step, self._means(step) | speed | peak_memory() | self._once)
+        self._progress.write(step, self._means(step) | speed | peak_memory() | self._once)
         self._once = {}
         self._since = (now, step, waited)
 

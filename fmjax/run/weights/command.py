@@ -6,13 +6,12 @@ The folder has ``run.json`` and ``ema.safetensors``, and serves wherever a run's
 
 from pathlib import Path
 
-import jax
 from absl import flags
 
 from fmjax.errors import InputError
-from fmjax.run import cli
 from fmjax.run.distributed import launch
-from fmjax.run.weights.files import export_weights
+from fmjax.run.distributed.first_process import say
+from fmjax.run.weights.export import export_weights
 from fmjax.storage.safetensors import DTYPES
 
 WORKDIR = flags.DEFINE_string("workdir", None, "The folder of a trained run.")
@@ -36,10 +35,5 @@ def main() -> int:
         dtype=DTYPE.value,
         overwrite=OVERWRITE.value,
     )
-    if jax.process_index() == 0:
-        print(f"{written.path}: step {written.step}, {written.nbytes / 1e6:.1f} MB")
+    say(written)
     return 0
-
-
-if __name__ == "__main__":
-    cli.run(main)

@@ -10,10 +10,11 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from fmjax.errors import InputError
+from fmjax.factory import Recipe
 from fmjax.run.compile import topology
 from fmjax.run.compile.programs import compile_sampling, compile_training, print_report, record_of
 from fmjax.run.compile.report import compile_and_report, describe
-from fmjax.run.sample.batches import Request
+from fmjax.run.sample.request import Request
 from fmjax.samplers.ode import solver_spec
 from fmjax.training.mesh import make_mesh
 from tests.run.conftest import small_config
@@ -132,7 +133,7 @@ def test_a_training_step_and_a_sampler_are_compiled_for_four_chips(capsys):
 
     request = Request(10, (), None)
     sampled = compile_sampling(
-        record_of(config, None), "v5e:2x2", request, solver_spec("euler", 4), batch_size=30
+        record_of(config, None), "v5e:2x2", request, Recipe(solver_spec("euler", 4)), batch_size=30
     )
     assert sampled["examples"] == 32  # a multiple of the devices
     # 4 steps of two branches, each a third of a training example.

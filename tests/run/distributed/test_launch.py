@@ -9,7 +9,10 @@ import jax
 import numpy as np
 import pytest
 
-from fmjax.run.sample.job import Request, sample, solver_spec
+from fmjax.factory import Recipe
+from fmjax.run.sample.request import Request
+from fmjax.run.sample.to_disk import sample
+from fmjax.samplers.ode import solver_spec
 from tests.run.conftest import small_flags
 from tests.run.forked import finish, free_port
 from tests.run.train.test_train import assert_same_bits, read_state
@@ -123,7 +126,7 @@ def test_a_run_goes_on_with_another_number_of_devices(tmp_path, trained, start):
 def test_samples_are_the_same_on_one_device_and_on_eight(tmp_path, trained, commands):
     flags = [f"--workdir={trained}", f"--out={tmp_path / '8'}", "--num=20", "--steps=3"]
     finish(commands.start("sample.py", *flags, devices=8))
-    sample(trained, tmp_path / "1", Request(20, (), None), solver_spec("heun", 3))
+    sample(trained, tmp_path / "1", Request(20), Recipe(solver_spec("heun", 3)))
     one, eight = (np.load(tmp_path / d / "samples.npz")["samples"] for d in ("1", "8"))
     np.testing.assert_allclose(one, eight, rtol=1e-5, atol=1e-6)
 

@@ -10,25 +10,22 @@ import numpy as np
 import pytest
 
 from fmjax.data import pixels
-from fmjax.data.tfds.builders import load
+from fmjax.data.load import load
 from fmjax.errors import InputError
-from fmjax.factory import make_experiment
 from fmjax.likelihood import Exact, Hutchinson, log_likelihood
 from fmjax.run.likelihood.measure import (
     Densities,
     Question,
     _check_finished,
-    describe,
     figures,
     measure,
 )
-from fmjax.run.restore import load_params
-from fmjax.run.workdir import load_record
+from fmjax.run.likelihood.report import describe_likelihood
+from fmjax.run.restore import open_run, restore_flow
 from fmjax.samplers.ode import solver_spec
-from fmjax.training.mesh import make_mesh
 from tests.run.forked import finish
 
-SCRIPT = "fmjax/run/likelihood/command.py"
+COMMAND = ("fmjax/__main__.py", "likelihood")
 FIXED = solver_spec("rk4", 4)
 
 
@@ -51,11 +48,9 @@ def changed(trained, tmp_path):
 @pytest.mark.slow
 def test_the_figures_are_those_of_the_examples_at_hand(trained):
     report = measure(trained, Question(num=50), FIXED, Exact(), batch_size=32)
-    record = load_record(trained)
-    experiment = make_experiment(record.config, record.spec)
-    params = load_params(trained, experiment, "latest", True, make_mesh())[1]
+    flow = restore_flow(trained, open_run(trained))
     x, labels = load("toy/moons").arrays("test", 50)
-    velocity = partial(experiment.apply_fn, params)
+    velocity = partial(flow.experiment.apply_fn, flow.params)
     direct = jax.jit(lambda x, y: log_likelihood(velocity, x, y, FIXED).log_p)(x, labels)
     error = float(np.std(direct, ddof=1)) / math.sqrt(50)
     assert report["nats"]["mean"] == pytest.approx(float(direct.mean()), rel=1e-5)
@@ -64,7 +59,7 @@ def test_the_figures_are_those_of_the_examples_at_hand(trained):
     assert report["nfe"] == 16
     assert "bits_per_dim" not in report
     assert json.loads(json.dumps(report)) == report
-    text = describe(report)
+    text = describe_likelihood(report)
     assert "50 examples of the test split, each under its class, step 12" in text
     assert "nats per example" in text
     assert "bits" not in text
@@ -100,7 +95,7 @@ def test_images_are_measured_in_bits_of_their_levels(train_small):
     # Standard normal noise costs log2(127.5) + log2(e) x^2 / 2 + log2(2 pi) / 2 bits: above 8. A
     # flow that has hardly been trained is not far from it, and not below what the levels can be.
     assert 4 < bits["mean"] < 12
-    text = describe(report)
+    text = describe_likelihood(report)
     assert "an upper bound, by uniform dequantisation" in text
     assert "trained without this noise" in text
     # The noise of the levels is in it: without it, the pixels would be where it is centred.
@@ -179,7 +174,7 @@ def test_a_density_that_is_not_finite_is_named():
 def test_the_command_prints_and_writes_its_figures(trained, commands, tmp_path):
     out = tmp_path / "new" / "nats.json"
     command = commands.start(
-        SCRIPT,
+        *COMMAND,
         f"--workdir={trained}",
         "--num=20",
         "--steps=4",
@@ -207,7 +202,7 @@ def test_the_command_prints_and_writes_its_figures(trained, commands, tmp_path):
         (["--split=all"], "the split must be"),
     ):
         where = [f"--workdir={trained}"] if flags else []
-        (said,) = finish(commands.start(SCRIPT, *where, *flags), code=2)
+        (said,) = finish(commands.start(*COMMAND, *where, *flags), code=2)
         assert message in said
 
 

@@ -7,27 +7,32 @@ import shutil
 import jax
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 
-from fmjax.config import flatten
+from fmjax.data.load import load
 from fmjax.data.pairs.records import open_pairs, read_info, shard_path
 from fmjax.data.pairs.writer import save_pairs
-from fmjax.data.tfds.builders import load
 from fmjax.errors import InputError
 from fmjax.factory import Recipe
 from fmjax.metrics.transport import wasserstein
-from fmjax.run import pictures as report_module
 from fmjax.run.reflow import compare as compare_module
-from fmjax.run.reflow import draw_pairs as generate_module
+from fmjax.run.reflow import draw_pairs as pairs_module
 from fmjax.run.reflow import rounds
-from fmjax.run.reflow.compare import describe
-from fmjax.run.reflow.draw_pairs import generate, load_flow
+from fmjax.run.reflow.compare import describe_comparison
+from fmjax.run.reflow.draw_pairs import draw_pairs
 from fmjax.run.reflow.rounds import Plan, pair_seed, reflow, round_config, round_dir
-from fmjax.run.sample.batches import Request, make_sample_fn, sample_in_batches
-from fmjax.run.train import loop as train_module
+from fmjax.run.restore import open_run, restore_flow
+from fmjax.run.sample.draw import draw_samples
+from fmjax.run.sample.request import Request, resolve
+from fmjax.run.train import report as report_module
+from fmjax.run.train.batches import training_batches
 from fmjax.run.train.loop import train
-from fmjax.run.train.setup import prepare
+from fmjax.run.train.setup import build
+from fmjax.run.train.validation import held_out
 from fmjax.run.workdir import load_record
 from fmjax.samplers.ode import solve, solver_spec
+from fmjax.storage.fingerprint import fingerprint
+from fmjax.storage.safetensors import write_weights
 from tests.run.conftest import small_config
 from tests.run.forked import finish, free_port
 from tests.run.train.test_train import assert_same_bits, read_state
@@ -42,8 +47,8 @@ def small_reports():
     patch.setattr(compare_module, "_POINTS", 64)
     patch.setattr(compare_module, "_PATHS", 16)
     patch.setattr(compare_module, "_STEPS", 4)
-    patch.setattr(generate_module, "_SHARD", 40)
-    patch.setattr(report_module, "write_picture", lambda *arguments: None)
+    patch.setattr(pairs_module, "_SHARD", 40)
+    patch.setattr(report_module, "save_overview", lambda *arguments: None)
     yield
     patch.undo()
 
@@ -69,6 +74,15 @@ def own(workdir, reflowed, tmp_path):
     record["config"]["coupling"]["dir"] = str(tmp_path / reflowed.name / "pairs")
     (tmp_path / reflowed.name / "run.json").write_text(json.dumps(record))
     return shutil.copytree(workdir, tmp_path / workdir.name)
+
+
+def load_flow(workdir):
+    return restore_flow(workdir, open_run(workdir), local=True)
+
+
+def asked(flow, num, w, seed, solver=PLAN.solver):
+    """All classes in turn, and how they are drawn."""
+    return resolve(flow.experiment, Request(num, w=(w,), seed=seed), Recipe(solver))
 
 
 def all_pairs(folder):
@@ -98,10 +112,9 @@ def test_a_pair_is_where_the_flow_carries_its_noise(workdir, reflowed):
 
 @pytest.mark.slow
 def test_pairs_do_not_depend_on_the_batch_or_the_shards(workdir, reflowed, tmp_path, monkeypatch):
-    monkeypatch.setattr(generate_module, "_SHARD", 100)
+    monkeypatch.setattr(pairs_module, "_SHARD", 100)
     flow = load_flow(workdir)
-    request = flow.request(100, 1.0, pair_seed(0, 1))
-    generate(flow, tmp_path / "pairs", request, PLAN.solver, 100, "")
+    draw_pairs(flow, tmp_path / "pairs", *asked(flow, 100, 1.0, pair_seed(0, 1)), 100, "")
     assert read_info(tmp_path / "pairs").shards == 1
     assert read_info(reflowed / "pairs").shards == 3
     for one, other in zip(*map(all_pairs, (tmp_path / "pairs", reflowed / "pairs")), strict=True):
@@ -114,7 +127,7 @@ def test_the_pairs_say_where_they_come_from(workdir, reflowed):
     assert info.origin == {
         "run": "run",
         "step": 12,
-        "parameters": load_flow(workdir).mark,
+        "parameters": int(fingerprint(load_flow(workdir).params)),
         "solver": {"solver": "euler", "control": "fixed", "steps": 3, "grid": "Uniform()"},
         "guidance": 1.0,
         "seed": pair_seed(0, 1),
@@ -122,33 +135,14 @@ def test_the_pairs_say_where_they_come_from(workdir, reflowed):
     assert f"--workdir={workdir} --rounds=1 --num=100 --start=weights" in info.resume
 
 
-def drawn(flow, request, solver=PLAN.solver):
-    sample_fn = make_sample_fn(flow.experiment, request.recipe(solver), flow.mesh)
-    batches = sample_in_batches(sample_fn, flow.params, flow.experiment, request, 32)
-    return np.concatenate([batch.samples for batch in batches])
-
-
 @pytest.mark.slow
 def test_guided_pairs_are_those_of_the_guided_flow(workdir, tmp_path):
     flow = load_flow(workdir)
-    request = flow.request(32, 9.0, 7)
-    generate(flow, tmp_path, request, PLAN.solver, 32, "")
+    guided, plain = asked(flow, 32, 9.0, 7), asked(flow, 32, 1.0, 7)
+    draw_pairs(flow, tmp_path, *guided, 32, "")
     x1 = all_pairs(tmp_path)[1]
-    np.testing.assert_allclose(x1, drawn(flow, request), atol=1e-6)
-    assert np.abs(x1 - drawn(flow, request._replace(w=(1.0,)))).max() > 1e-4
-
-
-def test_a_request_may_begin_anywhere(workdir):
-    flow = load_flow(workdir)
-    sample_fn = make_sample_fn(flow.experiment, Recipe(PLAN.solver), flow.mesh)
-
-    def draw(**changes):
-        request = Request(10, (0, 1), (1.0,), 5)._replace(**changes)
-        batches = sample_in_batches(sample_fn, flow.params, flow.experiment, request, 4)
-        return [np.concatenate(column) for column in zip(*batches, strict=True)]
-
-    for late, whole in zip(draw(first=3, num=7), draw(), strict=True):
-        np.testing.assert_allclose(late, whole[3:], atol=1e-6)
+    np.testing.assert_allclose(x1, draw_samples(flow, *guided), atol=1e-6)
+    assert np.abs(x1 - draw_samples(flow, *plain)).max() > 1e-4
 
 
 def flat(params):
@@ -158,12 +152,13 @@ def flat(params):
 @pytest.mark.slow
 def test_training_begins_with_the_parameters_it_is_given(workdir, tmp_path):
     """One update of Adam moves a number by at most the learning rate, 1e-3."""
-    before = flat(read_state(workdir)["ema_params"])
+    before = flat(read_state(workdir)["ema_params"]) + 0.5
     config = small_config(train__steps=1, optimizer__warmup_steps=0)
     params = jax.tree.map(lambda x: x + 0.5, load_flow(workdir).params)
-    before += 0.5
+    file = tmp_path / "moved.safetensors"
+    write_weights(file, params)
     for parallel in ("jit", "pmap"):
-        assert train(config, tmp_path / parallel, parallel, params=params) == 0
+        assert train(config, tmp_path / parallel, parallel, init_from=file) == 0
         state = read_state(tmp_path / parallel)
         assert 0 < np.abs(flat(state["params"]) - before).max() <= 1.01e-3
         assert int(state["step"]) == 1
@@ -172,8 +167,9 @@ def test_training_begins_with_the_parameters_it_is_given(workdir, tmp_path):
 @pytest.mark.slow
 def test_a_checkpoint_comes_before_the_weights(workdir, tmp_path):
     own = shutil.copytree(workdir, tmp_path / "run")
-    zeros = jax.tree.map(np.zeros_like, load_flow(workdir).params)
-    assert train(small_config(train__steps=13), own, params=zeros) == 0
+    file = tmp_path / "zeros.safetensors"
+    write_weights(file, jax.tree.map(np.zeros_like, load_flow(workdir).params))
+    assert train(small_config(train__steps=13), own, init_from=file) == 0
     moved = flat(read_state(own)["params"]) - flat(read_state(workdir)["params"])
     assert np.abs(moved).max() < 1.1e-3
 
@@ -181,17 +177,17 @@ def test_a_checkpoint_comes_before_the_weights(workdir, tmp_path):
 @pytest.mark.slow
 def test_the_plan_chooses_the_start(own, monkeypatch):
     seen = []
-    monkeypatch.setattr(rounds, "train", lambda *a, params, **k: seen.append(params) or 15)
+    monkeypatch.setattr(rounds, "train", lambda *a, init_from, **k: seen.append(init_from) or 15)
     for start in rounds.STARTS:
         assert reflow(own, 1, PLAN._replace(start=start)) == 15  # the signal comes through
-    np.testing.assert_array_equal(flat(seen[0]), flat(read_state(own)["ema_params"]))
-    assert seen[1] is None
+    assert seen == [own, None]
 
 
 @pytest.mark.slow
 def test_a_round_learns_straight_lines_between_stored_pairs(workdir, reflowed):
     config, source = load_record(reflowed).config, load_record(workdir).config
-    changed = {k for k, v in flatten(config).items() if flatten(source)[k] != v}
+    before, after = (flatten_dict(c.to_dict(), sep=".") for c in (source, config))
+    changed = {key for key, value in after.items() if before[key] != value}
     assert changed == {"coupling.name", "coupling.dir", "train.steps"}
     other = small_config(path__sigma_min=0.1, data__flip=True)
     other = round_config(other, reflowed, Plan(), 1.5)
@@ -202,38 +198,36 @@ def test_a_round_learns_straight_lines_between_stored_pairs(workdir, reflowed):
 
 @pytest.mark.slow
 def test_the_run_trains_and_validates_on_the_pairs(reflowed):
-    run = prepare(load_record(reflowed).config, reflowed, "jit", False)
-    try:
-        x0, x1, labels = all_pairs(reflowed / "pairs")
-        where = {tuple(x): i for i, x in enumerate(x1)}
-        with contextlib.closing(train_module._data(run, 3)) as batches:
-            batch = jax.device_get(next(batches))
-        held_out = train_module._held_out(run.training)
-        assert len(held_out["x1"]) == 8  # of the ten held out, a power of two
-        for part, size in ((batch, 32), (held_out, 8)):
-            rows = [where[tuple(x)] for x in part["x1"]]
-            np.testing.assert_array_equal(part["x0"], x0[rows])
-            np.testing.assert_array_equal(part["labels"], labels[rows])
-            assert len(rows) == size
-        args = run.experiment.draw(jax.random.key(0), batch)
-        np.testing.assert_array_equal(args.x0, batch["x0"])
-        np.testing.assert_array_equal(args.x1, batch["x1"])
-        assert set(np.unique(args.labels)) <= {0, 1, 2}  # dropped as in the first run
-        assert run.dataset.toy is not None  # samples are compared with real points
-    finally:
-        run.close()
+    run = build(load_record(reflowed).config, reflowed, "jit")
+    x0, x1, labels = all_pairs(reflowed / "pairs")
+    where = {tuple(x): i for i, x in enumerate(x1)}
+    with contextlib.closing(training_batches(run, 3)) as batches:
+        batch = jax.device_get(next(batches))
+    validated = held_out(run.training)
+    assert len(validated["x1"]) == 8  # of the ten held out, a power of two
+    for part, size in ((batch, 32), (validated, 8)):
+        rows = [where[tuple(x)] for x in part["x1"]]
+        np.testing.assert_array_equal(part["x0"], x0[rows])
+        np.testing.assert_array_equal(part["labels"], labels[rows])
+        assert len(rows) == size
+    args = run.experiment.draw(jax.random.key(0), batch)
+    np.testing.assert_array_equal(args.x0, batch["x0"])
+    np.testing.assert_array_equal(args.x1, batch["x1"])
+    assert set(np.unique(args.labels)) <= {0, 1, 2}  # dropped as in the first run
+    assert run.dataset.toy is not None  # samples are compared with real points
 
 
 @pytest.mark.slow
 def test_the_report_stands_beside_the_checkpoints(workdir, reflowed):
     report = json.loads((reflowed / "reflow.json").read_text())
     assert report["round"] == 1
-    assert report["parameters"] == [load_flow(f).mark for f in (workdir, reflowed)]
+    flows = [load_flow(folder) for folder in (workdir, reflowed)]
+    assert report["parameters"] == [int(fingerprint(flow.params)) for flow in flows]
     assert list(report["flows"]) == ["1-RF", "2-RF"]
     for figures in report["flows"].values():
         assert set(figures) == set(compare_module.FLOW_FIGURES)
         assert all(np.isfinite(value) and value >= 0 for value in figures.values())
-    table = describe(report).splitlines()
+    table = describe_comparison(report).splitlines()
     assert table[0].split() == ["1-RF", "2-RF"]
     assert [line.split()[0] for line in table[1:-2]] == list(compare_module.FLOW_FIGURES)
     assert "W2 (64 points)" in table[-2]
@@ -248,7 +242,7 @@ def test_the_figures_are_those_of_the_samples(workdir, reflowed):
     report = json.loads((reflowed / "reflow.json").read_text())["flows"]["2-RF"]
     points = load("toy/moons").arrays("test", 64)[0]
     for name, solver in {"one_step": solver_spec("euler", 1), "many_step": PLAN.solver}.items():
-        samples = drawn(flow, flow.request(64, 1.0, compare_module._SEED), solver)
+        samples = draw_samples(flow, *asked(flow, 64, 1.0, compare_module._SEED, solver))
         np.testing.assert_allclose(report[name], wasserstein(samples, points), rtol=1e-4)
 
 
@@ -289,7 +283,7 @@ def test_a_lost_shard_is_all_that_is_made_again(own):
     before = [path.stat().st_mtime_ns for path in kept]
     with pytest.raises(InputError, match=r"1 of 3 shards .* python -m fmjax reflow --workdir="):
         open_pairs(folder)
-    generate(flow, folder, flow.request(100, 1.0, pair_seed(0, 1)), PLAN.solver, 32, "")
+    draw_pairs(flow, folder, *asked(flow, 100, 1.0, pair_seed(0, 1)), 32, "")
     assert [path.stat().st_mtime_ns for path in kept] == before
     for one, other in zip(all_pairs(folder), wanted, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-6)
@@ -336,14 +330,18 @@ def test_pairs_are_the_same_on_one_device_and_on_two_processes(
         import jax
         port, process = sys.argv[1:]
         jax.distributed.initialize(f"127.0.0.1:{{port}}", 2, int(process))
-        from fmjax.run import generate
-        from fmjax.run.rounds import pair_seed
+        from fmjax.factory import Recipe
+        from fmjax.run.reflow import draw_pairs
+        from fmjax.run.reflow.rounds import pair_seed
+        from fmjax.run.restore import open_run, restore_flow
+        from fmjax.run.sample.request import Request, resolve
         from fmjax.samplers.ode import solver_spec
-        generate._SHARD = 40
-        flow = generate.load_flow(Path({str(workdir)!r}))
-        request = flow.request(100, 1.0, pair_seed(0, 1))
-        folder = Path({str(tmp_path / "pairs")!r})
-        generate.generate(flow, folder, request, solver_spec("euler", 3), 32, "")
+        draw_pairs._SHARD = 40
+        workdir = Path({str(workdir)!r})
+        flow = restore_flow(workdir, open_run(workdir), local=True)
+        request = Request(100, w=(1.0,), seed=pair_seed(0, 1))
+        asked = resolve(flow.experiment, request, Recipe(solver_spec("euler", 3)))
+        draw_pairs.draw_pairs(flow, Path({str(tmp_path / "pairs")!r}), *asked, 32, "")
     """
     port = free_port()
     finish(*[commands.start_code(code, port, i, devices=2) for i in range(2)])
@@ -403,17 +401,17 @@ def test_pairs_that_do_not_fit_the_data_are_refused(reflowed, tmp_path):
     save_pairs(tmp_path / "pairs", *np.zeros((2, 40, 3)), np.zeros(40, int), 2)
     config.coupling.dir = str(tmp_path / "pairs")
     with pytest.raises(InputError, match=r"have shape \(3,\), but the data \(2,\)"):
-        prepare(config, tmp_path / "run", "jit", False)
+        build(config, tmp_path / "run", "jit")
     save_pairs(tmp_path / "other", *np.zeros((2, 40, 2)))
     config.coupling.dir = str(tmp_path / "other")
     with pytest.raises(InputError, match="are of no classes, but the data of 2"):
-        prepare(config, tmp_path / "run", "jit", False)
+        build(config, tmp_path / "run", "jit")
 
 
 @pytest.mark.slow
 def test_the_command_reads_its_flags(workdir, commands):
     command = commands.start(
-        "fmjax/run/reflow/command.py", f"--workdir={workdir}", "--start=weight"
+        "fmjax/__main__.py", "reflow", f"--workdir={workdir}", "--start=weight"
     )
     (said,) = finish(command, code=2)
     assert "Did you mean 'weights'?" in said

@@ -2,11 +2,13 @@ import numpy as np
 import pytest
 
 from fmjax.errors import InputError
-from fmjax.factory import Guidance
-from fmjax.run.restore import load
+from fmjax.factory import Guidance, Recipe
 from fmjax.run.sample import export
-from fmjax.run.sample.export import check_file, export_sampler
-from fmjax.run.sample.job import Request, sample, sde_spec, solver_spec
+from fmjax.run.sample.export import check_file, export_run
+from fmjax.run.sample.request import Request
+from fmjax.run.sample.to_disk import sample
+from fmjax.samplers.ode import solver_spec
+from fmjax.samplers.sde import sde_spec
 
 NUM = 7
 FILE = "moons.jaxexport"
@@ -25,24 +27,24 @@ RUNNER = """
     print([name for name in sys.modules if name.startswith(("fmjax", "diffrax", "flax"))])
 """
 HOW = {
-    "fixed": (solver_spec("heun", 3), Guidance(interval=(0.2, 0.8))),
-    "sample": (solver_spec("tsit5", rtol=1e-3), Guidance()),
-    "noise": (sde_spec("churn", 3), Guidance()),
+    "fixed": Recipe(solver_spec("heun", 3), Guidance(interval=(0.2, 0.8))),
+    "sample": Recipe(solver_spec("tsit5", rtol=1e-3), Guidance()),
+    "noise": Recipe(sde_spec("churn", 3), Guidance()),
 }
 
 
 @pytest.mark.slow
 def test_an_exported_sampler_gives_the_same_samples_without_fmjax(trained, tmp_path, run_python):
     (tmp_path / "empty").mkdir()
-    for name, (solver, guidance) in HOW.items():
+    for name, recipe in HOW.items():
         request = Request(NUM, (0, 1), (1.5,), seed=4)
         folder = tmp_path / name
         folder.mkdir()
         file = folder / FILE
-        size = export_sampler(load(trained, request, solver, guidance), file)
-        assert file.stat().st_size == size
+        said = export_run(trained, file, request, recipe)
+        assert f"step 12, {file.stat().st_size / 1e6:.1f} MB" in said
         assert [path.name for path in folder.iterdir()] == [FILE]  # no part is left behind
-        sample(trained, folder, request, solver, guidance)
+        sample(trained, folder, request, recipe)
     # In an empty folder, with no path to the project.
     how = {"devices": 1, "env": {"PYTHONPATH": ""}, "cwd": tmp_path / "empty"}
     out = run_python(RUNNER, NUM, *[tmp_path / name for name in HOW], **how)
@@ -61,13 +63,14 @@ def test_an_exported_sampler_takes_any_batch_label_and_scale(trained, tmp_path):
 
     request = Request(1, (0,), (1.5,), seed=4)
     file = tmp_path / "moons.jaxexport"
-    export_sampler(load(trained, request, solver_spec("heun", 3)), file)
+    heun = Recipe(solver_spec("heun", 3))
+    export_run(trained, file, request, heun)
     sampler = jax_export.deserialize(bytearray(file.read_bytes()))
     for n, w in ((3, 0.0), (10, 2.5)):
         index, labels = np.arange(n, dtype=np.int32), np.ones(n, np.int32)
         samples = sampler.call(np.uint32(1), index, labels, np.full(n, w, np.float32))
         asked = Request(n, (1,), (w,), seed=1)
-        sample(trained, tmp_path / str(n), asked, solver_spec("heun", 3))
+        sample(trained, tmp_path / str(n), asked, heun)
         with np.load(tmp_path / str(n) / "samples.npz") as content:
             np.testing.assert_allclose(samples, content["samples"], rtol=1e-5, atol=1e-6)
 
@@ -85,7 +88,6 @@ def test_a_file_that_cannot_be_written_is_named_before_any_work(tmp_path):
 
 def test_parameters_that_are_too_large_for_one_program_are_refused(trained, tmp_path, monkeypatch):
     monkeypatch.setattr(export, "_LIMIT", 100)
-    loaded = load(trained, Request(1, (0,)), solver_spec("heun", 3))
     with pytest.raises(InputError, match="exported program holds"):
-        export_sampler(loaded, tmp_path / "file")
+        export_run(trained, tmp_path / "file", Request(1, (0,)), Recipe(solver_spec("heun", 3)))
     assert not list(tmp_path.iterdir())

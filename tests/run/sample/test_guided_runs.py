@@ -6,17 +6,24 @@ import pytest
 from PIL import Image
 
 from fmjax.errors import InputError
-from fmjax.factory import RULES, Guidance
+from fmjax.factory import Guidance, Recipe
+from fmjax.factory.registry import GUIDANCE_RULES
 from fmjax.guidance import SCHEDULES
-from fmjax.run import pictures
-from fmjax.run.restore import load
-from fmjax.run.sample.job import Request, sample, sde_spec, solver_spec
+from fmjax.run.restore import Weights, open_run
+from fmjax.run.sample.request import Request, resolve
+from fmjax.run.sample.to_disk import sample
+from fmjax.run.train import report
 from fmjax.run.train.loop import train
-from fmjax.samplers.ode import SolveError, nodes
+from fmjax.samplers.ode import SolveError, nodes, solver_spec
+from fmjax.samplers.sde import sde_spec
 from tests.run.conftest import small_config
 
 SPEC = solver_spec("heun", 4)
 REQUEST = Request(6, (0, 1), (2.0,), seed=3)
+
+
+def resolved(workdir, request, solver, guidance=None, weak=False):
+    return resolve(open_run(workdir), request, Recipe(solver, guidance), weak)
 
 
 @pytest.fixture(scope="module")
@@ -24,13 +31,14 @@ def guidable(tmp_path_factory):
     """A run whose learning rate lets the labels matter after twelve steps."""
     workdir = tmp_path_factory.mktemp("guided") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pictures, "write_picture", lambda *arguments: None)
+        patch.setattr(report, "save_overview", lambda *arguments: None)
         assert train(small_config(optimizer__learning_rate=0.1), workdir) == 0
     return workdir
 
 
-def drawn(workdir, out, request=REQUEST, solver=SPEC, guidance=None, **how):
-    result = sample(workdir, out, request, solver, guidance, overwrite=True, **how)
+def drawn(workdir, out, request=REQUEST, solver=SPEC, guidance=None, weak=None, **how):
+    recipe, weights = Recipe(solver, guidance), Weights(weak=weak)
+    result = sample(workdir, out, request, recipe, weights, overwrite=True, **how)
     with np.load(out / "samples.npz") as content:
         return content["samples"], result
 
@@ -62,7 +70,9 @@ def test_what_guidance_is_asked_changes_the_samples_as_it_should(guidable, tmp_p
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("rule", sorted(RULES.keys() - {"linear"}))  # linear: test_sample.py
+@pytest.mark.parametrize(
+    "rule", sorted(GUIDANCE_RULES.keys() - {"linear"})
+)  # linear: test_sample.py
 def test_every_rule_is_the_conditional_field_where_w_is_one(guidable, tmp_path, rule):
     request = REQUEST._replace(w=(1.0, 1.0 + 1e-6))  # the second makes the guided program run
     guided = drawn(guidable, tmp_path, request, guidance=Guidance(rule=rule))[0]
@@ -110,9 +120,9 @@ def test_an_unconditional_model_is_guided_by_a_weaker_one_alone(train_small, tmp
     workdir = train_small(train__steps=8, labels__conditional=False)
     request = Request(5, (), (2.0,))
     with pytest.raises(InputError, match="needs labels to guide by"):
-        load(workdir, request, SPEC)
+        resolved(workdir, request, SPEC)
     with pytest.raises(InputError, match="unconditional: there is nothing to guide"):
-        load(workdir, request._replace(w=None), SPEC, Guidance(interval=(0.1, 0.5)))
+        resolved(workdir, request._replace(w=None), SPEC, Guidance(interval=(0.1, 0.5)))
     plain, _ = drawn(workdir, tmp_path, request._replace(w=None))
     guided, result = drawn(workdir, tmp_path, request, weak="4")
     assert np.abs(plain - guided).max() > 1e-4
@@ -127,9 +137,9 @@ def test_a_path_that_is_noisy_itself_says_what_it_cannot(train_small):
         (sde_spec("euler_maruyama", 4), "needs the score"),
     ):
         with pytest.raises(InputError, match=message):
-            load(workdir, REQUEST, solver)
+            resolved(workdir, REQUEST, solver)
     with pytest.raises(InputError, match="needs an affine path"):
-        load(workdir, REQUEST, SPEC, Guidance(rule="apg"))
+        resolved(workdir, REQUEST, SPEC, Guidance(rule="apg"))
 
 
 @pytest.mark.parametrize(
@@ -145,19 +155,19 @@ def test_a_path_that_is_noisy_itself_says_what_it_cannot(train_small):
 )
 def test_a_guidance_that_cannot_be_is_refused(trained, guidance, message):
     with pytest.raises(InputError, match=message):
-        load(trained, REQUEST, SPEC, guidance)
+        resolved(trained, REQUEST, SPEC, guidance)
 
 
 def test_weak_guidance_takes_neither_a_negative_class_nor_a_zero_start(trained):
     with pytest.raises(InputError, match="takes no negative and no zero_until"):
-        load(trained, REQUEST, SPEC, Guidance(negative=1), weak="4")
+        resolved(trained, REQUEST, SPEC, Guidance(negative=1), weak=True)
 
 
 def test_scales_without_labels_are_refused_and_the_default_follows_the_run(trained):
     with pytest.raises(InputError, match=r"guidance \(2\) needs labels"):
-        load(trained, Request(3, None, (2.0,)), SPEC)
-    assert load(trained, Request(3, (0,), None), SPEC).request.w == (1.5,)
-    assert load(trained, Request(3, None, None), SPEC).request.w == (1.0,)
+        resolved(trained, Request(3, None, (2.0,)), SPEC)
+    assert resolved(trained, Request(3, (0,), None), SPEC)[0].w == (1.5,)
+    assert resolved(trained, Request(3, None, None), SPEC)[0].w == (1.0,)
 
 
 def test_a_solver_is_asked_about_its_steps_on_the_path_of_the_run(trained, tmp_path):
@@ -166,7 +176,7 @@ def test_a_solver_is_asked_about_its_steps_on_the_path_of_the_run(trained, tmp_p
     record["config"]["path"]["name"] = "vp"
     (workdir / "run.json").write_text(json.dumps(record))
     asked = solver_spec("heun", 5, grid="edm")
-    on_vp, straight = (load(w, REQUEST, asked).recipe.solver for w in (workdir, trained))
+    on_vp, straight = (resolved(w, REQUEST, asked)[1].solver for w in (workdir, trained))
     np.testing.assert_array_equal(nodes(straight), nodes(asked))
     # EDM's steps are in the signal-to-noise ratio, so on another path at other times.
     assert np.abs(nodes(on_vp) - nodes(straight)).max() > 0.05
@@ -183,5 +193,5 @@ def test_a_velocity_that_is_not_finite_ends_the_run_with_the_time(trained, tmp_p
 
     monkeypatch.setattr(restore, "load_params", broken)
     with pytest.raises(SolveError, match=r"6 of 6 .* stopped at t = 0 after 4 steps"):
-        sample(trained, tmp_path, REQUEST, SPEC)
+        sample(trained, tmp_path, REQUEST, Recipe(SPEC))
     assert not list(tmp_path.glob("samples*"))

@@ -5,13 +5,15 @@ import numpy as np
 import pytest
 
 from fmjax.errors import InputError
-from fmjax.run.sample.batches import fit_batch
-from fmjax.run.sample.job import Request, sample, solver_spec
-from fmjax.run.sample.output import NpzWriter
-from fmjax.run.workdir import load_record
+from fmjax.factory import Guidance, Recipe
+from fmjax.run.restore import Weights, open_run, restore_flow
+from fmjax.run.sample.draw import draw_batches, fit_batch, make_sample_fn
+from fmjax.run.sample.request import Request
+from fmjax.run.sample.to_disk import sample
+from fmjax.samplers.ode import solver_spec
 from fmjax.storage.checkpoints import Checkpoints
 
-SPEC = solver_spec("heun", 3)
+HEUN = Recipe(solver_spec("heun", 3))
 
 
 def read(out):
@@ -22,7 +24,7 @@ def read(out):
 def test_a_sample_depends_on_its_number_and_not_on_the_batch(trained, tmp_path):
     request = Request(23, (0, 1), (1.5,), seed=4)
     for size in (7, 8, 23):
-        sample(trained, tmp_path / str(size), request, SPEC, batch_size=size)
+        sample(trained, tmp_path / str(size), request, HEUN, batch_size=size)
     reference, labels = read(tmp_path / "23")
     assert reference.shape == (23, 2)
     np.testing.assert_array_equal(labels, np.arange(23) % 2)
@@ -31,9 +33,9 @@ def test_a_sample_depends_on_its_number_and_not_on_the_batch(trained, tmp_path):
         # Products of other shapes round otherwise: equal to float32 rounding, not to the bit.
         np.testing.assert_allclose(samples, reference, rtol=1e-5, atol=1e-6)
         np.testing.assert_array_equal(others, labels)
-    more = sample(trained, tmp_path / "more", request._replace(num=30), SPEC, batch_size=23)
+    more = sample(trained, tmp_path / "more", request._replace(num=30), HEUN, batch_size=23)
     np.testing.assert_allclose(read(more.folder)[0][:23], reference, rtol=1e-5, atol=1e-6)
-    other = sample(trained, tmp_path / "seed", request._replace(seed=5), SPEC)
+    other = sample(trained, tmp_path / "seed", request._replace(seed=5), HEUN)
     assert np.abs(read(other.folder)[0] - reference).min() > 0
 
 
@@ -42,7 +44,7 @@ def test_an_image_depends_on_its_number_and_not_on_the_batch(train_small, tmp_pa
     workdir = train_small(data__name="digits", train__steps=4)
     request = Request(23, (3, 8), (1.5,))
     for size in (7, 23):
-        sample(workdir, tmp_path / str(size), request, SPEC, batch_size=size)
+        sample(workdir, tmp_path / str(size), request, HEUN, batch_size=size)
     images, others = (read(tmp_path / size)[0].astype(int) for size in ("23", "7"))
     assert images.shape == (23, 8, 8, 1)
     # Products of other shapes round otherwise, and may tip a grey level of 256.
@@ -51,10 +53,10 @@ def test_an_image_depends_on_its_number_and_not_on_the_batch(train_small, tmp_pa
 
 @pytest.mark.slow
 def test_scales_and_labels_cycle_and_act_per_sample(trained, tmp_path):
-    several = sample(trained, tmp_path / "a", Request(6, (0, 1), (0.0, 1.0, 3.0)), SPEC)
+    several = sample(trained, tmp_path / "a", Request(6, (0, 1), (0.0, 1.0, 3.0)), HEUN)
     for i, w in enumerate((0.0, 1.0, 3.0)):
         # w = 1 takes the conditional field alone; the guided one must equal it there.
-        alone = sample(trained, tmp_path / f"b{i}", Request(6, (0, 1), (w,)), SPEC)
+        alone = sample(trained, tmp_path / f"b{i}", Request(6, (0, 1), (w,)), HEUN)
         rows = np.arange(i, 6, 3)
         np.testing.assert_allclose(
             read(several.folder)[0][rows], read(alone.folder)[0][rows], rtol=1e-5, atol=1e-6
@@ -64,31 +66,22 @@ def test_scales_and_labels_cycle_and_act_per_sample(trained, tmp_path):
 
 
 def test_no_labels_is_w_zero(trained, tmp_path):
-    none = sample(trained, tmp_path / "a", Request(5, None), SPEC)
-    zero = sample(trained, tmp_path / "b", Request(5, (0, 1), (0.0,)), SPEC)
+    none = sample(trained, tmp_path / "a", Request(5, None), HEUN)
+    zero = sample(trained, tmp_path / "b", Request(5, (0, 1), (0.0,)), HEUN)
     np.testing.assert_allclose(read(none.folder)[0], read(zero.folder)[0], rtol=1e-5, atol=1e-6)
     np.testing.assert_array_equal(read(none.folder)[1], -1)
     assert none.calls == none.nfe
 
 
 def test_other_labels_scales_and_seeds_compile_nothing(trained, tmp_path, count_compilations):
-    import jax
-
-    from fmjax.factory import Guidance, Recipe, make_experiment
-    from fmjax.run.sample.batches import make_sample_fn, sample_in_batches
-    from fmjax.run.workdir import load_record
-    from fmjax.training.mesh import make_mesh
-
-    record = load_record(trained)
-    experiment = make_experiment(record.config, record.spec)
-    params = experiment.init_params(jax.random.key(0))
-    sample_fn = make_sample_fn(experiment, Recipe(SPEC, Guidance()), make_mesh())
+    flow = restore_flow(trained, open_run(trained))
+    sample_fn = make_sample_fn(flow.experiment, Recipe(HEUN.solver, Guidance()), flow.mesh)
     first = Request(20, (0, 1), (1.5,))
-    list(sample_in_batches(sample_fn, params, experiment, first, 8))
+    list(draw_batches(sample_fn, flow, first, 8))
     with count_compilations() as compiled:
         # The last batch of 20 is half empty, and 13 ends elsewhere.
         for request in (Request(13, (1,), (0.5, 2.0), 7), Request(20, (1, 0, 0), (4.0,), 1)):
-            list(sample_in_batches(sample_fn, params, experiment, request, 8))
+            list(draw_batches(sample_fn, flow, request, 8))
     assert compiled.count == 0, compiled.names
 
 
@@ -96,7 +89,7 @@ def test_other_labels_scales_and_seeds_compile_nothing(trained, tmp_path, count_
 def test_the_checkpoint_asked_for_is_the_one_used(trained, tmp_path):
     request = Request(4, (0,), (1.0,))
     made = {
-        name: sample(trained, tmp_path / name, request, SPEC, checkpoint=name)
+        name: sample(trained, tmp_path / name, request, HEUN, Weights(name))
         for name in ("4", "12", "latest", "best")
     }
     checkpoints = Checkpoints(trained / "checkpoints", read_only=True)
@@ -106,15 +99,16 @@ def test_the_checkpoint_asked_for_is_the_one_used(trained, tmp_path):
     samples = {name: read(result.folder)[0] for name, result in made.items()}
     np.testing.assert_array_equal(samples["latest"], samples["12"])
     assert np.abs(samples["4"] - samples["12"]).max() > 0
-    raw = sample(trained, tmp_path / "raw", request, SPEC, ema=False)
+    raw = sample(trained, tmp_path / "raw", request, HEUN, Weights(ema=False))
     assert np.abs(read(raw.folder)[0] - samples["12"]).max() > 0
 
 
 @pytest.mark.slow
 def test_adaptive_steps_report_their_evaluations_and_agree_with_many_fixed_ones(trained, tmp_path):
     request = Request(6, (0, 1), (1.5,))
-    adaptive = sample(trained, tmp_path / "a", request, solver_spec("dopri5", rtol=1e-5, atol=1e-5))
-    fixed = sample(trained, tmp_path / "f", request, solver_spec("dopri5", 50))
+    tolerant = Recipe(solver_spec("dopri5", rtol=1e-5, atol=1e-5))
+    adaptive = sample(trained, tmp_path / "a", request, tolerant)
+    fixed = sample(trained, tmp_path / "f", request, Recipe(solver_spec("dopri5", 50)))
     np.testing.assert_allclose(read(adaptive.folder)[0], read(fixed.folder)[0], atol=1e-3)
     assert fixed.nfe == 301
     assert adaptive.nfe < 301
@@ -123,7 +117,7 @@ def test_adaptive_steps_report_their_evaluations_and_agree_with_many_fixed_ones(
 def test_an_adaptive_solve_that_gives_up_leaves_no_file(trained, tmp_path):
     spec = solver_spec("tsit5", rtol=1e-7, atol=1e-7, max_steps=2)
     with pytest.raises(FloatingPointError, match="did not reach t = 1"):
-        sample(trained, tmp_path, Request(5, (0,)), spec)
+        sample(trained, tmp_path, Request(5, (0,)), Recipe(spec))
     assert not list(tmp_path.glob("samples*"))
 
 
@@ -139,7 +133,7 @@ def test_an_adaptive_solve_that_gives_up_leaves_no_file(trained, tmp_path):
 )
 def test_a_wrong_request_is_refused(trained, tmp_path, request_, message):
     with pytest.raises(InputError, match=message):
-        sample(trained, tmp_path / "out", request_, SPEC)
+        sample(trained, tmp_path / "out", request_, HEUN)
     assert not (tmp_path / "out").exists()
 
 
@@ -147,42 +141,42 @@ def test_a_wrong_request_is_refused(trained, tmp_path, request_, message):
 def test_labels_asked_of_an_unconditional_model_are_refused(train_small, tmp_path):
     workdir = train_small(train__steps=4, labels__conditional=False)
     with pytest.raises(InputError, match=r"unconditional.*--labels=none"):
-        sample(workdir, tmp_path / "out", Request(5, (0,)), SPEC)
-    result = sample(workdir, tmp_path / "out", Request(5, ()), SPEC)  # all there are: none
+        sample(workdir, tmp_path / "out", Request(5, (0,)), HEUN)
+    result = sample(workdir, tmp_path / "out", Request(5, ()), HEUN)  # all there are: none
     np.testing.assert_array_equal(read(result.folder)[1], -1)
 
 
 def test_samples_are_not_overwritten_unless_asked(trained, tmp_path):
     request = Request(4, (0,))
-    sample(trained, tmp_path, request, SPEC)
+    sample(trained, tmp_path, request, HEUN)
     with pytest.raises(InputError, match=r"already has samples.npz"):
-        sample(trained, tmp_path, request, SPEC)
-    sample(trained, tmp_path, request._replace(num=5), SPEC, overwrite=True)
+        sample(trained, tmp_path, request, HEUN)
+    sample(trained, tmp_path, request._replace(num=5), HEUN, overwrite=True)
     assert len(read(tmp_path)[0]) == 5
 
 
 def test_folders_that_do_not_serve_are_named(trained, tmp_path, monkeypatch):
     with pytest.raises(InputError, match="holds no run"):
-        sample(tmp_path, tmp_path / "out", Request(5, (0,)), SPEC)
+        sample(tmp_path, tmp_path / "out", Request(5, (0,)), HEUN)
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="another --out"):
-        sample(trained, tmp_path / "file" / "out", Request(5, (0,)), SPEC)
+        sample(trained, tmp_path / "file" / "out", Request(5, (0,)), HEUN)
     for name, message in (("nine", "latest, best or a step"), ("9", "no checkpoint of step 9")):
         with pytest.raises(InputError, match=message):
-            sample(trained, tmp_path / "out", Request(5, (0,)), SPEC, checkpoint=name)
+            sample(trained, tmp_path / "out", Request(5, (0,)), HEUN, Weights(name))
     with pytest.raises(InputError, match="batch size"):
-        sample(trained, tmp_path / "out", Request(5, (0,)), SPEC, batch_size=0)
+        sample(trained, tmp_path / "out", Request(5, (0,)), HEUN, batch_size=0)
     full = shutil._ntuple_diskusage(100, 99, 1)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: full)
     with pytest.raises(InputError, match="MB free"):
-        sample(trained, tmp_path / "out", Request(5, (0,)), SPEC)
+        sample(trained, tmp_path / "out", Request(5, (0,)), HEUN)
 
 
 def test_a_run_without_a_checkpoint_is_named(trained, tmp_path):
     (tmp_path / "run" / "checkpoints").mkdir(parents=True)
     shutil.copy(trained / "run.json", tmp_path / "run")
     with pytest.raises(InputError, match="no checkpoint yet"):
-        sample(tmp_path / "run", tmp_path / "out", Request(5, (0,)), SPEC)
+        sample(tmp_path / "run", tmp_path / "out", Request(5, (0,)), HEUN)
 
 
 def test_a_record_from_the_future_is_refused_with_its_key(trained, tmp_path):
@@ -190,31 +184,10 @@ def test_a_record_from_the_future_is_refused_with_its_key(trained, tmp_path):
     content["config"]["model"]["colour"] = 1
     (tmp_path / "run.json").write_text(json.dumps(content))
     with pytest.raises(InputError, match="colour"):
-        sample(tmp_path, tmp_path / "out", Request(5, (0,)), SPEC)
-
-
-def test_the_growing_file_is_an_ordinary_npz(tmp_path):
-    parts = np.random.default_rng(0).integers(0, 256, (3, 4, 5, 5, 1), np.uint8)
-    writer = NpzWriter(tmp_path / "x.npz", "samples", (12, 5, 5, 1), np.uint8)
-    for part in parts:
-        writer.append(part)
-    assert not (tmp_path / "x.npz").exists()
-    writer.finish(labels=np.arange(12))
-    with np.load(tmp_path / "x.npz") as content:
-        np.testing.assert_array_equal(content["samples"], parts.reshape(12, 5, 5, 1))
-        np.testing.assert_array_equal(content["labels"], np.arange(12))
+        sample(tmp_path, tmp_path / "out", Request(5, (0,)), HEUN)
 
 
 def test_the_batch_fits_the_devices():
     assert fit_batch(1000, 256, 8) == 256
     assert fit_batch(10, 256, 8) == 16
     assert fit_batch(10, 4, 8) == 8
-
-
-def test_a_run_of_version_0_1_is_still_read(trained, tmp_path):
-    record = json.loads((trained / "run.json").read_text())
-    record["config"]["time"] = {"name": "uniform", "mean": 0.0, "std": 1.0}
-    for name in ("sigma", "beta_min"):
-        del record["config"]["path"][name]
-    (tmp_path / "run.json").write_text(json.dumps(record))
-    assert load_record(tmp_path) == load_record(trained)

@@ -9,19 +9,21 @@ import numpy as np
 import pytest
 
 from fmjax.errors import InputError
-from fmjax.factory import DataSpec, make_experiment
-from fmjax.run.sample import job as sample_module
-from fmjax.run.sample.batches import sample_in_batches
-from fmjax.run.sample.files import SampleFiles
-from fmjax.run.sample.job import Request, sample, solver_spec
-from fmjax.run.sample.output import NpzWriter, first_rows
+from fmjax.factory import DataSpec, Recipe, make_experiment
+from fmjax.run.restore import LATEST, TrainedFlow, Weights
+from fmjax.run.sample import to_disk
+from fmjax.run.sample.draw import draw_batches
+from fmjax.run.sample.files import SampleFiles, first_samples
+from fmjax.run.sample.request import Request
 from fmjax.run.sample.shards import share_out
+from fmjax.run.sample.to_disk import sample
 from fmjax.run.workdir import load_record
+from fmjax.samplers.ode import solver_spec
 from fmjax.samplers.solution import Solution
 from tests.run.conftest import small_config
 from tests.run.forked import finish, free_port
 
-SPEC = solver_spec("heun", 3)
+HEUN = Recipe(solver_spec("heun", 3))
 REQUEST = Request(23, (0, 1), (1.5,), seed=4)
 
 
@@ -31,8 +33,9 @@ def read(out):
     return [np.concatenate([file[name] for file in files]) for name in ("samples", "labels")]
 
 
-def draw(trained, out, request=REQUEST, **changes):
-    return sample(trained, out, request, SPEC, **{"batch_size": 8, "shard_size": 8} | changes)
+def draw(trained, out, request=REQUEST, weights=LATEST, **changes):
+    sizes = {"batch_size": 8, "shard_size": 8}
+    return sample(trained, out, request, HEUN, weights, **sizes | changes)
 
 
 def names(out):
@@ -115,8 +118,8 @@ def test_a_job_goes_on_where_it_was_stopped(trained, shards, own):
         ({"request": REQUEST._replace(labels=(1,))}, r"labels=\[0, 1\] .asked: \[1\]."),
         ({"request": REQUEST._replace(w=(2.0,))}, "w="),
         ({"shard_size": 9}, "shard_size=8 .asked: 9."),
-        ({"checkpoint": "4"}, "step=12 .asked: 4., parameters="),
-        ({"ema": False}, "parameters="),
+        ({"weights": Weights("4")}, "step=12 .asked: 4., parameters="),
+        ({"weights": Weights(ema=False)}, "parameters="),
     ],
 )
 def test_another_request_is_refused_and_its_key_is_named(trained, own, changes, key):
@@ -128,7 +131,7 @@ def test_another_request_is_refused_and_its_key_is_named(trained, own, changes, 
 
 def test_another_solver_is_refused(trained, own):
     with pytest.raises(InputError, match=r"solver=.*'steps': 3.*'steps': 4"):
-        sample(trained, own, REQUEST, solver_spec("heun", 4), shard_size=8)
+        sample(trained, own, REQUEST, Recipe(solver_spec("heun", 4)), shard_size=8)
 
 
 @pytest.mark.slow
@@ -164,10 +167,10 @@ def test_a_disk_too_small_for_what_is_missing_is_told_first(trained, own, monkey
         usage = shutil._ntuple_diskusage(10**6, 10**6 - free, free)
         monkeypatch.setattr(shutil, "disk_usage", lambda path, usage=usage: usage)
         if free == needed:
-            target.check(spec, overwrite=False)
+            target.check(spec)
     with pytest.raises(InputError, match=r"MB free, and the samples need .* --out"):
-        target.check(spec, overwrite=False)
-    monkeypatch.setattr(sample_module, "make_sample_fn", None)  # nothing is compiled
+        target.check(spec)
+    monkeypatch.setattr(to_disk, "make_sample_fn", None)  # nothing is compiled
     with pytest.raises(InputError, match=r"MB free"):
         draw(trained, own)
 
@@ -192,13 +195,14 @@ def test_a_folder_that_not_all_processes_see_is_refused(tmp_path):
 def test_a_failed_solve_leaves_no_shard(trained, tmp_path):
     spec = solver_spec("tsit5", rtol=1e-7, atol=1e-7, max_steps=2)
     with pytest.raises(FloatingPointError, match=r"did not reach t = 1"):
-        sample(trained, tmp_path, Request(5, (0,)), spec, shard_size=2)
+        sample(trained, tmp_path, Request(5, (0,)), Recipe(spec), shard_size=2)
     assert names(tmp_path) == ["samples.json"]
 
 
 def test_the_next_shard_is_computed_while_one_is_written():
     """The first batch of a shard is asked for before the last one of the shard before is given."""
     experiment = make_experiment(small_config(), DataSpec((2,), 2))
+    flow = TrainedFlow(None, experiment, 0, None, None)
     asked = []
 
     def sample_fn(params, key, index, labels, w):
@@ -209,7 +213,7 @@ def test_the_next_shard_is_computed_while_one_is_written():
         return Solution(**fields | {"x1": jnp.asarray(index)})
 
     spans = [range(10, 15), range(20, 22)]
-    batches = sample_in_batches(sample_fn, None, experiment, Request(30, (0,)), 3, spans)
+    batches = draw_batches(sample_fn, flow, Request(30, (0,), (1.0,)), 3, spans)
     given = []
     for batch, ahead in zip(batches, ([10, 13], [10, 13, 20], [10, 13, 20]), strict=True):
         assert asked == ahead
@@ -217,15 +221,12 @@ def test_the_next_shard_is_computed_while_one_is_written():
     assert given == [[10, 11, 12], [13, 14], [20, 21]]
 
 
-def test_the_first_rows_of_several_files(tmp_path):
-    rows = np.arange(12, dtype=np.float32).reshape(6, 2)
-    paths = [tmp_path / f"{k}.npz" for k in range(3)]
-    for path, part in zip(paths, np.split(rows, 3), strict=True):
-        writer = NpzWriter(path, "samples", part.shape, part.dtype)
-        writer.append(part)
-        writer.finish()
-    for num in (1, 2, 3, 6):
-        np.testing.assert_array_equal(first_rows(paths, "samples", num), rows[:num])
+def test_the_picture_shows_the_first_samples_of_all_shards(trained, shards, tmp_path):
+    """Points of 23 samples in one file and in three shards make the same picture."""
+    draw(trained, tmp_path, shard_size=0)
+    assert (shards / "grid.png").read_bytes() == (tmp_path / "grid.png").read_bytes()
+    few = SampleFiles(shards, 23, 8)
+    np.testing.assert_array_equal(first_samples(few, 10), read(shards)[0][:10])
 
 
 # Processes of their own.

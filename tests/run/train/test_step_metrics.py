@@ -5,25 +5,28 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fmjax.factory.settings import train_settings
 from fmjax.roofline.chips import CHIPS
-from fmjax.run.train.progress import Log
-from fmjax.run.train.step_metrics import Meter
+from fmjax.run.train.progress import Progress
+from fmjax.run.train.step_metrics import StepMetrics
+from tests.run.conftest import small_config
 
 
 class Lines:
-    """A log that keeps what it is given."""
+    """In the place of the progress: it keeps what it is given."""
 
     def __init__(self):
         self.lines = []
 
-    def metrics(self, step, values):
+    def write(self, step, values):
         self.lines.append((step, values))
 
 
 def told(calls, log_every=4, batch_size=8, flops=None, steps=1):
     """The lines after some calls of `steps` steps each; a call is a dict of their metrics."""
+    settings = train_settings(small_config())._replace(batch_size=batch_size, log_every=log_every)
     log = Lines()
-    meter = Meter(batch_size, log, log_every, flops)
+    meter = StepMetrics(settings, log, flops)
     for k, metrics in enumerate(calls, start=1):
         meter.add(k * steps, {name: np.float32(x) for name, x in metrics.items()}, waited=0.0)
     meter.drain()
@@ -65,11 +68,11 @@ def test_utilisation_is_operations_over_the_peak(monkeypatch):
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
 def test_a_full_disk_is_said_with_the_file_it_hit(tmp_path):
-    log = Log(tmp_path, 0, 10)
+    log = Progress(tmp_path, 0, 10)
     log._file.close()
     log._file = Path("/dev/full").open("w", buffering=1)  # noqa: SIM115
     try:
         with pytest.raises(OSError, match=r"metrics\.jsonl could not be written: No space left"):
-            log.metrics(1, {"loss": 1.0})
+            log.write(1, {"loss": 1.0})
     finally:
         log.close()

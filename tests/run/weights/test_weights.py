@@ -10,12 +10,15 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from fmjax.errors import InputError
-from fmjax.factory import make_experiment
-from fmjax.run.reflow.draw_pairs import load_flow
-from fmjax.run.restore import load_params
-from fmjax.run.sample.job import Request, sample, solver_spec
-from fmjax.run.weights.files import check_initial, export_weights, initial_params
+from fmjax.factory import Recipe, make_experiment
+from fmjax.run.restore import load_params, open_run, restore_flow
+from fmjax.run.sample.request import Request
+from fmjax.run.sample.to_disk import sample
+from fmjax.run.weights.export import export_weights
+from fmjax.run.weights.initial import check_initial, initial_params
 from fmjax.run.workdir import load_record
+from fmjax.samplers.ode import solver_spec
+from fmjax.storage.fingerprint import fingerprint
 from fmjax.storage.safetensors import check_same, named, read_header, write_weights
 from fmjax.training.mesh import make_mesh
 from tests.run.conftest import small_config
@@ -24,12 +27,8 @@ from tests.run.forked import finish
 NAMES = ("ema.safetensors", "params.safetensors")
 
 
-def experiment_of(workdir):
-    return make_experiment(*load_record(workdir))
-
-
 def params_of(workdir, ema=True, checkpoint="latest"):
-    return load_params(workdir, experiment_of(workdir), checkpoint, ema, make_mesh())[1]
+    return load_params(workdir, open_run(workdir), checkpoint, ema, make_mesh())[1]
 
 
 def assert_same(one, other):
@@ -43,7 +42,7 @@ def assert_same(one, other):
 def exported(trained, tmp_path_factory):
     """The averaged parameters of the trained run, to be read only."""
     out = tmp_path_factory.mktemp("exported") / "ema"
-    assert export_weights(trained, out).step == 12
+    assert f"{out / 'ema.safetensors'}: step 12, " in export_weights(trained, out)
     return out
 
 
@@ -67,7 +66,7 @@ def test_what_is_read_is_what_was_trained_to_the_bit(trained, exported):
 
 
 def test_the_parameters_themselves_have_a_file_of_their_own(trained, exported, tmp_path):
-    assert export_weights(trained, tmp_path, ema=False, checkpoint="8").step == 8
+    assert "step 8, " in export_weights(trained, tmp_path, ema=False, checkpoint="8")
     assert_same(params_of(tmp_path, ema=False), params_of(trained, False, "8"))
     with pytest.raises(InputError, match=r"params.safetensors alone; write --ema=False"):
         params_of(tmp_path)
@@ -90,14 +89,17 @@ def test_a_checkpoint_is_asked_of_the_run_it_lies_in(exported, trained, tmp_path
 @pytest.mark.slow
 def test_samples_of_the_folder_are_those_of_the_run(trained, exported, tmp_path):
     for workdir, out in ((trained, "run"), (exported, "folder")):
-        sample(workdir, tmp_path / out, Request(9, (0, 1), None), solver_spec("heun", 3))
+        sample(workdir, tmp_path / out, Request(9, (0, 1)), Recipe(solver_spec("heun", 3)))
     one, other = (np.load(tmp_path / out / "samples.npz")["samples"] for out in ("run", "folder"))
     np.testing.assert_array_equal(one, other)
 
 
 def test_reflow_takes_the_folder_for_the_run(trained, exported):
-    one, other = load_flow(trained), load_flow(exported)
-    assert (one.step, one.mark) == (other.step, other.mark)
+    one, other = (
+        restore_flow(folder, open_run(folder), local=True) for folder in (trained, exported)
+    )
+    assert one.step == other.step
+    assert int(fingerprint(one.params)) == int(fingerprint(other.params))
     assert_same(one.params, other.params)
 
 
@@ -148,7 +150,7 @@ def test_another_model_does_not_begin_with_them(trained, exported):
 
 
 def test_a_run_begins_with_a_run_a_folder_or_a_file(trained, exported, tmp_path):
-    experiment, mesh = experiment_of(trained), make_mesh()
+    experiment, mesh = open_run(trained), make_mesh()
     ema = params_of(trained)
     for source in (trained, exported, exported / NAMES[0]):
         assert_same(initial_params(source, experiment, mesh), ema)
@@ -160,7 +162,7 @@ def test_a_run_begins_with_a_run_a_folder_or_a_file(trained, exported, tmp_path)
 
 
 def test_nothing_to_begin_with_is_named(trained, tmp_path):
-    experiment = experiment_of(trained)
+    experiment = open_run(trained)
     with pytest.raises(InputError, match="holds no run"):
         check_initial(tmp_path, experiment)
     with pytest.raises(InputError, match=r"none.safetensors cannot be read .*No such file"):
@@ -222,8 +224,7 @@ def test_each_device_reads_its_shards_alone(tmp_path, commands):
     code = f"""
         import jax, numpy as np
         from jax.sharding import NamedSharding, PartitionSpec as P
-        from fmjax import weights
-        import safetensors
+        from fmjax.storage import safetensors as weights
 
         read = []
         class Piece:

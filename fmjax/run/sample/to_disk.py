@@ -1,4 +1,4 @@
-"""The sample run: from a trained run's folder to images on disk."""
+"""The sample run: from a trained run's folder to samples on disk."""
 
 import time
 from pathlib import Path
@@ -8,47 +8,24 @@ import jax
 from jax.experimental import multihost_utils
 
 from fmjax.errors import InputError
-from fmjax.factory import RULES, Experiment, Guidance, Recipe
-from fmjax.guidance import SCHEDULES, network_calls
-from fmjax.run.restore import Loaded, load, local_copy
-from fmjax.run.sample.batches import (
-    Request,
-    fit_batch,
-    lower_for,
-    make_sample_fn,
-    sample_in_batches,
-)
+from fmjax.factory import Recipe
+from fmjax.guidance import network_calls
+from fmjax.run.distributed.first_process import on_first_process, say
+from fmjax.run.restore import LATEST, TrainedFlow, Weights, open_run, restore_flow
+from fmjax.run.sample.draw import draw_batches, fit_batch, lower_for, make_sample_fn
 from fmjax.run.sample.files import (
     MANIFEST,
     TRAJECTORY,
     SampleFiles,
-    described_request,
+    manifest_of,
     write_file,
     write_picture,
 )
+from fmjax.run.sample.request import Request, resolve
 from fmjax.run.sample.shards import by_shard, share_out
 from fmjax.run.sample.trajectory import write_trajectory
-from fmjax.run.train.setup import on_first_process, say
-from fmjax.samplers.diffusion import DIFFUSIONS
-from fmjax.samplers.ode import SOLVERS, SolverSpec, evaluation_times, solver_spec
-from fmjax.samplers.sde import METHODS, SDESpec, sde_spec
-from fmjax.samplers.time_grids import GRIDS
-from fmjax.storage.checkpoints import fingerprint
-
-__all__ = [  # what sample.py needs
-    "DIFFUSIONS",
-    "GRIDS",
-    "METHODS",
-    "RULES",
-    "SCHEDULES",
-    "SOLVERS",
-    "Guidance",
-    "Request",
-    "SampleResult",
-    "sample",
-    "sde_spec",
-    "solver_spec",
-]
+from fmjax.samplers.ode import evaluation_times
+from fmjax.samplers.sde import SDESpec
 
 
 class SampleResult(NamedTuple):
@@ -57,6 +34,7 @@ class SampleResult(NamedTuple):
     Attributes:
         folder: where the samples and ``grid.png`` are.
         step: the step of the checkpoint.
+        num: samples in the folder now.
         drawn: samples that this call drew, over all processes: those that were missing.
         compile_seconds: time to compile the sampler.
         seconds: time from the first batch asked to the last one written, by all processes.
@@ -67,6 +45,7 @@ class SampleResult(NamedTuple):
 
     folder: Path
     step: int
+    num: int
     drawn: int
     compile_seconds: float
     seconds: float
@@ -78,12 +57,9 @@ def sample(
     workdir: Path,
     out: Path,
     request: Request,
-    solver: SolverSpec | SDESpec,
-    guidance: Guidance | None = None,
+    recipe: Recipe,
+    weights: Weights = LATEST,
     *,
-    checkpoint: str = "latest",
-    weak: str | None = None,
-    ema: bool = True,
     batch_size: int = 256,
     shard_size: int = 0,
     trajectory: bool = False,
@@ -102,14 +78,11 @@ def sample(
     `fmjax.run.sample.files`.
 
     Args:
-        workdir: as in `fmjax.run.restore.load`, as are the arguments without a word of their own.
+        workdir: a trained run's folder, or one of exported parameters.
         out: the folder to write to, made if missing.
-        request: which samples.
-        solver: how to solve.
-        guidance: which guidance.
-        checkpoint: of which step.
-        weak: the weaker checkpoint.
-        ema: averaged or not.
+        request: what to draw.
+        recipe: how to draw it.
+        weights: with which parameters of the run.
         batch_size: samples per call, over the devices of a process.
         shard_size: samples in a file, at best a multiple of the batch size; 0 for one file.
         trajectory: also write the animation.
@@ -122,26 +95,48 @@ def sample(
         InputError: something does not fit, in one sentence, before any device work.
         FloatingPointError: a sample did not reach t = 1; its file is not written.
     """
+    # Build and check: everything that can be refused before a parameter is read.
     _check_sizes(batch_size, shard_size)
-    target = SampleFiles(out, request.num, shard_size)
+    experiment = open_run(workdir)
+    request, recipe = resolve(experiment, request, recipe, weak=weights.weak is not None)
+    target = SampleFiles(out, request.num, shard_size, overwrite)
+    on_first_process(lambda: target.check(experiment.spec))
 
-    def check(experiment: Experiment) -> None:
-        on_first_process(lambda: target.check(experiment.spec, overwrite))
+    # Restore, and share the files out among the processes.
+    flow = restore_flow(workdir, experiment, weights.needed(recipe), local=True)
+    missing, mine = _begin(target, flow, request, recipe)
 
-    loaded = load(workdir, request, solver, guidance, checkpoint, weak, ema, check)
-    params, mesh = local_copy(loaded.params, loaded.mesh)
-    loaded = loaded._replace(params=params, mesh=mesh)
-    missing, mine = _begin(target, workdir.name, loaded, overwrite)
-    drawn = _draw(target, loaded, [target.spans[k] for k in mine], mine, batch_size)
+    # Draw and write, each process its own files.
+    timing = _draw(target, flow, request, recipe, mine, batch_size)
     multihost_utils.sync_global_devices(f"samples in {out}")
-    seconds = time.perf_counter() - drawn.compiled
+    seconds = time.perf_counter() - timing["compiled"]
     if jax.process_index() == 0:
-        write_picture(target, loaded.experiment, loaded.request)
+        write_picture(target, flow, request)
         if trajectory:
-            write_trajectory(loaded, out / TRAJECTORY)
-    count = sum(len(target.spans[k]) for k in missing)
-    calls = _calls(loaded.recipe, drawn.nfe) if mine else 0.0
-    return SampleResult(out, loaded.step, count, drawn.compile_seconds, seconds, drawn.nfe, calls)
+            write_trajectory(flow, request, recipe, out / TRAJECTORY)
+    return SampleResult(
+        folder=out,
+        step=flow.step,
+        num=request.num,
+        drawn=sum(len(target.spans[k]) for k in missing),
+        compile_seconds=timing["compile_seconds"],
+        seconds=seconds,
+        nfe=timing["nfe"],
+        calls=_calls(recipe, timing["nfe"]) if mine else 0.0,
+    )
+
+
+def describe_result(result: SampleResult) -> str:
+    """What a sample run made, in a sentence for a person."""
+    done = f"{result.num} samples of step {result.step} in {result.folder}"
+    if not result.drawn:
+        return f"{done}: all there already"
+    part = "" if result.drawn == result.num else f"{result.drawn} of them now, "
+    return (
+        f"{done}: {part}{result.seconds:.1f} s, after {result.compile_seconds:.1f} s of "
+        f"compilation; {result.drawn / result.seconds:.1f} images per second; {result.nfe:g} "
+        f"velocity evaluations per image ({result.calls:g} of the network)"
+    )
 
 
 def _check_sizes(batch_size: int, shard_size: int) -> None:
@@ -157,55 +152,50 @@ def _check_sizes(batch_size: int, shard_size: int) -> None:
 
 
 def _begin(
-    target: SampleFiles, run: str, loaded: Loaded, overwrite: bool
+    target: SampleFiles, flow: TrainedFlow, request: Request, recipe: Recipe
 ) -> tuple[list[int], list[int]]:
     """Readies the folder; gives the files that are missing, and those that are this process's."""
-    content = {}
-    if target.shard_size:
-        mark = int(fingerprint(loaded.params))
-        content = described_request(
-            run,
-            loaded.step,
-            mark,
-            loaded.request,
-            loaded.recipe,
-            loaded.experiment.spec,
-            target.shard_size,
-        )
-    on_first_process(lambda: target.begin(content, overwrite))
-    if not target.shard_size:
+    sharded = target.shard_size > 0
+    content = manifest_of(flow, request, recipe, target.shard_size) if sharded else {}
+    on_first_process(lambda: target.begin(content))
+    if not sharded:
         return [0], [0]
     missing, mine = share_out(target.paths, target.out / MANIFEST)
     say(f"{target.num} samples, {len(missing)} of {len(target.paths)} shards to go")
     return missing, mine
 
 
-class _Drawn(NamedTuple):
-    """What one process did: when it had compiled, how long that took, evaluations per sample."""
-
-    compiled: float
-    compile_seconds: float
-    nfe: float
-
-
 def _draw(
-    target: SampleFiles, loaded: Loaded, spans: list[range], mine: list[int], batch_size: int
-) -> _Drawn:
-    """Draws and writes some of the files, one batch being written while the next is computed."""
+    target: SampleFiles,
+    flow: TrainedFlow,
+    request: Request,
+    recipe: Recipe,
+    mine: list[int],
+    batch_size: int,
+) -> dict[str, float]:
+    """Draws and writes some of the files, one batch being written while the next is computed.
+
+    Returns:
+        ``compiled``, when the program was ready; ``compile_seconds``, how long that took; and
+        ``nfe``, evaluations per sample.
+    """
     began = time.perf_counter()
     if not mine:
-        return _Drawn(began, 0.0, 0.0)
-    experiment, recipe, request, params, _, mesh = loaded
-    batch = fit_batch(target.shard_size or target.num, batch_size, mesh.size)
-    sample_fn = make_sample_fn(experiment, recipe, mesh)
-    sample_fn = lower_for(sample_fn, params, jax.random.key(0), batch).compile()
+        return {"compiled": began, "compile_seconds": 0.0, "nfe": 0.0}
+    spans = [target.spans[k] for k in mine]
+    batch = fit_batch(target.shard_size or target.num, batch_size, flow.mesh.size)
+    sample_fn = make_sample_fn(flow.experiment, recipe, flow.mesh)
+    sample_fn = lower_for(sample_fn, flow.params, jax.random.key(0), batch).compile()
     compiled = time.perf_counter()
-    batches = sample_in_batches(sample_fn, params, experiment, request, batch, spans)
+    batches = draw_batches(sample_fn, flow, request, batch, spans)
     nfe = 0
-    drawn = by_shard(batches, spans, batch, "sample")
-    for k, parts in zip(mine, drawn, strict=True):
-        nfe += write_file(target.paths[k], target.spans[k], experiment, request, parts)
-    return _Drawn(compiled, compiled - began, nfe / sum(map(len, spans)))
+    for k, parts in zip(mine, by_shard(batches, spans, batch, "sample"), strict=True):
+        nfe += write_file(target.paths[k], target.spans[k], flow, request, parts)
+    return {
+        "compiled": compiled,
+        "compile_seconds": compiled - began,
+        "nfe": nfe / sum(map(len, spans)),
+    }
 
 
 def _calls(recipe: Recipe, nfe: float) -> float:

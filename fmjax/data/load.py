@@ -1,0 +1,3 @@
+"""Interim."""
+
+from fmjax.data.tfds.builders import load as load

@@ -1,0 +1,1 @@
+"""The evaluate command: samples of a trained run against real examples."""

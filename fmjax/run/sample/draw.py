@@ -1,0 +1,151 @@
+"""Drawing samples in batches: one compiled program, any number of samples, bounded memory."""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache, partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from fmjax.data import pixels
+from fmjax.draws import normal
+from fmjax.factory import Experiment, Recipe, make_sampler
+from fmjax.run.restore import TrainedFlow
+from fmjax.run.sample.request import Request
+from fmjax.samplers.solution import Solution, check_solution
+from fmjax.training.mesh import by_rows, within
+
+_BATCH = 128  # of `draw_samples`: one shape for all, so that they share a program
+
+
+class SampleBatch(NamedTuple):
+    """A piece of the answer: samples (n, ...), labels int32 (n,), nfe int32 (n,).
+
+    Samples are what the compiled function gives: an array, or a pair (x0, x1) of arrays.
+    """
+
+    samples: Any
+    labels: np.ndarray
+    nfe: np.ndarray
+
+
+@lru_cache(maxsize=8)
+def make_sample_fn(
+    experiment: Experiment, recipe: Recipe, mesh: Mesh, pairs: bool = False
+) -> Callable[[Any, jax.Array, jax.Array, jax.Array, jax.Array], Solution]:
+    """Compiles ``sample(params, key, index, labels, w) -> Solution``, its x1 the samples.
+
+    Everything but the recipe and the batch size is traced, so no other labels, scale or seed
+    compiles anything; and the function for the same arguments is the same function, so that the
+    second picture of a run compiles nothing. Sample i starts from noise keyed by its index alone.
+
+    Args:
+        experiment: what the configuration stands for.
+        recipe: how to sample.
+        mesh: the batch is split over its devices, and must divide by their number.
+        pairs: whether to give each sample with the noise that it started from.
+
+    Returns:
+        The compiled function; labels are class ids (batch,), the null label included. Samples are
+        uint8 (batch, H, W, C) for images, float32 (batch, D) for points; with `pairs` the tuple
+        (x0, x1) of states, float32 (batch, ...).
+    """
+    sampler = make_sampler(experiment, recipe)
+
+    @partial(jax.jit, out_shardings=NamedSharding(mesh, P()))
+    def sample(params, key, index, labels, w):
+        index, labels, w = jax.lax.with_sharding_constraint((index, labels, w), by_rows(mesh))
+        x0 = normal(key, index, experiment.spec.shape)
+        x0 = jax.lax.with_sharding_constraint(x0, by_rows(mesh))
+        with within(mesh):
+            solution = sampler(params, x0, key, index, labels, w)
+        samples = (x0, solution.x1) if pairs else as_data(experiment, solution.x1)
+        return solution._replace(x1=samples)
+
+    return sample
+
+
+def as_data(experiment: Experiment, x: jax.Array) -> jax.Array:
+    """States of the flow as the data they stand for: uint8 images, or points as they are."""
+    return pixels.to_pixels(x) if experiment.spec.is_image else x
+
+
+def lower_for(
+    sample_fn: Callable, params: Any, key: jax.Array | jax.ShapeDtypeStruct, batch: int
+) -> jax.stages.Lowered:
+    """The sample function lowered for a batch size, to be compiled ahead of its first call.
+
+    So that a run can tell the time of compilation from that of sampling.
+    """
+    integers = jax.ShapeDtypeStruct((batch,), jnp.int32)
+    floats = jax.ShapeDtypeStruct((batch,), jnp.float32)
+    return sample_fn.lower(params, key, integers, integers, floats)
+
+
+def fit_batch(num: int, batch_size: int, devices: int) -> int:
+    """The batch to compile for: at most batch_size, at least one each, divisible by the devices."""
+    return -(-min(num, batch_size) // devices) * devices
+
+
+def draw_batches(
+    sample_fn: Callable,
+    flow: TrainedFlow,
+    request: Request,
+    batch: int,
+    spans: Sequence[range] | None = None,
+) -> Iterator[SampleBatch]:
+    """Draws the samples of a request batch by batch, the next one computed while one is used.
+
+    Args:
+        sample_fn: from `make_sample_fn`, compiled or not.
+        flow: whose parameters.
+        request: which samples, from `fmjax.run.sample.request.resolve`.
+        batch: how many at a time.
+        spans: the numbers of the samples to draw instead of all of the request's, in pieces. A
+            batch begins where a piece does, so that its samples are the same to the bit whatever
+            other pieces are drawn; the next piece is computed while one is used, too.
+
+    Raises:
+        SolveError: an adaptive solve ran out of steps, or the velocity gave NaN or infinity.
+    """
+    key = jax.random.key(request.seed)
+
+    def dispatch(rows: range):
+        index, labels, w = request.rows(flow.experiment.null_label, rows.start, batch)
+        return rows, labels, sample_fn(flow.params, key, index, labels, w)
+
+    def fetch(rows: range, labels: np.ndarray, solution: Solution) -> SampleBatch:
+        n = len(rows)
+        solution = jax.tree.map(lambda x: np.asarray(x.addressable_data(0))[:n], solution)
+        check_solution(solution, first=rows.start)
+        return SampleBatch(solution.x1, labels[:n], solution.nfe)
+
+    pending = None
+    spans = [range(request.num)] if spans is None else spans
+    for rows in (span[i : i + batch] for span in spans for i in range(0, len(span), batch)):
+        following = dispatch(rows)
+        if pending is not None:
+            yield fetch(*pending)
+        pending = following
+    if pending is not None:
+        yield fetch(*pending)
+
+
+def draw_samples(flow: TrainedFlow, request: Request, recipe: Recipe) -> np.ndarray:
+    """All the samples of a request in one array, in the data's own form.
+
+    Args:
+        flow: a trained flow.
+        request: which samples, from `fmjax.run.sample.request.resolve`, as is the recipe.
+        recipe: how to draw them.
+
+    Raises:
+        SolveError: as in `draw_batches`.
+    """
+    sample_fn = make_sample_fn(flow.experiment, recipe, flow.mesh)
+    batch = fit_batch(_BATCH, _BATCH, flow.mesh.size)
+    batches = draw_batches(sample_fn, flow, request, batch)
+    return np.concatenate([part.samples for part in batches])

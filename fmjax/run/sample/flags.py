@@ -1,0 +1,120 @@
+"""The flags that say what to sample, how to solve, how to guide, and with which parameters."""
+
+from absl import flags
+
+from fmjax.errors import InputError
+from fmjax.factory import Guidance, Recipe, Solver
+from fmjax.factory.registry import GUIDANCE_RULES
+from fmjax.guidance import SCHEDULES
+from fmjax.run.restore import Weights
+from fmjax.run.sample.request import Request
+from fmjax.samplers.diffusion import DIFFUSIONS
+from fmjax.samplers.ode import SOLVERS, solver_spec
+from fmjax.samplers.sde import METHODS, sde_spec
+from fmjax.samplers.time_grids import GRIDS
+
+
+def _one_of(names) -> str:
+    return f"one of {', '.join(sorted(names))}"
+
+
+# What to sample.
+NUM = flags.DEFINE_integer("num", 100, "Number of samples.")
+LABELS = flags.DEFINE_string("labels", "all", "Classes that repeat in turn: 0,1,2, all, or none.")
+SEED = flags.DEFINE_integer("seed", 0, "Sample i is a function of the seed and i alone.")
+
+# With which parameters.
+CHECKPOINT = flags.DEFINE_string("checkpoint", "latest", "A step, best, or latest.")
+EMA = flags.DEFINE_bool("ema", True, "Use the averaged parameters.")
+WEAK = flags.DEFINE_string("weak", None, "Guide by an earlier checkpoint: a step (autoguidance).")
+
+# How to solve.
+SOLVER = flags.DEFINE_string(
+    "solver", "heun", f"Of the ODE, {_one_of(SOLVERS)}; or of the SDE, {_one_of(METHODS)}."
+)
+STEPS = flags.DEFINE_integer("steps", None, "Fixed steps; 25 unless --rtol or --atol is given.")
+GRID = flags.DEFINE_string(
+    "grid", None, f"Time grid of the fixed steps: {_one_of(GRIDS)}, or times such as 0,0.1,1."
+)
+SHIFT = flags.DEFINE_float(
+    "shift",
+    1.0,
+    "Timestep shift (SD3, FLUX) of a uniform grid; above 1 puts more steps near the noise.",
+)
+RTOL = flags.DEFINE_float("rtol", None, "Relative tolerance of adaptive steps.")
+ATOL = flags.DEFINE_float("atol", None, "Absolute tolerance of adaptive steps.")
+CONTROL = flags.DEFINE_string("control", None, "Adaptive steps per sample (default) or per batch.")
+DIFFUSION = flags.DEFINE_string("diffusion", "sigma", f"Noise of the SDE: {_one_of(DIFFUSIONS)}.")
+NOISE = flags.DEFINE_float("noise", 1.0, "Multiplier of g^2, the diffusion of the SDE.")
+
+# How to guide.
+GUIDANCE = flags.DEFINE_string(
+    "guidance", None, "Scale w, or a list that repeats in turn; default: the run's own scale."
+)
+RULE = flags.DEFINE_string(
+    "rule", "linear", f"How the branches are combined: {_one_of(GUIDANCE_RULES)}."
+)
+SCHEDULE = flags.DEFINE_string("schedule", "constant", f"w over t: {_one_of(SCHEDULES)}.")
+INTERVAL = flags.DEFINE_string("interval", None, "Guide in these times only, e.g. 0.2,0.8.")
+ZERO_UNTIL = flags.DEFINE_float("zero_until", 0.0, "No velocity before this time (CFG-Zero*).")
+NEGATIVE = flags.DEFINE_integer("negative", None, "A class to lead away from.")
+
+
+def request() -> Request:
+    """What the flags ask to draw."""
+    labels = {"none": None, "all": ()}.get(LABELS.value, LABELS.value)
+    if isinstance(labels, str):
+        labels = _numbers("labels", labels, int)
+    w = None if GUIDANCE.value is None else _numbers("guidance", GUIDANCE.value, float)
+    return Request(NUM.value, labels, w, SEED.value)
+
+
+def recipe() -> Recipe:
+    """How the flags ask to draw it."""
+    interval = None if INTERVAL.value is None else _numbers("interval", INTERVAL.value, float)
+    guidance = Guidance(
+        rule=RULE.value,
+        schedule=SCHEDULE.value,
+        interval=interval,
+        zero_until=ZERO_UNTIL.value,
+        negative=NEGATIVE.value,
+    )
+    return Recipe(_solver(), guidance)
+
+
+def weights() -> Weights:
+    """With which parameters of the run."""
+    return Weights(CHECKPOINT.value, EMA.value, WEAK.value)
+
+
+def _solver() -> Solver:
+    grid = GRID.value
+    grid = _numbers("grid", grid, float) if grid and grid[0].isdigit() else grid
+    on_grid = {"shift": SHIFT.value, "grid": grid}
+    if SOLVER.value in METHODS:
+        tolerances = {name: flags.FLAGS[name].value for name in _given("rtol", "atol")}
+        return sde_spec(
+            SOLVER.value,
+            STEPS.value,
+            diffusion=DIFFUSION.value,
+            scale=NOISE.value,
+            control=CONTROL.value or "fixed",
+            **on_grid,
+            **tolerances,
+        )
+    if given := _given("diffusion", "noise"):
+        raise InputError(
+            f"--{given[0]} is for sampling with noise: take --solver={_one_of(METHODS)}."
+        )
+    return solver_spec(SOLVER.value, STEPS.value, CONTROL.value, RTOL.value, ATOL.value, **on_grid)
+
+
+def _given(*names: str) -> list[str]:
+    return [name for name in names if flags.FLAGS[name].present]
+
+
+def _numbers(flag: str, text: str, kind: type) -> tuple:
+    try:
+        return tuple(kind(part) for part in text.split(","))
+    except ValueError:
+        raise InputError(f"--{flag} must be a list of numbers like 1,2,3; got {text!r}.") from None

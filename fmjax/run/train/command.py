@@ -1,0 +1,71 @@
+"""The train command: its flags, and one call.
+
+    python train.py --config=configs/digits.py
+
+Run the same command again to resume. Any key of the configuration can be set on the command line,
+e.g. ``--config.train.steps=3000``; `fmjax/config.py` lists them all.
+"""
+
+from pathlib import Path
+
+from absl import flags
+from ml_collections import config_flags
+
+from fmjax.errors import InputError
+from fmjax.run.compile.programs import compile_training, print_report
+from fmjax.run.distributed import launch
+from fmjax.run.train.loop import train
+
+CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "Configuration: a name such as digits, or the path of a file."
+)
+WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Folder of the run; default: runs/ and the name of configuration and data."
+)
+PARALLEL = flags.DEFINE_enum("parallel", "jit", ["jit", "pmap"], "How to use several devices.")
+PROFILE = flags.DEFINE_bool("profile", False, "Write a trace of a few steps to the workdir.")
+COMPILE_ONLY = flags.DEFINE_string(
+    "compile_only",
+    None,
+    "Compile ahead of time for a TPU topology, e.g. v5e:4x4, without TPUs; report memory, "
+    "collectives and roofline bounds.",
+)
+INIT_FROM = flags.DEFINE_string(
+    "init_from", None, "Begin with these parameters: a run, exported weights, or a .safetensors."
+)
+OVERWRITE = flags.DEFINE_bool("overwrite", False, "Delete an earlier run in the workdir first.")
+
+
+def default_workdir(config_file: str, overrides: dict[str, object]) -> Path:
+    """The folder of a run that is given none: named after its configuration and its data.
+
+    The data's name is left out where it is the one that the configuration file itself names.
+
+    Args:
+        config_file: the path of the configuration.
+        overrides: the keys that were set on the command line, with their values.
+    """
+    config = Path(config_file).stem
+    data = str(overrides.get("data.name", config)).removeprefix("toy/").replace("/", "-")
+    return Path("runs") / (config if data == config else f"{config}-{data}")
+
+
+def main() -> int:
+    """Reads the flags and trains."""
+    if CONFIG.value is None:
+        raise InputError("say what to train: --config=digits, or --config=PATH of your own file")
+    if COMPILE_ONLY.value is not None:
+        return print_report(compile_training(CONFIG.value, COMPILE_ONLY.value, PARALLEL.value))
+    launch.join_processes()
+    flag = flags.FLAGS["config"]
+    workdir = WORKDIR.value or default_workdir(
+        config_flags.get_config_filename(flag), config_flags.get_override_values(flag)
+    )
+    return train(
+        CONFIG.value,
+        Path(workdir),
+        parallel=PARALLEL.value,
+        overwrite=OVERWRITE.value,
+        init_from=None if INIT_FROM.value is None else Path(INIT_FROM.value),
+        profile=PROFILE.value,
+    )

@@ -1,0 +1,81 @@
+"""What a training run reports: its opening, previews, the final evaluation, the next command."""
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from fmjax.factory import Recipe
+from fmjax.files import write_json
+from fmjax.run import workdir as folder
+from fmjax.run.evaluation import describe_evaluation, evaluate_flow
+from fmjax.run.pictures import save_overview
+from fmjax.run.restore import TrainedFlow
+from fmjax.run.sample.request import Request
+from fmjax.run.train.setup import Run
+from fmjax.training.state import TrainState
+
+
+def opening(run: Run, start: int, state: TrainState) -> str:
+    """The first sentence: what is trained, on what, and where it goes."""
+    params = sum(x.size for x in jax.tree.leaves(state.params))
+    device = jax.devices()[0].device_kind
+    mesh = "x".join(map(str, run.layout.mesh.devices.shape))
+    kernel = run.experiment.attention
+    return (
+        f"{'resuming at step ' + str(start) if start else 'training'}: {run.experiment.network}, "
+        f"{params / 1e6:.2f} M parameters, on {run.experiment.data.name}; "
+        f"{jax.device_count()} x {device}"
+        + (f" as data x fsdp x tensor = {mesh}" if jax.device_count() > 1 else "")
+        + (f"; attention by {kernel}" if kernel else "")
+        + f"; everything goes to {run.workdir}"
+    )
+
+
+def sample_command(run: Run) -> str:
+    """The command that samples this run."""
+    return shlex.join(
+        ["python", "-m", "fmjax", "sample", f"--workdir={run.workdir}", "--num=100", "--out=out"]
+    )
+
+
+def is_finished(run: Run, start: int) -> bool:
+    """Whether nothing is left to do, the evaluation included."""
+    evaluated = run.experiment.evaluation.num == 0 or folder.evaluated_step(run.workdir) == start
+    return start >= run.experiment.train.steps and evaluated
+
+
+def already_finished(run: Run, start: int) -> str:
+    """The sentence for a run that has nothing left to do."""
+    return (
+        f"{run.workdir} is finished: {start} steps. Sample from it with: {sample_command(run)} ; "
+        f"train on with --config.train.steps={2 * start}, or start anew with --overwrite."
+    )
+
+
+def write_preview(run: Run, params: Any, step: int) -> None:
+    """Samples of every class while the run trains, under the number of the step."""
+    _write_overview(run, params, step, f"{step:08d}.png")
+
+
+def final_report(run: Run, params: Any, step: int) -> str:
+    """Draws, measures and writes what the trained flow gives; returns it in words."""
+    text = f"samples: {_write_overview(run, params, step, 'final.png')}"
+    experiment = run.experiment
+    if experiment.evaluation.num == 0:
+        return text
+    flow = TrainedFlow(run.workdir, experiment, step, params, run.layout.mesh)
+    request = Request(experiment.evaluation.num, seed=experiment.train.seed)
+    report = evaluate_flow(flow, run.dataset, request, Recipe(experiment.solver))
+    if report is None:
+        return text
+    write_json(run.workdir / folder.EVALUATION, {"step": step} | report)
+    return f"{describe_evaluation(report)}\n{text}"
+
+
+def _write_overview(run: Run, params: Any, step: int, name: str) -> Path:
+    path = run.workdir / folder.SAMPLES / name
+    flow = TrainedFlow(run.workdir, run.experiment, step, params, run.layout.mesh)
+    save_overview(flow, run.dataset, run.experiment.train.seed, path)
+    return path

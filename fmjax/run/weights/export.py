@@ -1,0 +1,76 @@
+"""A run's parameters out, as a folder that every command reads like a run."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+
+from fmjax.errors import InputError, unknown_name
+from fmjax.factory.training import abstract_params
+from fmjax.files import check_space, check_writable
+from fmjax.run import workdir as folder
+from fmjax.run.distributed.first_process import on_first_process
+from fmjax.run.restore import EXPORTED, load_params, open_run
+from fmjax.storage.fingerprint import fingerprint
+from fmjax.storage.safetensors import DTYPES, write_weights
+from fmjax.training.mesh import MeshSizes, make_mesh
+
+
+def export_weights(
+    workdir: Path,
+    out: Path,
+    *,
+    checkpoint: str = "latest",
+    ema: bool = True,
+    dtype: str = "float32",
+    overwrite: bool = False,
+) -> str:
+    """Writes a run's parameters, with the record that says what model they are of.
+
+    Args:
+        workdir: a trained run, or a folder that this wrote.
+        out: the folder to write ``run.json`` and ``ema.safetensors`` to, made if missing.
+        checkpoint: ``"latest"``, ``"best"``, or a step.
+        ema: the averaged parameters; without, the file is called ``params.safetensors``.
+        dtype: ``"float32"``, or ``"bfloat16"`` for half the size.
+        overwrite: replaces what is there already.
+
+    Returns:
+        What was written, in a sentence.
+
+    Raises:
+        InputError: something does not fit, in one sentence, before anything is read.
+    """
+    if dtype not in DTYPES:
+        raise unknown_name("dtype", dtype, DTYPES)
+    record, experiment = folder.load_record(workdir), open_run(workdir)
+    path = out / EXPORTED[ema]
+    count = sum(leaf.size for leaf in jax.tree.leaves(abstract_params(experiment)))
+    size = count * DTYPES[dtype].itemsize
+    on_first_process(lambda: _check_out(path, record, size, overwrite))
+    mesh = make_mesh(sizes=MeshSizes(data=1, fsdp=-1))  # each device holds a part of a large model
+    step, params = load_params(workdir, experiment, checkpoint, ema, mesh)
+    if dtype != "float32":  # as they will be read again, so that the fingerprint is theirs
+        params = jax.tree.map(lambda x: x.astype(DTYPES[dtype]).astype(jnp.float32), params)
+    metadata = {"step": str(step), "fingerprint": str(int(fingerprint(params)))}
+    write_weights(path, params, dtype, metadata)
+    if jax.process_index() == 0:
+        folder.save_record(out, record)
+    return f"{path}: step {step}, {size / 1e6:.1f} MB"
+
+
+def _check_out(path: Path, record: folder.Record, size: int, overwrite: bool) -> None:
+    out = path.parent
+    if (out / folder.CHECKPOINTS).exists():
+        raise InputError(
+            f"{out} holds the checkpoints of a run, which would be read instead; give another "
+            "--out."
+        )
+    if not overwrite and path.exists():
+        raise InputError(f"{path} is there already; give another --out, or --overwrite.")
+    if not overwrite and (out / folder.RECORD).exists() and folder.load_record(out) != record:
+        raise InputError(
+            f"{out} holds the parameters of another run; give another --out, or --overwrite."
+        )
+    check_writable(out, "--out")
+    check_space(out, size, "the parameters", "free some space, or give another --out")
