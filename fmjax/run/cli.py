@@ -13,7 +13,6 @@ import jax
 from absl import app, flags, logging
 from flax.traverse_util import flatten_dict
 
-import fmjax
 from fmjax.config import default_config
 from fmjax.errors import InputError, unknown_name
 from fmjax.run.allocator import keep_freed_memory
@@ -43,7 +42,7 @@ def find_config(name: str) -> Path:
 
 def _configs_of_fmjax() -> Path:
     """The folder of configurations: in the installed package, or beside it in a clone."""
-    package = Path(fmjax.__file__).parent
+    package = Path(__file__).resolve().parent.parent
     installed = package / "configs"
     return installed if installed.is_dir() else package.parent / "configs"
 
