@@ -26,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fmjax.data import pixels
-from fmjax.data.tfds.builders import load
+from fmjax.data.load import load
 from fmjax.draws import normal
 from fmjax.factory import Guidance, Recipe, flow
 from fmjax.metrics.frechet import fit_pca, frechet_distance

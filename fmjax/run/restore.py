@@ -16,7 +16,8 @@ from fmjax.run.sample.batches import Request, check_request
 from fmjax.run.train.setup import abstract_state
 from fmjax.samplers.sde import SDESpec
 from fmjax.samplers.spec import SolverSpec
-from fmjax.storage.checkpoints import Checkpoints, fingerprint
+from fmjax.storage.checkpoints import Checkpoints
+from fmjax.storage.fingerprint import fingerprint
 from fmjax.storage.safetensors import read_header, read_weights
 from fmjax.training.mesh import make_mesh
 

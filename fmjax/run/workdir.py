@@ -2,7 +2,6 @@
 
 import importlib.metadata
 import json
-import os
 import platform
 import shutil
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import IO, NamedTuple
 from fmjax.config import ConfigDict, check_resumable, default_config
 from fmjax.errors import InputError
 from fmjax.factory import DataSpec
+from fmjax.files import check_space, check_writable, write_bytes, write_json  # noqa: F401
 
 RECORD = "run.json"
 CHECKPOINTS = "checkpoints"
@@ -35,21 +35,6 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version()} | {
         name: importlib.metadata.version(name) for name in _PACKAGES
     }
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Writes a file whole or not at all."""
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_json(path: Path, content: dict) -> None:
-    """Writes a JSON file whole or not at all."""
-    write_bytes(path, (json.dumps(content, indent=2) + "\n").encode())
 
 
 def save_record(workdir: Path, record: Record) -> None:
@@ -107,43 +92,6 @@ def evaluated_step(workdir: Path) -> int | None:
 def has_checkpoints(workdir: Path) -> bool:
     """Whether a checkpoint has been written here, readable or not."""
     return any(path.name.isdecimal() for path in (workdir / CHECKPOINTS).glob("*"))
-
-
-def check_space(folder: Path, needed: int, what: str, advice: str) -> None:
-    """Checks that a folder's disk has room.
-
-    Args:
-        folder: which exists.
-        needed: bytes.
-        what: needs them, as in "the samples".
-        advice: what to do otherwise.
-
-    Raises:
-        InputError: it has not.
-    """
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise InputError(
-            f"{folder} has {free / 1e6:.0f} MB free, and {what} need {needed / 1e6:.0f} MB; "
-            f"{advice}."
-        )
-
-
-def check_writable(folder: Path, flag: str) -> None:
-    """Makes a folder and tries to write in it.
-
-    Raises:
-        InputError: it cannot; the flag to change is named.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".probe.{os.getpid()}"
-        probe.write_bytes(b"x")
-        probe.unlink()
-    except OSError as error:
-        raise InputError(
-            f"cannot write to {folder}: {error.strerror}. Give another {flag}."
-        ) from error
 
 
 def _lock(workdir: Path) -> IO | None:

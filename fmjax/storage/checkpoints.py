@@ -10,36 +10,20 @@ import logging
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax.experimental import multihost_utils
 
 from fmjax.errors import InputError
+from fmjax.files import first_line
+from fmjax.storage.fingerprint import fingerprint
 
 log = logging.getLogger(__name__)
 
 
-@jax.jit
-def fingerprint(tree: Any) -> jax.Array:
-    """A uint32 that changes when a bit of the tree does, or when two values change places.
-
-    The sum of all bit patterns, each times an odd number of its own, modulo 2^32: integer addition
-    has no rounding, so it is the same on any number of devices in any sharding.
-    """
-    total = jnp.uint32(0)
-    for number, leaf in enumerate(jax.tree.leaves(tree)):
-        unsigned = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32, 8: jnp.uint32}[leaf.dtype.itemsize]
-        words = jax.lax.bitcast_convert_type(leaf, unsigned).astype(jnp.uint32)
-        place = jnp.arange(words.size, dtype=jnp.uint32).reshape(words.shape)
-        total += jnp.sum(words * (2 * (place + 7919 * number) + 1), dtype=jnp.uint32)
-    return total
-
-
 def _reason(error: Exception) -> str:
     """The first sentence of what orbax or the file system says."""
-    return (str(error) or type(error).__name__).splitlines()[0].split(". See")[0][:160]
+    return first_line(error).split(". See")[0][:160]
 
 
 class Checkpoints:

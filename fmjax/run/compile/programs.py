@@ -14,7 +14,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from fmjax.config import ConfigDict
-from fmjax.data.tfds.builders import load
+from fmjax.data.load import load
 from fmjax.errors import InputError
 from fmjax.factory import DataSpec, Experiment, Guidance, Recipe, make_experiment
 from fmjax.guidance import network_calls

@@ -15,7 +15,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from fmjax.data import pixels
-from fmjax.data.tfds.builders import load
+from fmjax.data.load import load
 from fmjax.draws import example_keys
 from fmjax.errors import InputError, unknown_name
 from fmjax.factory import Experiment, bind, make_experiment

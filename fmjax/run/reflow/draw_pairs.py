@@ -10,7 +10,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import PartitionSpec as P
 
 from fmjax.data.pairs.records import INFO, PairInfo, missing_shards, shard_path
-from fmjax.data.pairs.writer import Part, begin_pairs, write_shard
+from fmjax.data.pairs.writer import PairPart, begin_pairs, write_shard
 from fmjax.factory import Experiment, make_experiment
 from fmjax.run import workdir as files
 from fmjax.run.restore import load_params, local_copy
@@ -24,7 +24,7 @@ from fmjax.run.sample.batches import (
 from fmjax.run.sample.shards import by_shard, share_out
 from fmjax.run.train.setup import on_first_process, say
 from fmjax.samplers.spec import SolverSpec, described
-from fmjax.storage.checkpoints import fingerprint
+from fmjax.storage.fingerprint import fingerprint
 from fmjax.training.mesh import make_mesh
 
 _SHARD = 1024  # pairs, at most: the work that a kill can lose
@@ -154,6 +154,6 @@ def _write_shards(
         write_shard(folder, info, shard, map(partial(_part, request), parts))
 
 
-def _part(request: Request, drawn: SampleBatch) -> Part:
+def _part(request: Request, drawn: SampleBatch) -> PairPart:
     labels = None if request.labels is None else drawn.labels
     return np.asarray(drawn.samples.x0), np.asarray(drawn.samples.x1), labels

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 
 from fmjax.config import ConfigDict, default_config
-from fmjax.data.tfds.builders import load
+from fmjax.data.load import load
 from fmjax.errors import InputError, unknown_name
 from fmjax.factory import check_guidance, make_experiment
 from fmjax.run import workdir as files

@@ -33,7 +33,7 @@ from fmjax.samplers.diffusion import DIFFUSIONS
 from fmjax.samplers.ode import SOLVERS, SolverSpec, evaluation_times, solver_spec
 from fmjax.samplers.sde import METHODS, SDESpec, sde_spec
 from fmjax.samplers.time_grids import GRIDS
-from fmjax.storage.checkpoints import fingerprint
+from fmjax.storage.fingerprint import fingerprint
 
 __all__ = [  # what sample.py needs
     "DIFFUSIONS",

@@ -11,8 +11,8 @@ from jax.experimental import multihost_utils
 
 from fmjax.config import ConfigDict
 from fmjax.data.dataset import Dataset
+from fmjax.data.load import load
 from fmjax.data.pairs.records import open_pairs
-from fmjax.data.tfds.builders import load
 from fmjax.errors import InputError
 from fmjax.factory import DataSpec, Experiment, make_experiment
 from fmjax.run import workdir as files

@@ -11,7 +11,7 @@ from fmjax.factory import Experiment, make_experiment
 from fmjax.run import workdir as files
 from fmjax.run.restore import EXPORTED, exported_files, load_params, read_exported
 from fmjax.run.train.setup import abstract_state, on_first_process
-from fmjax.storage.checkpoints import fingerprint
+from fmjax.storage.fingerprint import fingerprint
 from fmjax.storage.safetensors import DTYPES, check_same, read_header, shapes, write_weights
 from fmjax.training.mesh import MeshSizes, make_mesh
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from fmjax.data import pixels
-from fmjax.data.tfds.builders import load
+from fmjax.data.load import load
 from fmjax.errors import InputError
 from fmjax.factory import make_experiment
 from fmjax.likelihood import Exact, Hutchinson, log_likelihood

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from fmjax.config import flatten
+from fmjax.data.load import load
 from fmjax.data.pairs.records import open_pairs, read_info, shard_path
 from fmjax.data.pairs.writer import save_pairs
-from fmjax.data.tfds.builders import load
 from fmjax.errors import InputError
 from fmjax.factory import Recipe
 from fmjax.metrics.transport import wasserstein
