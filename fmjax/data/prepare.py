@@ -20,6 +20,7 @@ from fmjax.data.dataset import Dataset
 from fmjax.data.images.read import read_images
 from fmjax.data.load import load
 from fmjax.data.tfds import directory
+from fmjax.data.train_command import train_command
 from fmjax.errors import InputError
 
 
@@ -102,9 +103,8 @@ def _print_summary(dataset: Dataset, folder: Path, options: argparse.Namespace) 
         f"{options.name}: {len(dataset.train)} train and {len(dataset.test)} test images of shape "
         f"{dataset.shape}, {classes}, in {folder}"
     )
-    place = f"TFDS_DATA_DIR={options.data_dir} " if options.data_dir else ""
-    flags = f"--config=configs/mnist.py --config.data.name={options.name}"
-    print(f"Train on it with:\n  {place}python train.py {flags}")
+    place = options.data_dir and str(directory.resolve(options.data_dir))
+    print(f"Train on it with:\n  {train_command(dataset, place)}")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from PIL import Image
 from fmjax.data import prepare
 from fmjax.data.load import load
 from fmjax.data.tfds import public
+from fmjax.data.train_command import train_command
 
 RNG = np.random.default_rng(0)
 
@@ -52,7 +53,7 @@ def test_a_folder_becomes_a_set_with_the_same_pixels(folder, data_dir, capsys):
     assert read == on_disk
     out, progress = capsys.readouterr()
     assert "flowers: 18 train and 2 test images of shape (6, 5, 3), 2 classes, in" in out
-    assert "\n  python train.py --config=configs/mnist.py --config.data.name=flowers\n" in out
+    assert f"Train on it with:\n  {train_command(dataset)}\n" in out
     assert "18/18" in progress
 
 
@@ -70,7 +71,8 @@ def test_an_npz_becomes_a_set_with_the_same_pixels(npz, data_dir):
 def test_a_data_directory_of_its_own_is_part_of_the_command(npz, tmp_path, capsys):
     place = tmp_path / "elsewhere"
     assert run("--name=noise", f"--source={npz}", f"--data_dir={place}") == 0
-    assert f"TFDS_DATA_DIR={place} python train.py" in capsys.readouterr().out
+    command = train_command(load("noise", place), str(place))
+    assert f"\n  {command}\n" in capsys.readouterr().out
     assert load("noise", place).num_classes == 4
 
 
