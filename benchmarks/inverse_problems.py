@@ -25,13 +25,13 @@ sys.path.insert(0, str(ROOT))
 import jax
 import jax.numpy as jnp
 import numpy as np
+from fmjax.run.sample.batches import Request
 
 from fmjax.data import pixels
-from fmjax.data.tfds.builders import load
-from fmjax.metrics.classifier import accuracy, fit_reader
+from fmjax.data.load import load
+from fmjax.metrics.classifier import accuracy, fit_classifier
 from fmjax.plots import image_grid, save_png
 from fmjax.run.restore import load as load_run
-from fmjax.run.sample.batches import Request
 from fmjax.run.workdir import load_record, versions
 from fmjax.samplers.fit_source import fit_source
 from fmjax.samplers.ode import solver_spec
@@ -96,7 +96,7 @@ def main() -> None:
     train, train_labels = dataset.arrays("train", 10**9)
     images, classes = (a[: arguments.num] for a in dataset.arrays("test", arguments.num))
     truth, mean = pixels.to_unit(images), np.asarray(pixels.to_unit(train)).mean(axis=0)
-    read = fit_reader(train, train_labels)
+    read = fit_classifier(train, train_labels)
     result = {
         "command": "python benchmarks/inverse_problems.py --workdir=runs/digits",
         "date": time.strftime("%Y-%m-%d"),

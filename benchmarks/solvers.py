@@ -24,14 +24,14 @@ sys.path.insert(0, str(ROOT))
 import jax
 import jax.numpy as jnp
 import numpy as np
+from fmjax.run.sample.batches import Request
 
 from fmjax.data import pixels
-from fmjax.data.tfds.builders import load
+from fmjax.data.load import load
 from fmjax.draws import normal
 from fmjax.factory import Guidance, Recipe, flow
 from fmjax.metrics.frechet import fit_pca, frechet_distance
 from fmjax.run.restore import load as load_run
-from fmjax.run.sample.batches import Request
 from fmjax.run.workdir import load_record, versions
 from fmjax.samplers.ode import solver_spec
 from fmjax.samplers.spec import SOLVERS

@@ -1,4 +1,4 @@
-"""Files written whole or not at all, and what is checked of a folder before anything is written."""
+"""Files on disk: written whole or not at all, and checked before a long job depends on them."""
 
 import contextlib
 import json
@@ -12,8 +12,21 @@ from fmjax.errors import InputError, changed_keys
 
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """A temporary file that becomes `path` when the context ends, and is removed if it fails."""
-    temporary = path.with_name(path.name + ".tmp")
+    """A place to write a file, which gets its name only if all goes well.
+
+        with whole_file(path) as temporary:
+            temporary.write_text("content")
+
+    A program that is stopped in between leaves what was under the name before, and perhaps a
+    ``.tmp`` beside it, which the next attempt overwrites.
+
+    Args:
+        path: where the file will be; its folder exists, and an existing file is replaced.
+
+    Yields:
+        The path to write to; it is removed if the body raises.
+    """
+    temporary = path.with_name(f"{path.name}.tmp")
     try:
         yield temporary
         temporary.replace(path)
@@ -72,6 +85,9 @@ def check_writable(folder: Path, flag: str) -> None:
 def differences(path: Path, content: dict, free: tuple[str, ...] = ()) -> list[str]:
     """How a stored manifest differs from one that is asked for, key by key.
 
+    A manifest says in JSON what a set of files is to hold and is written before the first of them,
+    so that a job that was stopped goes on only where it is asked for the same again.
+
     Args:
         path: of the JSON file.
         content: what is asked for.
@@ -90,3 +106,8 @@ def differences(path: Path, content: dict, free: tuple[str, ...] = ()) -> list[s
         for text in (path.read_text(), json.dumps(content))
     )
     return changed_keys(stored, asked)
+
+
+def first_line(error: Exception) -> str:
+    """What an exception says, in one line."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

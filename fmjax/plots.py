@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fmjax.errors import InputError
+from fmjax.files import whole_file
 
 _BACKGROUND = 255
 _FRAME = np.array([216, 216, 222])
@@ -136,12 +137,8 @@ def save_animation(
 def _write_whole(picture: Any, path: str | os.PathLike[str], kind: str, **options: Any) -> None:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with whole_file(path) as temporary:
         picture.save(temporary, format=kind, **options)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def scatter(

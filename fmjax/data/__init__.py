@@ -1,13 +1,14 @@
-"""Data: 2-D toys, image sets through tensorflow_datasets, and a step-indexed pipeline.
+"""Data: 2-D toys, image sets through tensorflow_datasets, stored pairs, a step-indexed pipeline.
 
 Each module is imported by name, so that only what is used is loaded:
 
-- `toy`: the 2-D distributions, numpy only;
+- `load`: opens a data set by its name;
 - `dataset`: what a data set is to the rest of the package;
-- `builders`: data sets by name, and the TFDS builders that write them; `records` reads them. These
-  two are the door to tensorflow_datasets, and `directory` knows where the sets lie;
-- `prepare`: the command line that turns a user's `images` (`image_folder`, `image_arrays`) into a
-  set with a name;
-- `pipeline`: the door to grain: shuffling, batching, sharding, prefetch;
-- `pixels`: between the 256 levels of a pixel and [-1, 1].
+- `pipeline`: shuffling, batching, sharding, prefetch; the door to grain;
+- `pixels`: between the 256 levels of a pixel and [-1, 1];
+- `toys` and `random_images`: sets that are drawn, numpy only;
+- `tfds/`: sets on disk, and how they are written and read; the door to tensorflow_datasets;
+- `images/`: a user's own images, from a folder or an ``.npz``;
+- `pairs/`: stored pairs (x0, x1, label);
+- `prepare` and `train_command`: the command that prepares a set, and what it says to do next.
 """

@@ -13,8 +13,8 @@ SPLITS = ("train", "test")
 TOY_POINTS = 10_000
 
 
-class Source(Protocol):
-    """Random access to the examples of one split; it pickles."""
+class Split(Protocol):
+    """The examples of one split, by their position; it pickles."""
 
     def __len__(self) -> int:
         """How many examples."""
@@ -30,7 +30,7 @@ class Source(Protocol):
 class Subset:
     """The examples of `source` at `indices`, in that order."""
 
-    source: Source
+    source: Split
     indices: np.ndarray
 
     def __len__(self) -> int:
@@ -40,7 +40,7 @@ class Subset:
         return self.source[int(self.indices[index])]
 
     def read(self, indices: Sequence[int]) -> tuple[np.ndarray, np.ndarray | None]:
-        """As `Source.read`, at positions in this part."""
+        """As `Split.read`, at positions in this part."""
         return self.source.read(self.indices[np.asarray(indices)])
 
 
@@ -62,8 +62,8 @@ class Dataset:
     shape: tuple[int, ...]
     num_classes: int | None
     class_names: tuple[str, ...] | None
-    train: Source | None = None
-    test: Source | None = None
+    train: Split | None = None
+    test: Split | None = None
     toy: Toy | None = None
 
     def arrays(self, split: str, limit: int | None = None) -> tuple[np.ndarray, np.ndarray | None]:
@@ -95,12 +95,12 @@ class Dataset:
         points, labels = self.toy.sample(np.random.default_rng(seed), n)
         return points, labels if self.num_classes is not None else None
 
-    def _images(self, source: Source, limit: int | None) -> tuple[np.ndarray, np.ndarray | None]:
+    def _images(self, source: Split, limit: int | None) -> tuple[np.ndarray, np.ndarray | None]:
         chosen = np.random.default_rng(0).permutation(len(source))[:limit]
         return source.read(np.sort(chosen))
 
 
-def hold_out(source: Source, fraction: float = 0.1) -> tuple[Subset, Subset]:
+def hold_out(source: Split, fraction: float = 0.1) -> tuple[Subset, Subset]:
     """Splits a set that has no test split, always in the same way.
 
     Args:

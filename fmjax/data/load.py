@@ -1,3 +1,88 @@
-"""Interim."""
+"""Opens a data set by its name: the function that everything else calls."""
 
-from fmjax.data.tfds.builders import load as load
+import dataclasses
+import os
+from pathlib import Path
+
+from fmjax.data import random_images
+from fmjax.data.dataset import Dataset
+from fmjax.data.tfds import directory
+from fmjax.data.toys import TOYS
+from fmjax.errors import InputError, unknown_name
+
+
+def load(name: str, data_dir: str | os.PathLike | None = None) -> Dataset:
+    """Opens a data set by name.
+
+    Args:
+        name: ``"toy/moons"`` and the like; ``"random/32x32x4/1000"``, images of that shape in so
+            many classes with nothing in them to learn; ``"digits"``, the embedded set, prepared on
+            first use; or the name of a set prepared in the data directory, ``"name"`` or
+            ``"name/config"``.
+        data_dir: where the sets lie; None for TFDS's own directory (``TFDS_DATA_DIR``).
+
+    Returns:
+        The data set. One without a test split gives a fixed tenth of its examples to `test`.
+
+    Raises:
+        InputError: for a name that does not exist, a set that is not prepared, or one that cannot
+            be read here; the message says how to prepare it and lists the sets that are.
+    """
+    if name.startswith("toy/"):
+        return _load_toy(name)
+    if name.startswith(random_images.PREFIX):
+        return _load_random(name)
+    return _load_prepared(name, directory.resolve(data_dir))
+
+
+def _load_toy(name: str) -> Dataset:
+    if name.removeprefix("toy/") not in TOYS:
+        raise unknown_name("toy", name, [f"toy/{known}" for known in TOYS])
+    toy = TOYS[name.removeprefix("toy/")]
+    names = None if toy.num_classes is None else _numbered(toy.num_classes)
+    return Dataset(name, (2,), toy.num_classes, names, toy=toy)
+
+
+def _load_random(name: str) -> Dataset:
+    shape, classes = random_images.parse_shape(name)
+    train = random_images.RandomImages(shape, classes)
+    test = dataclasses.replace(train, size=2**13, first=train.size)
+    names = None if classes is None else _numbered(classes)
+    return Dataset(name, shape, classes, names, train, test)
+
+
+def _load_prepared(name: str, root: Path) -> Dataset:
+    # Each of these imports tensorflow_datasets, which is slow and which the sets above do without.
+    from fmjax.data.tfds.records import open_set
+
+    found = directory.prepared(root)
+    if name == "digits" and name not in found:
+        from fmjax.data.tfds.digits import prepare_digits
+
+        found[name] = prepare_digits(root)
+    if name not in found:
+        raise _not_prepared(name, root, found)
+    return open_set(name, found[name])
+
+
+def _not_prepared(name: str, root: Path, found: dict[str, Path]) -> InputError:
+    from fmjax.data.tfds.public import public_names
+
+    toys = [f"toy/{toy}" for toy in TOYS]
+    own = (
+        f"`{directory.prepare_command('NAME', root)} --source=PATH` (PATH is a folder of class "
+        f"folders, or an .npz). Prepared in {root}: {', '.join(found) or 'none'}. "
+        f"Always there: digits, {', '.join(toys)}."
+    )
+    if name.split("/")[0] in public_names():
+        return InputError(
+            f"data set {name!r} is not prepared: run `{directory.prepare_command(name, root)}` "
+            "once (needs the network, and tensorflow-cpu installed for this one step), or import "
+            f"your own copy with {own}"
+        )
+    known = {*found, *toys, "digits", "mnist", "cifar10"}
+    return InputError(f"{unknown_name('data set', name, known)} Import your own images with {own}")
+
+
+def _numbered(num_classes: int) -> tuple[str, ...]:
+    return tuple(map(str, range(num_classes)))

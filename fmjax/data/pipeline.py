@@ -15,11 +15,11 @@ from typing import Any
 import grain
 import numpy as np
 
-from fmjax.data.dataset import Dataset, Source
+from fmjax.data.dataset import Dataset, Split
 from fmjax.data.toys import ToyBatches
 from fmjax.errors import InputError
 
-Batch = dict[str, np.ndarray]
+HostBatch = dict[str, np.ndarray]
 
 Couple = Callable[[np.random.Generator, np.ndarray, np.ndarray | None], np.ndarray]
 """A coupling on the host: ``couple(rng, x1, labels) -> x0``, one source point per data point."""
@@ -38,7 +38,7 @@ def batches(
     flip: bool = False,
     threads: int = 2,
     couple: Couple | None = None,
-) -> Iterator[Batch]:
+) -> Iterator[HostBatch]:
     """One process's rows of the global batches `start`, `start` + 1, ... without end.
 
     Row j of process p out of P is example ``j * P + p`` of the global batch. Each epoch visits
@@ -69,7 +69,7 @@ def batches(
         InputError: for numbers that do not fit together, a flip asked of points, a coupling asked
             of pairs that are stored; at the first batch, for a coupling that gives another shape.
     """
-    _check(global_batch, seed, start, process, processes, threads)
+    _check_stream(global_batch, seed, start, process, processes, threads)
     if flip and len(dataset.shape) != 3:
         raise InputError(f"data set {dataset.name!r} has points, not images: flip must be off.")
     if couple is not None and hasattr(dataset.train, "read_pairs"):
@@ -86,7 +86,7 @@ def batches(
     return iter(stream.to_iter_dataset(options))
 
 
-def _check(global_batch, seed, start, process, processes, threads) -> None:
+def _check_stream(global_batch, seed, start, process, processes, threads) -> None:
     for name, value, least in (
         ("batch size", global_batch, 1),
         ("seed", seed, 0),
@@ -121,7 +121,7 @@ def _stored_stream(
     # one global stream.
     stream = stream[start * global_batch + process :: processes]
     index = np.arange(process, global_batch, processes, dtype=np.int32)
-    return stream.batch(len(index), batch_fn=lambda plan: _read(dataset.train, plan, index))
+    return stream.batch(len(index), batch_fn=lambda plan: _read_batch(dataset.train, plan, index))
 
 
 def _toss(position: int, rng: np.random.Generator) -> tuple[int, bool]:
@@ -129,13 +129,13 @@ def _toss(position: int, rng: np.random.Generator) -> tuple[int, bool]:
     return position, bool(rng.random() < 0.5)
 
 
-def _read(source: Source, plan: Sequence[tuple[int, bool]], index: np.ndarray) -> Batch:
+def _read_batch(split: Split, plan: Sequence[tuple[int, bool]], index: np.ndarray) -> HostBatch:
     positions, mirrored = map(np.array, zip(*plan, strict=True))
     batch = {"index": index.copy()}
-    if hasattr(source, "read_pairs"):
-        batch["x0"], batch["x1"], labels = source.read_pairs(positions)
+    if hasattr(split, "read_pairs"):
+        batch["x0"], batch["x1"], labels = split.read_pairs(positions)
     else:
-        batch["x1"], labels = source.read(positions)
+        batch["x1"], labels = split.read(positions)
     if mirrored.any():
         for name in {"x0", "x1"} & batch.keys():  # the mirror image of a pair is a pair
             batch[name][mirrored] = batch[name][mirrored, :, ::-1]
@@ -145,7 +145,7 @@ def _read(source: Source, plan: Sequence[tuple[int, bool]], index: np.ndarray) -
 def _toy_stream(dataset: Dataset, global_batch, seed, start, process, processes):
     index = np.arange(global_batch, dtype=np.int32)
 
-    def rows(batch: Batch) -> Batch:
+    def rows(batch: HostBatch) -> HostBatch:
         return {
             name: np.ascontiguousarray(value[process::processes])
             for name, value in {**batch, "index": index}.items()
@@ -154,7 +154,7 @@ def _toy_stream(dataset: Dataset, global_batch, seed, start, process, processes)
     return grain.MapDataset.source(ToyBatches(dataset.toy, global_batch, seed))[start:].map(rows)
 
 
-def _coupled(couple: Couple, batch: Batch, place: tuple[int, int, int]) -> Batch:
+def _coupled(couple: Couple, batch: HostBatch, place: tuple[int, int, int]) -> HostBatch:
     """The batch with the coupling's x0; `place` is its seed, its number and its process."""
     seed, k, process = place
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_COUPLE, k, process)))
@@ -167,12 +167,12 @@ def _coupled(couple: Couple, batch: Batch, place: tuple[int, int, int]) -> Batch
     return {**batch, "x0": x0}
 
 
-def in_rows(iterator: Iterator[Batch], calls: int) -> Iterator[Batch]:
+def in_rows(iterator: Iterator[HostBatch], calls: int) -> Iterator[HostBatch]:
     """Stacks so many batches in a row along a new leading axis; 1 leaves them as they are."""
     if calls == 1:
         return iterator
 
-    def stacked() -> Iterator[Batch]:
+    def stacked() -> Iterator[HostBatch]:
         with contextlib.closing(iterator):
             while True:
                 row = list(itertools.islice(iterator, calls))
@@ -191,7 +191,9 @@ class DevicePrefetch:
         waited: seconds the consumer has spent in ``next`` so far, waiting for the host.
     """
 
-    def __init__(self, iterator: Iterator[Batch], place: Callable[[Batch], Any], size: int = 2):
+    def __init__(
+        self, iterator: Iterator[HostBatch], place: Callable[[HostBatch], Any], size: int = 2
+    ):
         """Args as in `device_prefetch`."""
         if size < 1:
             raise InputError(f"at least 1 batch must wait on the device, got {size}.")
@@ -231,7 +233,7 @@ class DevicePrefetch:
 
 
 def device_prefetch(
-    iterator: Iterator[Batch], place: Callable[[Batch], Any], size: int = 2
+    iterator: Iterator[HostBatch], place: Callable[[HostBatch], Any], size: int = 2
 ) -> DevicePrefetch:
     """Keeps `size` batches on the device ahead of the consumer, and measures its waiting.
 

@@ -17,8 +17,10 @@ from pathlib import Path
 from tqdm import tqdm
 
 from fmjax.data.dataset import Dataset
-from fmjax.data.images import source
+from fmjax.data.images.read import read_images
+from fmjax.data.load import load
 from fmjax.data.tfds import directory
+from fmjax.data.train_command import train_command
 from fmjax.errors import InputError
 
 
@@ -62,32 +64,28 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(options: argparse.Namespace) -> None:
-    # Slow to import, and --help should not wait for it.
-    from fmjax.data.tfds import builders
-
     root = directory.resolve(options.data_dir)
-    if options.source is None:
-        folder = _prepare_public(options, root)
-    else:
-        folder = _import_images(options, root)
-    _report(builders.load(options.name, root), folder, options)
+    prepare = _download if options.source is None else _import_images
+    folder = prepare(options, root)
+    _print_summary(load(options.name, root), folder, options)
 
 
-def _prepare_public(options: argparse.Namespace, root: Path) -> Path:
-    from fmjax.data.tfds import builders
+def _download(options: argparse.Namespace, root: Path) -> Path:
+    # Slow to import, and --help should not wait for it.
+    from fmjax.data.tfds.public import prepare_public
 
     for name in ("size", "channels", "test_fraction"):
         if getattr(options, name) is not None:
             raise InputError(f"--{name} needs --source: a public set is stored as it is.")
-    return builders.prepare_public(options.name, root, overwrite=options.overwrite)
+    return prepare_public(options.name, root, overwrite=options.overwrite)
 
 
 def _import_images(options: argparse.Namespace, root: Path) -> Path:
-    from fmjax.data.tfds import builders
+    from fmjax.data.tfds.image_set import write_image_set
 
     directory.check_new(options.name, root, options.overwrite)
-    found = source.read(options.source, options.size, options.channels, options.test_fraction)
-    return builders.write_image_set(
+    found = read_images(options.source, options.size, options.channels, options.test_fraction)
+    return write_image_set(
         options.name,
         root,
         tqdm(found.train, desc="writing train", unit=" images"),
@@ -98,16 +96,15 @@ def _import_images(options: argparse.Namespace, root: Path) -> Path:
     )
 
 
-def _report(dataset: Dataset, folder: Path, options: argparse.Namespace) -> None:
+def _print_summary(dataset: Dataset, folder: Path, options: argparse.Namespace) -> None:
     """Says what was written and the command that trains on it."""
-    classes = "no labels" if dataset.num_classes is None else f"{dataset.num_classes} classes"
+    classes = "no classes" if dataset.num_classes is None else f"{dataset.num_classes} classes"
     print(
         f"{options.name}: {len(dataset.train)} train and {len(dataset.test)} test images of shape "
         f"{dataset.shape}, {classes}, in {folder}"
     )
-    place = f"TFDS_DATA_DIR={options.data_dir} " if options.data_dir else ""
-    flags = f"--config=configs/mnist.py --config.data.name={options.name}"
-    print(f"Train on it with:\n  {place}python train.py {flags}")
+    place = options.data_dir and str(directory.resolve(options.data_dir))
+    print(f"Train on it with:\n  {train_command(dataset, place)}")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ _NAME = re.compile(r"random/(\d+)x(\d+)x(\d+)(?:/(\d+))?")
 
 
 @dataclasses.dataclass(frozen=True)
-class Noise:
+class RandomImages:
     """Images of independent levels, example i a function of i alone.
 
     Attributes:
@@ -36,7 +36,7 @@ class Noise:
         return {"image": images[0]} | ({} if labels is None else {"label": int(labels[0])})
 
     def read(self, indices: Sequence[int]) -> tuple[np.ndarray, np.ndarray | None]:
-        """As `fmjax.data.dataset.Source.read`."""
+        """As `fmjax.data.dataset.Split.read`."""
         size = int(np.prod(self.shape))
         raw = [
             np.random.Generator(np.random.Philox(self.first + int(i))).bytes(size + 4)
@@ -50,7 +50,7 @@ class Noise:
         return images, (numbers % self.num_classes).astype(np.int32)
 
 
-def parse(name: str) -> tuple[tuple[int, int, int], int | None]:
+def parse_shape(name: str) -> tuple[tuple[int, int, int], int | None]:
     """The shape and the number of classes of ``random/HxWxC`` or ``random/HxWxC/classes``.
 
     Raises:

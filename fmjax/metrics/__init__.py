@@ -4,12 +4,12 @@ scikit-learn, scipy and ott are imported when a function needs them. The measure
 run a velocity function, and are jax: they compile, and give jax arrays.
 """
 
-from fmjax.metrics.classifier import accuracy, fit_reader
+from fmjax.metrics.classifier import accuracy, fit_classifier
 from fmjax.metrics.coverage import Coverage, precision_recall_density_coverage
 from fmjax.metrics.frechet import fit_pca, frechet_distance
 from fmjax.metrics.histogram import HistogramTest, histogram_test
 from fmjax.metrics.kernels import energy_distance, kernel_distance, mmd
-from fmjax.metrics.nearest import distance_quantiles, nearest_reference
+from fmjax.metrics.nearest_neighbour import distance_quantiles, nearest_reference
 from fmjax.metrics.trajectory import (
     PathStatistics,
     curvature,
@@ -28,8 +28,8 @@ __all__ = [
     "curvature",
     "distance_quantiles",
     "energy_distance",
+    "fit_classifier",
     "fit_pca",
-    "fit_reader",
     "frechet_distance",
     "histogram_test",
     "kernel_distance",

@@ -1,4 +1,4 @@
-"""A reader of images: a classifier fitted on real ones, which says what class a sample shows."""
+"""A classifier fitted on real images, which says what class a sample shows; its accuracy."""
 
 from collections.abc import Callable
 
@@ -9,14 +9,14 @@ from fmjax.errors import InputError
 from fmjax.metrics.rows import as_rows
 
 
-def fit_reader(
+def fit_classifier(
     images: ArrayLike, labels: ArrayLike, *, penalty: float = 10.0
 ) -> Callable[[ArrayLike], np.ndarray]:
-    """Fits a support vector machine (RBF kernel) that reads the class of an image.
+    """Fits a support vector machine (RBF kernel) that predicts the class of an image.
 
     The kernel's width is 1 / (features x variance), so the unit of the pixels does not matter, as
-    long as it is the same at reading. Made for small images and some thousand examples: the time
-    grows with the square of their number.
+    long as it is the same in fitting and predicting. Made for small images and some thousand
+    examples: the time grows with the square of their number.
 
     Args:
         images: ``(n, ...)``.

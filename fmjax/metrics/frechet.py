@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike
 from fmjax.errors import InputError
 from fmjax.metrics.rows import as_rows
 
-_BLOCK = 4096  # rows converted to float64 at a time
+_FLOAT64_ROWS = 4096  # rows converted to float64 at a time
 
 
 def frechet_distance(a: ArrayLike, b: ArrayLike) -> float:
@@ -86,14 +86,16 @@ def fit_pca(reference: ArrayLike, dims: int) -> Callable[[ArrayLike], np.ndarray
         )
     mean = rows.mean(axis=0, dtype=np.float64)
     scatter = np.zeros((rows.shape[1], rows.shape[1]))
-    for start in range(0, len(rows), _BLOCK):
-        centred = rows[start : start + _BLOCK] - mean
+    for start in range(0, len(rows), _FLOAT64_ROWS):
+        centred = rows[start : start + _FLOAT64_ROWS] - mean
         scatter += centred.T @ centred
     components = np.linalg.eigh(scatter)[1][:, ::-1][:, :dims]
 
     def features(x: ArrayLike) -> np.ndarray:
         x = as_rows(x, "x", features=len(mean), unit=rows.dtype)
-        blocks = (x[start : start + _BLOCK] - mean for start in range(0, len(x), _BLOCK))
+        blocks = (
+            x[start : start + _FLOAT64_ROWS] - mean for start in range(0, len(x), _FLOAT64_ROWS)
+        )
         return np.concatenate([block @ components for block in blocks])
 
     return features

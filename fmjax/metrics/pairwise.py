@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike
 
 from fmjax.metrics.rows import as_rows
 
-_BLOCK = 1024  # rows of a matrix of distances that are made at a time
+_DISTANCE_ROWS = 1024  # rows of a matrix of distances that are made at a time
 
 
 def row_pair(
@@ -41,5 +41,5 @@ def distances(a: np.ndarray, b: np.ndarray, *, squared: bool = False) -> np.ndar
 
 def blocks(rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
     """Parts of the rows, each with the place where it starts, to bound the memory of all pairs."""
-    for start in range(0, len(rows), _BLOCK):
-        yield start, rows[start : start + _BLOCK]
+    for start in range(0, len(rows), _DISTANCE_ROWS):
+        yield start, rows[start : start + _DISTANCE_ROWS]

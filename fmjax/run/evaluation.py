@@ -1,4 +1,4 @@
-"""Evaluates samples: class accuracy, memorisation, Fréchet distance, balance of the classes."""
+"""Evaluates samples: class accuracy, nearest training example, Fréchet distance, class balance."""
 
 from typing import NamedTuple
 
@@ -8,10 +8,10 @@ import numpy as np
 from fmjax.data.dataset import Dataset
 from fmjax.errors import InputError
 from fmjax.factory import Experiment, Recipe
-from fmjax.metrics.classifier import accuracy, fit_reader
+from fmjax.metrics.classifier import accuracy, fit_classifier
 from fmjax.metrics.frechet import fit_pca, frechet_distance
 from fmjax.metrics.histogram import histogram_test
-from fmjax.metrics.nearest import distance_quantiles, nearest_reference
+from fmjax.metrics.nearest_neighbour import distance_quantiles, nearest_reference
 from fmjax.run.restore import TrainedFlow, Weights
 from fmjax.run.sample.draw import draw_samples
 from fmjax.run.sample.request import Request, resolve
@@ -100,8 +100,8 @@ def evaluate(
         num_classes: how many classes there are.
 
     Returns:
-        A dict that goes into JSON. ``reader``: the share of held-out real examples and of samples
-        that a support vector machine fitted on the real training examples reads as their class.
+        A dict that goes into JSON. ``classifier``: the share of held-out real examples and of
+        samples whose class a support vector machine fitted on the real training examples predicts.
         ``nearest``: quantiles, by percent, of the Euclidean distance (in the data's own unit) to
         the nearest training example, of samples and of held-out examples. ``frechet``: the squared
         Fréchet distance in the PCA space of the training examples between samples and one half of
@@ -118,13 +118,13 @@ def evaluate(
     }
     if labels is None or len(np.unique(reference.train_labels)) < 2:
         return report
-    read = fit_reader(reference.train, reference.train_labels)
-    report["reader"] = {
-        "held_out": accuracy(read(reference.test), reference.test_labels),
-        "samples": accuracy(read(samples), labels),
+    classify = fit_classifier(reference.train, reference.train_labels)
+    report["classifier"] = {
+        "held_out": accuracy(classify(reference.test), reference.test_labels),
+        "samples": accuracy(classify(samples), labels),
     }
     if unconditional is not None:
-        test = histogram_test(read(unconditional), num_classes)
+        test = histogram_test(classify(unconditional), num_classes)
         report["histogram"] = {
             "counts": [int(count) for count in test.counts],
             "spread": float(test.spread),
@@ -156,11 +156,11 @@ def _nearest(examples: np.ndarray, train: np.ndarray) -> dict[str, float]:
 def describe_evaluation(report: dict) -> str:
     """The report in a few lines for a person."""
     lines = []
-    if "reader" in report:
-        r = report["reader"]
+    if "classifier" in report:
+        c = report["classifier"]
         lines.append(
-            f"read as the class asked: {r['samples']:.1%} of samples "
-            f"({r['held_out']:.1%} of held-out real examples)"
+            f"classified as the class asked for: {c['samples']:.1%} of samples "
+            f"(as their own class: {c['held_out']:.1%} of held-out real examples)"
         )
     if "frechet" in report:
         f = report["frechet"]

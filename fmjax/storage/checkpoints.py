@@ -15,6 +15,7 @@ import jax
 from jax.experimental import multihost_utils
 
 from fmjax.errors import InputError
+from fmjax.files import first_line
 from fmjax.storage.fingerprint import fingerprint
 
 log = logging.getLogger(__name__)
@@ -22,7 +23,7 @@ log = logging.getLogger(__name__)
 
 def _reason(error: Exception) -> str:
     """The first sentence of what orbax or the file system says."""
-    return (str(error) or type(error).__name__).splitlines()[0].split(". See")[0][:160]
+    return first_line(error).split(". See")[0][:160]
 
 
 class Checkpoints:

@@ -1,4 +1,4 @@
-"""The fingerprint of a tree of arrays, by which damaged or other parameters are noticed."""
+"""A number that tells whether an array tree is still the same, to the bit."""
 
 from typing import Any
 

@@ -15,6 +15,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from fmjax.errors import InputError
+from fmjax.files import first_line, whole_file
 
 DTYPES = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(jnp.bfloat16)}
 _FLOATS = ("F64", "F32", "F16", "BF16")
@@ -60,15 +61,11 @@ def write_weights(
     if jax.process_index() == 0:
         from safetensors.numpy import save_file
 
-        temporary = path.with_name(f"{path.name}.tmp")
-        try:
+        with whole_file(path) as temporary:
             temporary.touch()
             usual = temporary.stat().st_mode  # the library lets its owner alone read a file
             save_file(tensors, temporary, metadata)
             temporary.chmod(usual)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
     multihost_utils.sync_global_devices(f"weights in {path}")
 
 
@@ -94,9 +91,8 @@ def _opened(path: Path) -> Iterator[Any]:
         with safe_open(path, "numpy") as content:
             yield content
     except (OSError, SafetensorError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise InputError(
-            f"{path} cannot be read as a safetensors file ({reason}); give a whole one."
+            f"{path} cannot be read as a safetensors file ({first_line(error)}); give a whole one."
         ) from error
 
 

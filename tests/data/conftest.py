@@ -1,12 +1,12 @@
 import pytest
 
-from fmjax.data.tfds import builders
+from fmjax.data.load import load
 
 
 @pytest.fixture(scope="session")
 def digits(tmp_path_factory):
     """The embedded set, prepared once in a data directory of its own."""
-    return builders.load("digits", tmp_path_factory.mktemp("digits"))
+    return load("digits", tmp_path_factory.mktemp("digits"))
 
 
 @pytest.fixture

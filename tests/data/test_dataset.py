@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from fmjax.data import dataset
-from fmjax.data.tfds.builders import load
+from fmjax.data.load import load
 from fmjax.errors import InputError
 
 

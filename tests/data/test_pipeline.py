@@ -8,9 +8,9 @@ import pytest
 
 from fmjax.data import pipeline
 from fmjax.data.dataset import Dataset
+from fmjax.data.load import load
 from fmjax.data.pairs.records import open_pairs
 from fmjax.data.pairs.writer import save_pairs
-from fmjax.data.tfds.builders import load
 from fmjax.errors import InputError
 
 
@@ -366,8 +366,8 @@ def test_prefetch_of_nothing_is_refused():
 @pytest.mark.slow
 def test_a_stream_left_open_does_not_hold_the_interpreter():
     code = (
-        "from fmjax.data import builders, pipeline\n"
-        "stream = pipeline.batches(builders.load('toy/moons'), global_batch=8, seed=0)\n"
+        "from fmjax.data import pipeline\nfrom fmjax.data.load import load\n"
+        "stream = pipeline.batches(load('toy/moons'), global_batch=8, seed=0)\n"
         "ahead = pipeline.device_prefetch(stream, lambda b: b)\n"
         "next(ahead); print('done')"
     )

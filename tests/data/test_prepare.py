@@ -6,7 +6,9 @@ import pytest
 from PIL import Image
 
 from fmjax.data import prepare
-from fmjax.data.tfds import builders
+from fmjax.data.load import load
+from fmjax.data.tfds import public
+from fmjax.data.train_command import train_command
 
 RNG = np.random.default_rng(0)
 
@@ -35,7 +37,7 @@ def run(*arguments):
 
 def test_a_folder_becomes_a_set_with_the_same_pixels(folder, data_dir, capsys):
     assert run("--name=flowers", f"--source={folder}") == 0
-    dataset = builders.load("flowers")
+    dataset = load("flowers")
     assert dataset.class_names == ("rose", "tulip")
     assert (len(dataset.train), len(dataset.test)) == (18, 2)
     on_disk = {
@@ -51,13 +53,13 @@ def test_a_folder_becomes_a_set_with_the_same_pixels(folder, data_dir, capsys):
     assert read == on_disk
     out, progress = capsys.readouterr()
     assert "flowers: 18 train and 2 test images of shape (6, 5, 3), 2 classes, in" in out
-    assert "\n  python train.py --config=configs/mnist.py --config.data.name=flowers\n" in out
+    assert f"Train on it with:\n  {train_command(dataset)}\n" in out
     assert "18/18" in progress
 
 
 def test_an_npz_becomes_a_set_with_the_same_pixels(npz, data_dir):
     assert run("--name=noise", f"--source={npz}", "--test_fraction=0.25") == 0
-    dataset = builders.load("noise")
+    dataset = load("noise")
     assert (len(dataset.train), len(dataset.test)) == (30, 10)
     arrays = np.load(npz)
     expected = {x.tobytes(): y for x, y in zip(arrays["images"], arrays["labels"], strict=True)}
@@ -69,22 +71,23 @@ def test_an_npz_becomes_a_set_with_the_same_pixels(npz, data_dir):
 def test_a_data_directory_of_its_own_is_part_of_the_command(npz, tmp_path, capsys):
     place = tmp_path / "elsewhere"
     assert run("--name=noise", f"--source={npz}", f"--data_dir={place}") == 0
-    assert f"TFDS_DATA_DIR={place} python train.py" in capsys.readouterr().out
-    assert builders.load("noise", place).num_classes == 4
+    command = train_command(load("noise", place), str(place))
+    assert f"\n  {command}\n" in capsys.readouterr().out
+    assert load("noise", place).num_classes == 4
 
 
 def test_size_and_channels_reach_the_images(folder, data_dir):
     assert run("--name=small", f"--source={folder}", "--size=4", "--channels=1") == 0
-    assert builders.load("small").shape == (4, 4, 1)
+    assert load("small").shape == (4, 4, 1)
 
 
 def test_a_set_is_replaced_only_when_asked(npz, folder, data_dir, capsys):
     assert run("--name=same", f"--source={npz}") == 0
     assert run("--name=same", f"--source={folder}") == 2
     assert "exists in" in capsys.readouterr().err
-    assert builders.load("same").num_classes == 4
+    assert load("same").num_classes == 4
     assert run("--name=same", f"--source={folder}", "--overwrite") == 0
-    assert builders.load("same").num_classes == 2
+    assert load("same").num_classes == 2
 
 
 def test_a_broken_image_is_named_and_leaves_nothing(folder, data_dir, capsys):
@@ -118,7 +121,7 @@ def test_a_mistake_is_one_sentence(arguments, sentence, data_dir, capsys):
 
 
 def test_tensorflow_is_asked_for_where_it_is_needed(data_dir, monkeypatch, capsys):
-    monkeypatch.setattr(builders, "_installed", lambda module: False)
+    monkeypatch.setattr(public, "_installed", lambda module: False)
     assert run("--name=mnist") == 2
     assert "needs TensorFlow this once (training does not)" in capsys.readouterr().err
 

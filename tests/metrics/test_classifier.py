@@ -1,11 +1,11 @@
-"""The reader reads real digits that it has not seen."""
+"""The classifier predicts the class of real digits that it has not seen."""
 
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
 from fmjax.errors import InputError
-from fmjax.metrics import accuracy, fit_reader
+from fmjax.metrics import accuracy, fit_classifier
 
 
 @pytest.fixture(scope="module")
@@ -17,19 +17,19 @@ def digits():
 @pytest.mark.parametrize(
     "unit", [lambda x: (x * 255 / 16).astype(np.uint8), lambda x: np.float32(x / 8 - 1)]
 )
-def test_reads_held_out_digits_in_any_unit(digits, unit):
+def test_predicts_held_out_digits_in_any_unit(digits, unit):
     images, labels = unit(digits[0]), digits[1]
     order = np.random.default_rng(0).permutation(len(labels))
     train, held_out = order[:1400], order[1400:]
-    predict = fit_reader(images[train], labels[train])
-    read = predict(images[held_out])
-    assert read.dtype == np.int32
-    assert accuracy(read, labels[held_out]) >= 0.97
+    predict = fit_classifier(images[train], labels[train])
+    predicted = predict(images[held_out])
+    assert predicted.dtype == np.int32
+    assert accuracy(predicted, labels[held_out]) >= 0.97
 
 
 def test_keeps_the_given_class_ids(digits):
     chosen = np.isin(digits[1], [3, 7])
-    predict = fit_reader(digits[0][chosen], digits[1][chosen])
+    predict = fit_classifier(digits[0][chosen], digits[1][chosen])
     assert set(predict(digits[0][:50])) == {3, 7}
 
 
@@ -52,11 +52,11 @@ X, Y = np.random.default_rng(1).normal(size=(6, 4)), np.array([0, 1, 0, 1, 0, 1]
 )
 def test_bad_fit(images, labels, sentence):
     with pytest.raises(InputError, match=sentence):
-        fit_reader(images, labels)
+        fit_classifier(images, labels)
 
 
-def test_bad_reading():
-    predict = fit_reader(X, Y)
+def test_bad_prediction():
+    predict = fit_classifier(X, Y)
     with pytest.raises(InputError, match="images must have 4 features"):
         predict(X[:, :2])
     with pytest.raises(InputError, match="same unit"):

@@ -32,7 +32,7 @@ def by_scikit_learn(real, fake, k):
 
 @pytest.mark.parametrize("k", [1, 3, 5, 40])
 def test_equals_the_definition_by_scikit_learn(k, monkeypatch):
-    monkeypatch.setattr(pairwise, "_BLOCK", 11)
+    monkeypatch.setattr(pairwise, "_DISTANCE_ROWS", 11)
     found = precision_recall_density_coverage(REAL, FAKE, k)
     np.testing.assert_allclose(found, by_scikit_learn(REAL, FAKE, k), rtol=1e-12)
 

@@ -16,7 +16,7 @@ Y = 1.3 * RNG.normal(size=(23, 4)) + 0.5
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
-    monkeypatch.setattr(pairwise, "_BLOCK", 7)  # so that every sum runs over several
+    monkeypatch.setattr(pairwise, "_DISTANCE_ROWS", 7)  # so that every sum runs over several
 
 
 def discrepancy(k_xx, k_yy, k_xy, unbiased):

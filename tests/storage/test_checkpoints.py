@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from fmjax.errors import InputError
-from fmjax.storage.checkpoints import Checkpoints, fingerprint
+from fmjax.storage.checkpoints import Checkpoints
+from fmjax.storage.fingerprint import fingerprint
 
 
 def state(k):

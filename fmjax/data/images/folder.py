@@ -40,7 +40,7 @@ class FilePart:
         return FilePart([self.paths[i] for i in indices], labels, self.shape)
 
 
-def read(
+def read_folder(
     path: Path, size: int | None = None, channels: int | None = None
 ) -> tuple[Shape, tuple[str, ...] | None, FilePart, FilePart | None]:
     """Lists the images of a folder.
@@ -62,17 +62,17 @@ def read(
     parts = {folder.name: folder for folder in _folders(path)}
     test = test_names = None
     if "train" in parts and set(parts) <= {"train", "test"}:
-        names, *train = _list(parts["train"])
+        names, *train = _list_part(parts["train"])
         if "test" in parts:
-            test_names, *test = _list(parts["test"])
+            test_names, *test = _list_part(parts["test"])
             _check_classes(path, names, test_names)
     else:
-        names, *train = _list(path)
+        names, *train = _list_part(path)
     shape = _common_shape([*train[0], *(test[0] if test else ())], size, channels)
     return shape, names, FilePart(*train, shape), FilePart(*test, shape) if test else None
 
 
-def _list(path: Path) -> tuple[tuple[str, ...] | None, list[Path], np.ndarray | None]:
+def _list_part(path: Path) -> tuple[tuple[str, ...] | None, list[Path], np.ndarray | None]:
     """Class names, paths and labels of one part."""
     folders = _folders(path)
     if not folders:

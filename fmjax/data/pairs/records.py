@@ -17,9 +17,9 @@ from typing import NamedTuple
 import numpy as np
 
 from fmjax.data.dataset import Dataset, hold_out
-from fmjax.data.tfds.directory import first_line
 from fmjax.data.tfds.records import CACHE_BYTES
 from fmjax.errors import InputError
+from fmjax.files import first_line
 
 INFO = "pairs.json"
 
@@ -94,7 +94,7 @@ def read_info(folder: Path) -> PairInfo:
 
 @dataclasses.dataclass(eq=False)
 class PairRecords:
-    """Random access to some pairs of a complete set: a `fmjax.data.dataset.Source` that has x0.
+    """Random access to some pairs of a complete set: a `fmjax.data.dataset.Split` that has x0.
 
     It pickles as a path; threads may share it.
 
@@ -149,22 +149,22 @@ class PairRecords:
         """
         indices = np.asarray(indices)
         if self._cache is None:
-            records = self._load(indices)
+            records = self._read_records(indices)
         else:
             cached, there = self._cache
             new = np.unique(indices[~there[indices]])
             if len(new):
-                cached[new] = self._load(new)
+                cached[new] = self._read_records(new)
                 there[new] = True  # last: a thread that sees it finds the records complete
             records = cached[indices]
         labels = None if self.info.num_classes is None else np.array(records["label"], np.int32)
         return np.array(records["x0"], np.float32), np.array(records["x1"], np.float32), labels
 
     def read(self, indices: Sequence[int]) -> tuple[np.ndarray, np.ndarray | None]:
-        """x1 and labels alone, as `fmjax.data.dataset.Source.read` gives them."""
+        """x1 and labels alone, as `fmjax.data.dataset.Split.read` gives them."""
         return self.read_pairs(indices)[1:]
 
-    def _load(self, indices: np.ndarray) -> np.ndarray:
+    def _read_records(self, indices: np.ndarray) -> np.ndarray:
         if self.positions is not None:
             indices = self.positions[indices]
         raw = self._source.__getitems__(indices.tolist())

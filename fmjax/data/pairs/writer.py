@@ -1,6 +1,5 @@
 """Writing stored pairs: what is to come first, then shard by shard, each whole or not at all."""
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -8,12 +7,12 @@ import numpy as np
 
 from fmjax.data.pairs.records import INFO, PairInfo, read_info, record_type, shard_path
 from fmjax.errors import InputError
-from fmjax.files import differences
+from fmjax.files import differences, whole_file, write_json
 
 # Noise does not compress, and a group of one record is read without its neighbours.
 _OPTIONS = "group_size:1,uncompressed"
 
-Part = tuple[np.ndarray, np.ndarray, np.ndarray | None]
+PairPart = tuple[np.ndarray, np.ndarray, np.ndarray | None]
 """x0 and x1 (n, ...), and labels (n,), or None in a set without classes."""
 
 
@@ -42,12 +41,10 @@ def begin_pairs(folder: Path, info: PairInfo) -> None:
             )
         return
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f"{INFO}.tmp"
-    temporary.write_text(json.dumps(info._asdict(), indent=2) + "\n")
-    temporary.replace(folder / INFO)
+    write_json(folder / INFO, info._asdict())
 
 
-def write_shard(folder: Path, info: PairInfo, shard: int, parts: Iterable[Part]) -> Path:
+def write_shard(folder: Path, info: PairInfo, shard: int, parts: Iterable[PairPart]) -> Path:
     """Writes one shard; it appears when it is whole, and replaces what a killed writer left.
 
     Args:
@@ -63,25 +60,21 @@ def write_shard(folder: Path, info: PairInfo, shard: int, parts: Iterable[Part])
         InputError: pairs of another shape or number, labels outside the classes, NaN or infinity.
     """
     path = shard_path(folder, info, shard)
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        written = _write(temporary, info, parts)
+    with whole_file(path) as temporary:
+        written = _write_records(temporary, info, parts)
         if written != len(info.rows(shard)):
             raise InputError(f"shard {shard} takes {len(info.rows(shard))} pairs, got {written}.")
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    return temporary.replace(path)
+    return path
 
 
-def _write(path: Path, info: PairInfo, parts: Iterable[Part]) -> int:
+def _write_records(path: Path, info: PairInfo, parts: Iterable[PairPart]) -> int:
     """Writes the records of all parts and counts them."""
     from array_record.python.array_record_module import ArrayRecordWriter
 
     writer, written = ArrayRecordWriter(str(path), _OPTIONS), 0
     try:
         for part in parts:
-            for record in _encode(info, *part):
+            for record in _to_records(info, *part):
                 writer.write(record.tobytes())
                 written += 1
     finally:
@@ -89,7 +82,7 @@ def _write(path: Path, info: PairInfo, parts: Iterable[Part]) -> int:
     return written
 
 
-def _encode(
+def _to_records(
     info: PairInfo, x0: np.ndarray, x1: np.ndarray, labels: np.ndarray | None
 ) -> np.ndarray:
     """The pairs of one part as records."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fmjax.errors import InputError
+from fmjax.files import first_line
 
 # As in tensorflow_datasets, which need not be imported to know where things lie.
 DEFAULT = "~/tensorflow_datasets"
@@ -131,8 +132,3 @@ def _move(folder: Path, final: Path) -> Path:
             raise
         shutil.rmtree(folder)
     return final
-
-
-def first_line(error: Exception) -> str:
-    """What an exception says, in one line."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -14,13 +14,14 @@ from PIL import Image
 from fmjax.data import dataset
 from fmjax.data.tfds import directory
 from fmjax.errors import InputError
+from fmjax.files import first_line
 
 # Up to this size the decoded images stay in memory, and later epochs cost no decoding.
 CACHE_BYTES = 2**30
 
 
 @dataclasses.dataclass(eq=False)
-class Records:
+class ImageRecords:
     """Random access to one split of a prepared set; it pickles as a path.
 
     Attributes:
@@ -119,14 +120,16 @@ def open_set(name: str, folder: Path) -> dataset.Dataset:
         info = tfds.builder_from_directory(folder).info
     except Exception as error:  # TFDS and protobuf each raise their own
         raise _damaged(name, folder, error) from error
-    shape, names = _image_shape(name, info), _class_names(info)
+    shape, names = _image_shape(name, info), _label_names(info)
     sizes = {split: info.splits[split].num_examples for split in info.splits}
     if not sizes.get("train"):
         raise InputError(f"data set {name!r} has no train split, only {', '.join(sizes)}.")
     test = "test" if sizes.get("test") else None
     if test is None and sizes["train"] < 2:
         raise InputError(f"data set {name!r} has one example only; at least two are needed.")
-    parts = [Records(folder, part, shape, names is not None) for part in ("train", test) if part]
+    parts = [
+        ImageRecords(folder, part, shape, names is not None) for part in ("train", test) if part
+    ]
     for part in parts:
         try:
             part[0]  # what is damaged shows here, not in the middle of a run
@@ -166,13 +169,13 @@ def _image_shape(name: str, info: tfds.core.DatasetInfo) -> tuple[int, int, int]
     )
 
 
-def _class_names(info: tfds.core.DatasetInfo) -> tuple[str, ...] | None:
+def _label_names(info: tfds.core.DatasetInfo) -> tuple[str, ...] | None:
     label = dict(info.features).get("label")
     return tuple(label.names) if isinstance(label, tfds.features.ClassLabel) else None
 
 
 def _damaged(name: str, folder: Path, error: Exception) -> InputError:
     return InputError(
-        f"data set {name!r} in {folder} cannot be read ({directory.first_line(error)}); delete "
+        f"data set {name!r} in {folder} cannot be read ({first_line(error)}); delete "
         "that folder and prepare the set again."
     )

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fmjax.data.images import folder, source
+from fmjax.data.images import folder
+from fmjax.data.images.read import read_images
 from fmjax.errors import InputError
 
 RNG = np.random.default_rng(0)
@@ -51,7 +52,7 @@ def expected(written, names):
 )
 def test_lossless_files_keep_their_pixels(tmp_path, suffix, shape, options):
     written = fill(tmp_path, {"b": 7, "a": 13}, shape, suffix, **options)
-    found = source.read(str(tmp_path))
+    found = read_images(str(tmp_path))
     assert (found.shape, found.class_names) == (shape, ("a", "b"))
     assert (len(found.train), len(found.test)) == (18, 2)
     assert sorted(multiset(found.train) + multiset(found.test)) == expected(written, ["a", "b"])
@@ -60,25 +61,25 @@ def test_lossless_files_keep_their_pixels(tmp_path, suffix, shape, options):
 def test_train_and_test_folders_are_the_two_parts(tmp_path):
     train = fill(tmp_path / "train", {"a": 3, "b": 2})
     test = fill(tmp_path / "test", {"a": 1, "b": 4})
-    found = source.read(str(tmp_path))
+    found = read_images(str(tmp_path))
     assert multiset(found.train) == expected(train, ["a", "b"])
     assert multiset(found.test) == expected(test, ["a", "b"])
 
 
 def test_a_train_folder_alone_gives_its_share(tmp_path):
     fill(tmp_path / "train", {"a": 10, "b": 10})
-    found = source.read(str(tmp_path), test_fraction=0.2)
+    found = read_images(str(tmp_path), test_fraction=0.2)
     assert sorted(label for _, label in found.test) == [0, 0, 1, 1]
 
 
 def test_a_class_may_be_called_train(tmp_path):
     fill(tmp_path, {"car": 5, "train": 5})
-    assert source.read(str(tmp_path)).class_names == ("car", "train")
+    assert read_images(str(tmp_path)).class_names == ("car", "train")
 
 
 def test_images_without_class_folders_have_no_labels(tmp_path):
     fill(tmp_path, {"": 20})
-    found = source.read(str(tmp_path))
+    found = read_images(str(tmp_path))
     assert found.class_names is None
     assert {label for part in (found.train, found.test) for _, label in part} == {None}
     assert (len(found.train), len(found.test)) == (18, 2)
@@ -89,7 +90,7 @@ def test_other_files_are_left_alone(tmp_path):
     (tmp_path / "a" / "notes.txt").write_text("no image")
     (tmp_path / "a" / ".hidden.png").write_text("no image")
     (tmp_path / ".cache").mkdir()
-    found = source.read(str(tmp_path))
+    found = read_images(str(tmp_path))
     assert len(found.train) + len(found.test) == 10
 
 
@@ -99,7 +100,7 @@ def test_size_scales_the_shorter_side_and_crops_the_centre(tmp_path):
     wide = np.broadcast_to(bands, (8, 24))
     Image.fromarray(np.ascontiguousarray(wide)).save(tmp_path / "wide.png")
     Image.fromarray(np.ascontiguousarray(wide.T)).save(tmp_path / "high.png")
-    found = source.read(str(tmp_path), size=4, test_fraction=0.5)
+    found = read_images(str(tmp_path), size=4, test_fraction=0.5)
     for part in (found.train, found.test):
         ((image, _),) = part
         assert image.shape == (4, 4, 1)
@@ -109,17 +110,17 @@ def test_size_scales_the_shorter_side_and_crops_the_centre(tmp_path):
 
 def test_an_image_of_the_right_size_is_not_resampled(tmp_path):
     written = fill(tmp_path, {"a": 10}, (8, 8, 3))
-    found = source.read(str(tmp_path), size=8)
+    found = read_images(str(tmp_path), size=8)
     assert sorted(multiset(found.train) + multiset(found.test)) == expected(written, ["a"])
 
 
 def test_channels_are_inferred_or_chosen(tmp_path):
     fill(tmp_path, {"a": 5}, (6, 5, 1))
-    assert source.read(str(tmp_path)).shape == (6, 5, 1)
-    assert source.read(str(tmp_path), channels=3).shape == (6, 5, 3)
+    assert read_images(str(tmp_path)).shape == (6, 5, 1)
+    assert read_images(str(tmp_path), channels=3).shape == (6, 5, 3)
     fill(tmp_path, {"b": 5}, (6, 5, 3))
-    assert source.read(str(tmp_path)).shape == (6, 5, 3)
-    found = source.read(str(tmp_path), channels=1)
+    assert read_images(str(tmp_path)).shape == (6, 5, 3)
+    found = read_images(str(tmp_path), channels=1)
     assert {image.shape for image, _ in found.train} == {(6, 5, 1)}
 
 
@@ -129,7 +130,7 @@ def test_a_photo_is_turned_upright(tmp_path):
     exif[folder.ORIENTATION] = 6  # stored a quarter turn counter-clockwise
     for name in "ab":
         Image.fromarray(np.rot90(pixels)).save(tmp_path / f"{name}.png", exif=exif)
-    found = source.read(str(tmp_path))
+    found = read_images(str(tmp_path))
     assert found.shape == (6, 4, 3)
     ((image, _),) = found.train
     np.testing.assert_array_equal(image, pixels)
@@ -140,7 +141,7 @@ def test_what_is_transparent_becomes_white(tmp_path):
     pixels[0, :, 3] = 255  # the upper row is opaque black, the lower one invisible black
     for name in "ab":
         Image.fromarray(pixels, "RGBA").save(tmp_path / f"{name}.png")
-    ((image, _),) = source.read(str(tmp_path)).train
+    ((image, _),) = read_images(str(tmp_path)).train
     assert image.shape == (2, 2, 3)
     assert (image[0] == 0).all()
     assert (image[1] == 255).all()
@@ -151,14 +152,14 @@ def test_a_broken_image_is_named(tmp_path):
     broken = tmp_path / "a" / "broken.png"
     broken.write_bytes(b"not an image")
     with pytest.raises(InputError, match=f"the image {broken} cannot be read; repair"):
-        source.read(str(tmp_path))
+        read_images(str(tmp_path))
 
 
 def test_an_image_cut_short_is_named_when_it_is_decoded(tmp_path):
     fill(tmp_path, {"a": 10}, (64, 64, 3))
     cut = tmp_path / "a" / "3.png"
     cut.write_bytes(cut.read_bytes()[:2000])
-    found = source.read(str(tmp_path))
+    found = read_images(str(tmp_path))
     with pytest.raises(InputError, match=f"the image {cut} cannot be read .*truncated"):
         list(found.train), list(found.test)
 
@@ -166,38 +167,38 @@ def test_an_image_cut_short_is_named_when_it_is_decoded(tmp_path):
 def test_sixteen_bits_are_refused(tmp_path):
     Image.fromarray(np.zeros((4, 4), np.uint16)).save(tmp_path / "deep.png")
     with pytest.raises(InputError, match=r"deep.png has pixels of kind 'I;16'; convert it to 8"):
-        source.read(str(tmp_path))
+        read_images(str(tmp_path))
 
 
 def test_images_of_several_sizes_need_a_size(tmp_path):
     fill(tmp_path, {"a": 3}, (6, 5, 3))
     fill(tmp_path, {"b": 3}, (8, 8, 3))
     with pytest.raises(InputError, match=r"2 sizes \(5x6 in .*a/0.png, 8x8 in .*b/0.png\).*--size"):
-        source.read(str(tmp_path))
+        read_images(str(tmp_path))
 
 
 def test_an_empty_class_folder_is_named(tmp_path):
     fill(tmp_path, {"a": 3, "b": 0})
     with pytest.raises(InputError, match=f"class folder {tmp_path / 'b'} has no images"):
-        source.read(str(tmp_path))
+        read_images(str(tmp_path))
 
 
 def test_an_empty_folder_is_named(tmp_path):
     with pytest.raises(InputError, match="neither class folders nor images"):
-        source.read(str(tmp_path))
+        read_images(str(tmp_path))
 
 
 def test_train_and_test_need_the_same_classes(tmp_path):
     fill(tmp_path / "train", {"a": 3, "b": 3})
     fill(tmp_path / "test", {"a": 3, "c": 3})
     with pytest.raises(InputError, match=r"same class folders, got a, b and a, c"):
-        source.read(str(tmp_path))
+        read_images(str(tmp_path))
 
 
 def test_a_class_cannot_be_set_apart_entirely(tmp_path):
     fill(tmp_path, {"a": 1, "b": 1})
     with pytest.raises(InputError, match="2 images of 2 classes are too few to set 1 apart"):
-        source.read(str(tmp_path))
+        read_images(str(tmp_path))
 
 
 # ------------------------------------------------------------------------------ .npz
@@ -212,7 +213,7 @@ def save(tmp_path, **arrays):
 @pytest.mark.parametrize("column", [False, True])
 def test_arrays_keep_their_pixels(tmp_path, shape, column):
     x, y = noise(20, *shape), np.arange(20) % 4
-    found = source.read(save(tmp_path, images=x, labels=y[:, None] if column else y))
+    found = read_images(save(tmp_path, images=x, labels=y[:, None] if column else y))
     whole = (*shape[:2], shape[2] if len(shape) == 3 else 1)
     assert (found.shape, found.class_names) == (whole, ("0", "1", "2", "3"))
     assert (len(found.train), len(found.test)) == (18, 2)
@@ -225,14 +226,14 @@ def test_arrays_keep_their_pixels(tmp_path, shape, column):
 def test_four_arrays_are_the_two_parts(tmp_path):
     x, y = noise(20, 6, 5), np.arange(20) % 4
     path = save(tmp_path, x_train=x[:12], y_train=y[:12], x_test=x[12:], y_test=y[12:])
-    found = source.read(path)
+    found = read_images(path)
     assert (len(found.train), len(found.test)) == (12, 8)
     np.testing.assert_array_equal(found.test.images[..., 0], x[12:])
     np.testing.assert_array_equal(found.test.labels, y[12:])
 
 
 def test_arrays_without_labels_have_no_classes(tmp_path):
-    found = source.read(save(tmp_path, images=noise(20, 6, 5)))
+    found = read_images(save(tmp_path, images=noise(20, 6, 5)))
     assert found.class_names is None
     assert {label for _, label in found.train} == {None}
 
@@ -266,7 +267,7 @@ BAD_ARRAYS = {
 @pytest.mark.parametrize(("arrays", "sentence"), BAD_ARRAYS.values(), ids=BAD_ARRAYS.keys())
 def test_bad_arrays_are_explained(tmp_path, arrays, sentence):
     with pytest.raises(InputError, match=sentence):
-        source.read(save(tmp_path, **arrays))
+        read_images(save(tmp_path, **arrays))
 
 
 @pytest.mark.parametrize("cut", [0, 300])
@@ -274,7 +275,7 @@ def test_a_broken_npz_is_named(tmp_path, cut):
     path = tmp_path / "set.npz"
     path.write_bytes(open(save(tmp_path, images=X), "rb").read()[:cut])  # noqa: SIM115
     with pytest.raises(InputError, match=f"{path} cannot be read as an .npz"):
-        source.read(str(path))
+        read_images(str(path))
 
 
 # ------------------------------------------------------------------------------ options
@@ -294,4 +295,4 @@ def test_bad_options_are_explained(tmp_path):
         (save(tmp_path, **both), {"test_fraction": 0.5}, "source without a test part"),
     ):
         with pytest.raises(InputError, match=sentence):
-            source.read(given, **options)
+            read_images(given, **options)

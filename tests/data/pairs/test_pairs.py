@@ -121,9 +121,9 @@ def test_threads_may_share_a_source(folder, monkeypatch, limit):
 
 def test_what_is_cached_is_read_once(folder, monkeypatch):
     source, read = records.PairRecords(folder, read_info(folder)), []
-    load = records.PairRecords._load
+    load = records.PairRecords._read_records
     monkeypatch.setattr(
-        records.PairRecords, "_load", lambda self, new: read.extend(new) or load(self, new)
+        records.PairRecords, "_read_records", lambda self, new: read.extend(new) or load(self, new)
     )
     for indices in ([3, 1, 3], [1, 4], np.arange(23), np.arange(23)):
         source.read_pairs(indices)
@@ -166,7 +166,7 @@ def test_a_shard_appears_when_it_is_whole(tmp_path):
 def test_what_a_killed_writer_left_is_replaced(tmp_path):
     begin_pairs(tmp_path, INFO)
     left = shard_path(tmp_path, INFO, 0)
-    left.with_name(f".{left.name}.tmp").write_bytes(b"half a shard")
+    left.with_name(f"{left.name}.tmp").write_bytes(b"half a shard")
     write_shard(tmp_path, INFO, 0, parts(INFO, 0))
     assert sorted(path.name for path in tmp_path.iterdir()) == [left.name, records.INFO]
 
@@ -196,7 +196,7 @@ def test_pairs_of_other_data_are_refused(folder):
 def test_a_folder_of_something_else_is_refused(tmp_path, content):
     if content is not None:
         (tmp_path / records.INFO).write_text(content)
-    with pytest.raises(InputError, match=r"is not a set of stored pairs.*fmjax.run.reflow.command"):
+    with pytest.raises(InputError, match=r"is not a set of stored pairs.*python -m fmjax reflow"):
         open_pairs(tmp_path)
 
 

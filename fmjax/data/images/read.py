@@ -9,12 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from fmjax.data.dataset import stratified_split
-from fmjax.data.images import arrays, folder
-from fmjax.data.images.arrays import ArrayPart
-from fmjax.data.images.folder import FilePart
+from fmjax.data.images.folder import FilePart, read_folder
+from fmjax.data.images.npz import ArrayPart, read_npz
 from fmjax.errors import InputError
 
-Part = ArrayPart | FilePart
+ImagePart = ArrayPart | FilePart
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,11 +29,11 @@ class Images:
 
     shape: tuple[int, int, int]
     class_names: tuple[str, ...] | None
-    train: Part
-    test: Part
+    train: ImagePart
+    test: ImagePart
 
 
-def read(
+def read_images(
     source: str,
     size: int | None = None,
     channels: int | None = None,
@@ -43,9 +42,9 @@ def read(
     """Opens a folder or an ``.npz``.
 
     Args:
-        source: as `image_folder.read` or `image_arrays.read` describe.
-        size: folders only, as in `image_folder.read`.
-        channels: folders only, as in `image_folder.read`.
+        source: as `read_folder` or `read_npz` describe.
+        size: folders only, as in `read_folder`.
+        channels: folders only, as in `read_folder`.
         test_fraction: the share to set apart for testing where the source has no test part, a
             tenth by default; each class gives its share.
 
@@ -58,7 +57,7 @@ def read(
     _check_options(size, channels, test_fraction)
     path = Path(source).expanduser()
     if path.is_dir():
-        shape, names, train, test = folder.read(path, size, channels)
+        shape, names, train, test = read_folder(path, size, channels)
     elif not path.exists():
         raise InputError(f"--source={source} does not exist.")
     elif path.suffix != ".npz":
@@ -66,7 +65,7 @@ def read(
     elif size is not None or channels is not None:
         raise InputError("--size and --channels are for folders; an .npz has its own shape.")
     else:
-        shape, names, train, test = arrays.read(path)
+        shape, names, train, test = read_npz(path)
     if test is None:
         train, test = _set_apart(train, 0.1 if test_fraction is None else test_fraction)
     elif test_fraction is not None:
@@ -83,7 +82,7 @@ def _check_options(size: int | None, channels: int | None, test_fraction: float 
         raise InputError(f"--test_fraction must lie between 0 and 1, got {test_fraction}.")
 
 
-def _set_apart(part: Part, fraction: float) -> tuple[Part, Part]:
+def _set_apart(part: ImagePart, fraction: float) -> tuple[ImagePart, ImagePart]:
     labels = np.zeros(len(part), int) if part.labels is None else part.labels
     size = max(1, round(fraction * len(part)))
     classes = len(np.unique(labels))

@@ -31,7 +31,9 @@ class ArrayPart:
         return ArrayPart(self.images[indices], labels)
 
 
-def read(path: Path) -> tuple[tuple[int, ...], tuple[str, ...] | None, ArrayPart, ArrayPart | None]:
+def read_npz(
+    path: Path,
+) -> tuple[tuple[int, ...], tuple[str, ...] | None, ArrayPart, ArrayPart | None]:
     """Reads the arrays of an ``.npz``.
 
     Args:
@@ -45,24 +47,24 @@ def read(path: Path) -> tuple[tuple[int, ...], tuple[str, ...] | None, ArrayPart
     Raises:
         InputError: for other arrays, or arrays that do not fit together.
     """
-    arrays = _load(path)
+    arrays = _load_npz(path)
     test = None
     if "images" in arrays:
-        train = _part(path, arrays, "images", "labels")
+        train = _array_part(path, arrays, "images", "labels")
     elif "x_train" in arrays:
-        train = _part(path, arrays, "x_train", "y_train")
+        train = _array_part(path, arrays, "x_train", "y_train")
         if "x_test" in arrays:
-            test = _part(path, arrays, "x_test", "y_test")
+            test = _array_part(path, arrays, "x_test", "y_test")
             _check_match(path, train, test)
     else:
         raise InputError(
             f"{path} must hold 'images' and 'labels', or 'x_train', 'y_train', 'x_test' and "
             f"'y_test'; it holds {', '.join(arrays) or 'nothing'}."
         )
-    return train.images.shape[1:], _class_names(path, train.labels), train, test
+    return train.images.shape[1:], _names_from_labels(path, train.labels), train, test
 
 
-def _load(path: Path) -> dict[str, np.ndarray]:
+def _load_npz(path: Path) -> dict[str, np.ndarray]:
     try:
         with np.load(path) as file:
             return {name: file[name] for name in file.files}
@@ -70,7 +72,7 @@ def _load(path: Path) -> dict[str, np.ndarray]:
         raise InputError(f"{path} cannot be read as an .npz of plain arrays ({error}).") from error
 
 
-def _part(path: Path, arrays: dict[str, np.ndarray], x: str, y: str) -> ArrayPart:
+def _array_part(path: Path, arrays: dict[str, np.ndarray], x: str, y: str) -> ArrayPart:
     images = arrays[x]
     if images.dtype != np.uint8:
         raise InputError(f"{x!r} in {path} must be uint8 (0 to 255), got {images.dtype}.")
@@ -81,10 +83,12 @@ def _part(path: Path, arrays: dict[str, np.ndarray], x: str, y: str) -> ArrayPar
             f"{x!r} in {path} must have shape (n, H, W), (n, H, W, 1) or (n, H, W, 3), "
             f"got {arrays[x].shape}."
         )
-    return ArrayPart(images, _labels(path, y, arrays[y], len(images)) if y in arrays else None)
+    return ArrayPart(
+        images, _integer_labels(path, y, arrays[y], len(images)) if y in arrays else None
+    )
 
 
-def _labels(path: Path, name: str, labels: np.ndarray, count: int) -> np.ndarray:
+def _integer_labels(path: Path, name: str, labels: np.ndarray, count: int) -> np.ndarray:
     if labels.shape == (count, 1):  # as CIFAR is often stored
         labels = labels[:, 0]
     if labels.shape != (count,):
@@ -97,7 +101,7 @@ def _labels(path: Path, name: str, labels: np.ndarray, count: int) -> np.ndarray
     return labels.astype(np.int64)
 
 
-def _class_names(path: Path, labels: np.ndarray | None) -> tuple[str, ...] | None:
+def _names_from_labels(path: Path, labels: np.ndarray | None) -> tuple[str, ...] | None:
     if labels is None:
         return None
     used = np.unique(labels)

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 from fmjax.errors import InputError
-from fmjax.metrics import distance_quantiles, nearest, nearest_reference
+from fmjax.metrics import distance_quantiles, nearest_neighbour, nearest_reference
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.uint8])
 def test_equals_brute_force_whatever_the_blocks(dtype, monkeypatch):
-    monkeypatch.setattr(nearest, "_SAMPLES", 7)
-    monkeypatch.setattr(nearest, "_REFERENCES", 11)
+    monkeypatch.setattr(nearest_neighbour, "_SAMPLES", 7)
+    monkeypatch.setattr(nearest_neighbour, "_REFERENCES", 11)
     rng = np.random.default_rng(0)
     samples, reference = ((rng.random((n, 4, 4, 1)) * 255).astype(dtype) for n in (30, 45))
     pairs = np.float64(samples.reshape(30, 1, 16)) - reference.reshape(1, 45, 16)

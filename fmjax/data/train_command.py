@@ -1,0 +1,73 @@
+"""The command that trains on a set, as it may be pasted: with what follows from the set itself."""
+
+import math
+import shlex
+
+from fmjax.data.dataset import Dataset
+
+# Sets that have a configuration of their own, which holds where the images are the known ones.
+_OWN_CONFIG = {"mnist": (28, 28, 1), "fashion_mnist": (28, 28, 1), "cifar10": (32, 32, 3)}
+_OWN_CLASSES = 10
+_OWN_BATCH = 512  # the largest of their batches
+
+BATCH = 64
+"""The batch of configs/images.py, which a command names only where the set needs a smaller one."""
+
+_TOKENS = 64  # patches of an image: few enough for a laptop, as 32 x 32 pixels in patches of 4
+_LOGITS = BATCH * 256**2  # of one attention head over a batch: what must fit into memory
+
+
+def train_command(dataset: Dataset, data_dir: str | None = None) -> str:
+    """The command line that trains on an image set.
+
+    Args:
+        dataset: as `load` opens it.
+        data_dir: where it lies; None where it is found without being told.
+    """
+    flags = []
+    if _has_own_config(dataset):
+        config = dataset.name
+    else:
+        config = "images"
+        flags.append(f"--config.data.name={dataset.name}")
+    if data_dir is not None:
+        flags.append(f"--config.data.dir={data_dir}")
+    if config == "images":
+        patch_size = choose_patch_size(*dataset.shape[:2])
+        flags.append(f"--config.model.patch_size={patch_size}")
+        batch = _batch_size(len(dataset.train), _tokens(*dataset.shape[:2], patch_size))
+        if batch != BATCH:
+            flags.append(f"--config.train.batch_size={batch}")
+        if dataset.num_classes is None:
+            flags.append("--config.labels.conditional=False")
+    return shlex.join(["python", "-m", "fmjax", "train", f"--config={config}", *flags])
+
+
+def _has_own_config(dataset: Dataset) -> bool:
+    return (
+        dataset.shape == _OWN_CONFIG.get(dataset.name)
+        and dataset.num_classes == _OWN_CLASSES
+        and len(dataset.train) >= _OWN_BATCH
+    )
+
+
+def choose_patch_size(height: int, width: int) -> int:
+    """The smallest square patch that divides the image into at most 64, the largest if none does.
+
+    Small patches see more and cost more: half the side is four times the patches.
+    """
+    common = math.gcd(height, width)
+    sides = [side for side in range(1, common + 1) if common % side == 0]
+    return next((side for side in sides if _tokens(height, width, side) <= _TOKENS), common)
+
+
+def _tokens(height: int, width: int, patch_size: int) -> int:
+    return (height // patch_size) * (width // patch_size)
+
+
+def _batch_size(examples: int, tokens: int) -> int:
+    """At most `BATCH`, the set, and what attention over so many patches leaves room for.
+
+    A power of two, so that it divides over devices.
+    """
+    return 2 ** (max(1, min(BATCH, examples, _LOGITS // tokens**2)).bit_length() - 1)

@@ -1,0 +1,66 @@
+"""Data sets by name: toys, random images, prepared sets, and what is said of other names."""
+
+import pytest
+
+from fmjax.data.load import load
+from fmjax.data.toys import TOYS
+from fmjax.errors import InputError
+from tests.data.tfds.image_sets import multiset, write
+
+
+def test_toys_load_by_name():
+    for name, toy in TOYS.items():
+        dataset = load(f"toy/{name}")
+        assert (dataset.shape, dataset.num_classes, dataset.toy) == ((2,), toy.num_classes, toy)
+        assert (dataset.class_names or ())[-1:] == (
+            (str(toy.num_classes - 1),) if toy.num_classes else ()
+        )
+    with pytest.raises(InputError, match=r"unknown toy 'toy/mons'. Did you mean 'toy/moons'\?"):
+        load("toy/mons")
+
+
+@pytest.mark.parametrize("name", ["toy/moons", "random/4x4x1/3"])
+def test_a_set_that_is_drawn_needs_no_tensorflow_datasets(run_python, name):
+    out = run_python(
+        f"""
+        import sys
+        from fmjax.data.load import load
+        load({name!r})
+        print("tensorflow_datasets" in sys.modules)
+        """,
+        devices=1,
+    )
+    assert out == "False\n"
+
+
+def test_an_unknown_name_is_answered_with_the_known_ones(data_dir):
+    write(data_dir, name="flowers")
+    with pytest.raises(InputError) as caught:
+        load("flower")
+    message = str(caught.value)
+    assert "unknown data set 'flower'. Did you mean 'flowers'?" in message
+    assert "`python -m fmjax prepare --name=NAME --source=PATH`" in message
+    assert f"Prepared in {data_dir}: flowers." in message
+    assert "toy/moons" in message
+
+
+def test_a_public_set_that_is_not_prepared_comes_with_its_command(data_dir, tmp_path):
+    with pytest.raises(InputError) as caught:
+        load("mnist")
+    message = str(caught.value)
+    assert "data set 'mnist' is not prepared" in message
+    assert "`python -m fmjax prepare --name=mnist` once" in message
+    assert "tensorflow-cpu" in message
+    assert f"Prepared in {data_dir}: none." in message
+    with pytest.raises(InputError, match=f"--name=mnist --data_dir={tmp_path / 'else'}`"):
+        load("mnist", tmp_path / "else")
+
+
+def test_a_remote_data_directory_is_refused():
+    with pytest.raises(InputError, match="mounted file system, got gs://bucket/sets"):
+        load("digits", "gs://bucket/sets")
+
+
+def test_own_images_may_stand_in_for_a_public_set(data_dir):
+    _, train, _ = write(data_dir, name="mnist")
+    assert multiset(*load("mnist").arrays("train")) == multiset(*zip(*train, strict=True))

@@ -1,0 +1,141 @@
+"""The command that `prepare` prints passes every check that comes before compiling."""
+
+import ast
+import runpy
+import shlex
+
+import jax
+import numpy as np
+import pytest
+
+from fmjax.data import pipeline
+from fmjax.data.dataset import Dataset
+from fmjax.data.load import load
+from fmjax.data.tfds.image_set import write_image_set
+from fmjax.data.train_command import BATCH, choose_patch_size, train_command
+from fmjax.factory import DataSpec, make_experiment
+from tests.conftest import ROOT
+
+RNG = np.random.default_rng(0)
+
+
+def set_of(shape=(32, 32, 3), classes=10, count=60_000, name="own"):
+    """A data set of which only the sizes are asked."""
+    names = classes and tuple(map(str, range(classes)))
+    return Dataset(name, shape, classes, names, range(count), range(10))
+
+
+def flags_of(command):
+    """The flags of a command line by name, as a shell hands them over."""
+    words = shlex.split(command)
+    assert words[:4] == ["python", "-m", "fmjax", "train"]
+    return dict(word.removeprefix("--").split("=", 1) for word in words[4:])
+
+
+def configuration(command):
+    """The configuration that a command line asks for."""
+    flags = flags_of(command)
+    config = runpy.run_path(str(ROOT / "configs" / f"{flags.pop('config')}.py"))["get_config"]()
+    for name, text in flags.items():
+        *parts, key = name.removeprefix("config.").split(".")
+        section = config
+        for part in parts:
+            section = section[part]
+        section[key] = text if name.startswith("config.data.") else ast.literal_eval(text)
+    return config
+
+
+def write(shape, classes, train, test):
+    def examples(count):
+        images = RNG.integers(0, 256, size=(count, *shape), dtype=np.uint8)
+        return [(x, None if classes is None else i % classes) for i, x in enumerate(images)]
+
+    names = classes and [f"kind {k}" for k in range(classes)]
+    write_image_set("own", None, examples(train), examples(test), names, shape)
+    return load("own")
+
+
+@pytest.mark.parametrize(
+    ("shape", "classes", "train"),
+    [
+        ((32, 32, 3), 2, 70),
+        ((32, 32, 3), None, 70),
+        ((30, 20, 1), None, 9),
+        ((31, 17, 3), 3, 20),
+        ((8, 8, 1), None, 2),  # three images, one of them to test on
+        ((64, 64, 3), 2, 2),
+    ],
+)
+def test_a_set_trains_by_the_command(data_dir, shape, classes, train):
+    dataset = write(shape, classes, train, test=1)
+    config = configuration(train_command(dataset))
+    spec = DataSpec(dataset.shape, dataset.num_classes, dataset.class_names)
+    experiment = make_experiment(config, spec)
+    assert load(config.data.name, config.data.dir).shape == shape
+    assert config.train.batch_size <= len(dataset.train)
+    stream = pipeline.batches(dataset, global_batch=config.train.batch_size, seed=0)
+    batch = next(stream)
+    stream.close()
+
+    def loss(params, key, batch):
+        return experiment.loss_fn(params, *experiment.draw(key, batch))
+
+    key = jax.random.key(0)
+    params = jax.eval_shape(experiment.init_params, key)
+    assert jax.eval_shape(jax.value_and_grad(loss), params, key, batch)[0].shape == ()
+
+
+@pytest.mark.parametrize(("name", "shape"), [("mnist", (28, 28, 1)), ("cifar10", (32, 32, 3))])
+def test_a_known_set_has_a_configuration_of_its_own(name, shape):
+    command = train_command(set_of(shape, name=name))
+    assert command == f"python -m fmjax train --config={name}"
+    config = configuration(command)
+    assert config.data.name == name
+    make_experiment(config, DataSpec(shape, 10))
+
+
+@pytest.mark.parametrize(
+    "changes", [{"shape": (32, 32, 1)}, {"classes": None}, {"classes": 26}, {"count": 100}]
+)
+def test_other_images_under_a_known_name_do_not(changes):
+    command = train_command(set_of(**{"shape": (28, 28, 1), "name": "mnist"} | changes))
+    assert flags_of(command)["config"] == "images"
+    assert flags_of(command)["config.data.name"] == "mnist"
+
+
+def test_only_what_the_set_asks_for_is_said():
+    flags = {"config": "images", "config.data.name": "own", "config.model.patch_size": "4"}
+    assert flags_of(train_command(set_of())) == flags
+    assert configuration(train_command(set_of())).train.batch_size == BATCH
+    place = "/data/own sets"
+    assert flags_of(train_command(set_of(), place)) == flags | {"config.data.dir": place}
+    assert configuration(train_command(set_of(), place)).data.dir == place
+
+
+@pytest.mark.parametrize(("count", "batch"), [(1, 1), (3, 2), (63, 32), (64, 64), (1000, 64)])
+def test_a_batch_is_no_larger_than_the_set(count, batch):
+    config = configuration(train_command(set_of(count=count)))
+    assert config.train.batch_size == batch
+
+
+def test_many_patches_leave_room_for_few_images():
+    config = configuration(train_command(set_of((63, 64, 3))))
+    assert (config.model.patch_size, config.train.batch_size) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("sides", "patch_size"),
+    [
+        ((8, 8), 1),
+        ((28, 28), 4),
+        ((32, 32), 4),
+        ((64, 64), 8),
+        ((30, 20), 5),
+        ((30, 60), 6),
+        ((31, 17), 1),
+        ((20, 200), 10),
+        ((20, 2000), 20),
+    ],
+)
+def test_the_patch_size_divides_the_image(sides, patch_size):
+    assert choose_patch_size(*sides) == patch_size

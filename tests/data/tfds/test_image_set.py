@@ -1,0 +1,83 @@
+"""Sets of images: what is written is read back, by fmjax and by TFDS alone."""
+
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from fmjax.data.load import load
+from fmjax.data.tfds.image_set import write_image_set
+from fmjax.errors import InputError
+from tests.data.tfds.image_sets import examples, multiset, write
+
+
+@pytest.mark.parametrize("shape", [(4, 5, 3), (6, 6, 1)])
+@pytest.mark.parametrize("classes", [3, None])
+def test_what_is_written_is_read_back(data_dir, shape, classes):
+    folder, train, test = write(data_dir, shape=shape, classes=classes)
+    assert folder == data_dir / "blobs" / "1.0.0"
+    dataset = load("blobs")
+    assert (dataset.shape, dataset.num_classes) == (shape, classes)
+    assert dataset.class_names == (None if classes is None else ("kind 0", "kind 1", "kind 2"))
+    for split, written in (("train", train), ("test", test)):
+        assert multiset(*dataset.arrays(split)) == multiset(*zip(*written, strict=True))
+    assert set(dataset.train[0]) == ({"image", "label"} if classes else {"image"})
+
+
+def test_tfds_reads_the_set_without_fmjax(data_dir):
+    _, train, _ = write(data_dir)
+    code = (
+        "import sys, tensorflow_datasets as tfds\n"
+        "source = tfds.builder('blobs').as_data_source('train')\n"
+        "print(sum(int(x['image'].sum()) for x in source), 'fmjax' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == f"{sum(int(image.sum()) for image, _ in train)} False\n"
+
+
+def test_overwrite_replaces_all_versions(data_dir):
+    old, _, _ = write(data_dir)
+    old.rename(old.with_name("3.0.1"))
+    with pytest.raises(InputError, match=r"exists in .*--overwrite"):
+        write(data_dir)
+    _, train, _ = write(data_dir, overwrite=True)
+    assert [path.name for path in (data_dir / "blobs").iterdir()] == ["1.0.0"]
+    assert multiset(*load("blobs").arrays("train")) == multiset(*zip(*train, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("bad", "sentence"),
+    [
+        ((np.zeros((4, 5, 3), np.float32), 0), r"uint8 of shape \(4, 5, 3\), got float32"),
+        ((np.zeros((4, 4, 3), np.uint8), 0), r"got uint8 \(4, 4, 3\)"),
+        ((np.zeros((4, 5, 3), np.uint8), 3), "label from 0 to 2, got 3"),
+        ((np.zeros((4, 5, 3), np.uint8), None), "label from 0 to 2, got None"),
+    ],
+)
+def test_a_bad_example_leaves_nothing_behind(data_dir, bad, sentence):
+    old, _, _ = write(data_dir, name="old")
+    with pytest.raises(InputError, match=f"image 3 must .*{sentence}"):
+        write_image_set("b", data_dir, [*examples(3), bad], None, "xyz", (4, 5, 3))
+    with pytest.raises(InputError, match="image 0"):
+        write_image_set("old", data_dir, [bad], None, "xyz", (4, 5, 3), overwrite=True)
+    assert [path.name for path in data_dir.iterdir()] == ["old"]
+    assert old.exists()
+
+
+@pytest.mark.parametrize("name", ["Flowers", "2flowers", "my flowers", "a/b", "", "a" * 65])
+def test_a_bad_name_is_refused(data_dir, name):
+    with pytest.raises(InputError, match=f"lower-case.*{re.escape(repr(name))}"):
+        write(data_dir, name=name)
+
+
+def test_a_name_of_our_own_is_refused(data_dir):
+    with pytest.raises(InputError, match="'digits' is taken"):
+        write(data_dir, name="digits", overwrite=True)
+
+
+def test_a_directory_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"could not be prepared in .*file/sets: Not a directory"):
+        write(tmp_path / "file" / "sets")
