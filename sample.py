@@ -24,7 +24,7 @@ from fmjax.run.sample.job import (
     GRIDS,
     METHODS,
     RULES,
-    SCHEDULES,
+    SCALE_SCHEDULES,
     SOLVERS,
     Guidance,
     Request,
@@ -77,7 +77,7 @@ GUIDANCE = flags.DEFINE_string(
     "guidance", None, "Scale w, or a list that repeats in turn; the run's own if not given."
 )
 RULE = flags.DEFINE_string("rule", "linear", f"How branches are combined: {_one_of(RULES)}.")
-SCHEDULE = flags.DEFINE_string("schedule", "constant", f"w over t: {_one_of(SCHEDULES)}.")
+SCHEDULE = flags.DEFINE_string("schedule", "constant", f"w over t: {_one_of(SCALE_SCHEDULES)}.")
 INTERVAL = flags.DEFINE_string("interval", None, "Guide in these times only, e.g. 0.2,0.8.")
 ZERO_UNTIL = flags.DEFINE_float("zero_until", 0.0, "No velocity before this time (CFG-Zero*).")
 NEGATIVE = flags.DEFINE_integer("negative", None, "A class to lead away from.")

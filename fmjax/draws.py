@@ -14,7 +14,7 @@ from fmjax.couplings import Coupling, independent
 from fmjax.errors import InputError
 from fmjax.guidance import drop_labels
 from fmjax.paths import Noisy
-from fmjax.times import TimeLaw, Uniform, stratified
+from fmjax.times import TimeDistribution, Uniform, stratified
 
 
 class LossArgs(NamedTuple):
@@ -54,7 +54,7 @@ class Draw:
     """
 
     coupling: Coupling = independent
-    time_law: TimeLaw = field(default_factory=Uniform)
+    time_law: TimeDistribution = field(default_factory=Uniform)
     null_labels: Labels = None
     drop_rate: float = 0.0
     stratify: int | None = None

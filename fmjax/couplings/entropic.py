@@ -18,7 +18,7 @@ import jax.numpy as jnp
 
 from fmjax.conventions import Array
 from fmjax.couplings.conditions import Conditions
-from fmjax.couplings.pairing import Pairing
+from fmjax.couplings.minibatch import MinibatchCoupling
 from fmjax.errors import InputError, unknown_name
 from fmjax.numerics.assignment import greedy
 
@@ -88,7 +88,7 @@ def sinkhorn(
     conditions: Conditions | None = None,
     threshold: float = 1e-3,
     max_iterations: int = 2000,
-) -> Pairing:
+) -> MinibatchCoupling:
     """Entropic minibatch transport; every target is kept exactly once.
 
     Args:
@@ -110,10 +110,10 @@ def sinkhorn(
     _check_positive("epsilon", epsilon)
     if rounding not in ROUNDINGS:
         raise unknown_name("rounding", rounding, ROUNDINGS)
-    return Pairing(_Sinkhorn(epsilon, rounding, threshold, max_iterations), conditions)
+    return MinibatchCoupling(_Sinkhorn(epsilon, rounding, threshold, max_iterations), conditions)
 
 
-def schroedinger_bridge(sigma: float, conditions: Conditions | None = None) -> Pairing:
+def schroedinger_bridge(sigma: float, conditions: Conditions | None = None) -> MinibatchCoupling:
     """The static Schroedinger bridge of a Brownian motion of standard deviation sigma at t = 1.
 
     ``sinkhorn(2 * sigma**2, rounding="sample")``: the entropic plan on |x0 - x1|^2 with epsilon =
@@ -163,7 +163,7 @@ def unbalanced(
     conditions: Conditions | None = None,
     threshold: float = 1e-3,
     max_iterations: int = 2000,
-) -> Pairing:
+) -> MinibatchCoupling:
     """Unbalanced entropic transport: mass that is too dear to move is left where it is.
 
         min over P >= 0 of <P, C> + epsilon KL(P | a b') + relax0 KL(P 1 | a) + relax1 KL(P' 1 | b)
@@ -190,7 +190,9 @@ def unbalanced(
     relax1 = relax0 if relax1 is None else relax1
     for name, value in (("epsilon", epsilon), ("relax0", relax0), ("relax1", relax1)):
         _check_positive(name, value)
-    return Pairing(_Unbalanced(epsilon, relax0, relax1, threshold, max_iterations), conditions)
+    return MinibatchCoupling(
+        _Unbalanced(epsilon, relax0, relax1, threshold, max_iterations), conditions
+    )
 
 
 def draw_pairs(key: Array, plan: Array, count: int) -> tuple[Array, Array]:

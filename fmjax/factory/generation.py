@@ -13,12 +13,12 @@ from fmjax.errors import InputError
 from fmjax.factory.experiment import Experiment
 from fmjax.factory.registry import choose
 from fmjax.guidance import (
-    SCHEDULES,
+    SCALE_SCHEDULES,
+    GuidanceInterval,
     Guided,
     Projected,
     Rescale,
     Rule,
-    Window,
     ZeroStar,
     autoguidance,
     classifier_free,
@@ -45,7 +45,7 @@ class Guidance(NamedTuple):
 
     Attributes:
         rule: a name of `RULES`.
-        schedule: a name of `fmjax.guidance.SCHEDULES`.
+        schedule: a name of `fmjax.guidance.SCALE_SCHEDULES`.
         interval: (lo, hi) in t outside which the field is the conditional one, or None.
         zero_until: the velocity is 0 before.
         negative: a class to lead away from, in the place of no class.
@@ -103,8 +103,8 @@ def check_guidance_choice(guidance: Guidance, experiment: Experiment) -> None:
         InputError: a name is unknown, a value does not fit, or the model has no labels to guide by.
     """
     choose("guidance rule", guidance.rule, RULES)
-    choose("guidance schedule", guidance.schedule, SCHEDULES)
-    Window(guidance.interval, guidance.zero_until)
+    choose("guidance schedule", guidance.schedule, SCALE_SCHEDULES)
+    GuidanceInterval(guidance.interval, guidance.zero_until)
     if guidance.rule == "apg" and experiment.path.stochastic:
         raise InputError(
             f"the rule 'apg' needs an affine path; this model has {type(experiment.path).__name__}."

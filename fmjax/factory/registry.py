@@ -83,7 +83,7 @@ def make_path(config: ConfigDict) -> paths.Path:
     return choose("path", config.path.name, PATHS)(config.path)
 
 
-def make_time_law(config: ConfigDict) -> times.TimeLaw:
+def make_time_law(config: ConfigDict) -> times.TimeDistribution:
     """The law of t of ``config.time``, shifted.
 
     Raises:
@@ -103,7 +103,7 @@ def make_time_law(config: ConfigDict) -> times.TimeLaw:
 
 
 def make_weight(
-    config: ConfigDict, path: paths.Path, law: times.TimeLaw
+    config: ConfigDict, path: paths.Path, law: times.TimeDistribution
 ) -> Callable[[Array], Array] | None:
     """The weight of ``config.loss.weight`` times, where it is asked, that of ``config.time``."""
     factors = []

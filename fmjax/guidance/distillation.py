@@ -14,7 +14,7 @@ from fmjax.conventions import (
     check_batch,
 )
 from fmjax.errors import InputError
-from fmjax.guidance.conditions import Guided, only_labels, per_example
+from fmjax.guidance.labels import Guided, only_labels, per_example
 from fmjax.paths import AffinePath, Path
 
 

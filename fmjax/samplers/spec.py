@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fmjax.errors import InputError, unknown_name
-from fmjax.samplers.time_grids import Custom, Grid, Uniform, named_grid
+from fmjax.samplers.time_grids import CustomGrid, Grid, UniformGrid, named_grid
 from fmjax.schedules import Linear, Schedule
 
 
@@ -71,7 +71,7 @@ class SolverSpec(NamedTuple):
     rtol: float | None
     atol: float | None
     max_steps: int
-    grid: Grid = Uniform()
+    grid: Grid = UniformGrid()
     schedule: Schedule = Linear()
     gradient: str = "checkpointed"
     checkpoints: int = 16
@@ -164,8 +164,8 @@ def _fixed_grid(solver, steps, grid, shift) -> tuple[int, Grid]:
     elif shift != 1:
         raise InputError(f"a grid of your own has its own spacing; leave shift={shift} out.")
     elif not hasattr(grid, "warp"):
-        grid = Custom(tuple(float(t) for t in np.asarray(grid, np.float64).ravel()))
-    if isinstance(grid, Custom):
+        grid = CustomGrid(tuple(float(t) for t in np.asarray(grid, np.float64).ravel()))
+    if isinstance(grid, CustomGrid):
         if steps not in (None, len(grid.times) - 1):
             raise InputError(
                 f"the grid has {len(grid.times) - 1} steps, and steps={steps} were asked; "

@@ -8,8 +8,8 @@ Here t = 1 is the data. SD3 (arXiv:2403.03206) and FLUX count the other way, tau
 and their shift are converted in this package and nowhere else.
 """
 
-from fmjax.times.base import TimeLaw, stratified
-from fmjax.times.laws import (
+from fmjax.times.base import TimeDistribution, stratified
+from fmjax.times.distributions import (
     Beta,
     CosMap,
     LogitNormal,
@@ -28,7 +28,7 @@ __all__ = [
     "LogitNormal",
     "Mode",
     "Shifted",
-    "TimeLaw",
+    "TimeDistribution",
     "UShaped",
     "Uniform",
     "importance_weight",

@@ -9,7 +9,7 @@ from fmjax.conventions import Array, at_least_float32
 from fmjax.errors import InputError
 
 
-class TimeLaw(Protocol):
+class TimeDistribution(Protocol):
     """A distribution of t on [0, 1]; results have the dtype of the argument, float32 at least."""
 
     def quantile(self, u: Array) -> Array:

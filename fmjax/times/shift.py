@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 
 from fmjax.conventions import Array, at_least_float32
 from fmjax.errors import InputError
-from fmjax.times.base import TimeLaw, check_positive
-from fmjax.times.laws import Uniform
+from fmjax.times.base import TimeDistribution, check_positive
+from fmjax.times.distributions import Uniform
 
 
 def shift_time(t: Array, shift: float) -> Array:
@@ -46,7 +46,7 @@ class Shifted:
         InputError: shift is not positive, or the law is shifted already.
     """
 
-    law: TimeLaw = field(default_factory=Uniform)
+    law: TimeDistribution = field(default_factory=Uniform)
     shift: float = 1.0
 
     def __post_init__(self):

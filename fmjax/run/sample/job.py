@@ -9,7 +9,7 @@ from jax.experimental import multihost_utils
 
 from fmjax.errors import InputError
 from fmjax.factory import RULES, Experiment, Guidance, Recipe
-from fmjax.guidance import SCHEDULES, network_calls
+from fmjax.guidance import SCALE_SCHEDULES, network_calls
 from fmjax.run.restore import Loaded, load, local_copy
 from fmjax.run.sample.batches import (
     Request,
@@ -29,7 +29,7 @@ from fmjax.run.sample.files import (
 from fmjax.run.sample.shards import by_shard, share_out
 from fmjax.run.sample.trajectory import write_trajectory
 from fmjax.run.train.setup import on_first_process, say
-from fmjax.samplers.diffusion import DIFFUSIONS
+from fmjax.samplers.diffusion_coefficients import DIFFUSIONS
 from fmjax.samplers.ode import SOLVERS, SolverSpec, evaluation_times, solver_spec
 from fmjax.samplers.sde import METHODS, SDESpec, sde_spec
 from fmjax.samplers.time_grids import GRIDS
@@ -40,7 +40,7 @@ __all__ = [  # what sample.py needs
     "GRIDS",
     "METHODS",
     "RULES",
-    "SCHEDULES",
+    "SCALE_SCHEDULES",
     "SOLVERS",
     "Guidance",
     "Request",

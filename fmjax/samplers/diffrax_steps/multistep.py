@@ -162,7 +162,7 @@ class SignalToNoise(_Multistep):
             y0 = self._correct(known, t0, y0, d0)
         h, g = (_log_ratio(s, b) - _log_ratio(s, a) for a, b in ((t0, t1), (known.t1, t0)))
         ahead = _finite(h / (2 * g))
-        keep, gain = _weights(s, t0, t1)
+        keep, gain = _step_weights(s, t0, t1)
         y1 = jax.tree.map(
             lambda y, d, old: keep * y + gain * (d + ahead * (d - old)), y0, d0, known.d1
         )
@@ -170,7 +170,7 @@ class SignalToNoise(_Multistep):
 
     def _correct(self, known, t0, y0, d0):
         s = self.schedule
-        keep, gain = (_finite(weight) for weight in _weights(s, known.t1, t0))
+        keep, gain = (_finite(weight) for weight in _step_weights(s, known.t1, t0))
         a0, a1, a2 = (_log_ratio(s, t) for t in (t0, known.t1, known.t2))
         h, g = a0 - a1, a1 - a2
         # sigma int e^l (l - l_1) / h and sigma int e^l (l - l_1) (l - l_0), by parts.
@@ -189,7 +189,7 @@ def _log_ratio(schedule: Schedule, t: Array) -> Array:
     return jnp.log(schedule.alpha(t)) - jnp.log(schedule.sigma(t))
 
 
-def _weights(schedule: Schedule, t0: Array, t1: Array) -> tuple[Array, Array]:
+def _step_weights(schedule: Schedule, t0: Array, t1: Array) -> tuple[Array, Array]:
     """What stays of the state over a step, and what constant data adds to it."""
     keep = schedule.sigma(t1) / schedule.sigma(t0)
     return keep, schedule.alpha(t1) - schedule.alpha(t0) * keep

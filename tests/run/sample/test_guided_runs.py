@@ -7,7 +7,7 @@ from PIL import Image
 
 from fmjax.errors import InputError
 from fmjax.factory import RULES, Guidance
-from fmjax.guidance import SCHEDULES
+from fmjax.guidance import SCALE_SCHEDULES
 from fmjax.run import pictures
 from fmjax.run.restore import load
 from fmjax.run.sample.job import Request, sample, sde_spec, solver_spec
@@ -71,7 +71,7 @@ def test_every_rule_is_the_conditional_field_where_w_is_one(guidable, tmp_path, 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("schedule", sorted(SCHEDULES.keys() - {"constant"}))
+@pytest.mark.parametrize("schedule", sorted(SCALE_SCHEDULES.keys() - {"constant"}))
 def test_every_schedule_moves_the_scale_along(guidable, tmp_path, schedule):
     constant = drawn(guidable, tmp_path)[0]
     other = drawn(guidable, tmp_path, guidance=Guidance(schedule=schedule))[0]

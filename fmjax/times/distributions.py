@@ -11,7 +11,7 @@ from jax.scipy.special import betainc, betaln, logit, ndtri, xlog1py, xlogy
 from fmjax.conventions import Array, at_least_float32
 from fmjax.errors import InputError
 from fmjax.numerics.inversion import invert_increasing
-from fmjax.times.base import TimeLaw, check_positive
+from fmjax.times.base import TimeDistribution, check_positive
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ class UShaped:
         return jnp.clip(0.5 + jnp.arcsinh(centred) / self.a, 0.0, 1.0)
 
     def density(self, t: Array) -> Array:
-        """A cosh(a (t - 1/2)) / (2 sinh(a / 2))."""
+        """The value a cosh(a (t - 1/2)) / (2 sinh(a / 2))."""
         scale = self.a / (2 * math.sinh(self.a / 2))
         return scale * jnp.cosh(self.a * (at_least_float32(t) - 0.5))
 
@@ -162,7 +162,7 @@ class Mode:
             )
 
     def quantile(self, u: Array) -> Array:
-        """U + s (u - sin^2(pi u / 2))."""
+        """The time u + s (u - sin^2(pi u / 2))."""
         u = at_least_float32(u)
         return jnp.clip(u + self.scale * (u - jnp.sin(0.5 * math.pi * u) ** 2), 0.0, 1.0)
 
@@ -235,7 +235,9 @@ class Beta:
         )
 
 
-def importance_weight(law: TimeLaw, reference: TimeLaw | None = None) -> Callable[[Array], Array]:
+def importance_weight(
+    law: TimeDistribution, reference: TimeDistribution | None = None
+) -> Callable[[Array], Array]:
     """Makes the weight that keeps the objective of a reference law while drawing from another.
 
         weight(t) = p_reference(t) / p_law(t),    E_law[weight(t) f(t)] = E_reference[f(t)].
