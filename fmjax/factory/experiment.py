@@ -144,7 +144,7 @@ def make_draw(config: ConfigDict, null_label: int | None, noisy: bool) -> Callab
     conditional = null_label is not None
     coupling = registry.make_coupling(config, conditional)
     draw = Draw(
-        time_law=registry.make_time_law(config),
+        time_distribution=registry.make_time_law(config),
         null_labels=null_label,
         drop_rate=config.labels.drop_rate,
         noisy=noisy,

@@ -15,7 +15,7 @@ class LossFn(Protocol):
     """
 
     def __call__(
-        self, params: Params, x0: Array | Noisy, x1: Array, t: Array, labels: Labels = None, /
+        self, params: Params, x0: Array | Noisy, x1: Array, t: Array, labels: Labels = None
     ) -> Array:
         """The loss of a batch, or the losses of its examples (batch,)."""
 

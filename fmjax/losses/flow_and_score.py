@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 
-from fmjax.conventions import ApplyFn, at_least_float32, check_batch, expand
+from fmjax.conventions import ApplyFn, at_least_float32, check_training_batch, expand
 from fmjax.losses.base import LossFn, error_of
 from fmjax.losses.distances import squared
 from fmjax.paths import BrownianBridge
@@ -32,7 +32,7 @@ def make_flow_and_score_loss_fn(
     """
 
     def loss_fn(params, x0, x1, t, labels=None):
-        check_batch(x0, x1, t, labels)
+        check_training_batch(x0, x1, t, labels)
         x_t, u_t = bridge.sample(x0, x1, t)
         t = at_least_float32(t)
         flow = error_of(flow_fn(params, x_t, t, labels), u_t)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import jax.numpy as jnp
 
-from fmjax.conventions import ApplyFn, Array, at_least_float32, check_batch
+from fmjax.conventions import ApplyFn, Array, at_least_float32, check_training_batch
 from fmjax.errors import InputError, unknown_name
 from fmjax.losses.base import LossFn, error_of
 from fmjax.losses.distances import Distance, squared
@@ -54,7 +54,7 @@ def make_per_example_loss_fn(
     regress = _regression(path, target, prediction)
 
     def per_example_loss_fn(params, x0, x1, t, labels=None):
-        check_batch(x0, x1, t, labels)
+        check_training_batch(x0, x1, t, labels)
         x_t, goal = regress(x0, x1, t)
         predicted = apply_fn(params, x_t, at_least_float32(t), labels)
         return distance(error_of(predicted, goal))

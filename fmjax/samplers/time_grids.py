@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fmjax.checks import check_positive
 from fmjax.errors import InputError, unknown_name
 from fmjax.schedules import Linear, Schedule, inverse_log_snr
 
@@ -44,7 +45,7 @@ class ShiftedGrid:
     shift: float
 
     def __post_init__(self):
-        _check_positive("the shift", self.shift)
+        check_positive("the shift", self.shift)
 
     def warp(self, u: np.ndarray, schedule: Schedule) -> np.ndarray:
         """See `Grid`."""
@@ -62,7 +63,7 @@ class CosineGrid:
 
 @dataclass(frozen=True)
 class BetaGrid:
-    """Quantiles of the Beta(a, b) law, which crowds at both ends for a, b < 1.
+    """Quantiles of the Beta(a, b) distribution, which crowds at both ends for a, b < 1.
 
     Source: Lee et al., arXiv:2407.12173 (a = b = 0.6).
     """
@@ -71,8 +72,8 @@ class BetaGrid:
     b: float = 0.6
 
     def __post_init__(self):
-        _check_positive("a of the beta grid", self.a)
-        _check_positive("b of the beta grid", self.b)
+        check_positive("a of the beta grid", self.a)
+        check_positive("b of the beta grid", self.b)
 
     def warp(self, u: np.ndarray, schedule: Schedule) -> np.ndarray:
         """See `Grid`."""
@@ -94,7 +95,7 @@ class KarrasGrid:
     sigma_min: float = 1e-3
 
     def __post_init__(self):
-        _check_positive("rho of the Karras grid", self.rho)
+        check_positive("rho of the Karras grid", self.rho)
         if not 0 < self.sigma_min < 1:
             raise InputError(f"sigma_min of Karras must lie in (0, 1); got {self.sigma_min!r}.")
 
@@ -117,7 +118,7 @@ class EDMGrid:
     sigma_max: float = 80.0
 
     def __post_init__(self):
-        _check_positive("rho of the EDM grid", self.rho)
+        check_positive("rho of the EDM grid", self.rho)
         _check_ratios("EDM", self.sigma_min, self.sigma_max)
 
     def warp(self, u: np.ndarray, schedule: Schedule) -> np.ndarray:
@@ -186,7 +187,7 @@ GRIDS: dict[str, Callable[[float], Grid]] = {
 
 
 def named_grid(name: str, shift: float = 1.0) -> Grid:
-    """The grid of a name.
+    """Returns the grid registered under this name.
 
     Args:
         name: one of `GRIDS`.
@@ -291,11 +292,6 @@ def _check_ratios(name: str, low: float, high: float) -> None:
         raise InputError(
             f"the {name} grid needs 0 < sigma_min < sigma_max; got {low!r} and {high!r}."
         )
-
-
-def _check_positive(what: str, value: float) -> None:
-    if not 0 < value < math.inf:
-        raise InputError(f"{what} must be a positive number; got {value!r}.")
 
 
 def _as_text(times: np.ndarray) -> str:

@@ -132,7 +132,7 @@ def test_systematic_draws_are_proportional():
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
-        (lambda: sinkhorn(0.0), "epsilon must be positive; got 0.0"),
+        (lambda: sinkhorn(0.0), "epsilon must be a positive number; got 0.0"),
         (lambda: sinkhorn(float("nan")), "epsilon must be positive"),
         (lambda: sinkhorn(1.0, "permute"), "unknown rounding 'permute'. Did you mean"),
         (lambda: schroedinger_bridge(-1.0), "sigma must be positive"),
