@@ -83,7 +83,7 @@ def check_pairs(x0: Any, x1: Array, labels: Labels = None) -> None:
         check_finite(name, x)
 
 
-def check_batch(x0: Any, x1: Array, t: Array, labels: Labels = None) -> None:
+def check_training_batch(x0: Any, x1: Array, t: Array, labels: Labels = None) -> None:
     """Checks one training batch before anything is compiled.
 
     Args:

@@ -14,7 +14,7 @@ from fmjax.couplings import Coupling, independent
 from fmjax.errors import InputError
 from fmjax.guidance import drop_labels
 from fmjax.paths import Noisy
-from fmjax.times import TimeLaw, Uniform, stratified
+from fmjax.times import TimeDistribution, Uniform, stratified
 
 
 class LossArgs(NamedTuple):
@@ -42,11 +42,12 @@ class Draw:
 
     Args:
         coupling: how source and data points are paired.
-        time_law: the distribution of t.
+        time_distribution: the distribution of t.
         null_labels: the null condition, without a batch axis; unused when the rate is 0.
         drop_rate: probability that an example's label is replaced by the null condition.
         stratify: the size of the global batch, to draw one t from each of as many equally likely
-            intervals of the law, whatever the number of devices; None draws them independently.
+            intervals of the distribution, whatever the number of devices; None draws them
+            independently.
         noisy: draws the noise z of a stochastic path too; x0 is then ``Noisy(x0, z)``.
 
     Raises:
@@ -54,7 +55,7 @@ class Draw:
     """
 
     coupling: Coupling = independent
-    time_law: TimeLaw = field(default_factory=Uniform)
+    time_distribution: TimeDistribution = field(default_factory=Uniform)
     null_labels: Labels = None
     drop_rate: float = 0.0
     stratify: int | None = None
@@ -89,10 +90,10 @@ class Draw:
             x0 = normal(x0_key, index, x1.shape[1:])
         u = jax.vmap(jax.random.uniform)(example_keys(t_key, index))
         if self.stratify is not None:
-            # Turned by one number for all, so that no place in the batch keeps one stratum.
-            turn = jax.random.randint(jax.random.fold_in(t_key, 2**31), (), 0, self.stratify)
-            u = stratified(u, (index + turn) % self.stratify, self.stratify)
-        t = self.time_law.quantile(u)
+            # Rotate the strata by one random offset a step: no batch position keeps one stratum.
+            offset = jax.random.randint(jax.random.fold_in(t_key, 2**31), (), 0, self.stratify)
+            u = stratified(u, (index + offset) % self.stratify, self.stratify)
+        t = self.time_distribution.quantile(u)
         # Pair before dropping, so that a condition-aware coupling sees the true conditions.
         x0, x1, labels = self.coupling(pair_key, x0, x1, labels)
         if self.noisy:

@@ -15,7 +15,7 @@ from fmjax.times import LogitNormal, Uniform
 KEY = jax.random.key(3)
 X1 = np.random.default_rng(4).normal(size=(4096, 2)).astype("float32")
 LABELS = np.arange(4096, dtype="int32") % 5
-DRAW = Draw(null_labels=5, drop_rate=0.2, time_law=LogitNormal())
+DRAW = Draw(null_labels=5, drop_rate=0.2, time_distribution=LogitNormal())
 INDEX = np.arange(4096)
 
 
@@ -77,7 +77,7 @@ def test_pairs_are_made_before_labels_are_dropped():
 
 def test_stratified_times_fall_one_in_each_stratum_wherever_the_batch_is_cut():
     n = 4096
-    draw = dataclasses.replace(DRAW, time_law=Uniform(), stratify=n)
+    draw = dataclasses.replace(DRAW, time_distribution=Uniform(), stratify=n)
     whole = drawn(draw, KEY, INDEX, X1, LABELS)
     strata = np.floor(np.asarray(whole.t, np.float64) * n).astype(int)
     np.testing.assert_array_equal(np.sort(strata), np.arange(n))

@@ -118,11 +118,11 @@ def test_paths_of_torchcfm(dtype):
             agree(u_t, f"{name}/u_t", dtype, factor=4)
 
 
-def test_the_bridge_of_torchcfm_is_ours_without_the_rounding_of_the_ends():
+def test_the_bridge_of_torchcfm_is_ours_without_the_softening_of_the_ends():
     sigma = MAKE["MATCHERS"]["bridge"]
     with jax.enable_x64(True):
         x0, x1, t, z = given("float64", "x0", "x1", "t", "noise")
-        bridge = BrownianBridge(sigma, rounding=1e-8)
+        bridge = BrownianBridge(sigma, softening=1e-8)
         x_t, u_t = jax.jit(bridge.sample)(Noisy(x0, z), x1, t)
         agree(x_t, "bridge/x_t", "float64")
         u_t, x0, x1, t = (np.asarray(a) for a in (u_t, x0, x1, t))

@@ -16,19 +16,19 @@ state is held, and equal arguments make equal couplings, so they may stand in a 
 """
 
 from fmjax.couplings.base import Coupling, independent
-from fmjax.couplings.chain import chain
 from fmjax.couplings.conditions import NearConditions, SameClass
+from fmjax.couplings.devices import gathered, in_groups
 from fmjax.couplings.entropic import schroedinger_bridge, sinkhorn, unbalanced
 from fmjax.couplings.host import HostCoupling, host_exact
-from fmjax.couplings.pairing import Pairing, exact
+from fmjax.couplings.minibatch import MinibatchCoupling, exact
+from fmjax.couplings.multi_marginal import chain
 from fmjax.couplings.partial import partial
-from fmjax.couplings.placement import gathered, in_groups
 
 __all__ = [
     "Coupling",
     "HostCoupling",
+    "MinibatchCoupling",
     "NearConditions",
-    "Pairing",
     "SameClass",
     "chain",
     "exact",

@@ -21,7 +21,7 @@ from fmjax.conventions import Array, Labels, at_least_float32
 from fmjax.couplings.cost import squared_cost
 from fmjax.errors import InputError, unknown_name
 
-DISTANCES = ("cosine", "squared")
+CONDITION_DISTANCES = ("cosine", "squared")
 SAME = 1e-6  # cosine distances below this are rounding
 
 
@@ -83,8 +83,8 @@ class NearConditions:
     def __post_init__(self):
         if not 0 < self.ratio <= 1:
             raise InputError(f"ratio must be in (0, 1], a share of pairs; got {self.ratio}.")
-        if self.distance not in DISTANCES:
-            raise unknown_name("distance", self.distance, DISTANCES)
+        if self.distance not in CONDITION_DISTANCES:
+            raise unknown_name("distance", self.distance, CONDITION_DISTANCES)
 
     def __call__(self, cost: Array, labels: Labels) -> Array:
         """The cost with w d(c_i, c_j) added.

@@ -16,10 +16,11 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
+from fmjax.checks import check_positive
 from fmjax.conventions import Array
 from fmjax.couplings.conditions import Conditions
-from fmjax.couplings.pairing import Pairing
-from fmjax.errors import InputError, unknown_name
+from fmjax.couplings.minibatch import MinibatchCoupling
+from fmjax.errors import unknown_name
 from fmjax.numerics.assignment import greedy
 
 ROUNDINGS = ("permutation", "sample")
@@ -53,6 +54,7 @@ def log_plan(
     # ott's entropy is relative to counting; relative to a b' every unit of mass costs this more.
     # Between held marginals the constant changes nothing, between relaxed ones the mass.
     cost = cost + epsilon * math.log(cost.size)
+    # Sinkhorn in log space, until the marginals fit: potentials f of the rows and g of the columns.
     with jax.numpy_rank_promotion("allow"):  # ott relies on it
         solved = linear.solve(
             Geometry(cost_matrix=cost, epsilon=epsilon),
@@ -61,6 +63,7 @@ def log_plan(
             threshold=threshold,
             max_iterations=max_iterations,
         )
+    # The plan follows from the potentials: P_ij = exp((f_i + g_j - C_ij) / epsilon).
     return (solved.f[:, None] + solved.g[None, :] - cost) / epsilon
 
 
@@ -77,6 +80,8 @@ class _Sinkhorn:
         plan = log_plan(
             cost, self.epsilon, threshold=self.threshold, max_iterations=self.max_iterations
         )
+        # Take one source point for each target: by a permutation of large mass, or drawn from each
+        # column by itself.
         if self.rounding == "permutation":
             return greedy(plan.T), None
         return jax.random.categorical(key, plan, axis=0), None
@@ -88,7 +93,7 @@ def sinkhorn(
     conditions: Conditions | None = None,
     threshold: float = 1e-3,
     max_iterations: int = 2000,
-) -> Pairing:
+) -> MinibatchCoupling:
     """Entropic minibatch transport; every target is kept exactly once.
 
     Args:
@@ -107,13 +112,13 @@ def sinkhorn(
     Raises:
         InputError: epsilon is not positive or the rounding is unknown.
     """
-    _check_positive("epsilon", epsilon)
+    check_positive("epsilon", epsilon)
     if rounding not in ROUNDINGS:
         raise unknown_name("rounding", rounding, ROUNDINGS)
-    return Pairing(_Sinkhorn(epsilon, rounding, threshold, max_iterations), conditions)
+    return MinibatchCoupling(_Sinkhorn(epsilon, rounding, threshold, max_iterations), conditions)
 
 
-def schroedinger_bridge(sigma: float, conditions: Conditions | None = None) -> Pairing:
+def schroedinger_bridge(sigma: float, conditions: Conditions | None = None) -> MinibatchCoupling:
     """The static Schroedinger bridge of a Brownian motion of standard deviation sigma at t = 1.
 
     ``sinkhorn(2 * sigma**2, rounding="sample")``: the entropic plan on |x0 - x1|^2 with epsilon =
@@ -130,7 +135,7 @@ def schroedinger_bridge(sigma: float, conditions: Conditions | None = None) -> P
     Raises:
         InputError: sigma is not positive.
     """
-    _check_positive("sigma", sigma)
+    check_positive("sigma", sigma)
     return sinkhorn(2 * sigma**2, rounding="sample", conditions=conditions)
 
 
@@ -153,6 +158,7 @@ class _Unbalanced:
             self.threshold,
             self.max_iterations,
         )
+        # Only ratios of masses count: scaled by the largest, the exponential cannot overflow.
         return draw_pairs(key, jnp.exp(plan - jnp.max(plan)), len(cost))
 
 
@@ -163,7 +169,7 @@ def unbalanced(
     conditions: Conditions | None = None,
     threshold: float = 1e-3,
     max_iterations: int = 2000,
-) -> Pairing:
+) -> MinibatchCoupling:
     """Unbalanced entropic transport: mass that is too dear to move is left where it is.
 
         min over P >= 0 of <P, C> + epsilon KL(P | a b') + relax0 KL(P 1 | a) + relax1 KL(P' 1 | b)
@@ -185,12 +191,16 @@ def unbalanced(
         The coupling.
 
     Raises:
-        InputError: epsilon, relax0 or relax1 is not positive.
+        InputError: epsilon, relax0 or relax1 is not positive, or epsilon is infinite.
     """
     relax1 = relax0 if relax1 is None else relax1
-    for name, value in (("epsilon", epsilon), ("relax0", relax0), ("relax1", relax1)):
-        _check_positive(name, value)
-    return Pairing(_Unbalanced(epsilon, relax0, relax1, threshold, max_iterations), conditions)
+    check_positive("epsilon", epsilon)
+    for name, value in (("relax0", relax0), ("relax1", relax1)):
+        if value != math.inf:  # which holds the marginal
+            check_positive(name, value)
+    return MinibatchCoupling(
+        _Unbalanced(epsilon, relax0, relax1, threshold, max_iterations), conditions
+    )
 
 
 def draw_pairs(key: Array, plan: Array, count: int) -> tuple[Array, Array]:
@@ -208,18 +218,15 @@ def draw_pairs(key: Array, plan: Array, count: int) -> tuple[Array, Array]:
     Returns:
         Rows and columns, int (count,).
     """
+    # Entry k covers the interval from ends[k - 1] to ends[k].
     ends = jnp.cumsum(plan.T.ravel())
     # In (0, 1]: no mark falls on an entry without mass.
     shift = 1 - jax.random.uniform(key, dtype=ends.dtype)
     marks = (jnp.arange(count, dtype=ends.dtype) + shift) * (ends[-1] / count)
+    # The entry under each mark; rounding may put the last mark beyond the end.
     at = jnp.minimum(jnp.searchsorted(ends, marks), ends.size - 1)
     return at % len(plan), at // len(plan)
 
 
 def _tau(relax: float, epsilon: float) -> float:
-    return 1.0 if relax == float("inf") else relax / (relax + epsilon)
-
-
-def _check_positive(name: str, value: float) -> None:
-    if not value > 0:
-        raise InputError(f"{name} must be positive; got {value}.")
+    return 1.0 if relax == math.inf else relax / (relax + epsilon)

@@ -47,11 +47,11 @@ def host_exact(
         if not np.isfinite(x).all():
             raise InputError(f"{name} holds NaN or infinity, and no distance to it is defined.")
     if isinstance(conditions, SameClass):
-        return x0[_within_classes(a, b, _condition(conditions, labels, len(x1)))]
+        return x0[_within_classes(a, b, _condition_rows(conditions, labels, len(x1)))]
     check_memory(len(a), 8)
     cost = _squared(a, b)
     if isinstance(conditions, NearConditions):
-        cost = _weighted(cost, conditions, _condition(conditions, labels, len(x1)))
+        cost = _weighted(cost, conditions, _condition_rows(conditions, labels, len(x1)))
     elif conditions is not None:
         raise InputError(f"conditions must be SameClass or NearConditions; got {conditions!r}.")
     return x0[least_cost_columns(cost.T)]
@@ -70,7 +70,7 @@ def _squared(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.maximum(cost, 0).astype(np.float64)
 
 
-def _condition(conditions: SameClass | NearConditions, labels: Any, batch: int) -> np.ndarray:
+def _condition_rows(conditions: SameClass | NearConditions, labels: Any, batch: int) -> np.ndarray:
     c = np.asarray(pick(labels, conditions.of))
     if c.shape[:1] != (batch,):
         raise InputError(f"labels must have the leading size of the batch, {batch}; got {c.shape}.")

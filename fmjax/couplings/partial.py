@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from fmjax.conventions import Array
 from fmjax.couplings.conditions import Conditions
 from fmjax.couplings.cost import check_memory
-from fmjax.couplings.pairing import Pairing
+from fmjax.couplings.minibatch import MinibatchCoupling
 from fmjax.errors import InputError
 from fmjax.numerics.assignment import assign
 
@@ -53,7 +53,7 @@ def best_pairs(cost: Array, kept: int) -> tuple[Array, Array]:
     return rows, column[rows]
 
 
-def partial(fraction: float, conditions: Conditions | None = None) -> Pairing:
+def partial(fraction: float, conditions: Conditions | None = None) -> MinibatchCoupling:
     """Partial minibatch transport: the cheapest pairs that make up a share of the batch.
 
         min over sets S of round(fraction n) disjoint pairs of sum over S of |x0_i - x1_j|^2
@@ -74,4 +74,4 @@ def partial(fraction: float, conditions: Conditions | None = None) -> Pairing:
     """
     if not 0 < fraction <= 1:
         raise InputError(f"fraction must be in (0, 1], a share of the batch; got {fraction}.")
-    return Pairing(_Partial(fraction), conditions)
+    return MinibatchCoupling(_Partial(fraction), conditions)

@@ -14,7 +14,7 @@ from fmjax.axes import ROWS
 from fmjax.config import ConfigDict
 from fmjax.data import pixels
 from fmjax.draws import Draw, LossArgs, example_keys
-from fmjax.factory.registry import make_coupling, make_time_law
+from fmjax.factory.registry import make_coupling, make_time_distribution
 from fmjax.training.mesh import row_shards
 
 # `Draw` splits the step's key into its first few children; the pixels take one far from them.
@@ -41,7 +41,7 @@ def make_draw(config: ConfigDict, null_label: int | None, noisy: bool) -> Callab
     groups, stratified = config.coupling.groups, config.time.stratified
     dequantized = config.data.dequantize
     draw = Draw(
-        time_law=make_time_law(config),
+        time_distribution=make_time_distribution(config),
         null_labels=null_label,
         drop_rate=config.labels.drop_rate,
         noisy=noisy,

@@ -12,7 +12,7 @@ from fmjax.draws import example_keys
 from fmjax.errors import InputError
 from fmjax.factory.experiment import Experiment
 from fmjax.factory.registry import GUIDANCE_RULES, choose
-from fmjax.guidance import SCHEDULES, Guided, Window, autoguidance, classifier_free
+from fmjax.guidance import SCALE_SCHEDULES, GuidanceInterval, Guided, autoguidance, classifier_free
 from fmjax.paths import Path
 from fmjax.samplers.ode import Solution, solve
 from fmjax.samplers.sde import SDESpec, solve_sde
@@ -28,7 +28,7 @@ class Guidance(NamedTuple):
 
     Attributes:
         rule: a name of `fmjax.factory.registry.GUIDANCE_RULES`.
-        schedule: a name of `fmjax.guidance.SCHEDULES`.
+        schedule: a name of `fmjax.guidance.SCALE_SCHEDULES`.
         interval: (lo, hi) in t outside which the field is the conditional one, or None.
         zero_until: the velocity is 0 before.
         negative: a class to lead away from, in the place of no class.
@@ -86,8 +86,8 @@ def check_guidance(guidance: Guidance, experiment: Experiment) -> None:
         InputError: a name is unknown, a value does not fit, or the model has no labels to guide by.
     """
     choose("guidance rule", guidance.rule, GUIDANCE_RULES)
-    choose("guidance schedule", guidance.schedule, SCHEDULES)
-    Window(guidance.interval, guidance.zero_until)
+    choose("guidance schedule", guidance.schedule, SCALE_SCHEDULES)
+    GuidanceInterval(guidance.interval, guidance.zero_until)
     if guidance.rule == "apg" and experiment.path.stochastic:
         raise InputError(
             f"the rule 'apg' needs an affine path; this model has {type(experiment.path).__name__}."

@@ -81,27 +81,27 @@ def make_path(config: ConfigDict) -> paths.Path:
     return choose("path", config.path.name, PATHS)(config.path)
 
 
-def make_time_law(config: ConfigDict) -> times.TimeLaw:
-    """The law of t of ``config.time``, shifted.
+def make_time_distribution(config: ConfigDict) -> times.TimeDistribution:
+    """The distribution of t of ``config.time``, shifted.
 
     Raises:
-        InputError: the name is unknown, or a key is set that this law does not have.
+        InputError: the name is unknown, or a key is set that this distribution does not have.
     """
     c = config.time
-    law = choose("time law", c.name, TIMES)
+    kind = choose("time distribution", c.name, TIMES)
     given = {key: c[key] for key in ("mean", "std", "scale", "a", "b") if c[key] is not None}
-    known = getattr(law, "__dataclass_fields__", {})
+    known = getattr(kind, "__dataclass_fields__", {})
     unused = sorted(given.keys() - known.keys())
     if unused:
         raise InputError(
             f"time.name={c.name!r} has no {', '.join(unused)}; it has {', '.join(known) or 'none'}."
         )
-    law = law(**given)
-    return law if c.shift == 1 else times.Shifted(law, c.shift)
+    distribution = kind(**given)
+    return distribution if c.shift == 1 else times.Shifted(distribution, c.shift)
 
 
 def make_weight(
-    config: ConfigDict, path: paths.Path, law: times.TimeLaw
+    config: ConfigDict, path: paths.Path, law: times.TimeDistribution
 ) -> Callable[[Array], Array] | None:
     """The weight of ``config.loss.weight`` times, where it is asked, that of ``config.time``."""
     factors = []
@@ -136,7 +136,7 @@ def make_configured_loss_fn(
         apply_fn,
         path,
         c.target,
-        make_weight(config, path, make_time_law(config)),
+        make_weight(config, path, make_time_distribution(config)),
         prediction=c.prediction,
         distance=choose("distance", c.distance, DISTANCES)(c),
     )

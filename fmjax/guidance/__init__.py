@@ -12,14 +12,13 @@ guided velocity takes `Guided` (labels and scale) where the plain one takes labe
 `make_distillation_loss_fn`            how it learns it
 `linear`, `Rescale`, `ZeroStar`        how the two velocities are put together: the ``rule``
 `Projected`                            the rule of APG
-`SCHEDULES`                            how w depends on t
-`Window`, `network_calls`              when nothing is computed, and what the rest costs
+`SCALE_SCHEDULES`                      how w depends on t
+`GuidanceInterval`, `network_calls`    when nothing is computed, and what the rest costs
 `drop_labels`                          training without a condition now and then
 =====================================  ========================================================
 """
 
 from fmjax.guidance.branches import autoguidance, classifier_free
-from fmjax.guidance.conditions import Guided, drop_labels, null_like, scale_from_excess
 from fmjax.guidance.distillation import distilled, make_distillation_loss_fn
 from fmjax.guidance.interpolation import (
     Between,
@@ -29,17 +28,19 @@ from fmjax.guidance.interpolation import (
     slerp,
     spherical_weights,
 )
+from fmjax.guidance.interval import GuidanceInterval, network_calls
+from fmjax.guidance.labels import Guided, drop_labels, null_like, scale_from_excess
 from fmjax.guidance.rules import Projected, Rescale, Rule, ZeroStar, linear
-from fmjax.guidance.window import SCHEDULES, Window, network_calls
+from fmjax.guidance.scale_schedules import SCALE_SCHEDULES
 
 __all__ = [
-    "SCHEDULES",
+    "SCALE_SCHEDULES",
     "Between",
+    "GuidanceInterval",
     "Guided",
     "Projected",
     "Rescale",
     "Rule",
-    "Window",
     "ZeroStar",
     "autoguidance",
     "class_weights",

@@ -7,9 +7,10 @@ import jax.numpy as jnp
 
 from fmjax.conventions import Array, Labels, Velocity, expand
 from fmjax.errors import InputError
-from fmjax.guidance.conditions import Guided, null_like, only_labels, per_example, stack
+from fmjax.guidance.interval import GuidanceInterval, evaluate_in_interval
+from fmjax.guidance.labels import Guided, null_like, only_labels, per_example, stack
 from fmjax.guidance.rules import Rule, linear
-from fmjax.guidance.window import ScaleSchedule, Window, evaluate, scale_schedule
+from fmjax.guidance.scale_schedules import ScaleSchedule, scale_schedule
 
 
 def classifier_free(
@@ -42,8 +43,8 @@ def classifier_free(
         null_labels: the condition that stands for none, without a batch axis: the null class id, or
             a pytree shaped as one example's condition.
         rule: how the two velocities make one, see `fmjax.guidance.rules`.
-        schedule: how w depends on t: a name of `SCHEDULES`, or ``schedule(w, t) -> w_t`` with all
-            three (batch,).
+        schedule: how w depends on t: a name of `fmjax.guidance.SCALE_SCHEDULES`, or
+            ``schedule(w, t) -> w_t`` with all three (batch,).
         interval: (lo, hi); outside it every scale is 1 and the null branch is not computed, unless
             another example of the batch is inside. K > 1 conditions need it nevertheless.
         zero_until: before this time the velocity is 0 and the network is not called.
@@ -58,7 +59,7 @@ def classifier_free(
             with a negative one among several, or with labels that the null condition does not fit.
     """
     at = scale_schedule(schedule)
-    window = Window(interval, zero_until)
+    when = GuidanceInterval(interval, zero_until)
 
     def guided(x: Array, t: Array, conditions: Guided | tuple[Guided, ...]) -> Array:
         several = _as_tuple(conditions)
@@ -76,7 +77,7 @@ def classifier_free(
             parts = [_by(rule, inside, u_ref, u, w, x, t) for u, w in zip(us, scales, strict=True)]
             return parts[0] if len(parts) == 1 else u_ref + sum(part - u_ref for part in parts)
 
-        return evaluate(window, x, t, conditional if len(several) == 1 else None, every)
+        return evaluate_in_interval(when, x, t, conditional if len(several) == 1 else None, every)
 
     return guided
 
@@ -110,7 +111,7 @@ def autoguidance(
         InputError: as in `classifier_free`.
     """
     at = scale_schedule(schedule)
-    window = Window(interval)
+    when = GuidanceInterval(interval)
 
     def guided(x: Array, t: Array, conditions: Guided) -> Array:
         labels = only_labels(conditions, "autoguidance")
@@ -123,7 +124,7 @@ def autoguidance(
             weak = _as(x, weak_velocity(x, t, labels))
             return _by(rule, inside, weak, strong(), w, x, t)
 
-        return evaluate(window, x, t, strong, both)
+        return evaluate_in_interval(when, x, t, strong, both)
 
     return guided
 

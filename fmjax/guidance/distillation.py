@@ -11,10 +11,10 @@ from fmjax.conventions import (
     Params,
     Velocity,
     at_least_float32,
-    check_batch,
+    check_training_batch,
 )
 from fmjax.errors import InputError
-from fmjax.guidance.conditions import Guided, only_labels, per_example
+from fmjax.guidance.labels import Guided, only_labels, per_example
 from fmjax.paths import AffinePath, Path
 
 
@@ -69,7 +69,7 @@ def make_distillation_loss_fn(
 
     def loss_fn(params: Params, x0: Array, x1: Array, t: Array, conditions: Guided) -> Array:
         labels = _inputs(x1, conditions)
-        check_batch(x0, x1, t, labels)
+        check_training_batch(x0, x1, t, labels)
         x_t, t = path.sample(x0, x1, t).x_t, at_least_float32(t)
         goal = jax.lax.stop_gradient(at_least_float32(teacher(x_t, t, conditions)))
         student = at_least_float32(apply_fn(params, x_t, t, labels))

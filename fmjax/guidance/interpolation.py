@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from fmjax.conventions import Array, Labels, Velocity, at_least_float32, expand
 from fmjax.errors import InputError, unknown_name
-from fmjax.guidance.conditions import per_example, stack
+from fmjax.guidance.labels import per_example, stack
 
 PARALLEL = 1e-6
 """How near 1 a cosine is read as 1: nearer, the angle is lost in the rounding of float32."""
@@ -159,7 +159,7 @@ def class_weights(a: Array, b: Array, s: Array, num_classes: int) -> Array:
         Weights (..., num_classes + 1), float32 or wider; NaN for an id that is no class.
     """
     a, b, s = _ids_and_s(a, b, s)
-    return _weights(a, b, 1 - s, s, num_classes + 1)
+    return _soft_labels(a, b, 1 - s, s, num_classes + 1)
 
 
 def spherical_weights(a: Array, b: Array, s: Array, table: Array) -> Array:
@@ -184,7 +184,7 @@ def spherical_weights(a: Array, b: Array, s: Array, table: Array) -> Array:
     directions = table / jnp.maximum(_length(table), 1e-12)[:, None]
     start, end = (directions.at[ids].get(mode="clip") for ids in (a, b))
     first, second, _ = _arc(jnp.sum(start * end, axis=-1), s)
-    return _weights(a, b, first, second, len(table))
+    return _soft_labels(a, b, first, second, len(table))
 
 
 def _ids_and_s(a: Array, b: Array, s: Array) -> tuple[Array, Array, Array]:
@@ -197,7 +197,7 @@ def _ids_and_s(a: Array, b: Array, s: Array) -> tuple[Array, Array, Array]:
     return a, b, jnp.broadcast_to(s, a.shape)
 
 
-def _weights(a: Array, b: Array, of_a: Array, of_b: Array, rows: int) -> Array:
+def _soft_labels(a: Array, b: Array, of_a: Array, of_b: Array, rows: int) -> Array:
     def part(ids, weight):
         # A row of zeros would pass for a condition; NaN is what an id out of range embeds as.
         # Chosen last: compiled, a product of NaN with the zeros of one_hot may become 0.

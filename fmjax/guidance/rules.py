@@ -68,7 +68,7 @@ class ZeroStar:
 
     def __call__(self, u_ref: Array, u_cond: Array, w: Array, x: Array, t: Array) -> Array:
         """The guided velocity, shaped as u_cond."""
-        return linear(_along(u_cond, u_ref) * u_ref, u_cond, w, x, t)
+        return linear(_projection_factor(u_cond, u_ref) * u_ref, u_cond, w, x, t)
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ class Projected:
         difference = u_cond - u_ref
         if self.norm_threshold is not None:
             difference = self._shortened(difference, t)
-        along = _along(difference, x1) * x1
+        along = _projection_factor(difference, x1) * x1
         change = difference - along + self.eta * along
         return u_cond + expand(w - 1, u_cond) * change.astype(u_cond.dtype)
 
@@ -130,7 +130,7 @@ def _features(u: Array) -> tuple[int, ...]:
     return tuple(range(1, u.ndim))
 
 
-def _along(u: Array, direction: Array) -> Array:
+def _projection_factor(u: Array, direction: Array) -> Array:
     """c per example, ready to broadcast, such that c times the direction is nearest to u.
 
     It is 0 for a direction of length 0.

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from fmjax.checks import check_positive
 from fmjax.conventions import Array, Labels, Velocity, at_least_float32, check_finite
 from fmjax.errors import InputError
 from fmjax.likelihood.divergence import (
@@ -156,8 +157,7 @@ def bits_per_dim(log_p: Array, dims: int, bin_width: float = 2 / 255) -> Array:
     """
     if dims < 1:
         raise InputError(f"dims must be at least 1; got {dims!r}.")
-    if not (math.isfinite(bin_width) and bin_width > 0):
-        raise InputError(f"the bin width must be a positive number; got {bin_width!r}.")
+    check_positive("the bin width", bin_width)
     return -(log_p / dims + math.log(bin_width)) / math.log(2)
 
 

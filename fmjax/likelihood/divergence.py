@@ -147,10 +147,14 @@ def velocity_and_divergence(
         raise InputError(f"the velocity must be shaped as x, {_shapes(x)}; it gave {_shapes(u)}.")
     if isinstance(trace, Exact):
         count = sum(math.prod(leaf.shape[1:]) for leaf in jax.tree.leaves(x))
-        slopes = _in_chunks(lambda i: _along(push, _unit(i, x)), jnp.arange(count), trace.chunk)
+        slopes = _in_chunks(
+            lambda i: _directional_derivative(push, _unit_vector(i, x)),
+            jnp.arange(count),
+            trace.chunk,
+        )
         return u, jnp.sum(slopes, axis=0)[:, None]
     columns = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 1, 0), probes)
-    return u, _in_chunks(lambda eps: _along(push, eps), columns, trace.chunk).T
+    return u, _in_chunks(lambda eps: _directional_derivative(push, eps), columns, trace.chunk).T
 
 
 def _shapes(x: Any) -> list[tuple[int, ...]]:
@@ -164,7 +168,7 @@ def _in_chunks(f: Callable, xs: Any, chunk: int) -> Array:
     return jax.lax.map(f, xs, batch_size=chunk)
 
 
-def _along(push: Callable, direction: Any) -> Array:
+def _directional_derivative(push: Callable, direction: Any) -> Array:
     """direction . J direction of each example (batch,)."""
     moved = push(direction)
     products = jax.tree.map(lambda e, du: per_example_sum(e * du), direction, moved)
@@ -176,7 +180,7 @@ def per_example_sum(x: Array) -> Array:
     return jnp.sum(x, axis=tuple(range(1, x.ndim)))
 
 
-def _unit(i: Array, x: Any) -> Any:
+def _unit_vector(i: Array, x: Any) -> Any:
     """The unit vector along number i of an example, leaf after leaf, for the whole batch."""
     leaves, structure = jax.tree.flatten(x)
     units, offset = [], 0

@@ -9,13 +9,12 @@ velocity has the shape of x. An `apply_fn` holds no state: it can be jitted, vma
 and called again with other params, and what a module would write to itself is dropped.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
 from flax import linen as nn
 
-ApplyFn = Callable[[Any, jax.Array, jax.Array, Any], jax.Array]
+from fmjax.conventions import ApplyFn
 
 
 def from_linen(module: nn.Module) -> ApplyFn:

@@ -41,7 +41,9 @@ def assign(cost: Array) -> Array:
     largest = jnp.max(jnp.abs(cost), where=allowed, initial=0)
     # Above any sum of allowed costs: one forbidden pair is worse than every way around it.
     cost = jnp.where(allowed, cost, (2 * len(cost) + 1) * largest + 1)
+    # Warm start: potentials near their optimum leave most rows with a column of reduced cost 0.
     u, v = potentials(cost, spread)
+    # Exact part: match those rows, then search shortest paths for the others.
     return _augment(jnp.maximum(cost - u[:, None] - v[None, :], 0))
 
 
@@ -60,6 +62,7 @@ def potentials(cost: Array, spread: Array) -> tuple[Array, Array]:
 
     def stage(potentials, epsilon):
         u, v = potentials
+        # Sinkhorn scalings at this epsilon, on costs reduced by the potentials of the last stage.
         kernel = jnp.exp((u[:, None] + v[None, :] - cost) / epsilon)
 
         def scale(_, scalings):
@@ -69,19 +72,21 @@ def potentials(cost: Array, spread: Array) -> tuple[Array, Array]:
 
         start = (1 / jnp.sum(kernel, axis=1), jnp.ones_like(v))
         a, b = lax.fori_loop(0, ITERATIONS, scale, start)
+        # The scalings are absorbed by the potentials, around which the next kernel is computed.
         new = u + epsilon * jnp.log(a), v + epsilon * jnp.log(b)
         # Where the kernel underflowed the stage is lost; tight potentials keep the next one whole.
         whole = jnp.all(jnp.isfinite(new[0])) & jnp.all(jnp.isfinite(new[1]))
-        return lax.cond(whole, lambda: new, lambda: _tighten(cost, v)), None
+        return lax.cond(whole, lambda: new, lambda: tighten(cost, v)), None
 
-    (_, v), _ = lax.scan(stage, _tighten(cost, jnp.zeros_like(cost[0])), epsilons)
-    return _tighten(cost, v)
+    # From coarse to fine; at the end v alone is kept, and u follows from it exactly.
+    (_, v), _ = lax.scan(stage, tighten(cost, jnp.zeros_like(cost[0])), epsilons)
+    return tighten(cost, v)
 
 
-def _tighten(cost: Array, v: Array) -> tuple[Array, Array]:
-    """The largest u below C - v, then the largest v below C - u."""
-    u = jnp.min(cost - v[None, :], axis=1)
-    return u, jnp.min(cost - u[:, None], axis=0)
+def tighten(cost: Array, v: Array) -> tuple[Array, Array]:
+    """The largest u below C - v, then the largest v below C - u; arrays of jax or of numpy."""
+    u = (cost - v[None, :]).min(axis=1)
+    return u, (cost - u[:, None]).min(axis=0)
 
 
 def _augment(cost: Array) -> Array:
@@ -97,11 +102,15 @@ def _augment(cost: Array) -> Array:
     waiting = jnp.argsort(happy)  # the rows without a column first
 
     def add(k, state):
+        """One more row gets a column; the rows on its path change theirs."""
         v, row_of, column_of = state
         start = waiting[k]
+        # The shortest path from the row to a free column, rows and columns by turns.
         end, length, settled, before = _search(cost, v, row_of, start)
+        # Lower the prices of the settled columns: matched pairs stay the cheapest of their rows.
         v = jnp.where(settled < jnp.inf, v + settled - length, v)
 
+        # Back along the path, each column goes to the row before it.
         def flip(state):
             j, row_of, column_of = state
             i = before[j]
@@ -133,17 +142,20 @@ def _search(cost: Array, v: Array, row_of: Array, start: Array) -> tuple[Array, 
         return lax.dynamic_index_in_dim(cost, i, keepdims=False) - v
 
     def step(state):
+        # Settle column j, the nearest one reached, and go on from the row that holds it.
         j, distance, reach, settled, before = state
         i = row_of[j]
         edges = row(i)
         through = edges + (distance - edges[j])
         here = columns == j
+        # Relax the edges of that row; settled columns are out of reach, at infinity.
         nearer = (through < reach) & (reach < jnp.inf) & ~here
         settled = jnp.where(here, distance, settled)
         reach = jnp.where(here, jnp.inf, jnp.where(nearer, through, reach))
-        j = jnp.argmin(reach)
+        j = jnp.argmin(reach)  # the next column to settle
         return j, reach[j], reach, settled, jnp.where(nearer, i, before)
 
+    # The edges of the starting row; then settle columns until one is free or none is in reach.
     reach = row(start)
     j = jnp.argmin(reach)
     state = (j, reach[j], reach, jnp.full_like(v, jnp.inf), jnp.full(n, start))
@@ -172,9 +184,11 @@ def greedy(score: Array) -> Array:
     score = jnp.where(jnp.isfinite(score), score, jnp.finfo(score.dtype).min)
 
     def round_(column_of):
+        # Scores between free rows and free columns; the others are out of the round.
         taken = jnp.zeros(n + 1, bool).at[column_of].set(True)[:n]
         open_ = (column_of == n)[:, None] & ~taken[None, :]
         left = jnp.where(open_, score, -jnp.inf)
+        # Each row names a column, and has it if that column names the row.
         wish = jnp.argmax(left, axis=1)
         mutual = (jnp.argmax(left, axis=0)[wish] == rows) & (column_of == n)
         return jnp.where(mutual, wish, column_of)

@@ -6,14 +6,17 @@ scipy's shortest augmenting paths (Crouse, IEEE TAES 52, 2016) find it, and find
 C[i, j] - u[i] - v[j], which has the same optimum whatever u and v are: near the dual optimum most
 rows are matched at once. A few float32 Sinkhorn iterations (Cuturi, arXiv:1306.0895; over-relaxed
 as in Lehmann et al., arXiv:2012.12562) bring u and v there. `fmjax.numerics.assignment` does the
-same inside a compiled program.
+same inside a compiled program, where scipy cannot be called; a pairing in the data threads, on the
+other hand, must leave the device to the training step.
 """
 
 import numpy as np
 
-# Entropic warm start: epsilon from HIGH to LOW times the spread of the costs, in STAGES of
-# ITERATIONS. Any numbers give the same pairing; these were the quickest of those tried.
-HIGH, LOW, STAGES, ITERATIONS, OMEGA = 0.1, 5e-4, 4, 8, 1.7
+from fmjax.numerics.assignment import HIGH, ITERATIONS, OMEGA, tighten
+
+# Where the warm start ends. It decides the time alone; with scipy's search after it these were the
+# quickest of the numbers tried, with the compiled search those of `fmjax.numerics.assignment`.
+LOW, STAGES = 5e-4, 4
 SMALL = 128  # below this the search alone is quicker than its warm start
 
 
@@ -35,7 +38,7 @@ def least_cost_columns(cost: np.ndarray) -> np.ndarray:
 
 def _potentials(cost: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """u and v (n,) near the dual optimum, float32."""
-    u, v = _tighten(cost, np.zeros_like(cost[0]))
+    u, v = tighten(cost, np.zeros_like(cost[0]))
     for epsilon in np.geomspace(HIGH, LOW, STAGES) * max(float(cost.std()), 1e-30):
         kernel = u[:, None] - cost
         kernel += v[None, :]
@@ -48,11 +51,5 @@ def _potentials(cost: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         new_u = u + np.float32(epsilon) * np.log(a)
         new_v = v + np.float32(epsilon) * np.log(b)
         whole = np.isfinite(new_u).all() and np.isfinite(new_v).all()
-        u, v = (new_u, new_v) if whole else _tighten(cost, v)
+        u, v = (new_u, new_v) if whole else tighten(cost, v)
     return u, v
-
-
-def _tighten(cost: np.ndarray, v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The largest u below C - v, then the largest v below C - u."""
-    u = (cost - v[None, :]).min(axis=1)
-    return u, (cost - u[:, None]).min(axis=0)

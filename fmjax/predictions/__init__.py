@@ -22,8 +22,8 @@ value and in gradient, at every t, and exact wherever det does not vanish.
 """
 
 from fmjax.predictions.change_path import change_path
-from fmjax.predictions.linear import (
-    TARGETS,
+from fmjax.predictions.conversions import (
+    PREDICTIONS,
     Endpoints,
     as_velocity,
     coefficients,
@@ -35,7 +35,7 @@ from fmjax.predictions.linear import (
 )
 
 __all__ = [
-    "TARGETS",
+    "PREDICTIONS",
     "Endpoints",
     "as_velocity",
     "change_path",

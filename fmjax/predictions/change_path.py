@@ -5,7 +5,7 @@ import functools
 import jax.numpy as jnp
 
 from fmjax.conventions import Array, Labels, Velocity, at_least_float32, expand
-from fmjax.predictions.linear import det_of, reach
+from fmjax.predictions.conversions import det_of, reach
 from fmjax.schedules import Schedule, clamp, inverse_log_snr, log_snr, with_slope
 
 

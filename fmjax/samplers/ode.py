@@ -17,7 +17,7 @@ from fmjax.errors import InputError
 from fmjax.samplers.solution import (
     Solution,
     SolveError,
-    batch_of,
+    batch_size_of,
     check_solution,
     checked_times,
     finished,
@@ -73,7 +73,7 @@ def solve(
     spec = solver_spec() if spec is None else spec
     if not (math.isfinite(t0) and math.isfinite(t1)) or t0 == t1:
         raise InputError(f"t0 and t1 must be two different finite times; got {t0} and {t1}.")
-    batch = batch_of(x0)
+    batch = batch_size_of(x0)
     save_at = None if save_at is None else checked_times(save_at, t0, t1)
     if spec.control != "sample":
         x1, *counts, states = _solve_one(velocity, x0, labels, spec, t0, t1, save_at)

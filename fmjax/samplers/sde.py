@@ -2,10 +2,10 @@
 
     dx = (u + g^2 / 2 score) dt + g dW
 
-has at every t the density p_t of dx = u dt. `fmjax.samplers.diffusion` lists the choices of g, and
-`fmjax.samplers.diffrax_steps.stochastic` says what a step of each method does. Noise corrects the
-errors of earlier steps, at the price of more steps. Sources: Song et al., arXiv:2011.13456; for
-flows Ma et al., arXiv:2401.08740.
+has at every t the density p_t of dx = u dt. `fmjax.samplers.diffusion_coefficients` lists the
+choices of g, and `fmjax.samplers.diffrax_steps.stochastic` says what a step of each method does.
+Noise corrects the errors of earlier steps, at the price of more steps. Sources: Song et al.,
+arXiv:2011.13456; for flows Ma et al., arXiv:2401.08740.
 """
 
 import math
@@ -20,9 +20,9 @@ from fmjax.conventions import Array, Labels, Velocity
 from fmjax.errors import InputError, unknown_name
 from fmjax.paths import AffinePath, Path, sde_drifts
 from fmjax.predictions import convert
-from fmjax.samplers.diffusion import Diffusion, coefficient
+from fmjax.samplers.diffusion_coefficients import Diffusion, diffusion_coefficient
 from fmjax.samplers.ode import nodes
-from fmjax.samplers.solution import Solution, batch_of, checked_times, finished, is_finite
+from fmjax.samplers.solution import Solution, batch_size_of, checked_times, finished, is_finite
 from fmjax.samplers.spec import SolverSpec, solver_spec
 from fmjax.schedules import clamp
 
@@ -35,7 +35,7 @@ METHODS = {
 }
 """The names of the methods, and the kind of step in `diffrax_steps.stochastic` behind each."""
 
-INSIDE = 1e-3
+SCORE_MARGIN = 1e-3
 """Where there is noise, velocity and score are read no nearer to an end where the score is not."""
 
 _BASES = {"euler_maruyama": "euler", "stochastic_heun": "heun"}
@@ -48,7 +48,7 @@ class SDESpec(NamedTuple):
         method: a name of `METHODS`.
         ode: the solver that the noise goes around, euler or heun, with its grid.
         path: of the flow; it turns the velocity into the score.
-        diffusion: a name of `fmjax.samplers.diffusion.DIFFUSIONS`, or a function g(t).
+        diffusion: a name of `fmjax.samplers.diffusion_coefficients.DIFFUSIONS`, or a function g(t).
         scale: what g^2 is multiplied by.
         denoise_last: whether the last step takes no noise, and is one of the ODE.
     """
@@ -82,7 +82,8 @@ def sde_spec(
             ``"overshoot"`` (Hu et al., arXiv:2411.19415, in the signal-to-noise ratio) or
             ``"refresh"`` (as the eta of DDIM, Song et al., arXiv:2010.02502).
         steps: number of steps; 25 if neither steps nor a grid of times is given.
-        diffusion: g(t), by name or as a function; see `fmjax.samplers.diffusion.coefficient`.
+        diffusion: g(t), by name or as a function; see
+            `fmjax.samplers.diffusion_coefficients`.
         scale: what g^2 is multiplied by; 0 leaves the ODE.
         path: of the flow; None is the straight one.
         base: ``"euler"`` or ``"heun"`` (if None) under churn, overshoot and refresh.
@@ -107,7 +108,7 @@ def sde_spec(
         raise InputError(
             f"path must be a path; got {path!r}. For a schedule: AffinePath(schedule)."
         )
-    coefficient(diffusion, scale, path)
+    diffusion_coefficient(diffusion, scale, path)
     if path.stochastic and METHODS[method] != "drift":
         raise InputError(
             f"{method} goes back along an affine path, which {type(path).__name__} is not; "
@@ -163,7 +164,7 @@ def solve_sde(
             use one; or as in `fmjax.samplers.ode.solve`.
     """
     spec = sde_spec() if spec is None else spec
-    _check(x0, keys, spec, score, t0, t1)
+    _check_solve(x0, keys, spec, score, t0, t1)
     times = nodes(spec.ode, t0, t1)
     if save_at is not None:
         times, save_at = _with_nodes(times, checked_times(save_at, t0, t1))
@@ -171,7 +172,7 @@ def solve_sde(
     return finished(solution)
 
 
-def _check(x0, keys, spec, score, t0, t1) -> None:
+def _check_solve(x0, keys, spec, score, t0, t1) -> None:
     if not isinstance(spec, SDESpec):
         raise InputError(f"an SDE takes a spec from sde_spec, with fixed steps; got {spec!r}.")
     if not (math.isfinite(t0) and math.isfinite(t1)) or t1 <= t0:
@@ -179,7 +180,7 @@ def _check(x0, keys, spec, score, t0, t1) -> None:
             f"an SDE runs from t0 up to a later t1; got t0={t0} and t1={t1}. "
             "The ODE runs backwards: fmjax.solve."
         )
-    batch = batch_of(x0)
+    batch = batch_size_of(x0)
     typed = jnp.issubdtype(jnp.asarray(keys).dtype, jax.dtypes.prng_key)
     if not typed or keys.shape != (batch,):
         raise InputError(
@@ -206,7 +207,7 @@ def _with_nodes(times: np.ndarray, save_at: np.ndarray) -> tuple[np.ndarray, np.
 
 def _field(velocity, spec: SDESpec, score, g: Callable[[Array], Array]) -> Callable:
     """The right-hand side, as diffrax calls it."""
-    low, high = (INSIDE if spec.path.stochastic else 0.0), 1.0 - INSIDE
+    low, high = (SCORE_MARGIN if spec.path.stochastic else 0.0), 1.0 - SCORE_MARGIN
 
     def field(t, x, args):
         if METHODS[spec.method] != "drift":
@@ -231,9 +232,9 @@ def _solve(velocity, x0, keys, labels, spec, score, times, save_at) -> Solution:
 
     from fmjax.samplers.diffrax_steps.given_times import OnNodes
     from fmjax.samplers.diffrax_steps.multistep import diffrax_solver, evaluations
-    from fmjax.samplers.diffrax_steps.stochastic import Noisy, StepArgs
+    from fmjax.samplers.diffrax_steps.stochastic import NoisySolver, StepArgs
 
-    g = coefficient(spec.diffusion, spec.scale, spec.path)
+    g = diffusion_coefficient(spec.diffusion, spec.scale, spec.path)
     base = diffrax_solver(spec.ode.solver, spec.ode.schedule)
     steps, times = len(times) - 1, jnp.asarray(times, x0.dtype)
     schedule = None if spec.path.stochastic else spec.path.schedule
@@ -246,7 +247,7 @@ def _solve(velocity, x0, keys, labels, spec, score, times, save_at) -> Solution:
         saves.append(diffrax.SubSaveAt(ts=jnp.asarray(save_at, x0.dtype)))
     solution = diffrax.diffeqsolve(
         diffrax.ODETerm(_field(velocity, spec, score, g)),
-        Noisy(base, METHODS[spec.method], g, schedule, last),
+        NoisySolver(base, METHODS[spec.method], g, schedule, last),
         times[0],
         times[-1],
         None,  # the controller chooses the first step

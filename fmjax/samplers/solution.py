@@ -69,7 +69,7 @@ def check_solution(solution: Solution, t1: float = 1.0, first: int = 0) -> Solut
     )
 
 
-def batch_of(x0: Any) -> int:
+def batch_size_of(x0: Any) -> int:
     """The size of the batch of a state.
 
     Raises:

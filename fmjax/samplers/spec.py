@@ -1,13 +1,13 @@
 """How to solve: the table of solvers, and a checked, hashable description of one solve."""
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
+from fmjax.checks import check_positive
 from fmjax.errors import InputError, unknown_name
-from fmjax.samplers.time_grids import Custom, Grid, Uniform, named_grid
+from fmjax.samplers.time_grids import CustomGrid, Grid, UniformGrid, named_grid
 from fmjax.schedules import Linear, Schedule
 
 
@@ -71,7 +71,7 @@ class SolverSpec(NamedTuple):
     rtol: float | None
     atol: float | None
     max_steps: int
-    grid: Grid = Uniform()
+    grid: Grid = UniformGrid()
     schedule: Schedule = Linear()
     gradient: str = "checkpointed"
     checkpoints: int = 16
@@ -134,8 +134,7 @@ def solver_spec(
         control = "fixed" if rtol is None and atol is None else "sample"
     if control not in CONTROLS:
         raise unknown_name("step control", control, CONTROLS)
-    if not (math.isfinite(shift) and shift > 0):
-        raise InputError(f"the shift must be a positive number; got {shift!r}.")
+    check_positive("the shift", shift)
     common = {"schedule": Linear() if schedule is None else schedule, "gradient": gradient}
     common["checkpoints"] = checkpoints
     if control == "fixed":
@@ -164,8 +163,8 @@ def _fixed_grid(solver, steps, grid, shift) -> tuple[int, Grid]:
     elif shift != 1:
         raise InputError(f"a grid of your own has its own spacing; leave shift={shift} out.")
     elif not hasattr(grid, "warp"):
-        grid = Custom(tuple(float(t) for t in np.asarray(grid, np.float64).ravel()))
-    if isinstance(grid, Custom):
+        grid = CustomGrid(tuple(float(t) for t in np.asarray(grid, np.float64).ravel()))
+    if isinstance(grid, CustomGrid):
         if steps not in (None, len(grid.times) - 1):
             raise InputError(
                 f"the grid has {len(grid.times) - 1} steps, and steps={steps} were asked; "
@@ -197,8 +196,7 @@ def _tolerances(solver, steps, rtol, atol, max_steps) -> tuple[float, float]:
         )
     tolerances = {"rtol": 1e-4 if rtol is None else rtol, "atol": 1e-4 if atol is None else atol}
     for name, value in tolerances.items():
-        if not (math.isfinite(value) and value > 0):
-            raise InputError(f"{name} must be a positive number; got {value!r}.")
+        check_positive(name, value)
     if not _is_count(max_steps):
         raise InputError(f"max_steps must be at least 1; got {max_steps!r}.")
     return tolerances["rtol"], tolerances["atol"]

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fmjax.checks import check_positive
 from fmjax.errors import InputError, unknown_name
 from fmjax.schedules import Linear, Schedule, inverse_log_snr
 
@@ -26,7 +27,7 @@ class Grid(Protocol):
 
 
 @dataclass(frozen=True)
-class Uniform:
+class UniformGrid:
     """Equal steps, t = u."""
 
     def warp(self, u: np.ndarray, schedule: Schedule) -> np.ndarray:
@@ -35,7 +36,7 @@ class Uniform:
 
 
 @dataclass(frozen=True)
-class Shifted:
+class ShiftedGrid:
     """The timestep shift of SD3 and FLUX, t = u / (u + s (1 - u)): `fmjax.times.shift_time`.
 
     Above 1 more steps near the noise, below 1 near the data.
@@ -44,7 +45,7 @@ class Shifted:
     shift: float
 
     def __post_init__(self):
-        _check_positive("the shift", self.shift)
+        check_positive("the shift", self.shift)
 
     def warp(self, u: np.ndarray, schedule: Schedule) -> np.ndarray:
         """See `Grid`."""
@@ -52,7 +53,7 @@ class Shifted:
 
 
 @dataclass(frozen=True)
-class Cosine:
+class CosineGrid:
     """Chebyshev's nodes, t = (1 - cos(pi u)) / 2: small steps at both ends."""
 
     def warp(self, u: np.ndarray, schedule: Schedule) -> np.ndarray:
@@ -61,8 +62,8 @@ class Cosine:
 
 
 @dataclass(frozen=True)
-class Beta:
-    """Quantiles of the Beta(a, b) law, which crowds at both ends for a, b < 1.
+class BetaGrid:
+    """Quantiles of the Beta(a, b) distribution, which crowds at both ends for a, b < 1.
 
     Source: Lee et al., arXiv:2407.12173 (a = b = 0.6).
     """
@@ -71,8 +72,8 @@ class Beta:
     b: float = 0.6
 
     def __post_init__(self):
-        _check_positive("a of the beta grid", self.a)
-        _check_positive("b of the beta grid", self.b)
+        check_positive("a of the beta grid", self.a)
+        check_positive("b of the beta grid", self.b)
 
     def warp(self, u: np.ndarray, schedule: Schedule) -> np.ndarray:
         """See `Grid`."""
@@ -82,7 +83,7 @@ class Beta:
 
 
 @dataclass(frozen=True)
-class Karras:
+class KarrasGrid:
     """The rho-grid of Karras et al. on the flow's own noise 1 - t, from 1 to sigma_min.
 
         1 - t = (1 + u (sigma_min^(1/rho) - 1))^rho
@@ -94,7 +95,7 @@ class Karras:
     sigma_min: float = 1e-3
 
     def __post_init__(self):
-        _check_positive("rho of the Karras grid", self.rho)
+        check_positive("rho of the Karras grid", self.rho)
         if not 0 < self.sigma_min < 1:
             raise InputError(f"sigma_min of Karras must lie in (0, 1); got {self.sigma_min!r}.")
 
@@ -104,7 +105,7 @@ class Karras:
 
 
 @dataclass(frozen=True)
-class EDM:
+class EDMGrid:
     """The rho-grid of Karras et al. on the ratio of noise to signal sigma_t / alpha_t, as in EDM.
 
         sigma_t / alpha_t = (sigma_max^(1/rho) + u (sigma_min^(1/rho) - sigma_max^(1/rho)))^rho
@@ -117,7 +118,7 @@ class EDM:
     sigma_max: float = 80.0
 
     def __post_init__(self):
-        _check_positive("rho of the EDM grid", self.rho)
+        check_positive("rho of the EDM grid", self.rho)
         _check_ratios("EDM", self.sigma_min, self.sigma_max)
 
     def warp(self, u: np.ndarray, schedule: Schedule) -> np.ndarray:
@@ -126,7 +127,7 @@ class EDM:
 
 
 @dataclass(frozen=True)
-class Exponential:
+class ExponentialGrid:
     """Equal steps in the log signal-to-noise ratio, as DPM-Solver takes them (arXiv:2206.00927).
 
     sigma_t / alpha_t falls geometrically from sigma_max to sigma_min.
@@ -145,7 +146,7 @@ class Exponential:
 
 
 @dataclass(frozen=True)
-class Custom:
+class CustomGrid:
     """The nodes themselves, strictly increasing or decreasing, in [0, 1].
 
     Raises:
@@ -159,12 +160,12 @@ class Custom:
         if times.ndim != 1 or len(times) < 2:
             raise InputError(f"a grid is a list of at least two times; got shape {times.shape}.")
         if not np.all((times >= 0) & (times <= 1)):  # NaN too
-            raise InputError(f"the times of a grid must lie in [0, 1]; got {_shown(times)}.")
+            raise InputError(f"the times of a grid must lie in [0, 1]; got {_as_text(times)}.")
         steps = np.diff(times)
         if not (np.all(steps > 0) or np.all(steps < 0)):
             raise InputError(
                 "the times of a grid must strictly increase, or strictly decrease; "
-                f"got {_shown(times)}."
+                f"got {_as_text(times)}."
             )
 
     def warp(self, u: np.ndarray, schedule: Schedule) -> np.ndarray:
@@ -174,19 +175,19 @@ class Custom:
 
 
 GRIDS: dict[str, Callable[[float], Grid]] = {
-    "beta": lambda shift: Beta(),
-    "cosine": lambda shift: Cosine(),
-    "edm": lambda shift: EDM(),
-    "exponential": lambda shift: Exponential(),
-    "karras": lambda shift: Karras(),
-    "shifted": Shifted,
-    "uniform": lambda shift: Uniform(),
+    "beta": lambda shift: BetaGrid(),
+    "cosine": lambda shift: CosineGrid(),
+    "edm": lambda shift: EDMGrid(),
+    "exponential": lambda shift: ExponentialGrid(),
+    "karras": lambda shift: KarrasGrid(),
+    "shifted": ShiftedGrid,
+    "uniform": lambda shift: UniformGrid(),
 }
 """The grids that have a name; ``"shifted"`` is the one that takes a shift."""
 
 
 def named_grid(name: str, shift: float = 1.0) -> Grid:
-    """The grid of a name.
+    """Returns the grid registered under this name.
 
     Args:
         name: one of `GRIDS`.
@@ -232,9 +233,9 @@ def time_grid(
             two nodes coincide.
     """
     schedule = Linear() if schedule is None else schedule
-    if isinstance(grid, Custom):
+    if isinstance(grid, CustomGrid):
         return _oriented(np.asarray(grid.times, np.float64), t0, t1)
-    if isinstance(grid, Uniform):
+    if isinstance(grid, UniformGrid):
         return np.linspace(t0, t1, steps + 1)
     if not (0 <= t0 <= 1 and 0 <= t1 <= 1):
         raise InputError(
@@ -293,11 +294,6 @@ def _check_ratios(name: str, low: float, high: float) -> None:
         )
 
 
-def _check_positive(what: str, value: float) -> None:
-    if not 0 < value < math.inf:
-        raise InputError(f"{what} must be a positive number; got {value!r}.")
-
-
-def _shown(times: np.ndarray) -> str:
+def _as_text(times: np.ndarray) -> str:
     shown = ", ".join(f"{t:g}" for t in times[:6])
     return f"({shown}{', ...' if len(times) > 6 else ''})"

@@ -5,15 +5,15 @@ they show what a solver, a likelihood or a training loop makes of a flow that is
 hold a flow of your own to its own equations. Nothing of it needs a test framework.
 """
 
-from fmjax.testing.checks import (
+from fmjax.testing.convergence import convergence_order
+from fmjax.testing.finite import FiniteDataFlow
+from fmjax.testing.flow_checks import (
     check_continuity,
     check_density_integrates_to_one,
     check_recovers,
     check_score_matches_density,
     check_velocity_matches_score,
-    convergence_order,
 )
-from fmjax.testing.finite import FiniteDataFlow
 from fmjax.testing.gaussian import GaussianFlow
 from fmjax.testing.mixture import MixtureFlow
 

@@ -11,7 +11,7 @@ import numpy as np
 from fmjax.conventions import Array, Labels, at_least_float32, check_finite, expand
 from fmjax.errors import InputError
 from fmjax.predictions import convert
-from fmjax.predictions.linear import reach
+from fmjax.predictions.conversions import reach
 from fmjax.schedules import Linear, Schedule, clamp
 
 

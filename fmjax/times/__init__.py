@@ -1,15 +1,15 @@
-"""Time laws: how t is drawn in training, and how it is shifted.
+"""Time distributions: how t is drawn in training, and how it is shifted.
 
-A law is its quantile function: ``law.quantile(u)`` turns u uniform on [0, 1) into t, so that any
-way of drawing u (independent, stratified, low-discrepancy) serves every law. Its density gives the
-weight that undoes the choice (`importance_weight`).
+A distribution is its quantile function: ``quantile(u)`` turns u uniform on [0, 1) into t, so that
+any way of drawing u (independent, stratified, low-discrepancy) serves all of them. Its density
+gives the weight that undoes the choice (`importance_weight`).
 
-Here t = 1 is the data. SD3 (arXiv:2403.03206) and FLUX count the other way, tau = 1 - t; their laws
-and their shift are converted in this package and nowhere else.
+Here t = 1 is the data. SD3 (arXiv:2403.03206) and FLUX count the other way, tau = 1 - t; their
+distributions and their shift are converted in this package and nowhere else.
 """
 
-from fmjax.times.base import TimeLaw, stratified
-from fmjax.times.laws import (
+from fmjax.times.base import TimeDistribution, stratified
+from fmjax.times.distributions import (
     Beta,
     CosMap,
     LogitNormal,
@@ -28,7 +28,7 @@ __all__ = [
     "LogitNormal",
     "Mode",
     "Shifted",
-    "TimeLaw",
+    "TimeDistribution",
     "UShaped",
     "Uniform",
     "importance_weight",

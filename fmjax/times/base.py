@@ -1,15 +1,15 @@
-"""What every time law is, and the strata it may be drawn in."""
+"""What every time distribution is, and the strata it may be drawn in."""
 
-import math
 from typing import Protocol
 
 import jax.numpy as jnp
 
+from fmjax.checks import check_positive
 from fmjax.conventions import Array, at_least_float32
 from fmjax.errors import InputError
 
 
-class TimeLaw(Protocol):
+class TimeDistribution(Protocol):
     """A distribution of t on [0, 1]; results have the dtype of the argument, float32 at least."""
 
     def quantile(self, u: Array) -> Array:
@@ -19,22 +19,12 @@ class TimeLaw(Protocol):
         """The probability density at t in [0, 1]; any shape, same shape out."""
 
 
-def check_positive(what: str, value: float) -> None:
-    """Checks that a parameter is a positive number.
-
-    Raises:
-        InputError: it is not.
-    """
-    if not (math.isfinite(value) and value > 0):
-        raise InputError(f"{what} must be a positive number; got {value!r}.")
-
-
 def stratified(u: Array, index: Array, n: int) -> Array:
     """Spreads uniforms over a global batch: example i gets a number in [i / n, (i + 1) / n).
 
-    (index + u) / n, to be fed to a law's quantile. Each example needs its own u and its position
-    only, so the result is the same on any number of devices. Over the batch the mean of f(t) has a
-    variance of order n^-3 for smooth f, against n^-1 for independent draws.
+    (index + u) / n, to be fed to a distribution's quantile. Each example needs only its own u and
+    position, so the result is the same on any number of devices. Over the batch the mean of f(t)
+    has a variance of order n^-3 for smooth f, against n^-1 for independent draws.
 
     A position always gets the same stratum: where the data at a position is not shuffled from step
     to step, rotate the strata with an offset drawn from the key of the step, ``(index + k) % n``.

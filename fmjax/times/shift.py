@@ -1,12 +1,13 @@
-"""The timestep shift of SD3 and FLUX, of single times and of whole laws."""
+"""The timestep shift of SD3 and FLUX, of single times and of whole distributions."""
 
 import math
 from dataclasses import dataclass, field
 
+from fmjax.checks import check_positive
 from fmjax.conventions import Array, at_least_float32
 from fmjax.errors import InputError
-from fmjax.times.base import TimeLaw, check_positive
-from fmjax.times.laws import Uniform
+from fmjax.times.base import TimeDistribution
+from fmjax.times.distributions import Uniform
 
 
 def shift_time(t: Array, shift: float) -> Array:
@@ -36,35 +37,36 @@ def shift_time(t: Array, shift: float) -> Array:
 
 @dataclass(frozen=True)
 class Shifted:
-    """A law followed by `shift_time`.
+    """A distribution followed by `shift_time`.
 
     Args:
-        law: the law before the shift.
+        distribution: the distribution before the shift.
         shift: s of `shift_time`; `resolution_shift` and `sqrt_shift` give it from the image size.
 
     Raises:
-        InputError: shift is not positive, or the law is shifted already.
+        InputError: shift is not positive, or the distribution is shifted already.
     """
 
-    law: TimeLaw = field(default_factory=Uniform)
+    distribution: TimeDistribution = field(default_factory=Uniform)
     shift: float = 1.0
 
     def __post_init__(self):
         check_positive("shift", self.shift)
-        if isinstance(self.law, Shifted):
+        if isinstance(self.distribution, Shifted):
+            first = self.distribution.shift
             raise InputError(
-                f"the law is shifted already, by {self.law.shift}; a second shift by {self.shift} "
-                f"would multiply it. For both write Shifted(law, {self.law.shift * self.shift})."
+                f"the distribution is shifted already, by {first}; a second shift by {self.shift} "
+                f"would multiply it. For both write Shifted(distribution, {first * self.shift})."
             )
 
     def quantile(self, u: Array) -> Array:
-        """The shifted quantile of the law."""
-        return shift_time(self.law.quantile(u), self.shift)
+        """The shifted quantile of the distribution."""
+        return shift_time(self.distribution.quantile(u), self.shift)
 
     def density(self, t: Array) -> Array:
         """p(t') s / (s t + 1 - t)^2 at the time t' = s t / (s t + 1 - t) before the shift."""
         t, s = at_least_float32(t), self.shift
-        return self.law.density(shift_time(t, 1 / s)) * (s / (s * t + (1 - t)) ** 2)
+        return self.distribution.density(shift_time(t, 1 / s)) * (s / (s * t + (1 - t)) ** 2)
 
 
 def resolution_shift(

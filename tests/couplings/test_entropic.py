@@ -5,7 +5,7 @@ import pytest
 
 from fmjax.couplings import schroedinger_bridge, sinkhorn, unbalanced
 from fmjax.couplings.entropic import draw_pairs, log_plan
-from fmjax.couplings.pairing import Pairing
+from fmjax.couplings.minibatch import MinibatchCoupling
 from fmjax.errors import InputError
 
 KEY = jax.random.key(0)
@@ -77,7 +77,7 @@ def test_a_bridge_draws_from_the_conditional_law_of_each_target():
 
 def test_the_bridge_is_sinkhorn_at_two_sigma_squared():
     assert schroedinger_bridge(0.7) == sinkhorn(2 * 0.7**2, rounding="sample")
-    assert isinstance(schroedinger_bridge(0.7), Pairing)
+    assert isinstance(schroedinger_bridge(0.7), MinibatchCoupling)
 
 
 def test_the_key_alone_decides_what_is_drawn(count_compilations):
@@ -132,7 +132,7 @@ def test_systematic_draws_are_proportional():
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
-        (lambda: sinkhorn(0.0), "epsilon must be positive; got 0.0"),
+        (lambda: sinkhorn(0.0), "epsilon must be a positive number; got 0.0"),
         (lambda: sinkhorn(float("nan")), "epsilon must be positive"),
         (lambda: sinkhorn(1.0, "permute"), "unknown rounding 'permute'. Did you mean"),
         (lambda: schroedinger_bridge(-1.0), "sigma must be positive"),

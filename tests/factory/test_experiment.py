@@ -70,8 +70,8 @@ FIELDS = {"mean": 0.5, "std": 2.0, "scale": 0.5, "a": 2.0, "b": 3.0}
 def test_every_time_law_has_a_name_and_takes_its_own_keys(name):
     fields = getattr(type(LAWS[name]), "__dataclass_fields__", {})
     given = {f"time__{key}": FIELDS[key] for key in fields}
-    assert registry.make_time_law(config(time__name=name, **given)) == LAWS[name]
-    shifted = registry.make_time_law(config(time__name=name, time__shift=3.0, **given))
+    assert registry.make_time_distribution(config(time__name=name, **given)) == LAWS[name]
+    shifted = registry.make_time_distribution(config(time__name=name, time__shift=3.0, **given))
     assert shifted == times.Shifted(LAWS[name], 3.0)
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fmjax.errors import InputError
-from fmjax.guidance import SCHEDULES, Guided, classifier_free, drop_labels, scale_from_excess
+from fmjax.guidance import SCALE_SCHEDULES, Guided, classifier_free, drop_labels, scale_from_excess
 
 NULL = 3
 TABLE = jax.random.normal(jax.random.key(0), (NULL + 1, 5))
@@ -134,7 +134,7 @@ FACTORS = {
 }
 
 
-@pytest.mark.parametrize("schedule", sorted(SCHEDULES))
+@pytest.mark.parametrize("schedule", sorted(SCALE_SCHEDULES))
 def test_a_schedule_multiplies_the_excess_by_a_factor_of_mean_one(schedule):
     factor = FACTORS[schedule]
     middles = (np.arange(1000) + 0.5) / 1000

@@ -15,8 +15,7 @@ from fmjax.losses import (
     squared,
 )
 from fmjax.paths import AffinePath, BrownianBridge, Noisy, NoisyStraight
-from fmjax.predictions import TARGETS as PREDICTIONS
-from fmjax.predictions import convert, convert_weight
+from fmjax.predictions import PREDICTIONS, convert, convert_weight
 from fmjax.schedules import VP, Cosine, Linear
 
 

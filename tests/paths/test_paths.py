@@ -180,7 +180,7 @@ def test_sigma_must_be_positive(sigma):
             make(sigma)
 
 
-@pytest.mark.parametrize("rounding", [0.0, -1e-3, 1.0, float("nan")])
-def test_the_rounding_must_be_positive(rounding):
-    with pytest.raises(InputError, match=r"rounding of BrownianBridge must lie in \(0, 1\)"):
-        BrownianBridge(1.0, rounding)
+@pytest.mark.parametrize("softening", [0.0, -1e-3, 1.0, float("nan")])
+def test_the_softening_must_be_positive(softening):
+    with pytest.raises(InputError, match=r"softening of BrownianBridge must lie in \(0, 1\)"):
+        BrownianBridge(1.0, softening)

@@ -8,7 +8,7 @@ import pytest
 
 from fmjax.errors import InputError
 from fmjax.predictions import (
-    TARGETS,
+    PREDICTIONS,
     as_velocity,
     change_path,
     coefficients,
@@ -42,7 +42,7 @@ def mostly_slow(names, cases, quick):
 
 
 every_schedule = mostly_slow("name", SCHEDULES, ("vp", "custom", "polynomial_5"))
-PAIRS = list(itertools.product(TARGETS, TARGETS))
+PAIRS = list(itertools.product(PREDICTIONS, PREDICTIONS))
 
 RNG = np.random.default_rng(0)
 INNER = np.linspace(0.05, 0.95, 19)
@@ -71,12 +71,12 @@ def test_every_target_converts_to_every_other(name):
 
     def every(x0, x1, t):
         x_t = schedule.alpha(t)[:, None] * x1 + schedule.sigma(t)[:, None] * x0
-        of = {target: target_of(target, schedule, x0, x1, t) for target in TARGETS}
+        of = {target: target_of(target, schedule, x0, x1, t) for target in PREDICTIONS}
         return of, {(a, b): convert(of[a], x_t, t, schedule, source=a, target=b) for a, b in PAIRS}
 
     with jax.enable_x64(True):
         of, converted = every(X0, X1, INNER)
-        for target in TARGETS:
+        for target in PREDICTIONS:
             expected = by_definition(target, schedule, X0, X1, INNER)
             np.testing.assert_allclose(of[target], expected, rtol=1e-10, atol=1e-12)
         for (a, b), value in converted.items():
@@ -90,7 +90,7 @@ def test_conversions_are_finite_at_the_ends_in_value_and_gradient(name):
 
     def every(t, x_t, p):
         converted = [convert(p, x_t, t, schedule, source=a, target=b) for a, b in PAIRS if a != b]
-        return converted, [target_of(target, schedule, x_t, p, t) for target in TARGETS]
+        return converted, [target_of(target, schedule, x_t, p, t) for target in PREDICTIONS]
 
     # Outside jit: hundreds of small operations run faster than they compile.
     args = np.array([0.0, 1.0], np.float32), x_t, p

@@ -246,7 +246,7 @@ def test_times_that_are_no_interval_are_refused(times):
     ("t0", "t1"),
     [(0.2, 0.9), pytest.param(0.0, 1.0, marks=SLOW), pytest.param(1.0, 0.0, marks=SLOW)],
 )
-def test_a_shifted_grid_takes_its_steps_where_the_shifted_time_law_draws(t0, t1):
+def test_a_shifted_grid_takes_its_steps_where_the_shifted_time_distribution_draws(t0, t1):
     # Euler on v(x, t) = t adds h_k t_k, which tells where the steps were.
     steps, shift = 7, 3.0
     spec = solver_spec("euler", steps=steps, shift=shift)

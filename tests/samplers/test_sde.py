@@ -9,7 +9,7 @@ from fmjax.errors import InputError
 from fmjax.guidance import Guided, classifier_free
 from fmjax.paths import AffinePath, BrownianBridge, NoisyStraight
 from fmjax.samplers.diffrax_steps import stochastic
-from fmjax.samplers.diffusion import DIFFUSIONS, coefficient
+from fmjax.samplers.diffusion_coefficients import DIFFUSIONS, diffusion_coefficient
 from fmjax.samplers.ode import solver_spec
 from fmjax.samplers.sde import METHODS, sde_spec, solve_sde
 from fmjax.schedules import VP, Cosine, Linear, LinearVP
@@ -65,7 +65,7 @@ LAWS = (*DIFFUSIONS, lambda t: 0.5 + t)
 
 @functools.cache
 def moments_of_every_law(method, steps):
-    laws = [coefficient(law, 1.0, AffinePath()) for law in LAWS]
+    laws = [diffusion_coefficient(law, 1.0, AffinePath()) for law in LAWS]
 
     def make(case):
         return sde_spec(method, steps, diffusion=lambda t: jax.lax.switch(case, laws, t))
@@ -359,7 +359,7 @@ def test_a_velocity_that_is_not_finite_is_reported():
 
 @pytest.mark.parametrize("diffusion", DIFFUSIONS)
 def test_the_scale_multiplies_the_square_and_the_ends_are_finite(diffusion):
-    of_scale = [coefficient(diffusion, scale, AffinePath()) for scale in (1.0, 4.0)]
+    of_scale = [diffusion_coefficient(diffusion, scale, AffinePath()) for scale in (1.0, 4.0)]
     once, four = jax.jit(lambda t: [f(t) for f in of_scale])(np.linspace(0, 1, 5, dtype="f4"))
     once, four = np.asarray(once), np.asarray(four)
     np.testing.assert_allclose(four, 2 * once, rtol=1e-6)

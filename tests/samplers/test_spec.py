@@ -4,7 +4,7 @@ import pytest
 
 from fmjax.errors import InputError
 from fmjax.samplers.spec import described, solver_spec
-from fmjax.samplers.time_grids import EDM, Custom, Shifted
+from fmjax.samplers.time_grids import CustomGrid, EDMGrid, ShiftedGrid
 
 
 @pytest.mark.parametrize(
@@ -51,12 +51,14 @@ def test_what_is_left_out_is_chosen():
     assert (solver_spec().steps, solver_spec().control) == (25, "fixed")
     assert solver_spec(rtol=1e-3).control == "sample"
     assert (solver_spec(rtol=1e-3).atol, solver_spec(atol=1e-3).rtol) == (1e-4, 1e-4)
-    assert solver_spec(grid="edm").grid == EDM()
+    assert solver_spec(grid="edm").grid == EDMGrid()
     assert (
-        solver_spec(shift=3.0).grid == solver_spec(grid="shifted", shift=3.0).grid == Shifted(3.0)
+        solver_spec(shift=3.0).grid
+        == solver_spec(grid="shifted", shift=3.0).grid
+        == ShiftedGrid(3.0)
     )
     custom = solver_spec(grid=[0.0, 0.3, 1.0])
-    assert (custom.steps, custom.grid) == (2, Custom((0.0, 0.3, 1.0)))
+    assert (custom.steps, custom.grid) == (2, CustomGrid((0.0, 0.3, 1.0)))
     assert solver_spec(grid=[0.0, 0.3, 1.0], steps=2) == custom
 
 
@@ -72,5 +74,5 @@ def test_a_description_tells_solves_apart_and_goes_into_json():
         "solver": "heun",
         "control": "fixed",
         "steps": 5,
-        "grid": "Uniform()",
+        "grid": "UniformGrid()",
     }

@@ -4,14 +4,14 @@ from scipy import stats
 
 from fmjax.errors import InputError
 from fmjax.samplers.time_grids import (
-    EDM,
     GRIDS,
-    Beta,
-    Custom,
-    Exponential,
-    Karras,
-    Shifted,
-    Uniform,
+    BetaGrid,
+    CustomGrid,
+    EDMGrid,
+    ExponentialGrid,
+    KarrasGrid,
+    ShiftedGrid,
+    UniformGrid,
     named_grid,
     time_grid,
 )
@@ -42,35 +42,35 @@ def test_a_part_of_a_grid_is_spaced_as_the_whole_is(name):
 
 
 def test_edm_is_equally_spaced_in_the_root_of_the_noise_to_signal_ratio():
-    inner = time_grid(EDM(), 20)[1:-1]
+    inner = time_grid(EDMGrid(), 20)[1:-1]
     roots = ((1 - inner) / inner) ** (1 / 7)
     expected = np.linspace(80 ** (1 / 7), 0.002 ** (1 / 7), 21)[1:-1]
     np.testing.assert_allclose(roots, expected, rtol=1e-9)
 
 
 def test_karras_is_equally_spaced_in_the_root_of_the_noise():
-    inner = time_grid(Karras(), 20)[1:-1]
+    inner = time_grid(KarrasGrid(), 20)[1:-1]
     expected = np.linspace(1, 1e-3 ** (1 / 7), 21)[1:-1]
     np.testing.assert_allclose((1 - inner) ** (1 / 7), expected, rtol=1e-9)
 
 
 @pytest.mark.parametrize(("schedule", "tolerance"), [(Linear(), 1e-9), (Cosine(), 1e-4)])
 def test_exponential_is_equally_spaced_in_the_log_signal_to_noise_ratio(schedule, tolerance):
-    inner = time_grid(Exponential(), 10, schedule=schedule)[1:-1]
+    inner = time_grid(ExponentialGrid(), 10, schedule=schedule)[1:-1]
     ratios = np.asarray(log_snr(schedule, inner), np.float64)
     expected = np.linspace(-2 * np.log(20), -2 * np.log(0.01), 11)[1:-1]
     np.testing.assert_allclose(ratios, expected, rtol=max(tolerance, 1e-5))
 
 
 def test_beta_has_equally_likely_steps():
-    times = time_grid(Beta(0.6, 0.8), 10)
+    times = time_grid(BetaGrid(0.6, 0.8), 10)
     np.testing.assert_allclose(np.diff(stats.beta(0.6, 0.8).cdf(times)), 0.1, atol=1e-9)
 
 
 def test_a_shift_is_that_of_sd3():
     tau = 1 - np.linspace(0, 1, 8)  # their time, 1 at the noise
     expected = 1 - 3 * tau / (1 + 2 * tau)
-    np.testing.assert_allclose(time_grid(Shifted(3.0), 7), expected, atol=1e-12)
+    np.testing.assert_allclose(time_grid(ShiftedGrid(3.0), 7), expected, atol=1e-12)
 
 
 def test_cosine_is_dense_at_both_ends():
@@ -79,7 +79,7 @@ def test_cosine_is_dense_at_both_ends():
 
 
 def test_a_grid_of_ones_own_runs_either_way():
-    grid = Custom((0.0, 0.1, 0.7, 1.0))
+    grid = CustomGrid((0.0, 0.1, 0.7, 1.0))
     np.testing.assert_array_equal(time_grid(grid, 3), [0, 0.1, 0.7, 1])
     np.testing.assert_array_equal(time_grid(grid, 3, 1.0, 0.0), [1, 0.7, 0.1, 0])
     with pytest.raises(InputError, match=r"from 0 to 1, and the solve from 0 to 0\.5"):
@@ -87,26 +87,26 @@ def test_a_grid_of_ones_own_runs_either_way():
 
 
 def test_equal_steps_may_leave_the_unit_interval_and_others_may_not():
-    np.testing.assert_allclose(time_grid(Uniform(), 2, -1.0, 2.0), [-1, 0.5, 2])
+    np.testing.assert_allclose(time_grid(UniformGrid(), 2, -1.0, 2.0), [-1, 0.5, 2])
     with pytest.raises(InputError, match="must lie in"):
-        time_grid(EDM(), 2, -1.0, 2.0)
+        time_grid(EDMGrid(), 2, -1.0, 2.0)
 
 
 def test_a_grid_that_has_no_room_is_refused():
     with pytest.raises(InputError, match="do not fit"):
-        time_grid(EDM(), 5, 0.9995, 1.0)
+        time_grid(EDMGrid(), 5, 0.9995, 1.0)
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Shifted(0.0), "positive"),
-        (lambda: Beta(-1.0, 1.0), "a of the beta grid"),
-        (lambda: Beta(1.0, np.inf), "b of the beta grid"),
-        (lambda: Karras(rho=0.0), "rho"),
-        (lambda: Karras(sigma_min=1.0), r"\(0, 1\)"),
-        (lambda: EDM(sigma_min=2.0, sigma_max=1.0), "sigma_min < sigma_max"),
-        (lambda: Exponential(sigma_min=0.0), "sigma_min < sigma_max"),
+        (lambda: ShiftedGrid(0.0), "positive"),
+        (lambda: BetaGrid(-1.0, 1.0), "a of the beta grid"),
+        (lambda: BetaGrid(1.0, np.inf), "b of the beta grid"),
+        (lambda: KarrasGrid(rho=0.0), "rho"),
+        (lambda: KarrasGrid(sigma_min=1.0), r"\(0, 1\)"),
+        (lambda: EDMGrid(sigma_min=2.0, sigma_max=1.0), "sigma_min < sigma_max"),
+        (lambda: ExponentialGrid(sigma_min=0.0), "sigma_min < sigma_max"),
         (lambda: named_grid("uniforn"), "Did you mean 'uniform'"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Time laws against scipy, against quadrature of their densities, and against SD3's formulas."""
+"""Time distributions against scipy, quadrature of their densities, and SD3's formulas."""
 
 import functools
 import math
@@ -27,7 +27,7 @@ from fmjax.times import (
     stratified,
 )
 
-LAWS = [
+DISTRIBUTIONS = [
     Uniform(),
     LogitNormal(0.5, 0.8),
     LogNormal(),
@@ -40,20 +40,20 @@ LAWS = [
     Shifted(Uniform(), 3.0),
     Shifted(Mode(0.8), 0.4),
 ]
-each_law = pytest.mark.parametrize("law", LAWS, ids=str)
+each_law = pytest.mark.parametrize("distribution", DISTRIBUTIONS, ids=str)
 U = np.array([0.0, 1e-3, 0.02, 0.1, 0.3, 0.5, 0.65, 0.8, 0.97, 0.999, 1.0])
 
 
 @functools.cache
-def quantiles(law, dtype):
+def quantiles(distribution, dtype):
     """The quantiles at U, by one compiled program of that dtype."""
     with jax.enable_x64(dtype == "float64"):
-        return np.asarray(jax.jit(law.quantile)(U.astype(dtype)))
+        return np.asarray(jax.jit(distribution.quantile)(U.astype(dtype)))
 
 
-def density(law, t):
+def density(distribution, t):
     with jax.enable_x64(True):
-        return np.asarray(jax.jit(law.density)(np.asarray(t, np.float64)))
+        return np.asarray(jax.jit(distribution.density)(np.asarray(t, np.float64)))
 
 
 def tanh_sinh(n=1201, end=3.8):
@@ -65,21 +65,21 @@ def tanh_sinh(n=1201, end=3.8):
 
 
 @each_law
-def test_the_quantile_inverts_the_integral_of_the_density(law):
-    upper = quantiles(law, "float64")[1:]
+def test_the_quantile_inverts_the_integral_of_the_density(distribution):
+    upper = quantiles(distribution, "float64")[1:]
     nodes, weights = tanh_sinh()
-    cdf = upper * (density(law, upper[:, None] * nodes[None, :]) @ weights)
+    cdf = upper * (density(distribution, upper[:, None] * nodes[None, :]) @ weights)
     np.testing.assert_allclose(cdf, U[1:], rtol=1e-8)  # the last is 1: the density is normalised
 
 
 @each_law
-def test_float32_is_monotone_inside_the_interval_and_near_float64(law):
-    t = quantiles(law, "float32")
+def test_float32_is_monotone_inside_the_interval_and_near_float64(distribution):
+    t = quantiles(distribution, "float32")
     assert t.dtype == np.float32
     assert (np.diff(t) > 0).all()
     assert t[0] == 0
     assert t[-1] == 1
-    exact = quantiles(law, "float64")
+    exact = quantiles(distribution, "float64")
     assert exact.dtype == np.float64
     np.testing.assert_allclose(t, exact, rtol=1e-5, atol=3e-6)
 
@@ -133,10 +133,10 @@ def closed_forms():
 
 @pytest.mark.parametrize("name", ["logit-normal", "lognormal", "u-shaped", "beta"])
 def test_density_and_quantile_equal_the_closed_form(name):
-    law, pdf, cdf = closed_forms()[name]
+    distribution, pdf, cdf = closed_forms()[name]
     t = np.linspace(0, 1, 41)[1:-1]
-    np.testing.assert_allclose(density(law, t), pdf(t), rtol=1e-11)
-    np.testing.assert_allclose(cdf(quantiles(law, "float64")[1:-1]), U[1:-1], rtol=1e-10)
+    np.testing.assert_allclose(density(distribution, t), pdf(t), rtol=1e-11)
+    np.testing.assert_allclose(cdf(quantiles(distribution, "float64")[1:-1]), U[1:-1], rtol=1e-10)
 
 
 def test_densities_at_the_ends():
@@ -150,9 +150,9 @@ def test_densities_at_the_ends():
 
 
 def test_a_beta_law_with_both_exponents_below_one_is_accurate_at_both_ends():
-    law, peer = Beta(0.4, 0.8), stats.beta(0.4, 0.8)
-    np.testing.assert_allclose(quantiles(law, "float64"), peer.ppf(U), rtol=1e-12)
-    np.testing.assert_allclose(quantiles(law, "float32"), peer.ppf(U), rtol=2e-5)
+    distribution, peer = Beta(0.4, 0.8), stats.beta(0.4, 0.8)
+    np.testing.assert_allclose(quantiles(distribution, "float64"), peer.ppf(U), rtol=1e-12)
+    np.testing.assert_allclose(quantiles(distribution, "float32"), peer.ppf(U), rtol=2e-5)
 
 
 def test_a_beta_law_with_a_parameter_of_one_is_a_power():
@@ -164,8 +164,8 @@ def test_a_beta_law_with_a_parameter_of_one_is_a_power():
 
 def test_half_precision_is_widened():
     half = jax.ShapeDtypeStruct((2,), jnp.bfloat16)
-    for law in LAWS:
-        for function in (law.quantile, law.density):
+    for distribution in DISTRIBUTIONS:
+        for function in (distribution.quantile, distribution.density):
             assert jax.eval_shape(function, half) == jax.ShapeDtypeStruct((2,), jnp.float32)
 
 
@@ -201,7 +201,7 @@ def test_shifting_a_logit_normal_law_moves_its_mean_by_log_s():
 
 
 def test_a_shift_cannot_be_applied_twice_by_accident():
-    with pytest.raises(InputError, match=r"shifted already, by 3.0.*Shifted\(law, 6.0\)"):
+    with pytest.raises(InputError, match=r"shifted already, by 3.0.*Shifted\(distribution, 6.0\)"):
         Shifted(Shifted(Uniform(), 3.0), 2.0)
 
 
@@ -243,7 +243,7 @@ def test_stratified_draws_have_a_far_smaller_variance_than_independent_ones():
 
 
 @pytest.mark.parametrize(
-    ("law", "reference"),
+    ("distribution", "reference"),
     [
         (Mode(), None),
         (UShaped(), LogitNormal(0.3, 0.8)),
@@ -252,7 +252,7 @@ def test_stratified_draws_have_a_far_smaller_variance_than_independent_ones():
     ],
     ids=str,
 )
-def test_importance_weights_keep_the_objective_of_the_reference(law, reference):
+def test_importance_weights_keep_the_objective_of_the_reference(distribution, reference):
     nodes, weights = np.polynomial.legendre.leggauss(300)
     u, weights = (nodes + 1) / 2, weights / 2
 
@@ -260,8 +260,8 @@ def test_importance_weights_keep_the_objective_of_the_reference(law, reference):
         return jnp.cos(3 * t) + t**2
 
     def expectations(u):
-        t, t_reference = law.quantile(u), (reference or Uniform()).quantile(u)
-        return importance_weight(law, reference)(t) * f(t), f(t_reference)
+        t, t_reference = distribution.quantile(u), (reference or Uniform()).quantile(u)
+        return importance_weight(distribution, reference)(t) * f(t), f(t_reference)
 
     with jax.enable_x64(True):
         weighted, plain = (np.asarray(v) @ weights for v in jax.jit(expectations)(u))
@@ -270,24 +270,27 @@ def test_importance_weights_keep_the_objective_of_the_reference(law, reference):
 
 def test_importance_weights_are_finite_where_a_density_is_zero_or_infinite():
     ends = jnp.array([0.0, 1.0])
-    for law in (LogitNormal(), Beta(0.5, 0.5)):
+    for distribution in (LogitNormal(), Beta(0.5, 0.5)):
         for reference in (None, Beta(0.5, 0.5)):
-            weight = jax.jit(importance_weight(law, reference))
+            weight = jax.jit(importance_weight(distribution, reference))
             np.testing.assert_array_equal(weight(ends), [0, 0])
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: LogitNormal(0.0, 0.0), "std of the logit-normal law must be a positive"),
-        (lambda: LogitNormal(math.nan), "mean of the logit-normal law must be finite"),
+        (lambda: LogitNormal(0.0, 0.0), "std of the logit-normal distribution must be a positive"),
+        (lambda: LogitNormal(math.nan), "mean of the logit-normal distribution must be finite"),
         (lambda: LogNormal(-1.2, -1.0), "must be a positive number; got -1.0"),
         (lambda: UShaped(0.0), r"must lie in \(0, 100\]; got 0.0"),
         (lambda: UShaped(101.0), r"must lie in \(0, 100\]"),
         (lambda: Mode(-1.01), r"2 / \(pi - 2\) = 1.751938\]; got -1.01"),
-        (lambda: Mode(1.76), "scale of the mode law"),
-        (lambda: Beta(0.0, 1.0), "a of the beta law must be a positive number; got 0.0"),
-        (lambda: Beta(1.0, math.inf), "b of the beta law must be a positive number; got inf"),
+        (lambda: Mode(1.76), "scale of the mode distribution"),
+        (lambda: Beta(0.0, 1.0), "a of the beta distribution must be a positive number; got 0.0"),
+        (
+            lambda: Beta(1.0, math.inf),
+            "b of the beta distribution must be a positive number; got inf",
+        ),
         (lambda: Shifted(Uniform(), 0.0), "shift must be a positive number; got 0.0"),
         (lambda: shift_time(jnp.zeros(1), -3.0), "shift must be a positive number; got -3.0"),
         (lambda: resolution_shift(0), "num_tokens must be a positive"),

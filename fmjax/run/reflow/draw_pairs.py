@@ -7,7 +7,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from fmjax.data.pairs.records import INFO, PairInfo, missing_shards, shard_path
-from fmjax.data.pairs.writer import Part, begin_pairs, write_shard
+from fmjax.data.pairs.writer import PairPart, begin_pairs, write_shard
 from fmjax.factory import Recipe
 from fmjax.files import check_space, check_writable
 from fmjax.run.distributed.first_process import on_first_process, say
@@ -101,7 +101,7 @@ def _write_shards(
         write_shard(folder, info, shard, map(partial(_part, request), parts))
 
 
-def _part(request: Request, drawn: SampleBatch) -> Part:
+def _part(request: Request, drawn: SampleBatch) -> PairPart:
     labels = None if request.labels is None else drawn.labels
     x0, x1 = drawn.samples
     return np.asarray(x0), np.asarray(x1), labels

@@ -5,10 +5,10 @@ from absl import flags
 from fmjax.errors import InputError
 from fmjax.factory import Guidance, Recipe, Solver
 from fmjax.factory.registry import GUIDANCE_RULES
-from fmjax.guidance import SCHEDULES
+from fmjax.guidance import SCALE_SCHEDULES
 from fmjax.run.restore import Weights
 from fmjax.run.sample.request import Request
-from fmjax.samplers.diffusion import DIFFUSIONS
+from fmjax.samplers.diffusion_coefficients import DIFFUSIONS
 from fmjax.samplers.ode import SOLVERS, solver_spec
 from fmjax.samplers.sde import METHODS, sde_spec
 from fmjax.samplers.time_grids import GRIDS
@@ -54,7 +54,7 @@ GUIDANCE = flags.DEFINE_string(
 RULE = flags.DEFINE_string(
     "rule", "linear", f"How the branches are combined: {_one_of(GUIDANCE_RULES)}."
 )
-SCHEDULE = flags.DEFINE_string("schedule", "constant", f"w over t: {_one_of(SCHEDULES)}.")
+SCHEDULE = flags.DEFINE_string("schedule", "constant", f"w over t: {_one_of(SCALE_SCHEDULES)}.")
 INTERVAL = flags.DEFINE_string("interval", None, "Guide in these times only, e.g. 0.2,0.8.")
 ZERO_UNTIL = flags.DEFINE_float("zero_until", 0.0, "No velocity before this time (CFG-Zero*).")
 NEGATIVE = flags.DEFINE_integer("negative", None, "A class to lead away from.")

@@ -106,6 +106,7 @@ class AdamsBashforth(_Multistep):
             bend, gap = (h**3 / 3 + h1 * h**2 / 2) / h2, earlier.t1 - earlier.t2
 
         def combine(y, f0, f1, f2):
+            # Euler's step and the first difference; for order 3 the second difference too.
             y = y + h * f0 + h**2 / (2 * h1) * (f0 - f1)
             return y if bend is None else y + bend * ((f0 - f1) / h1 - (f1 - f2) / gap)
 
@@ -151,6 +152,7 @@ class SignalToNoise(_Multistep):
     def advance(self, terms, t0, t1, y0, args, known):
         """One step, and what is known for the next one."""
         s = self.schedule
+        # The one evaluation of the step, as a prediction of the data at the state as predicted.
         f0 = terms.vf(t0, y0, args)
 
         def data(velocity, x):
@@ -158,11 +160,13 @@ class SignalToNoise(_Multistep):
             return convert(velocity, x, t, s, source="velocity", target="x1")
 
         d0 = jax.tree.map(data, f0, y0)
+        # UniPC: the new prediction corrects the state it was made at, before going on from it.
         if self.corrects:
             y0 = self._correct(known, t0, y0, d0)
+        # Predictor: the data extrapolated linearly in lambda, e^lambda integrated exactly.
         h, g = (_log_ratio(s, b) - _log_ratio(s, a) for a, b in ((t0, t1), (known.t1, t0)))
         ahead = _finite(h / (2 * g))
-        keep, gain = _weights(s, t0, t1)
+        keep, gain = _step_weights(s, t0, t1)
         y1 = jax.tree.map(
             lambda y, d, old: keep * y + gain * (d + ahead * (d - old)), y0, d0, known.d1
         )
@@ -170,9 +174,11 @@ class SignalToNoise(_Multistep):
 
     def _correct(self, known, t0, y0, d0):
         s = self.schedule
-        keep, gain = (_finite(weight) for weight in _weights(s, known.t1, t0))
+        # The step from t_{-1} to t_0 again, now that the data at its end are known.
+        keep, gain = (_finite(weight) for weight in _step_weights(s, known.t1, t0))
         a0, a1, a2 = (_log_ratio(s, t) for t in (t0, known.t1, known.t2))
         h, g = a0 - a1, a1 - a2
+        # Weights of the first and the second divided difference,
         # sigma int e^l (l - l_1) / h and sigma int e^l (l - l_1) (l - l_0), by parts.
         linear = s.alpha(t0) - _finite(gain / h)
         bend = _finite(s.alpha(t0) * h**2 - (2 + h) * h * linear)
@@ -189,7 +195,7 @@ def _log_ratio(schedule: Schedule, t: Array) -> Array:
     return jnp.log(schedule.alpha(t)) - jnp.log(schedule.sigma(t))
 
 
-def _weights(schedule: Schedule, t0: Array, t1: Array) -> tuple[Array, Array]:
+def _step_weights(schedule: Schedule, t0: Array, t1: Array) -> tuple[Array, Array]:
     """What stays of the state over a step, and what constant data adds to it."""
     keep = schedule.sigma(t1) / schedule.sigma(t0)
     return keep, schedule.alpha(t1) - schedule.alpha(t0) * keep

@@ -68,7 +68,7 @@ def step_noise(keys: Array, step: Array, x: Array) -> Array:
     return jax.vmap(one)(keys)
 
 
-class Noisy(diffrax.AbstractSolver):
+class NoisySolver(diffrax.AbstractSolver):
     """The step of the ODE by `base`, with noise in the way that `kind` names (see the module)."""
 
     base: diffrax.AbstractSolver

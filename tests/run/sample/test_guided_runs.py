@@ -8,7 +8,7 @@ from PIL import Image
 from fmjax.errors import InputError
 from fmjax.factory import Guidance, Recipe
 from fmjax.factory.registry import GUIDANCE_RULES
-from fmjax.guidance import SCHEDULES
+from fmjax.guidance import SCALE_SCHEDULES
 from fmjax.run.restore import Weights, open_run
 from fmjax.run.sample.request import Request, resolve
 from fmjax.run.sample.to_disk import sample
@@ -81,7 +81,7 @@ def test_every_rule_is_the_conditional_field_where_w_is_one(guidable, tmp_path, 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("schedule", sorted(SCHEDULES.keys() - {"constant"}))
+@pytest.mark.parametrize("schedule", sorted(SCALE_SCHEDULES.keys() - {"constant"}))
 def test_every_schedule_moves_the_scale_along(guidable, tmp_path, schedule):
     constant = drawn(guidable, tmp_path)[0]
     other = drawn(guidable, tmp_path, guidance=Guidance(schedule=schedule))[0]

@@ -20,7 +20,7 @@ Match = Callable[[Array, Array], tuple[Array, Array | None]]
 
 
 @dataclass(frozen=True)
-class Pairing:
+class MinibatchCoupling:
     """A coupling of the batch at hand by its squared distances.
 
     Args:
@@ -67,7 +67,7 @@ def permutation_of_least_cost(key: Array, cost: Array) -> tuple[Array, None]:
     return assign(cost.T), None
 
 
-def exact(conditions: Conditions | None = None) -> Pairing:
+def exact(conditions: Conditions | None = None) -> MinibatchCoupling:
     """Minibatch optimal transport, exactly: the permutation of x0 of least total squared distance.
 
         min over permutations p of sum_j |x0_p(j) - x1_j|^2
@@ -82,4 +82,4 @@ def exact(conditions: Conditions | None = None) -> Pairing:
     Returns:
         The coupling. The costs are at least float32, and so is the precision of the optimum.
     """
-    return Pairing(permutation_of_least_cost, conditions)
+    return MinibatchCoupling(permutation_of_least_cost, conditions)

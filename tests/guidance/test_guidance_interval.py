@@ -9,9 +9,9 @@ import pytest
 
 from fmjax.errors import InputError
 from fmjax.guidance import (
+    GuidanceInterval,
     Guided,
     Rescale,
-    Window,
     autoguidance,
     classifier_free,
     network_calls,
@@ -300,4 +300,4 @@ def test_an_interval_upside_down_or_outside_is_refused(interval):
 @pytest.mark.parametrize("zero_until", [-0.1, 1.0, float("nan")])
 def test_zero_until_outside_is_refused(zero_until):
     with pytest.raises(InputError, match=r"zero_until must lie in \[0, 1\); got"):
-        Window(zero_until=zero_until)
+        GuidanceInterval(zero_until=zero_until)

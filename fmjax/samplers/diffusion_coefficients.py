@@ -10,13 +10,15 @@ from fmjax.errors import InputError, unknown_name
 from fmjax.paths import Path
 
 DIFFUSIONS = ("constant", "sigma", "sigma_squared", "zero_ends")
-"""The names that `coefficient` knows."""
+"""The names that `diffusion_coefficient` knows."""
 
 Diffusion = str | Callable[[Array], Array]
 """A name of `DIFFUSIONS`, or g itself, a function of t (any shape) that is not negative."""
 
 
-def coefficient(diffusion: Diffusion, scale: float, path: Path) -> Callable[[Array], Array]:
+def diffusion_coefficient(
+    diffusion: Diffusion, scale: float, path: Path
+) -> Callable[[Array], Array]:
     """The function g(t), with g^2 = scale w(t).
 
     =================  ==============  =============================================================

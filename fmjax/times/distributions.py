@@ -1,4 +1,4 @@
-"""The time laws, and the weight that undoes the choice of one."""
+"""The time distributions, and the weight that undoes the choice of one."""
 
 import math
 from collections.abc import Callable
@@ -8,10 +8,11 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.special import betainc, betaln, logit, ndtri, xlog1py, xlogy
 
+from fmjax.checks import check_positive
 from fmjax.conventions import Array, at_least_float32
 from fmjax.errors import InputError
 from fmjax.numerics.inversion import invert_increasing
-from fmjax.times.base import TimeLaw, check_positive
+from fmjax.times.base import TimeDistribution
 
 
 @dataclass(frozen=True)
@@ -46,9 +47,11 @@ class LogitNormal:
     std: float = 1.0
 
     def __post_init__(self):
-        check_positive("std of the logit-normal law", self.std)
+        check_positive("std of the logit-normal distribution", self.std)
         if not math.isfinite(self.mean):
-            raise InputError(f"mean of the logit-normal law must be finite; got {self.mean!r}.")
+            raise InputError(
+                f"mean of the logit-normal distribution must be finite; got {self.mean!r}."
+            )
 
     def quantile(self, u: Array) -> Array:
         """sigmoid(m + s Phi^-1(u)): 0 at u = 0 and 1 at u = 1."""
@@ -69,7 +72,7 @@ class LogNormal:
     """The noise level of EDM: ln sigma_edm normal with mean m and standard deviation s.
 
     On the linear path the noise level per unit of data is sigma_t / alpha_t = (1 - t) / t, hence
-    t = 1 / (1 + sigma_edm) and logit(t) = -ln sigma_edm: the law is `LogitNormal` (-m, s).
+    t = 1 / (1 + sigma_edm) and logit(t) = -ln sigma_edm: this is `LogitNormal` (-m, s).
     Source: Karras et al., arXiv:2206.00364, table 1 (P_mean, P_std; data of standard deviation 0.5
     there).
 
@@ -118,7 +121,9 @@ class UShaped:
 
     def __post_init__(self):
         if not 0 < self.a <= 100:  # beyond, exp(a) overflows float32
-            raise InputError(f"a of the u-shaped law must lie in (0, 100]; got {self.a!r}.")
+            raise InputError(
+                f"a of the u-shaped distribution must lie in (0, 100]; got {self.a!r}."
+            )
 
     def quantile(self, u: Array) -> Array:
         """1/2 + asinh((2 u - 1) sinh(a / 2)) / a."""
@@ -126,21 +131,21 @@ class UShaped:
         return jnp.clip(0.5 + jnp.arcsinh(centred) / self.a, 0.0, 1.0)
 
     def density(self, t: Array) -> Array:
-        """A cosh(a (t - 1/2)) / (2 sinh(a / 2))."""
+        """The value a cosh(a (t - 1/2)) / (2 sinh(a / 2))."""
         scale = self.a / (2 * math.sinh(self.a / 2))
         return scale * jnp.cosh(self.a * (at_least_float32(t) - 0.5))
 
 
 @dataclass(frozen=True)
 class Mode:
-    """The mode law of SD3, with heavy tails: no time has density zero.
+    """The mode distribution of SD3, with heavy tails: no time has density zero.
 
     SD3 draws tau = 1 - u - s (cos^2(pi u / 2) - 1 + u). In our time t = 1 - tau, with
     cos^2 = 1 - sin^2,
 
         t = u + s (u - sin^2(pi u / 2)),
 
-    which increases in u, so it is the quantile as it stands. The law is symmetric about 1/2.
+    which increases in u, so it is the quantile as it stands. It is symmetric about 1/2.
     Source: Esser et al., arXiv:2403.03206, section 3.1.
 
     Args:
@@ -157,12 +162,12 @@ class Mode:
         most = 2 / (math.pi - 2)
         if not -1 <= self.scale <= most:
             raise InputError(
-                f"scale of the mode law must lie in [-1, 2 / (pi - 2) = {most:.6f}]; "
+                f"scale of the mode distribution must lie in [-1, 2 / (pi - 2) = {most:.6f}]; "
                 f"got {self.scale!r}."
             )
 
     def quantile(self, u: Array) -> Array:
-        """U + s (u - sin^2(pi u / 2))."""
+        """The time u + s (u - sin^2(pi u / 2))."""
         u = at_least_float32(u)
         return jnp.clip(u + self.scale * (u - jnp.sin(0.5 * math.pi * u) ** 2), 0.0, 1.0)
 
@@ -176,7 +181,7 @@ class Mode:
 
 @dataclass(frozen=True)
 class CosMap:
-    """The law under which the linear path sees the noise levels of the cosine schedule.
+    """The distribution under which the linear path sees the noise levels of the cosine schedule.
 
     The density is 2 / (pi - 2 pi t + 2 pi t^2), and t = sin(a) / (sin(a) + cos(a)) with
     a = pi u / 2. It is symmetric about 1/2, so the direction of time does not matter. Source: Esser
@@ -197,7 +202,7 @@ class CosMap:
 
 @dataclass(frozen=True)
 class Beta:
-    """The beta law: density t^(a-1) (1-t)^(b-1) / B(a, b).
+    """The beta distribution: density t^(a-1) (1-t)^(b-1) / B(a, b).
 
     A parameter below 1 puts an integrable infinity at its end. With a = 1 or b = 1 the quantile is
     a power; otherwise it takes some 48 evaluations of the incomplete beta function, about 0.02 ms a
@@ -215,8 +220,8 @@ class Beta:
     b: float = 1.0
 
     def __post_init__(self):
-        check_positive("a of the beta law", self.a)
-        check_positive("b of the beta law", self.b)
+        check_positive("a of the beta distribution", self.a)
+        check_positive("b of the beta distribution", self.b)
 
     def quantile(self, u: Array) -> Array:
         """The inverse of the regularised incomplete beta function, by bisection if need be."""
@@ -235,24 +240,26 @@ class Beta:
         )
 
 
-def importance_weight(law: TimeLaw, reference: TimeLaw | None = None) -> Callable[[Array], Array]:
-    """Makes the weight that keeps the objective of a reference law while drawing from another.
+def importance_weight(
+    distribution: TimeDistribution, reference: TimeDistribution | None = None
+) -> Callable[[Array], Array]:
+    """Makes the weight that keeps the objective of one distribution while drawing from another.
 
-        weight(t) = p_reference(t) / p_law(t),    E_law[weight(t) f(t)] = E_reference[f(t)].
+        weight(t) = p_reference(t) / p_drawn(t),    E_drawn[weight(t) f(t)] = E_reference[f(t)].
 
     Args:
-        law: the law that t is drawn from.
-        reference: the law whose objective is kept; `Uniform` if None.
+        distribution: the distribution that t is drawn from.
+        reference: the distribution whose objective is kept; `Uniform` if None.
 
     Returns:
-        ``weight(t)``, shaped as t, never NaN or infinite. It is 0 where p_law is 0 or infinite:
+        ``weight(t)``, shaped as t, never NaN or infinite. It is 0 where p_drawn is 0 or infinite:
         single times, drawn by rounding only (a logit-normal t of exactly 0, from u = 0). Near a
-        time where p_law tends to 0 it is large, and so is the variance.
+        time where p_drawn tends to 0 it is large, and so is the variance.
     """
     reference = Uniform() if reference is None else reference
 
     def weight(t: Array) -> Array:
-        density = law.density(t)
+        density = distribution.density(t)
         possible = (density > 0) & jnp.isfinite(density)
         return jnp.where(possible, reference.density(t) / jnp.where(possible, density, 1.0), 0.0)
 

@@ -12,9 +12,9 @@ from fmjax.conventions import ApplyFn, Array, at_least_float32, expand
 from fmjax.errors import InputError, unknown_name
 from fmjax.schedules import END, Schedule, clamp
 
-TARGETS = ("velocity", "x1", "x0", "score", "v")
+PREDICTIONS = ("velocity", "x1", "x0", "score", "v")
 
-INSIDE = (END, 1e-4, 1e-3, 1e-2, 1e-1)
+END_DISTANCES = (END, 1e-4, 1e-3, 1e-2, 1e-1)
 """How far from an end a singular conversion is read instead: the first where it can be divided."""
 
 
@@ -29,7 +29,7 @@ def coefficients(target: str, schedule: Schedule, t: Array) -> tuple[Array, Arra
     """(a, b) such that the target is a x1 + b x0; the table is in `fmjax.predictions`.
 
     Args:
-        target: a name of `TARGETS`.
+        target: a name of `PREDICTIONS`.
         schedule: the schedule of the path.
         t: times, any shape.
 
@@ -39,7 +39,7 @@ def coefficients(target: str, schedule: Schedule, t: Array) -> tuple[Array, Arra
     Raises:
         InputError: the target is unknown.
     """
-    _check(target)
+    _check_prediction(target)
     t = at_least_float32(t)
     if target == "score":
         return jnp.zeros_like(t), _score_of_x0(schedule, t)
@@ -55,7 +55,7 @@ def target_of(target: str, schedule: Schedule, x0: Array, x1: Array, t: Array) -
     """The value that a network is trained to predict, a x1 + b x0.
 
     Args:
-        target: a name of `TARGETS`.
+        target: a name of `PREDICTIONS`.
         schedule: the schedule of the path.
         x0: source points (batch, ...).
         x1: data points (batch, ...).
@@ -82,8 +82,8 @@ def convert(
         x_t: the point on the path (batch, ...).
         t: times (batch,).
         schedule: the schedule of the path.
-        source: what was predicted, a name of `TARGETS`.
-        target: what is wanted, a name of `TARGETS`.
+        source: what was predicted, a name of `PREDICTIONS`.
+        target: what is wanted, a name of `PREDICTIONS`.
 
     Returns:
         The target, shaped as x_t, in float32 or wider.
@@ -114,8 +114,8 @@ def error_ratio(t: Array, schedule: Schedule, *, source: str, target: str) -> Ar
     Args:
         t: times, any shape.
         schedule: the schedule of the path.
-        source: what was predicted, a name of `TARGETS`.
-        target: what it is converted to, a name of `TARGETS`.
+        source: what was predicted, a name of `PREDICTIONS`.
+        target: what it is converted to, a name of `PREDICTIONS`.
 
     Returns:
         The factor, shaped as t.
@@ -137,8 +137,8 @@ def convert_weight(
     Args:
         weight: the loss weight of `source`, a function of t (batch,); 1 if None.
         schedule: the schedule of the path.
-        source: the target that `weight` belongs to, a name of `TARGETS`.
-        target: the target that the network predicts, a name of `TARGETS`.
+        source: the target that `weight` belongs to, a name of `PREDICTIONS`.
+        target: the target that the network predicts, a name of `PREDICTIONS`.
 
     Returns:
         The loss weight of `target`, a function of t (batch,). It is bounded: where the conversion
@@ -148,7 +148,7 @@ def convert_weight(
         InputError: a name is unknown.
     """
     for name in (source, target):
-        _check(name)
+        _check_prediction(name)
 
     def converted(t: Array) -> Array:
         square = jnp.square(error_ratio(t, schedule, source=target, target=source))
@@ -169,7 +169,7 @@ def as_velocity(
     Args:
         apply_fn: the network, ``apply_fn(params, x, t, labels) -> prediction``.
         schedule: the schedule it was trained on.
-        prediction: what it predicts, a name of `TARGETS`.
+        prediction: what it predicts, a name of `PREDICTIONS`.
         margin: how near, in (0, 0.5); errors grow at most by about its inverse.
 
     Returns:
@@ -178,7 +178,7 @@ def as_velocity(
     Raises:
         InputError: the name is unknown, or the margin lies outside (0, 0.5).
     """
-    _check(prediction)
+    _check_prediction(prediction)
     if not 0.0 < margin < 0.5:
         raise InputError(f"the margin must lie in (0, 0.5); got {margin!r}.")
     if prediction == "velocity":
@@ -194,9 +194,9 @@ def as_velocity(
     return velocity_fn
 
 
-def _check(target: str) -> None:
-    if target not in TARGETS:
-        raise unknown_name("prediction target", target, TARGETS)
+def _check_prediction(target: str) -> None:
+    if target not in PREDICTIONS:
+        raise unknown_name("prediction target", target, PREDICTIONS)
 
 
 def det_of(schedule: Schedule, target: str, t: Array) -> Array:
@@ -206,16 +206,20 @@ def det_of(schedule: Schedule, target: str, t: Array) -> Array:
 
 
 def reach(f: Callable[[Array], Array]) -> tuple[float, float]:
-    """The interval of t in which f may divide: [0, 1], less an `INSIDE` at an end where f vanishes.
+    """The interval of t in which f may divide: [0, 1], shortened at an end where f vanishes.
+
+    There it ends at the first of `END_DISTANCES` at which f can be divided by.
 
     f depends on no data, so it is evaluated here and now, in a traced program too.
     """
     with jax.ensure_compile_time_eval():
-        near = jnp.asarray([0.0, *INSIDE])
+        near = jnp.asarray([0.0, *END_DISTANCES])
         at_ends = np.abs(np.asarray(f(jnp.stack([near, 1.0 - near]))))  # one row for each end
     divisible = at_ends[:, 1:] > 1e-14
     divisible[:, -1] = True
-    low, high = np.where(at_ends[:, 0] > 1e-6, 0.0, np.asarray(INSIDE)[divisible.argmax(axis=1)])
+    low, high = np.where(
+        at_ends[:, 0] > 1e-6, 0.0, np.asarray(END_DISTANCES)[divisible.argmax(axis=1)]
+    )
     return float(low), 1.0 - float(high)
 
 
@@ -231,8 +235,8 @@ def _score_of_x0(schedule: Schedule, t: Array) -> Array:
 
 def _linear(schedule: Schedule, t: Array, source: str, target: str) -> tuple[Array, Array]:
     """(A, B) such that the target is A x_t + B prediction, shaped as t."""
-    _check(source)
-    _check(target)
+    _check_prediction(source)
+    _check_prediction(target)
     # A score is x0 in another unit, and that unit alone is infinite at t = 1: convert x0 itself.
     base, wanted = ("x0" if name == "score" else name for name in (source, target))
     of_x_t, of_prediction = jnp.zeros_like(t), jnp.ones_like(t)

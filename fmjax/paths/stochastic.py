@@ -1,92 +1,27 @@
-"""Paths: from a pair (x0, x1) and a time to a point and the velocity it moves with.
+"""Stochastic paths: the straight line with noise z of standard deviation s_t around it.
 
-`AffinePath` is deterministic: the pair and the time fix the point. `BrownianBridge` and
-`NoisyStraight` are stochastic: they add noise z of standard deviation s_t, and take it with the
-source point, as ``Noisy(x0, z)`` in the place of x0, so that a path stays a function of its
-arguments. Their conditional density is N(x_t; t x1 + (1 - t) x0, s_t^2), with
+Their conditional density is N(x_t; t x1 + (1 - t) x0, s_t^2), with
 
     x_t = t x1 + (1 - t) x0 + s_t z,  u_t = x1 - x0 + s'_t z,  score = -z / s_t.
 """
 
 import math
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple, Protocol
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 
 from fmjax.conventions import Array, at_least_float32, expand
 from fmjax.errors import InputError
-from fmjax.schedules import END, Linear, Schedule, clamp
-
-
-class PathSample(NamedTuple):
-    """A point of a conditional path: position x_t and velocity u_t, both shaped as x1."""
-
-    x_t: Array
-    u_t: Array
-
-
-class Noisy(NamedTuple):
-    """The source of a stochastic path: a source point x0, and standard normal z shaped as x0."""
-
-    x0: Array
-    z: Array
-
-
-class Path(Protocol):
-    """What a loss needs of a path; `stochastic` says which source it takes."""
-
-    stochastic: ClassVar[bool]
-
-    def sample(self, source: Any, x1: Array, t: Array) -> PathSample:
-        """The point and the conditional velocity at t (batch,)."""
-
-
-@dataclass(frozen=True)
-class AffinePath:
-    """The affine path between a source point and a data point.
-
-    x_t = alpha_t x1 + sigma_t x0,  u_t = d_alpha_t x1 + d_sigma_t x0.
-
-    Source: Lipman et al., arXiv:2412.06264, eq. (4.48) to (4.51).
-    """
-
-    schedule: Schedule = field(default_factory=Linear)
-    stochastic: ClassVar[bool] = False
-
-    def sample(self, x0: Array, x1: Array, t: Array) -> PathSample:
-        """The point and the conditional velocity at t.
-
-        Args:
-            x0: source points (batch, ...).
-            x1: data points (batch, ...).
-            t: times (batch,) in [0, 1].
-
-        Returns:
-            x_t and u_t (batch, ...), in float32 or wider whatever the inputs are.
-
-        Raises:
-            InputError: x0 is a `Noisy` source.
-        """
-        if isinstance(x0, Noisy):
-            raise InputError(
-                "AffinePath adds no noise: it takes x0 as an array, got Noisy(x0, z). Write "
-                "path.sample(source.x0, x1, t), and Draw(noisy=False) where sources are drawn."
-            )
-        x0, x1, t = at_least_float32(x0), at_least_float32(x1), at_least_float32(t)
-        t = expand(t, x1)
-        s = self.schedule
-        return PathSample(
-            x_t=s.alpha(t) * x1 + s.sigma(t) * x0,
-            u_t=s.d_alpha(t) * x1 + s.d_sigma(t) * x0,
-        )
+from fmjax.paths.base import Noisy, PathSample
+from fmjax.schedules import END, clamp
 
 
 @dataclass(frozen=True)
 class BrownianBridge:
     """The Brownian bridge of diffusion sigma between x0 and x1, without its spikes at the ends.
 
-    With q = t (1 - t) and e = rounding:
+    With q = t (1 - t) and e = softening:
 
     s_t = sigma q / sqrt(q + 4 e^2),  s'_t = sigma (1 - 2 t) (q / 2 + 4 e^2) / (q + 4 e^2)^(3/2).
 
@@ -100,31 +35,31 @@ class BrownianBridge:
 
     Args:
         sigma: the diffusion coefficient, positive.
-        rounding: e, positive and below 1.
+        softening: e, positive and below 1.
 
     Raises:
-        InputError: sigma is not a positive number, or rounding lies outside (0, 1).
+        InputError: sigma is not a positive number, or softening lies outside (0, 1).
     """
 
     sigma: float = 1.0
-    rounding: float = 1e-2
+    softening: float = 1e-2
     stochastic: ClassVar[bool] = True
 
     def __post_init__(self):
         _check_sigma("BrownianBridge", self.sigma)
-        if not 0.0 < self.rounding < 1.0:
+        if not 0.0 < self.softening < 1.0:
             raise InputError(
-                f"the rounding of BrownianBridge must lie in (0, 1); got {self.rounding!r}."
+                f"the softening of BrownianBridge must lie in (0, 1); got {self.softening!r}."
             )
 
     def std(self, t: Array) -> Array:
         """s_t, any shape of t; 0 at both ends."""
         q = t * (1.0 - t)
-        return self.sigma * q / jnp.sqrt(q + 4.0 * self.rounding**2)
+        return self.sigma * q / jnp.sqrt(q + 4.0 * self.softening**2)
 
     def d_std(self, t: Array) -> Array:
         """The time derivative of s_t, any shape of t."""
-        q, e2 = t * (1.0 - t), 4.0 * self.rounding**2
+        q, e2 = t * (1.0 - t), 4.0 * self.softening**2
         return self.sigma * (1.0 - 2.0 * t) * (0.5 * q + e2) / (q + e2) ** 1.5
 
     def sample(self, source: Noisy, x1: Array, t: Array) -> PathSample:
@@ -197,33 +132,6 @@ class NoisyStraight:
     def score_weight(self, t: Array) -> Array:
         """lambda_t = sigma, by which the score becomes -z."""
         return self.std(t)
-
-
-class Drifts(NamedTuple):
-    """The drifts of one diffusion, told in both directions of time; shaped as the velocity."""
-
-    forward: Array
-    backward: Array
-
-
-def sde_drifts(velocity: Array, score: Array, diffusion: Array | float) -> Drifts:
-    """The drifts u + g^2/2 score and u - g^2/2 score of the SDE with the marginals of the flow u.
-
-    With g = diffusion, dx = forward dt + g dW started from the source, and
-    dx = backward dt + g dW run from t = 1 down to 0 (dt < 0), have the density p_t of the flow
-    dx = u dt at every t. With the flow and score of a `BrownianBridge` and g = sigma this is the
-    Schroedinger bridge. Source: Tong et al., arXiv:2307.03672.
-
-    Args:
-        velocity: u_t(x).
-        score: grad log p_t(x), shaped as velocity.
-        diffusion: g, a number, or an array that broadcasts against the velocity.
-
-    Returns:
-        The forward and the backward drift.
-    """
-    correction = 0.5 * diffusion**2 * score
-    return Drifts(velocity + correction, velocity - correction)
 
 
 def _check_sigma(name: str, sigma: float) -> None:

@@ -1,4 +1,4 @@
-"""How a scale depends on t, and when a branch is not computed at all."""
+"""The guidance interval: at which times a velocity is guided, and which branches that spares."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,50 +9,16 @@ import numpy as np
 from jax.custom_batching import custom_vmap
 
 from fmjax.conventions import Array, at_least_float32, expand
-from fmjax.errors import InputError, unknown_name
-
-ScaleSchedule = Callable[[Array, Array], Array]
-"""From scales w (batch,) and times t (batch,) to the scales at those times (batch,)."""
-
-SCHEDULES: dict[str, ScaleSchedule] = {
-    "constant": lambda w, t: w,
-    "linear": lambda w, t: 1 + (w - 1) * 2 * t,
-    "cosine": lambda w, t: 1 + (w - 1) * (1 - jnp.cos(jnp.pi * t)),
-}
-"""How w depends on t, by name. The excess w - 1 is multiplied by 1, 2 t or 1 - cos(pi t), each of
-mean 1, so that w = 1 stays the conditional field. Source: Wang et al., arXiv:2404.13040, where the
-factors are written in noise time, 1 - t here."""
+from fmjax.errors import InputError
 
 SLACK = 1e-6
 """The rounding of a solver's float32 times, which must not decide at the end of an interval."""
 
-STILL, CONDITIONAL, GUIDED = 0, 1, 2  # the levels of a window, each dearer than the one before
-
-
-def scale_schedule(schedule: str | ScaleSchedule) -> ScaleSchedule:
-    """A schedule by name or as it is, its result checked.
-
-    Raises:
-        InputError: the name is unknown; or, when called, it does not give one scale per example.
-    """
-    if not callable(schedule) and schedule not in SCHEDULES:
-        raise unknown_name("guidance schedule", schedule, SCHEDULES)
-    given = schedule if callable(schedule) else SCHEDULES[schedule]
-
-    def at(w: Array, t: Array) -> Array:
-        scale = jnp.asarray(given(w, at_least_float32(t)), w.dtype)
-        if scale.shape not in ((), w.shape):
-            raise InputError(
-                f"a guidance schedule must give one scale per example, {w.shape}; "
-                f"got shape {scale.shape}."
-            )
-        return jnp.broadcast_to(scale, w.shape)
-
-    return at
+STILL, CONDITIONAL, GUIDED = 0, 1, 2  # the levels, each costing more than the one before
 
 
 @dataclass(frozen=True)
-class Window:
+class GuidanceInterval:
     """When a velocity is guided: before `zero_until` it is 0, outside `interval` conditional.
 
     Both ends of the interval lie inside; times are compared to within 1e-6.
@@ -95,17 +61,17 @@ class Window:
         return (CONDITIONAL + inside) * (t >= self.zero_until - SLACK)
 
 
-def evaluate(
-    window: Window,
+def evaluate_in_interval(
+    when: GuidanceInterval,
     x: Array,
     t: Array,
     conditional: Callable[[], Array] | None,
     guided: Callable[[Array | None], Array],
 ) -> Array:
-    """The velocity in its window; what no example of the batch needs is not computed.
+    """The guided velocity; what no example of the batch needs at its time is not computed.
 
     Args:
-        window: when to do what.
+        when: when the velocity is 0, conditional or guided.
         x: points (batch, ...).
         t: times (batch,).
         conditional: gives the conditional velocity; None if that takes every branch anyway.
@@ -115,9 +81,9 @@ def evaluate(
     Returns:
         A velocity shaped as x.
     """
-    if window.open:
+    if when.open:
         return guided(None)
-    level = window.level(jax.lax.stop_gradient(at_least_float32(t)))
+    level = when.level(jax.lax.stop_gradient(at_least_float32(t)))
 
     def moving(u: Array) -> Array:
         return jnp.where(expand(level > STILL, u), u, 0.0)
@@ -127,7 +93,7 @@ def evaluate(
         lambda: moving(conditional()),
         lambda: moving(guided(level == GUIDED)),
     ]
-    if conditional is None or window.interval is None:
+    if conditional is None or when.interval is None:
         del fields[CONDITIONAL]
     return jax.lax.switch(_largest(level), fields)  # which reads a number too large as the last
 
@@ -160,15 +126,15 @@ def network_calls(
         times: when the solver evaluates the velocity.
         branches: evaluations where it is guided: 2, or K + 1 for K conditions at once, which need
             all their branches outside the interval as well.
-        interval: as in `Window`.
-        zero_until: as in `Window`.
+        interval: as in `GuidanceInterval`.
+        zero_until: as in `GuidanceInterval`.
 
     Returns:
         Their number.
 
     Raises:
-        InputError: as in `Window`.
+        InputError: as in `GuidanceInterval`.
     """
-    levels = Window(interval, zero_until).level(np.asarray(times, np.float32))
+    levels = GuidanceInterval(interval, zero_until).level(np.asarray(times, np.float32))
     outside = 1 if branches <= 2 else branches
     return int(np.array([0, outside, branches])[levels].sum())

@@ -1,0 +1,131 @@
+"""The regression losses: a network learns the velocity of a path, or another prediction of it."""
+
+from collections.abc import Callable
+
+import jax.numpy as jnp
+
+from fmjax.conventions import ApplyFn, Array, at_least_float32, check_training_batch
+from fmjax.errors import InputError, unknown_name
+from fmjax.losses.base import LossFn, error_of
+from fmjax.losses.distances import Distance, squared
+from fmjax.paths import AffinePath, Path
+from fmjax.predictions import PREDICTIONS, target_of
+from fmjax.schedules import Linear
+
+TARGETS = ("fm", "rf")
+STRAIGHT = AffinePath(Linear(sigma_min=0.0))
+
+
+def make_per_example_loss_fn(
+    apply_fn: ApplyFn,
+    path: Path | None = None,
+    target: str = "fm",
+    *,
+    prediction: str = "velocity",
+    distance: Distance = squared,
+) -> LossFn:
+    """Makes ``losses(params, x0, x1, t, labels) -> (batch,)``, the error of each example.
+
+    ``"fm"`` regresses on u_t = d_alpha_t x1 + d_sigma_t x0 of the chosen path (Lipman et al.,
+    arXiv:2210.02747, eq. (9)); ``"rf"`` on x1 - x0 along the straight path, whatever the coupling
+    (Liu et al., arXiv:2209.03003, eq. (1)). On the linear path with sigma_min = 0 they are equal;
+    with sigma_min = s the targets differ by s x0.
+
+    Args:
+        apply_fn: the network, ``apply_fn(params, x, t, labels) -> prediction``.
+        path: the path of target ``"fm"``; the straight path if None. A stochastic one takes
+            ``Noisy(x0, z)`` for x0.
+        target: ``"fm"`` or ``"rf"``.
+        prediction: what the network predicts and the error is measured in: ``"velocity"``,
+            ``"x1"``, ``"x0"``, ``"score"`` or ``"v"`` (see `fmjax.predictions`, which also turns
+            such a network into a velocity, and converts weights).
+        distance: from errors (batch, ...) to (batch,): `squared`, `PseudoHuber`, `Adaptive`, any.
+
+    Returns:
+        A function of params, x0 (batch, ...), x1 (batch, ...), t (batch,) and labels that gives the
+        distance of each example, (batch,), in float32 whatever apply_fn computes in.
+
+    Raises:
+        InputError: the target or the prediction is unknown, ``"rf"`` is asked on a path that is not
+            straight, or anything but the velocity is to be predicted on a path that has no
+            schedule. Calling the result raises it when shapes do not fit, the network's included.
+    """
+    path = STRAIGHT if path is None else path
+    regress = _regression(path, target, prediction)
+
+    def per_example_loss_fn(params, x0, x1, t, labels=None):
+        check_training_batch(x0, x1, t, labels)
+        x_t, goal = regress(x0, x1, t)
+        predicted = apply_fn(params, x_t, at_least_float32(t), labels)
+        return distance(error_of(predicted, goal))
+
+    return per_example_loss_fn
+
+
+def _regression(path: Path, target: str, prediction: str) -> Callable:
+    """``regress(x0, x1, t) -> (x_t, what the network is to predict there)``."""
+    if target not in TARGETS:
+        raise unknown_name("target", target, TARGETS)
+    if prediction not in PREDICTIONS:
+        raise unknown_name("prediction", prediction, PREDICTIONS)
+    if target == "rf" and path != STRAIGHT:
+        raise InputError(
+            f"target 'rf' is x1 - x0 on the straight path; it takes no other path, got {path}. "
+            "Write target='fm' for this path, or leave path out."
+        )
+    if prediction == "velocity":
+        return path.sample if target == "fm" else _rectified_flow
+    if path.stochastic:
+        raise InputError(
+            f"prediction {prediction!r} needs a path with a schedule; on {path} the network "
+            "predicts the velocity (its score is trained by make_flow_and_score_loss_fn)."
+        )
+
+    def regress(x0, x1, t):
+        x0, x1, t = at_least_float32(x0), at_least_float32(x1), at_least_float32(t)
+        return path.sample(x0, x1, t).x_t, target_of(prediction, path.schedule, x0, x1, t)
+
+    return regress
+
+
+def _rectified_flow(x0: Array, x1: Array, t: Array) -> tuple[Array, Array]:
+    """x1 - x0, written out rather than read off the schedule: the definition holds for any pair."""
+    return STRAIGHT.sample(x0, x1, t).x_t, at_least_float32(x1) - at_least_float32(x0)
+
+
+def make_loss_fn(
+    apply_fn: ApplyFn,
+    path: Path | None = None,
+    target: str = "fm",
+    weight: Callable[[Array], Array] | None = None,
+    *,
+    prediction: str = "velocity",
+    distance: Distance = squared,
+) -> LossFn:
+    """Makes ``loss_fn(params, x0, x1, t, labels) -> scalar``, deterministic and without a key.
+
+    The mean over the batch of ``weight(t)`` times the per-example loss.
+
+    Args:
+        apply_fn: as in `make_per_example_loss_fn`.
+        path: as in `make_per_example_loss_fn`.
+        target: as in `make_per_example_loss_fn`.
+        weight: weights (batch,) from times (batch,); all one if None.
+        prediction: as in `make_per_example_loss_fn`.
+        distance: as in `make_per_example_loss_fn`.
+
+    Returns:
+        The loss function; its value is a float32 scalar.
+
+    Raises:
+        InputError: as in `make_per_example_loss_fn`.
+    """
+    per_example = make_per_example_loss_fn(
+        apply_fn, path, target, prediction=prediction, distance=distance
+    )
+
+    def loss_fn(params, x0, x1, t, labels=None):
+        losses = per_example(params, x0, x1, t, labels)
+        return jnp.mean(losses if weight is None else weight(t) * losses)
+
+    return loss_fn
