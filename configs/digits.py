@@ -4,7 +4,7 @@
 
 Run on 2 cores of an AMD EPYC (CPU only) on 2026-11-22: trained in 171 s, import and compilation
 included. 100.0 % of 1,000 guided samples are read as the digit asked by an SVM that reads 98.3 % of
-held-out real ones. Measured by ``python benchmarks/digits.py``; the figures are in
+held-out real ones. Measured by ``python -m benchmarks.quality.digits``; the figures are in
 benchmarks/results/digits.json.
 """
 
