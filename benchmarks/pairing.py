@@ -1,4 +1,4 @@
-"""Pairing a batch by optimal transport, timed: ``python benchmarks/pairing.py``.
+"""Pairing a batch by optimal transport, timed: ``python -m benchmarks.pairing``.
 
 From two point clouds to x0 in its new order, the cost matrix included, all on one core and on the
 same float32 arrays:
@@ -14,38 +14,24 @@ own CPU time, which other work on the machine disturbs less; ratios are of the l
 the total squared distance of the pairs over that of POT's plan.
 """
 
-import os
-
-CORE = max(os.sched_getaffinity(0))
-os.sched_setaffinity(0, {CORE})
-for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ[name] = "1"
-os.environ["JAX_PLATFORMS"] = "cpu"
-
 import argparse
-import importlib.metadata
-import json
-import platform
-import sys
+import os
 import time
 from pathlib import Path
-
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
 
 import jax
 import numpy as np
 import ot
+import threadpoolctl
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 
+from benchmarks import machine
+from benchmarks.timing import interleave, rounds_of
 from fmjax.couplings import exact, host_exact, schroedinger_bridge
 
-from digits import cpu_name
-
-RESULTS = ROOT / "benchmarks" / "results" / "pairing.json"
+RESULTS = machine.RESULTS / "pairing.json"
 PACKAGES = ("jax", "numpy", "scipy", "ott-jax", "POT")
-KEY = jax.random.key(0)
 
 
 def clouds(task: str, n: int) -> tuple[np.ndarray, np.ndarray]:
@@ -66,7 +52,7 @@ TASKS = ("normal to 8 gaussians, 2-D", "normal to normal, 2-D", "normal to norma
 
 def compiled(coupling):
     """A coupling as a function of numpy arrays, compiled once per size."""
-    program = jax.jit(lambda x0, x1: coupling(KEY, x0, x1)[0])
+    program = jax.jit(lambda x0, x1: coupling(jax.random.key(0), x0, x1)[0])
     return lambda x0, x1: np.asarray(program(x0, x1))
 
 
@@ -91,21 +77,24 @@ METHODS = {
 }
 
 
-def least_times(x0, x1, seconds: float) -> dict[str, tuple[float, float]]:
-    """Least wall and CPU time of each method, in milliseconds.
+def use_one_core() -> None:
+    """Binds this process to one core of the CPU, jax and the libraries below numpy included."""
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    threadpoolctl.threadpool_limits(1)
+    jax.config.update("jax_platforms", "cpu")
 
-    The methods take turns, so that other work on the machine falls on all of them; two rounds at
-    least, and as many as fill the seconds.
-    """
-    runs = {method: [] for method in METHODS}
-    began, rounds = time.perf_counter(), 0
-    while rounds < 2 or time.perf_counter() - began < seconds:
-        rounds += 1
-        for method, pair in METHODS.items():
-            start = time.perf_counter(), time.process_time()
-            pair(x0, x1)
-            runs[method].append((time.perf_counter() - start[0], time.process_time() - start[1]))
-    return {method: tuple(1e3 * np.min(of, axis=0)) for method, of in runs.items()}
+
+def least_times(x0, x1, seconds: float) -> dict[str, tuple[float, float]]:
+    """Least wall and CPU time of each method, in milliseconds."""
+
+    def timed(pair) -> tuple[float, float]:
+        wall, cpu = time.perf_counter(), time.process_time()
+        pair(x0, x1)
+        return time.perf_counter() - wall, time.process_time() - cpu
+
+    runs = {method: lambda pair=pair: timed(pair) for method, pair in METHODS.items()}
+    found = interleave(runs, rounds_of(seconds))
+    return {method: tuple(1e3 * np.min(times, axis=0)) for method, times in found.items()}
 
 
 def measure(sizes: list[int], seconds: float) -> list[dict]:
@@ -141,19 +130,12 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=8.0, help="per task and size")
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args()
-    record = {
-        "command": "python benchmarks/pairing.py",
+    use_one_core()
+    record = machine.about(PACKAGES, cores=1) | {
         "sizes": args.sizes,
-        "date": time.strftime("%Y-%m-%d"),
-        "machine": f"one core of {os.cpu_count()}, {cpu_name()}",
-        "versions": {
-            "python": platform.python_version(),
-            **{name: importlib.metadata.version(name) for name in PACKAGES},
-        },
         "rows": measure(args.sizes, args.seconds),
     }
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(record, indent=1) + "\n")
+    machine.write_json(args.out, record)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the TPU compiler plans for DiT-XL/2 on slices of v5e: ``python benchmarks/pod.py``.
+"""What the TPU compiler plans for DiT-XL/2 on slices of v5e: ``python -m benchmarks.pod``.
 
 Compiles a training step at a global batch of 1,024, and the sampler of a batch, for slices that are
 not there, and writes what `fmjax.run.compile` reports. Needs the libtpu wheel and no TPU; a
@@ -8,23 +8,20 @@ compiles them anew.
 
 import argparse
 import json
-import os
 import runpy
-import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-os.environ.setdefault("JAX_PLATFORMS", "cpu")
+import jax
 
+from benchmarks import machine
 from fmjax.config import ConfigDict, default_config
+from fmjax.factory import Recipe
 from fmjax.run.compile.programs import Report, compile_sampling, compile_training, record_of
 from fmjax.run.compile.report import too_large
-from fmjax.run.sample.batches import Request
-from fmjax.run.workdir import versions, write_json
+from fmjax.run.sample.request import Request
 from fmjax.samplers.ode import solver_spec
 
-RESULTS = ROOT / "benchmarks" / "results" / "pod.json"
+RESULTS = machine.RESULTS / "pod.json"
 TRAINING = (  # topology, copies of the state, parts of the state, what is computed again
     ("v5e:4x4", 1, 16, "full"),
     ("v5e:4x4", 4, 4, "full"),
@@ -44,7 +41,7 @@ SENTENCE = (
 
 def config_of(toy: bool) -> ConfigDict:
     """The configuration of configs/dit_xl2.py, or a toy of the same make."""
-    config = runpy.run_path(str(ROOT / "configs" / "dit_xl2.py"))["get_config"]()
+    config = runpy.run_path(str(machine.ROOT / "configs" / "dit_xl2.py"))["get_config"]()
     if toy:
         config.model = default_config().model
         config.model.update(TOY)
@@ -62,12 +59,12 @@ def rows(config: ConfigDict, toy: bool):
         name = f"train, {topology}, data={data} fsdp={fsdp} remat={remat}"
         yield name, lambda c=sized, t=topology: compile_training(c, t)
     name, topology, batch = SAMPLING if not toy else ("2 guided steps", "v5e:2x2", 8)
-    solver = solver_spec("euler", int(name.split()[0]))
+    recipe = Recipe(solver_spec("euler", int(name.split()[0])))
     request = Request(batch, (), (1.5,))
     record = record_of(config, None)
     yield (
         f"sample, {topology}, {name}",
-        lambda: compile_sampling(record, topology, request, solver, batch_size=batch),
+        lambda: compile_sampling(record, topology, request, recipe, batch_size=batch),
     )
 
 
@@ -101,6 +98,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="rows whose name holds this")
     parser.add_argument("--toy", action="store_true", help="a small model on four chips")
     options = parser.parse_args()
+    jax.config.update("jax_platforms", "cpu")
     found = {}
     if options.out.exists() and not options.again:
         found = json.loads(options.out.read_text())["rows"]
@@ -109,8 +107,8 @@ def main() -> None:
         if options.only in name and (options.only or name not in found):
             found[name] = run()
             ordered = {row: found[row] for row in wanted if row in found}
-            about = {"command": "python benchmarks/pod.py", "versions": versions()}
-            write_json(options.out, about | {"rows": ordered})
+            about = {"command": machine.command(flags=False), "versions": machine.versions()}
+            machine.write_json(options.out, about | {"rows": ordered})
             print(name, "done", flush=True)
     results = {row: found[row] for row in wanted if row in found}
     print(f"\n{table(results)}\n\n{SENTENCE}")

@@ -2,22 +2,70 @@
 
 import importlib.util
 import json
+import re
 
 import pytest
 
+from benchmarks.timing import interleave
 from tests.conftest import ROOT
 
 OPTIMISED = {"XLA_FLAGS": ""}  # these train for real: LLVM's effort pays
+COMMANDS = sorted(
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__main__")
+    for path in (ROOT / "benchmarks").rglob("*.py")
+    if "ArgumentParser" in path.read_text()
+)
+OPTIONAL = ("matplotlib", "torch")  # needed by some benchmarks and by nothing else here
+
+
+@pytest.fixture
+def run_benchmark(run_python):
+    """Runs ``python -m module`` with these arguments and returns what it prints."""
+    code = "import runpy, sys; runpy.run_module(sys.argv.pop(1), None, '__main__', True)"
+    return lambda module, *arguments, **how: run_python(code, module, *arguments, **how)
+
+
+def test_every_benchmark_says_what_its_flags_are(run_python):
+    out = run_python(
+        f"""
+        import runpy, sys
+        for module in sys.argv[1:]:
+            sys.argv = [module, "--help"]
+            try:
+                runpy.run_module(module, None, "__main__", True)
+            except SystemExit as left:
+                print("code", left.code, module)
+            except ModuleNotFoundError as error:
+                if error.name not in {OPTIONAL!r}:
+                    raise
+                print("code", 0, module)
+        """,
+        *COMMANDS,
+        devices=1,
+    )
+    assert re.findall(r"^code (\S+) (\S+)$", out, re.MULTILINE) == [("0", m) for m in COMMANDS]
+
+
+def test_every_command_that_is_named_anywhere_exists():
+    files = [ROOT / "README.md", ROOT / "benchmarks" / "NOTES.md"]
+    for folder, kind in (("docs", "md"), ("configs", "py"), ("benchmarks", "py")):
+        files += (ROOT / folder).rglob(f"*.{kind}")
+    named = {name for file in files for name in re.findall(r"-m (benchmarks[\w.]*\w)", _text(file))}
+    assert named == set(COMMANDS)
+
+
+def _text(file):
+    return " ".join(file.read_text().split())
 
 
 @pytest.mark.slow
-def test_the_two_dimensional_table_is_made_and_goes_on_from_its_cache(run_python, tmp_path):
+def test_the_two_dimensional_table_is_made_and_goes_on_from_its_cache(run_benchmark, tmp_path):
     out = tmp_path / "two_dim.json"
     arguments = (
         *("--methods", "OT-CFM", "I-CFM", "--tasks", "N -> moons", "--seeds", "1"),
         *("--share", "0.01", "--cores", "2", "--cache", tmp_path / "cache", "--out", out),
     )
-    run_python(ROOT / "benchmarks" / "two_dim.py", *arguments, devices=1, env=OPTIMISED)
+    run_benchmark("benchmarks.two_dim", *arguments, devices=1, env=OPTIMISED)
     results = json.loads(out.read_text())
     rows = results["fmjax"]["rows"]["N -> moons"]
     assert {name: row["steps"] for name, row in rows.items()} == {"OT-CFM": 100, "I-CFM": 200}
@@ -25,53 +73,58 @@ def test_the_two_dimensional_table_is_made_and_goes_on_from_its_cache(run_python
     assert rows["OT-CFM"]["one_step_w2"][0] < rows["I-CFM"]["one_step_w2"][0]
     assert rows["OT-CFM"]["npe"][0] < rows["I-CFM"]["npe"][0]
     assert results["floor"]["N -> moons"]["target_to_target_w2"] < 0.2
-    again = run_python(ROOT / "benchmarks" / "two_dim.py", *arguments, devices=1, env=OPTIMISED)
+    again = run_benchmark("benchmarks.two_dim", *arguments, devices=1, env=OPTIMISED)
     assert again.count("N -> moons") == 2
     assert json.loads(out.read_text())["fmjax"]["rows"] == results["fmjax"]["rows"]
 
 
 @pytest.mark.slow
-def test_the_sampling_benchmark_compares_equal_work(run_python, tmp_path):
+def test_the_sampling_benchmark_compares_equal_work(run_benchmark, tmp_path):
     out = tmp_path / "sampling.json"
-    parts = ("--only", "diffrax", "large", "--batch", "4")
-    arguments = ("--toy", "--repeat", "1", *parts, "--out", out)
-    run_python(ROOT / "benchmarks" / "sampling.py", *arguments, devices=1)
+    arguments = ("--toy", "--repeat", "1", "--only", "diffrax", "--out", out)
+    run_benchmark("benchmarks.speed.sampling", *arguments, devices=1)
     result = json.loads(out.read_text())
-    row = result["large"]["contenders"]["fmjax defaults"]
-    assert row["images_per_second"] == pytest.approx(4e3 / row["ms"], rel=0.01)
-    if importlib.util.find_spec("torch") is not None:  # the same weights and the same steps
-        ours, theirs = (r["rms"] for r in result["large"]["contenders"].values())
-        assert theirs == pytest.approx(ours, rel=1e-3)
     # That both take the same steps is checked before they are timed.
     assert {"ours / scan", "seconds"} <= result["diffrax"]["digits' DiT"].keys()
 
 
 @pytest.mark.slow
-def test_a_training_step_is_timed_and_held_against_the_peak(run_python, tmp_path):
+def test_guided_sampling_is_timed_in_images_per_second(run_benchmark, tmp_path):
+    out = tmp_path / "sampling_xl.json"
+    arguments = ("--toy", "--rounds", "1", "--batch", "4", "--out", out)
+    run_benchmark("benchmarks.speed.sampling_xl", *arguments, devices=1)
+    result = json.loads(out.read_text())
+    row = result["variants"]["fmjax defaults"]
+    assert row["images_per_second"] == pytest.approx(4e3 / row["ms"], rel=0.01)
+    if importlib.util.find_spec("torch") is not None:  # the same weights and the same steps
+        ours, theirs = (r["rms"] for r in result["variants"].values())
+        assert theirs == pytest.approx(ours, rel=1e-3)
+
+
+@pytest.mark.slow
+def test_a_training_step_is_timed_and_held_against_the_peak(run_benchmark, tmp_path):
     out = tmp_path / "train_step.json"
     arguments = (
         *("--toy", "--batches", "4", "--rounds", "2", "--steps", "1", "--warm", "1"),
         # PyTorch's side too where this interpreter has it: it fails unless the two agree.
         *("--theirs", "plain eager", "--out", out),
     )
-    run_python(ROOT / "benchmarks" / "train_step.py", *arguments, devices=1)
+    run_benchmark("benchmarks.speed.train_step", *arguments, devices=1)
     (case,) = json.loads(out.read_text())["cases"].values()
-    row = case["contenders"]["fmjax defaults"]
+    row = case["variants"]["fmjax defaults"]
     assert row["images_per_second"] == pytest.approx(4e3 / row["ms"], rel=0.01)
-    floor = case["floors (calculated)"]
-    # The floor is of the faster library's peak: no row comes nearer to its own than to that.
-    assert row["ms"] * row["mfu"] >= 0.9 * floor["operations ms"] > 0
+    bounds = case["lower bounds (calculated)"]
+    # The bound is of the faster library's peak: no row comes nearer to its own than to that.
+    assert row["ms"] * row["mfu"] >= 0.9 * bounds["operations ms"] > 0
     if importlib.util.find_spec("torch") is not None:
         assert case["torch / fmjax"] > 0
         assert case["same function"]["gradient norm over fmjax's"] == pytest.approx(1, abs=1e-4)
 
 
-def test_a_contender_that_fails_is_left_out_and_the_others_take_turns(run_python, tmp_path):
+def test_a_variant_that_fails_is_left_out_and_the_others_are_timed_in_turn(run_python, tmp_path):
     (tmp_path / "served.py").write_text(
-        "import sys\n"
-        f"sys.path.insert(0, {str(ROOT / 'benchmarks')!r})\n"
-        "from turns import Contenders, serve\n"
-        "class Served(Contenders):\n"
+        "from benchmarks.speed.worker import Variants, serve\n"
+        "class Served(Variants):\n"
         "    def make(self, name, case):\n"
         "        if name == 'large':\n"
         "            raise MemoryError('too large\\nfor this device')\n"
@@ -85,23 +138,22 @@ def test_a_contender_that_fails_is_left_out_and_the_others_take_turns(run_python
     out = run_python(
         """
         import sys
-        sys.path.insert(0, "benchmarks")
-        from sides import Side, make_turns, ratio
-        from turns import Worker
-        def side(*names):
-            return Side(Worker(sys.executable, sys.argv[1]), {}, list(names), 1.0, None)
-        sides = {"fmjax": side("long", "large"), "torch": side("short")}
-        rows, seconds = make_turns("make", 200_000, sides, 3, 2)
+        from benchmarks.speed.libraries import Library, ratio, time_variants
+        from benchmarks.speed.worker import Worker
+        def library(*names):
+            return Library(Worker(sys.executable, "served"), {}, list(names), 1.0, None)
+        libraries = {"fmjax": library("long", "large"), "torch": library("short")}
+        rows, seconds = time_variants("make", 200_000, libraries, 3, 2)
         print(rows["fmjax large"]["error"])
         print(sorted(seconds), ratio(rows)["fastest"])
         try:
-            sides["torch"].worker.must("time", name="short", n=1)  # it was cleared
+            libraries["torch"].worker.must("time", name="short", n=1)  # it was cleared
         except RuntimeError as error:
             print(error)
-        for one in sides.values():
+        for one in libraries.values():
             one.worker.close()
         """,
-        tmp_path / "served.py",
+        env={"PYTHONPATH": f"{ROOT}:{tmp_path}"},
         devices=1,
     ).splitlines()
     assert out[-3] == "MemoryError: too large"
@@ -109,12 +161,25 @@ def test_a_contender_that_fails_is_left_out_and_the_others_take_turns(run_python
     assert "KeyError" in out[-1]
 
 
+def test_runs_are_interleaved_and_every_second_round_goes_backwards():
+    order = []
+    runs = {name: lambda name=name: order.append(name) or len(order) for name in "ABC"}
+    found = interleave(runs, range(3))
+    assert "".join(order) == "ABCCBAABC"
+    assert found == {"A": [1, 6, 7], "B": [2, 5, 8], "C": [3, 4, 9]}
+
+
+def test_a_command_is_written_down_as_it_was_typed(run_benchmark, tmp_path):
+    (tmp_path / "typed.py").write_text("from benchmarks import machine\nprint(machine.command())\n")
+    env = {"PYTHONPATH": f"{ROOT}:{tmp_path}"}
+    out = run_benchmark("typed", "--torch=/private/python", "two words", devices=1, env=env)
+    assert out.strip() == "python -m typed --torch=PYTHON 'two words'"
+
+
 def test_the_evaluations_needed_are_read_off_the_curve(run_python):
     out = run_python(
         """
-        import sys
-        sys.path.insert(0, "benchmarks")
-        from solvers import needed
+        from benchmarks.quality.solvers import needed
         curve = [{"nfe": n, "frechet": f} for n, f in ((6, 90), (12, 50), (24, 20), (48, 10))]
         print(needed(curve, 35), needed(curve, 95), needed(curve, 5))
         """,

@@ -9,7 +9,6 @@ from absl.testing import flagsaver
 
 from fmjax.errors import InputError
 from fmjax.run.distributed import failure, launch
-from tests.conftest import ROOT
 
 
 @pytest.mark.parametrize(
@@ -93,7 +92,8 @@ def test_no_run_is_lost(run_python, tmp_path):
     # Two of the twelve, which take an hour. The script ends with an error where a run is lost.
     out, faults = tmp_path / "faults.json", ("failing_store", "one_of_two")
     options = ("--only", *faults, "--trials", "1", "--steps", "100", "--out", out)
-    printed = run_python(ROOT / "benchmarks" / "faults.py", *options, timeout=600)
+    command = "import runpy; runpy.run_module('benchmarks.faults', None, '__main__', True)"
+    printed = run_python(command, *options, timeout=600)
     found = json.loads(out.read_text())["faults"]
     assert found.keys() == set(faults)
     assert all(fault["trials"] == 1 for fault in found.values()), printed

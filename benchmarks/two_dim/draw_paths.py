@@ -1,25 +1,20 @@
-"""The learned paths of the 2-D table: ``python benchmarks/two_dim_picture.py``.
+"""The learned paths of the 2-D table: ``python -m benchmarks.two_dim.draw_paths``.
 
 Trains each method on one task for a fifth of the table's steps (seed 42) and draws the paths of 200
 points into docs/two_dim_paths.png. Needs matplotlib.
 """
 
 import argparse
-import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
 import jax
-import matplotlib as mpl
 import numpy as np
+from matplotlib.figure import Figure
 
-from two_dim_fmjax import Runner, apply_fn, train
-from two_dim_tasks import EULER_STEPS, METHODS, TASKS, test_points
-
-mpl.use("Agg")
-import matplotlib.pyplot as plt
+from benchmarks.machine import ROOT
+from benchmarks.two_dim.protocol import EULER_STEPS, METHODS, TASKS, test_points
+from benchmarks.two_dim.runner import Runner
+from benchmarks.two_dim.train_fmjax import LIBRARY, apply_fn
 
 SEED, SHARE, POINTS = 42, 0.2, 200
 SOURCE, TARGET, LINE = "#1f77b4", "#d62728", "#888888"
@@ -43,12 +38,11 @@ def main() -> None:
     parser.add_argument("--task", default="N -> moons", choices=TASKS)
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "two_dim_paths.png")
     options = parser.parse_args()
-    runner, source = Runner(), test_points(options.task)[0][:POINTS]
-    figure, axes = plt.subplots(1, len(METHODS), figsize=(2.2 * len(METHODS), 2.6))
+    runner, source = Runner(LIBRARY), test_points(options.task)[0][:POINTS]
+    figure = Figure(figsize=(2.2 * len(METHODS), 2.6))
+    axes = figure.subplots(1, len(METHODS))
     for axis, (method, settings) in zip(axes, METHODS.items(), strict=True):
-        pairs = {SEED: runner.pairs(method, options.task, SEED)}
-        trained, _ = train(method, pairs, int(SHARE * settings.steps))
-        runner.remember(method, options.task, trained)
+        trained, _ = runner.train(method, options.task, [SEED], int(SHARE * settings.steps))
         paths = np.asarray(trajectory(trained[SEED], source))
         axis.plot(*np.moveaxis(paths, 2, 0), color=LINE, linewidth=0.3, alpha=0.6)
         axis.scatter(*paths[0].T, s=2, color=SOURCE, zorder=2)

@@ -1,15 +1,14 @@
-"""Breaks small runs of train.py in many ways: ``python benchmarks/faults.py``.
+"""Breaks small runs of train.py in many ways: ``python -m benchmarks.faults``.
 
 Each fault prints how often it was tried and how many of the runs were lost: ended with other bits
 than a run that was left alone, hung, or without one sentence that says what happened. The runs are
 processes of their own on the CPU; several devices are forced host devices.
 
-    python benchmarks/faults.py --only kill terminate --seed 1
+    python -m benchmarks.faults --only kill terminate --seed 1
 """
 
 import argparse
 import json
-import os
 import random
 import shutil
 import sys
@@ -17,9 +16,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from faults_runs import FLAGS, ROOT, import_packages
-from faults_several import frozen, one_fails, one_of_two, other_mesh, terminate_one
-from faults_single import (
+from benchmarks import machine
+from benchmarks.faults.forked_runs import FLAGS, import_packages
+from benchmarks.faults.one_process import (
     damage,
     failing_store,
     full_disk,
@@ -28,8 +27,15 @@ from faults_single import (
     slow_store,
     terminate,
 )
+from benchmarks.faults.several_processes import (
+    frozen,
+    one_fails,
+    one_of_two,
+    other_mesh,
+    terminate_one,
+)
 
-RESULTS = ROOT / "benchmarks" / "results" / "faults.json"
+RESULTS = machine.RESULTS / "faults.json"
 FAULTS = {
     fault.__name__: fault
     for fault in (
@@ -65,10 +71,6 @@ def main() -> int:
     FLAGS["train.steps"] = args.steps
     folder = Path(tempfile.mkdtemp(prefix="faults."))
     import_packages(folder / "compiled")
-    from fmjax.run.workdir import versions, write_json
-
-    from digits import cpu_name  # only now: it imports jax
-
     found = _earlier(args.out, args.seed, args.steps)
     lost = 0
     for name in args.only:
@@ -83,16 +85,8 @@ def main() -> int:
             flush=True,
         )
         found[name] = {"what": fault.__doc__.partition("\n")[0]} | result
-        content = {
-            "command": "python benchmarks/faults.py",
-            "date": time.strftime("%Y-%m-%d"),
-            "seed": args.seed,
-            "steps": args.steps,
-            "machine": f"{os.cpu_count()} cores, {cpu_name()}",
-            "versions": versions(),
-            "faults": found,
-        }
-        write_json(args.out, content)
+        tried = {"seed": args.seed, "steps": args.steps, "faults": found}
+        machine.write_json(args.out, machine.about(flags=False) | tried)
     if args.keep:
         print(f"the runs are in {folder}")
     else:

@@ -8,8 +8,15 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from faults_read import copy, last_step, lines, read_states, same_bits, saved
-from faults_runs import EVERY, FLAGS, Child, finish, start
+from benchmarks.faults.compare_runs import (
+    copy,
+    last_step,
+    lines,
+    read_states,
+    same_bits,
+    saved,
+)
+from benchmarks.faults.forked_runs import EVERY, FLAGS, Child, finish, start
 
 KILLS_A_RUN = 10
 _CANNOT_WRITE = "a checkpoint could not be written"
@@ -170,28 +177,13 @@ def full_disk(folder: Path, rng: random.Random, sizes: tuple = (40_000, 200_000)
     )
 
 
-def _sleep_in_writer(seconds: float) -> Callable[[], None]:
-    """A patch: every checkpoint takes this long to be made final, in orbax's own thread."""
-
-    def patch() -> None:
-        from orbax.checkpoint._src.path.atomicity import AtomicRenameTemporaryPath as Path_
-
-        finalize = Path_.finalize
-
-        async def slow(self, *args, **kwargs):
-            time.sleep(seconds)
-            return await finalize(self, *args, **kwargs)
-
-        Path_.finalize = slow
-
-    return patch
-
-
 def slow_store(folder: Path, rng: random.Random, seconds: float = 2.0) -> dict:
     """A store that takes its time: the steps go on meanwhile."""
+    from benchmarks.faults.fmjax_internals import slow_writer
+
     whole, workdir = whole_run(folder, "whole1"), folder / "slow"
     changes = {"train__checkpoint_every": steps() // 2}
-    child = start(workdir, patch=_sleep_in_writer(seconds), **changes)
+    child = start(workdir, patch=slow_writer(seconds), **changes)
     child.until(lambda: last_step(workdir) >= steps() // 2)
     unfinished = 0
     while child.poll() is None and not saved(workdir):

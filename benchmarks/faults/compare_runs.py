@@ -1,11 +1,13 @@
-"""What runs leave behind, read and compared: to the last bit of the state and digit of the log."""
+"""Reads and compares runs: the state to the last bit, the log to the last digit."""
 
 import json
 import shutil
 from functools import partial
 from pathlib import Path
 
-from faults_runs import Child, finish, free_port
+import numpy as np
+
+from benchmarks.faults.forked_runs import Child, finish, free_port
 
 
 def lines(workdir: Path) -> list[dict]:
@@ -39,46 +41,22 @@ def losses(workdir: Path) -> dict[tuple[int, str], float]:
     }
 
 
-def _dump(workdir: Path, step: int | None, out: Path) -> None:
-    """Reads a checkpoint as a run does, in shards over all devices, and writes the bits."""
-    import jax
-    import numpy as np
-    from jax.experimental import multihost_utils
-
-    from fmjax.factory import make_experiment
-    from fmjax.run.train.setup import abstract_state
-    from fmjax.run.workdir import load_record
-    from fmjax.storage.checkpoints import Checkpoints
-    from fmjax.training.mesh import MeshSizes, make_mesh
-
-    record = load_record(workdir)
-    mesh = make_mesh(sizes=MeshSizes(data=1, fsdp=jax.device_count(), tensor=1))
-    target = abstract_state(make_experiment(record.config, record.spec), mesh)._asdict()
-    checkpoints = Checkpoints(workdir / "checkpoints", read_only=True)
-    step = checkpoints.steps()[-1] if step is None else step
-    state = checkpoints.restore(step, target)
-    split = sum(not x.is_fully_replicated for x in jax.tree.leaves(state["params"]))
-    whole = multihost_utils.process_allgather(state, tiled=True)
-    if jax.process_index() == 0:
-        np.savez(out, np.int64(split), *jax.tree.leaves(whole))
-
-
 def read_states(
     *workdirs: Path, devices: int = 1, processes: int = 1, step: int | None = None
 ) -> list[tuple[int, list]]:
     """Of each run, how many parameters the devices of the processes split, and its state's bits."""
-    import numpy as np
-
     outs = [path.with_name(f"{path.name}.{devices}.{processes}.npz") for path in workdirs]
     address = f"127.0.0.1:{free_port()}"
 
     def work(process: int) -> None:
         import jax
 
+        from benchmarks.faults.fmjax_internals import dump_state
+
         if processes > 1:
             jax.distributed.initialize(address, processes, process)
         for workdir, out in zip(workdirs, outs, strict=True):
-            _dump(workdir, step, out)
+            dump_state(workdir, step, out)
 
     logs = [outs[0].with_suffix(f".log{i}") for i in range(processes)]
     finish(*[Child(partial(work, i), log, devices) for i, log in enumerate(logs)])

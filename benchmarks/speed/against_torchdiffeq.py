@@ -1,17 +1,25 @@
-"""The networks of `benchmarks/sampling.py` in PyTorch, with the same weights.
+"""The part ``peer`` of sampling.py: torchdiffeq, on networks in PyTorch with the same weights.
 
 Written as PyTorch users would: `scaled_dot_product_attention`, and guidance by one call of the
 network on both branches, concatenated. Called as torchdiffeq calls its fields, ``field(t, x)``.
 """
 
 import math
+from collections.abc import Callable
 
+import jax
 import numpy as np
 import torch
 from flax import traverse_util
 from torch.nn import functional
+from torchdiffeq import odeint
 
-from dit_torch import DiT
+from benchmarks.speed.dit_torch import DiT
+from benchmarks.speed.networks import DIGITS, network
+from benchmarks.timing import least_seconds, rounded
+from fmjax.guidance import Guided, classifier_free
+from fmjax.models import dit, mlp
+from fmjax.samplers.ode import solve, solver_spec
 
 
 def _tensors(tree) -> dict:
@@ -65,3 +73,47 @@ class TorchDiT:
         u = self.network(torch.cat([x, x]), t.expand(2 * len(x)), self.labels)
         u_null, u_cond = u.chunk(2)
         return (1 - self.scale) * u_null + self.scale * u_cond
+
+
+def compare(batch: int, steps: int, repeat: int) -> dict:
+    """torchdiffeq on the same weights: the MLP without guidance, the DiT with it."""
+    found = {}
+    module = mlp.MLP(width=128, depth=3)
+    apply_fn, params, x0, _ = network(module, (2,), 16 * batch)
+    spec, times_of = solver_spec("midpoint", steps), torch.linspace(0, 1, steps + 1)
+    run = jax.jit(
+        lambda params, x0: solve(lambda x, t, y: apply_fn(params, x, t, y), x0, None, spec).x1
+    )
+    theirs, start = TorchMLP(params, module), torch.tensor(np.asarray(x0))
+
+    def torch_mlp():
+        with torch.inference_mode():
+            return odeint(theirs, start, times_of, method="midpoint")[-1]
+
+    found["mlp"] = time_both(lambda: run(params, x0), torch_mlp, repeat)
+    found["mlp"] |= {"points": len(x0), "steps": steps, "solver": "midpoint"}
+
+    apply_fn, params, x0, labels = network(dit.DiT(**DIGITS), (8, 8, 1), batch)
+
+    @jax.jit
+    def guided_digits(params, x0):
+        velocity = classifier_free(lambda x, t, y: apply_fn(params, x, t, y), 10)
+        return solve(velocity, x0, Guided(labels, 1.5), spec).x1
+
+    theirs = TorchDiT(params, dit.DiT(**DIGITS), (8, 8, 1), np.asarray(labels), scale=1.5)
+    start = torch.tensor(np.asarray(x0))
+
+    def torch_dit():
+        with torch.inference_mode():
+            return odeint(theirs, start, times_of, method="midpoint")[-1]
+
+    found["digits"] = time_both(lambda: guided_digits(params, x0), torch_dit, repeat)
+    found["digits"] |= {"images": batch, "steps": steps, "solver": "midpoint", "guidance": 1.5}
+    return found
+
+
+def time_both(ours: Callable, theirs: Callable, repeat: int) -> dict:
+    """Both give the same points; then both are timed."""
+    np.testing.assert_allclose(ours(), theirs().numpy(), rtol=1e-2, atol=1e-3)
+    least = least_seconds(repeat, fmjax=lambda: jax.block_until_ready(ours()), torch=theirs)
+    return {"seconds": rounded(least), "torch / fmjax": round(least["torch"] / least["fmjax"], 2)}

@@ -1,4 +1,4 @@
-"""Our side of the 2-D table: many steps in one dispatch, the seeds spread over the CPU devices."""
+"""The 2-D table by fmjax: many steps in one dispatch, the seeds spread over the CPU devices."""
 
 import itertools
 import time
@@ -12,25 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-import fmjax
-from fmjax.metrics.trajectory import path_statistics
-
-from two_dim_tasks import (
-    BRIDGE_SIGMA,
-    EULER_STEPS,
-    HIDDEN_LAYERS,
-    LEARNING_RATE,
-    METHODS,
-    SIGMA,
-    WEIGHT_DECAY,
-    WIDTH,
-    Outcome,
-    Pairs,
-    fresh_pairs,
-    rectify_sources,
-    stored_pairs,
-    test_points,
-)
+from benchmarks.two_dim import protocol
+from benchmarks.two_dim.protocol import METHODS, Pairs
+from benchmarks.two_dim.runner import EulerPath, Library
+from fmjax import couplings, paths
+from fmjax.draws import Draw
+from fmjax.losses import make_loss_fn
+from fmjax.metrics.trajectory import PathStatistics, path_statistics
+from fmjax.schedules import Cosine, Linear
 
 STEPS_PER_DISPATCH = 250
 
@@ -38,25 +27,27 @@ STEPS_PER_DISPATCH = 250
 class Recipe(NamedTuple):
     """A path, and how its pairs are made, in the compiled step."""
 
-    path: fmjax.Path
-    coupling: fmjax.Coupling = fmjax.independent
+    path: paths.Path
+    coupling: couplings.Coupling = couplings.independent
 
 
+_NOISY = paths.NoisyStraight(protocol.SIGMA)
+_BRIDGE = paths.BrownianBridge(protocol.BRIDGE_SIGMA)
 RECIPES = {
-    "FM": Recipe(fmjax.AffinePath(fmjax.Linear(SIGMA))),
-    "I-CFM": Recipe(fmjax.NoisyStraight(SIGMA)),
-    "OT-CFM": Recipe(fmjax.NoisyStraight(SIGMA), fmjax.couplings.exact()),
-    "SB-CFM": Recipe(fmjax.BrownianBridge(BRIDGE_SIGMA), fmjax.schroedinger_bridge(BRIDGE_SIGMA)),
-    "VP": Recipe(fmjax.AffinePath(fmjax.Cosine())),
-    "1-RF": Recipe(fmjax.AffinePath()),
-    "2-RF": Recipe(fmjax.AffinePath()),
+    "FM": Recipe(paths.AffinePath(Linear(protocol.SIGMA))),
+    "I-CFM": Recipe(_NOISY),
+    "OT-CFM": Recipe(_NOISY, couplings.exact()),
+    "SB-CFM": Recipe(_BRIDGE, couplings.schroedinger_bridge(protocol.BRIDGE_SIGMA)),
+    "VP": Recipe(paths.AffinePath(Cosine())),
+    "1-RF": Recipe(paths.AffinePath()),
+    "2-RF": Recipe(paths.AffinePath()),
 }
-OPTIMIZER = optax.adamw(LEARNING_RATE, weight_decay=WEIGHT_DECAY)
+OPTIMIZER = optax.adamw(protocol.LEARNING_RATE, weight_decay=protocol.WEIGHT_DECAY)
 
 
 def init(key: jax.Array) -> list:
     """Parameters as torch.nn.Linear draws them: uniform in +-1 / sqrt(fan in)."""
-    widths = [3, *[WIDTH] * HIDDEN_LAYERS, 2]
+    widths = [3, *[protocol.WIDTH] * protocol.HIDDEN_LAYERS, 2]
     layers = []
     for k, (before, after) in enumerate(itertools.pairwise(widths)):
         keys = jax.random.split(jax.random.fold_in(key, k))
@@ -85,8 +76,8 @@ def apply_fn(params: list, x: jax.Array, t: jax.Array, labels: None = None) -> j
 def make_chunk(method: str) -> Callable:
     """``chunk(state, key, x0, x1)``: a step for each row of x0 and x1 (steps, batch, 2)."""
     recipe = RECIPES[method]
-    loss_fn = fmjax.make_loss_fn(apply_fn, recipe.path)
-    draw = fmjax.Draw(coupling=recipe.coupling, noisy=recipe.path.stochastic)
+    loss_fn = make_loss_fn(apply_fn, recipe.path)
+    draw = Draw(coupling=recipe.coupling, noisy=recipe.path.stochastic)
     index = jnp.arange(METHODS[method].batch)
 
     def step(state, given):
@@ -123,7 +114,7 @@ def _data(method: str, pairs: Pairs, seed: int, steps: int) -> Iterator[tuple]:
             yield future.result()
 
 
-def train(method: str, pairs: dict[int, Pairs], steps: int) -> tuple[dict, float]:
+def train(method: str, pairs: dict[int, Pairs], steps: int) -> tuple[dict[int, list], float]:
     """Trains one flow for each seed at the same time; their parameters, and the seconds of all."""
     began = time.perf_counter()
     devices = dict(zip(pairs, itertools.cycle(jax.devices()), strict=False))
@@ -142,42 +133,14 @@ def train(method: str, pairs: dict[int, Pairs], steps: int) -> tuple[dict, float
 
 
 @partial(jax.jit, static_argnames="steps")
-def statistics(params: list, x0: jax.Array, steps: int) -> tuple:
-    """The flow's path from x0 by Euler steps; see `fmjax.metrics.trajectory`."""
+def _statistics(params: list, x0: jax.Array, steps: int) -> PathStatistics:
     return path_statistics(partial(apply_fn, params), x0, None, steps)
 
 
-class Runner:
-    """Trains row by row; remembers the 1-rectified flows, from which the 2-rectified ones learn."""
+def solve(params: list, x0: np.ndarray, steps: int) -> EulerPath:
+    """The flow's path from x0 by Euler steps; see `fmjax.metrics.trajectory`."""
+    found = jax.device_get(_statistics(params, x0, steps))
+    return EulerPath(found.x1, found.one_step, float(np.mean(found.energy)))
 
-    name = "fmjax"
 
-    def __init__(self):
-        self._first = {}
-
-    def run(self, method: str, task: str, seeds: list[int], steps: int) -> dict[int, Outcome]:
-        """One outcome for each seed; the seconds are those of all, divided by their number."""
-        pairs = {seed: self.pairs(method, task, seed) for seed in seeds}
-        trained, seconds = train(method, pairs, steps)
-        self.remember(method, task, trained)
-        x0, outcomes = test_points(task)[0], {}
-        for seed, params in trained.items():
-            path = jax.device_get(statistics(params, x0, EULER_STEPS))
-            energy = float(np.mean(path.energy))
-            outcomes[seed] = Outcome(path.x1, path.one_step, energy, seconds / len(seeds))
-        return outcomes
-
-    def remember(self, method: str, task: str, trained: dict) -> None:
-        """Keeps 1-rectified flows."""
-        if method == "1-RF":
-            self._first |= {(task, seed): params for seed, params in trained.items()}
-
-    def pairs(self, method: str, task: str, seed: int) -> Pairs:
-        """The pairs a method learns from."""
-        if method != "2-RF":
-            return fresh_pairs(task)
-        if (task, seed) not in self._first:  # it came from the cache
-            steps = METHODS["1-RF"].steps
-            self.remember("1-RF", task, train("1-RF", {seed: fresh_pairs(task)}, steps)[0])
-        x0 = rectify_sources(task, seed)
-        return stored_pairs(x0, np.asarray(statistics(self._first[task, seed], x0, EULER_STEPS).x1))
+LIBRARY = Library("fmjax", train, solve)

@@ -1,4 +1,4 @@
-"""From a 2 to a 7: ``python benchmarks/interpolation.py --workdir=runs/digits`` draws the picture.
+"""From a 2 to a 7: ``python -m benchmarks.quality.interpolation`` draws the picture.
 
 The same noise, guided with w = 1.5, under conditions that go from one class to the other: between
 the two velocities, linearly and spherically, and between the two embeddings, linearly and
@@ -6,16 +6,14 @@ spherically (`fmjax.guidance.interpolated`, `class_weights`, `spherical_weights`
 """
 
 import argparse
-import sys
 from pathlib import Path
-
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks.machine import ROOT
+from benchmarks.quality.trained_run import open_run
 from fmjax.data import pixels
 from fmjax.guidance import (
     Between,
@@ -26,8 +24,6 @@ from fmjax.guidance import (
     spherical_weights,
 )
 from fmjax.plots import image_grid, save_png
-from fmjax.run.restore import load
-from fmjax.run.sample.batches import Request
 from fmjax.samplers.ode import solve, solver_spec
 
 COLUMNS, SCALE = 13, 1.5
@@ -41,24 +37,19 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=2)
     arguments = parser.parse_args()
     spec = solver_spec("heun", 25)
-    loaded = load(arguments.workdir, Request(1, (0,)), spec)
-    apply_fn, params = loaded.experiment.apply_fn, loaded.params
-    null, classes = loaded.experiment.null_label, loaded.experiment.num_classes
-
-    def velocity(x, t, labels):
-        return apply_fn(params, x, t, labels)
-
+    run = open_run(arguments.workdir)
+    null, classes = run.flow.experiment.null_label, run.flow.experiment.num_classes
     starts = jax.random.normal(
-        jax.random.key(4), (arguments.rows, 1, *loaded.experiment.spec.shape)
+        jax.random.key(4), (arguments.rows, 1, *run.flow.experiment.spec.shape)
     )
     x0 = jnp.tile(starts, (1, COLUMNS, 1, 1, 1)).reshape(-1, *starts.shape[2:])
     s = jnp.tile(jnp.linspace(0, 1, COLUMNS), arguments.rows)
     two, seven = (jnp.full(len(s), k) for k in (2, 7))
-    guided = classifier_free(velocity, null)
+    guided = classifier_free(run.velocity, null)
     between = Between(Guided(two, SCALE), Guided(seven, SCALE), s)
-    table = params["condition"]["label"]["table"]
+    table = run.flow.params["condition"]["label"]["table"]
     nobody = jax.nn.one_hot(null, classes + 1)
-    by_weights = classifier_free(velocity, nobody)
+    by_weights = classifier_free(run.velocity, nobody)
     ways = [
         (interpolated(guided, "linear"), between),
         (interpolated(guided, "spherical"), between),

@@ -1,7 +1,7 @@
-"""The 2-D table of the field: ``python benchmarks/two_dim.py [--peer]``.
+"""The 2-D table of the field: ``python -m benchmarks.two_dim [--peer]``.
 
-Trains FM, I-CFM, OT-CFM, SB-CFM, VP, 1- and 2-rectified flow on four tasks (two_dim_tasks.py has
-the protocol), and with ``--peer`` the package torchcfm on the same data. Writes
+Trains FM, I-CFM, OT-CFM, SB-CFM, VP, 1- and 2-rectified flow on four tasks (the
+protocol is in protocol.py), and with ``--peer`` the package torchcfm on the same data. Writes
 results/two_dim.json. Each figure is a mean over seeds with its standard deviation:
 
 - ``w2``: exact W2 between 4,000 generated and 4,000 held-out points (100 Euler steps); the floor,
@@ -14,25 +14,19 @@ Trained flows are kept in ``--cache``, so that a stopped benchmark goes on where
 """
 
 import argparse
-import importlib.metadata
 import json
 import os
-import shlex
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
+from benchmarks import machine
+from benchmarks.two_dim.protocol import METHODS, TASKS, rows, test_points
+from benchmarks.two_dim.runner import Outcome, Runner
+from fmjax.metrics.trajectory import normalized_path_energy
 from fmjax.metrics.transport import wasserstein
 
-from digits import cpu_name
-from two_dim_tasks import METHODS, TASKS, Outcome, rows, test_points
-
-RESULTS = ROOT / "benchmarks" / "results" / "two_dim.json"
+RESULTS = machine.RESULTS / "two_dim.json"
 PACKAGES = ("jax", "optax", "numpy", "scipy", "torch", "torchcfm", "POT")
 TIMED_STEPS = 5000
 
@@ -53,9 +47,12 @@ def main() -> None:
     runner = make_runner(options.peer, options.cores)
     results = json.loads(options.out.read_text()) if options.out.exists() else {}
     results["floor"] = floors(options.tasks) | results.get("floor", {})
-    part = results.setdefault(runner.name + ("-speed" if options.speed else ""), {})
-    commands = part.get("commands", [])
-    part |= about(options) | {"commands": [*commands, *({command()} - set(commands))]}
+    name = runner.library.name
+    part = results.setdefault(name + ("-speed" if options.speed else ""), {})
+    about = machine.about(PACKAGES, cores=options.cores)
+    # The rows may come from several calls: all of their commands are kept.
+    commands = dict.fromkeys([*part.get("commands", []), about.pop("command")])
+    part |= about | {"commands": list(commands)}
     table = part.setdefault("rows", {})
     for method, task in rows(options.methods, options.tasks):
         steps = int(options.share * METHODS[method].steps)
@@ -64,40 +61,23 @@ def main() -> None:
         else:
             row = quality(runner, method, task, options.seeds, steps, options.cache)
         table.setdefault(task, {})[method] = row
-        print(f"{runner.name:9} {task:20} {method:7}", json.dumps(row), flush=True)
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps(results, indent=1) + "\n")
+        print(f"{name:9} {task:20} {method:7}", json.dumps(row), flush=True)
+        machine.write_json(options.out, results)
 
 
-def make_runner(peer: bool, cores: int):
-    """Our side or the peer's, on so many cores."""
+def make_runner(peer: bool, cores: int) -> Runner:
+    """fmjax or torchcfm, on so many cores."""
     if peer:
-        from two_dim_torchcfm import Runner
+        from benchmarks.two_dim.train_torchcfm import library
 
-        return Runner(cores)
+        return Runner(library(cores))
     import jax
+
+    from benchmarks.two_dim.train_fmjax import LIBRARY
 
     # One device a core, each with a thread of its own: seeds run side by side.
     jax.config.update("jax_num_cpu_devices", cores)
-    from two_dim_fmjax import Runner
-
-    return Runner()
-
-
-def command() -> str:
-    """What was typed."""
-    return "python " + " ".join(["benchmarks/two_dim.py", *map(shlex.quote, sys.argv[1:])])
-
-
-def about(options: argparse.Namespace) -> dict:
-    """What a reader needs to make the figures again."""
-    installed = {d.metadata["Name"] for d in importlib.metadata.distributions()}
-    return {
-        "date": time.strftime("%Y-%m-%d"),
-        "machine": f"{options.cores} of {os.cpu_count()} cores, {cpu_name()}",
-        "python": sys.version.split()[0],
-        "versions": {p: importlib.metadata.version(p) for p in PACKAGES if p in installed},
-    }
+    return Runner(LIBRARY)
 
 
 def floors(tasks: list[str]) -> dict:
@@ -112,7 +92,9 @@ def floors(tasks: list[str]) -> dict:
     return found
 
 
-def quality(runner, method: str, task: str, seeds: list[int], steps: int, cache: Path) -> dict:
+def quality(
+    runner: Runner, method: str, task: str, seeds: list[int], steps: int, cache: Path
+) -> dict:
     """The row of one method on one task: means and standard deviations over the seeds."""
     outcomes = load_or_run(runner, method, task, seeds, steps, cache)
     source, target, _ = test_points(task)
@@ -121,7 +103,7 @@ def quality(runner, method: str, task: str, seeds: list[int], steps: int, cache:
     for outcome in outcomes:
         figures["w2"].append(wasserstein(outcome.x1, target))
         figures["one_step_w2"].append(wasserstein(outcome.one_step, target))
-        figures["npe"].append(abs(float(outcome.energy) - cost) / cost)
+        figures["npe"].append(normalized_path_energy(outcome.energy, cost))
     row = {"seeds": len(seeds), "steps": steps, "batch": METHODS[method].batch}
     for name, values in figures.items():
         row[name] = [round(float(np.mean(values)), 4), round(float(np.std(values)), 4)]
@@ -129,18 +111,19 @@ def quality(runner, method: str, task: str, seeds: list[int], steps: int, cache:
 
 
 def load_or_run(
-    runner, method: str, task: str, seeds: list[int], steps: int, cache: Path
+    runner: Runner, method: str, task: str, seeds: list[int], steps: int, cache: Path
 ) -> list[Outcome]:
     """The outcome of each seed, from the cache where it has it."""
     cache.mkdir(parents=True, exist_ok=True)
-    names = [f"{runner.name}-{method}-{task}-{seed}-{steps}.npz".replace(" ", "") for seed in seeds]
+    row = f"{runner.library.name}-{method}-{task}"
+    names = [f"{row}-{seed}-{steps}.npz".replace(" ", "") for seed in seeds]
     missing = [s for s, name in zip(seeds, names, strict=True) if not (cache / name).exists()]
     for seed, outcome in (runner.run(method, task, missing, steps) if missing else {}).items():
         np.savez(cache / names[seeds.index(seed)], **outcome._asdict())
     return [Outcome(**np.load(cache / name)) for name in names]
 
 
-def speed(runner, method: str, task: str, seeds: list[int]) -> dict:
+def speed(runner: Runner, method: str, task: str, seeds: list[int]) -> dict:
     """Training steps per second over all seeds, from two runs of which one is twice as long.
 
     The difference leaves out what is done once: compilation, and the making of the test samples.

@@ -1,4 +1,4 @@
-"""Runs of train.py that can be hurt: started, watched and killed.
+"""Runs of train.py in forked processes: started, watched and killed.
 
 A run is a process of its own, forked from this one after the packages are imported and before jax
 looks for devices: what importing costs is paid once, and a kill -9 is a real one.
@@ -18,8 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+from benchmarks.machine import ROOT
 
 CACHE = {
     "JAX_PLATFORMS": "cpu",
@@ -51,13 +50,7 @@ def import_packages(cache: Path) -> None:
     No device is touched: a process that has threads of XLA cannot be forked.
     """
     os.environ.update(CACHE | {"JAX_COMPILATION_CACHE_DIR": str(cache)})
-    import grain  # noqa: F401
-    import orbax.checkpoint  # noqa: F401
-    import tensorboardX  # noqa: F401
-    import tqdm  # noqa: F401
-
-    import fmjax.run.distributed.launch
-    import fmjax.run.train  # noqa: F401
+    import benchmarks.faults.fmjax_internals  # noqa: F401
 
 
 class Child:

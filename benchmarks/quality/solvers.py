@@ -1,4 +1,4 @@
-"""Quality against evaluations on the trained digits: ``python benchmarks/solvers.py``.
+"""Quality against evaluations on the trained digits: ``python -m benchmarks.quality.solvers``.
 
 Takes a trained run (``python train.py --config=configs/digits.py``) and draws the same 1,000 guided
 samples (w = 1.5), from the same noise, with each solver on its best grid and several budgets:
@@ -13,32 +13,21 @@ Evaluations are those of the velocity; under guidance each is two of the network
 
 import argparse
 import json
-import os
-import sys
-import time
 from pathlib import Path
-
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from fmjax.run.sample.batches import Request
 
+from benchmarks import machine
+from benchmarks.quality.trained_run import open_run
 from fmjax.data import pixels
-from fmjax.data.load import load
 from fmjax.draws import normal
-from fmjax.factory import Guidance, Recipe, flow
 from fmjax.metrics.frechet import fit_pca, frechet_distance
-from fmjax.run.restore import load as load_run
-from fmjax.run.workdir import load_record, versions
 from fmjax.samplers.ode import solver_spec
 from fmjax.samplers.spec import SOLVERS
 
-from digits import cpu_name
-
-RESULTS = ROOT / "benchmarks" / "results" / "solvers.json"
+RESULTS = machine.RESULTS / "solvers.json"
 NUM, BATCH, SCALE = 1000, 250, 1.5
 COST = {"heun": 2, "midpoint": 2, "rk4": 4, "tsit5": 6}  # evaluations of a step; others take one
 NAMES = ("euler", "heun", "midpoint", "rk4", "tsit5", "ab2", "ab3", "dpmpp_2m", "unipc")
@@ -60,13 +49,11 @@ class Bench:
     """The trained flow, its noise, and what its samples are compared with."""
 
     def __init__(self, workdir: Path):
-        request = Request(NUM, tuple(range(10)), (SCALE,))
-        loaded = load_run(workdir, request, solver_spec())
-        self.experiment, self.params = loaded.experiment, loaded.params
-        index = jnp.arange(NUM)
-        self.index, self.labels = index, index % 10
-        self.x0 = normal(jax.random.key(0), index, self.experiment.spec.shape)
-        train = load(load_record(workdir).config.data.name).arrays("train", 10**9)[0]
+        self.run = open_run(workdir)
+        self.index = jnp.arange(NUM)
+        self.labels = self.index % 10
+        self.x0 = normal(jax.random.key(0), self.index, self.run.flow.experiment.spec.shape)
+        train = self.run.training_set()[0]
         order = np.random.default_rng(0).permutation(len(train))
         n = min(len(train) // 2, NUM)
         self.features = fit_pca(train, 32)
@@ -76,13 +63,12 @@ class Bench:
 
     def draw(self, spec) -> tuple[np.ndarray, int]:
         """The samples in [-1, 1], and the evaluations made."""
-        carry = jax.jit(flow(self.experiment, Recipe(spec, Guidance())))
+        sample = self.run.guided_sampler(spec)
         w, parts = jnp.full(BATCH, SCALE), []
         for start in range(0, NUM, BATCH):
             rows = slice(start, start + BATCH)
-            key = jax.random.key(0)
-            args = (self.params, self.x0[rows], key, self.index[rows], self.labels[rows], w)
-            parts.append(carry(*args))
+            given = (self.x0[rows], jax.random.key(0), self.index[rows], self.labels[rows], w)
+            parts.append(sample(*given))
         assert all(bool(part.success.all()) for part in parts)
         return np.concatenate([part.x1 for part in parts]), int(parts[0].nfe[0])
 
@@ -116,11 +102,7 @@ def measure(workdir: Path, budgets: tuple[int, ...], names: tuple[str, ...]) -> 
         curves[solver] = [row for budget in budgets if (row := bench.measure(solver, budget, best))]
         for row in curves[solver]:
             print(json.dumps(row), flush=True)
-    return {
-        "command": "python benchmarks/solvers.py --workdir=runs/digits",
-        "date": time.strftime("%Y-%m-%d"),
-        "machine": f"{os.cpu_count()} cores, {cpu_name()}, {jax.devices()[0].device_kind}",
-        "versions": versions(),
+    return machine.about(device=jax.devices()[0].device_kind) | {
         "samples": NUM,
         "guidance": SCALE,
         "exact": round(converged, 1),
@@ -159,7 +141,7 @@ def main() -> None:
     parser.add_argument("--solvers", nargs="+", default=NAMES)
     arguments = parser.parse_args()
     result = measure(arguments.workdir, tuple(arguments.budgets), tuple(arguments.solvers))
-    arguments.out.write_text(json.dumps(result, indent=1) + "\n")
+    machine.write_json(arguments.out, result)
     print(json.dumps(result["needed"], indent=1))
 
 

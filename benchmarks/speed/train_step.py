@@ -1,12 +1,13 @@
-"""One training step, fmjax against PyTorch: ``python benchmarks/train_step.py --torch=PYTHON``.
+"""One training step, fmjax against PyTorch: ``python -m benchmarks.speed.train_step``.
 
 Loss, backward pass, clipping, AdamW and average of a DiT on synthetic images that lie on the
 device. On a GPU DiT-B/2 and DiT-XL/2 on 32x32x4 latents in bfloat16; on a CPU, or with ``--toy``, a
-DiT of width 128 on 8x8 images in float32. Every contender is compiled first; then they take turns
-(turns.py). Each library runs in a process of its own; ``--torch`` is the interpreter that has
-torch (and diffusers, where that is to be compared too), by default this one if it has.
+DiT of width 128 on 8x8 images in float32. Every variant is compiled first; then they are timed in
+turn. Each library runs in a process of its own (fmjax_worker.py, torch_worker.py); ``--torch`` is
+the interpreter that has torch (and diffusers, where that is to be compared too), by default this
+one if it has.
 
-Before anything is timed the two networks are held together: the same weights, inputs and gradient.
+Before anything is timed the two networks are compared: the same weights, inputs and gradient.
 ``images_per_second`` and ``mfu`` (model FLOPs over the peak) are of the least time.
 """
 
@@ -17,10 +18,20 @@ import sys
 import tempfile
 from pathlib import Path
 
-import floors
-from sides import Side, about, hold_together, make_turns, ratio, start_sides
+from benchmarks.machine import RESULTS, write_json
+from benchmarks.speed.libraries import (
+    Library,
+    about,
+    check_same_function,
+    close,
+    count_rate,
+    lower_bounds,
+    ratio,
+    start_libraries,
+    time_variants,
+)
+from benchmarks.speed.memory_traffic import train_bytes
 
-RESULTS = Path(__file__).resolve().parent / "results"
 LATENTS, TOY = [32, 32, 4], "toy"
 MODELS = {
     "DiT-B/2": {"patch_size": 2, "width": 768, "depth": 12, "heads": 12, "num_classes": 1000},
@@ -49,21 +60,15 @@ def cases(options: argparse.Namespace) -> dict[str, dict]:
     return found
 
 
-def measure(case: dict, sides: dict[str, Side], options: argparse.Namespace) -> dict:
-    """Makes every contender ready, lets them take turns, and says what each reached."""
-    rows, seconds = make_turns("train", case, sides, options.rounds, options.steps)
-    size = sides["fmjax"].worker.ask("size", case=case)
+def measure(case: dict, libraries: dict[str, Library], options: argparse.Namespace) -> dict:
+    """Times every variant and compares it with the roofline."""
+    rows, seconds = time_variants("train", case, libraries, options.rounds, options.steps)
+    size = libraries["fmjax"].worker.must("size", case=case)
     operations = case["batch"] * size["training operations"]
-    for label, value in seconds.items():
-        peak = sides[label.split()[0]].peak
-        rows[label]["images_per_second"] = round(case["batch"] / value["least"], 1)
-        rows[label]["mfu"] = round(operations / value["least"] / peak, 4)
-    peak = max(side.peak for side in sides.values())
-    floor = {"operations": operations, "operations ms": round(1e3 * operations / peak, 3)}
-    if bandwidth := sides["fmjax"].bandwidth:
-        moved = floors.train_bytes(case["model"], case["shape"], case["batch"], size["parameters"])
-        floor |= {"bytes": moved, "bytes ms": round(1e3 * moved / bandwidth, 3)}
-    return {"floors (calculated)": floor, "contenders": rows} | ratio(rows)
+    count_rate(rows, seconds, libraries, case["batch"], operations)
+    moved = train_bytes(case["model"], case["shape"], case["batch"], size["parameters"])
+    bounds = lower_bounds(libraries, operations, moved)
+    return {"lower bounds (calculated)": bounds, "variants": rows} | ratio(rows)
 
 
 def read_flags() -> argparse.Namespace:
@@ -75,11 +80,11 @@ def read_flags() -> argparse.Namespace:
     parser.add_argument("--models", nargs="+", choices=MODELS)
     parser.add_argument("--batches", nargs="+", type=int)
     parser.add_argument("--dtype", choices=("float32", "bfloat16"))
-    parser.add_argument("--ours", nargs="*", help="configuration keys of each contender")
-    parser.add_argument("--theirs", nargs="*", help="module and mode of each contender")
+    parser.add_argument("--ours", nargs="*", help="configuration keys of each variant")
+    parser.add_argument("--theirs", nargs="*", help="module and mode of each variant")
     parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--steps", type=int, default=10, help="steps of one turn")
-    parser.add_argument("--warm", type=int, default=5, help="steps before the first turn")
+    parser.add_argument("--steps", type=int, default=10, help="steps of one timing")
+    parser.add_argument("--warm", type=int, default=5, help="steps before the first timing")
     parser.add_argument("--threads", type=int, help="of either library, on a CPU")
     parser.add_argument("--out", type=Path, help="results/train_step_{cpu,gpu}.json by default")
     return parser.parse_args()
@@ -88,30 +93,28 @@ def read_flags() -> argparse.Namespace:
 def main() -> None:
     """Measures, prints and writes after every case."""
     options = read_flags()
-    sides = start_sides(options.torch, options.threads)
-    on_gpu = sides["fmjax"].about["platform"] != "cpu"
+    libraries = start_libraries(options.torch, options.threads)
+    on_gpu = libraries["fmjax"].about["platform"] != "cpu"
     options.toy = options.toy or not on_gpu
-    for name, default, toy in (("fmjax", OURS, OURS_TOY), ("torch", THEIRS, THEIRS_TOY)):
-        if name in sides:
-            asked = options.ours if name == "fmjax" else options.theirs
-            sides[name].contenders[:] = (
-                (toy if options.toy else default) if asked is None else asked
-            )
-    result = about("train_step.py", sides) | {"cases": {}}
+    ours, theirs = (OURS_TOY, THEIRS_TOY) if options.toy else (OURS, THEIRS)
+    for name, asked, default in (("fmjax", options.ours, ours), ("torch", options.theirs, theirs)):
+        if name in libraries:
+            libraries[name].variants.extend(default if asked is None else asked)
+    result = about(libraries) | {"cases": {}}
     out = options.out or RESULTS / f"train_step_{'gpu' if on_gpu else 'cpu'}.json"
     for name, case in cases(options).items():
         print(name, flush=True)
         # Four blocks of the model's size are compared: the gradient in float32 is large.
         small = case | {"model": case["model"] | {"depth": min(4, case["model"]["depth"])}}
         apart = {}
-        if "torch" in sides:
+        if "torch" in libraries:
             with tempfile.TemporaryDirectory() as folder:
-                apart = hold_together(sides, small, Path(folder) / "weights.npz", gradient=True)
-        result["cases"][name] = {"same function": apart} | measure(case, sides, options)
-        out.write_text(json.dumps(result, indent=1) + "\n")
+                weights = Path(folder) / "weights.npz"
+                apart = check_same_function(libraries, small, weights, gradient=True)
+        result["cases"][name] = {"same function": apart} | measure(case, libraries, options)
+        write_json(out, result)
         print(json.dumps(result["cases"][name], indent=1), flush=True)
-    for side in sides.values():
-        side.worker.close()
+    close(libraries)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,12 @@
-"""PyTorch's side of `train_step.py` and of the large part of `sampling.py`; serves contenders.
+"""Training steps and guided sampling by PyTorch, for train_step.py and sampling_xl.py.
 
-A contender is "MODULE MODE": the module ``plain`` (dit_torch.py) or ``diffusers`` (the package's
+A variant is "MODULE MODE": the module ``plain`` (dit_torch.py) or ``diffusers`` (the package's
 DiTTransformer2DModel), the mode ``eager`` or one of `torch.compile`. TF32 products, bfloat16 by
 autocast, fused AdamW, clipping and average by foreach.
 """
 
 import contextlib
 import gc
-import importlib.metadata
 import os
 from collections.abc import Callable
 
@@ -15,8 +14,9 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from dit_torch import DiT
-from turns import Contenders, serve
+from benchmarks.machine import versions
+from benchmarks.speed.dit_torch import DiT
+from benchmarks.speed.worker import THREADS, Variants, serve
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 PACKAGES = ("torch", "triton", "diffusers")
@@ -95,7 +95,7 @@ class Trainer:
             u = self.module((1 - s) * x0 + s * x1, t, labels)
         return (u.float() - (x1 - x0)).square().mean()
 
-    def contender(self, mode: str) -> Callable[[int], float]:
+    def steps(self, mode: str) -> Callable[[int], float]:
         """``run(n) -> loss``: n steps."""
         compute_loss = _compile(self.loss, mode)
 
@@ -144,14 +144,14 @@ def sampler(module: torch.nn.Module, case: dict, mode: str) -> Callable[[int], f
     return run
 
 
-class Torch(Contenders):
-    """The contenders, made when they are asked for."""
+class TorchVariants(Variants):
+    """The variants, compiled when they are asked for."""
 
     def __init__(self):
         super().__init__()
         torch.set_float32_matmul_precision("high")
         torch.backends.cudnn.allow_tf32 = True
-        if threads := os.environ.get("FMJAX_THREADS"):
+        if threads := os.environ.get(THREADS):
             torch.set_num_threads(int(threads))
         if DEVICE.type == "cuda":
             torch.cuda.set_per_process_memory_fraction(0.5)  # fmjax has the other half
@@ -161,21 +161,19 @@ class Torch(Contenders):
         """Versions and the device."""
         on_gpu = DEVICE.type == "cuda"
         name = torch.cuda.get_device_name() if on_gpu else f"cpu, {torch.get_num_threads()} threads"
-        installed = {d.metadata["Name"] for d in importlib.metadata.distributions()}
-        versions = {p: importlib.metadata.version(p) for p in PACKAGES if p in installed}
-        return {"device": name, "versions": versions}
+        return {"device": name, "versions": versions(PACKAGES)}
 
     def train(self, name: str, case: dict) -> dict:
-        """Makes a training contender ready: compiled, and warm."""
+        """Compiles a training step and runs it a few times."""
         module, mode = name.split()
         if module not in self.trainers:
             model = MODULES[module](case["shape"], **case["model"])
             self.trainers[module] = Trainer(model, case)
-        self.ready[name] = self.trainers[module].contender(mode)
+        self.ready[name] = self.trainers[module].steps(mode)
         return {"loss": self.ready[name](case["warm"])}
 
     def sample(self, name: str, case: dict) -> dict:
-        """Makes a sampling contender ready: compiled, and warm."""
+        """Compiles a sampler and runs it once."""
         module, mode = name.split()
         model = MODULES[module](case["shape"], **case["model"])
         if module == "plain":
@@ -204,12 +202,10 @@ class Torch(Contenders):
     def matmul(self, size: int) -> dict:
         """Operations per second of float32 products (size, size) x (size, size)."""
         a, b = torch.randn(size, size, device=DEVICE), torch.randn(size, size, device=DEVICE)
-        self.ready["matmul"] = lambda n: ([a @ b for _ in range(n)], _synchronize())
-        best = min(self.time("matmul", 4)["seconds"] for _ in range(5))
-        return {"per second": 2 * size**3 / best}
+        return self.multiply(size, lambda n: ([a @ b for _ in range(n)], _synchronize()))
 
     def clear(self) -> dict:
-        """Forgets all contenders and frees their memory."""
+        """Forgets all variants and frees their memory."""
         self.trainers.clear()
         self.ready.clear()
         torch._dynamo.reset()
@@ -220,4 +216,4 @@ class Torch(Contenders):
 
 
 if __name__ == "__main__":
-    serve(Torch())
+    serve(TorchVariants())

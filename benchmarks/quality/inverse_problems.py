@@ -1,4 +1,4 @@
-"""Inverse problems on the trained digits: ``python benchmarks/inverse_problems.py``.
+"""Inverse problems on the trained digits: ``python -m benchmarks.quality.inverse_problems``.
 
 Takes a trained run and held-out digits, hides a part of each, and looks by the gradient of the
 sampler (`fmjax.samplers.fit_source`) for samples that fit what is left:
@@ -14,32 +14,23 @@ picture has the truth, what was known of it, what was found; then truth and find
 
 import argparse
 import json
-import os
-import sys
 import time
 from pathlib import Path
-
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from fmjax.run.sample.batches import Request
 
+from benchmarks import machine
+from benchmarks.quality.trained_run import TrainedRun, open_run
 from fmjax.data import pixels
-from fmjax.data.load import load
 from fmjax.metrics.classifier import accuracy, fit_classifier
 from fmjax.plots import image_grid, save_png
-from fmjax.run.restore import load as load_run
-from fmjax.run.workdir import load_record, versions
 from fmjax.samplers.fit_source import fit_source
 from fmjax.samplers.ode import solver_spec
 
-from digits import cpu_name
-
-RESULTS = ROOT / "benchmarks" / "results" / "inverse_problems.json"
-PICTURE = ROOT / "docs" / "inverse_problems.png"
+RESULTS = machine.RESULTS / "inverse_problems.json"
+PICTURE = machine.ROOT / "docs" / "inverse_problems.png"
 ITERATIONS, SPEC = 60, solver_spec("midpoint", 6)
 WEIGHT = 20.0  # of the squared error in what is known
 
@@ -59,16 +50,16 @@ def problems() -> dict:
     }
 
 
-def solve_problem(loaded, measure, truth: jax.Array, prior: float):
+def solve_problem(trained: TrainedRun, measure, truth: jax.Array, prior: float):
     """The digits found, and how long it took."""
     y = measure(truth)
-    labels = jnp.full(len(truth), loaded.experiment.null_label)
+    labels = jnp.full(len(truth), trained.flow.experiment.null_label)
     x0 = jax.random.normal(jax.random.key(1), truth.shape)
 
     @jax.jit
     def run(params, x0):
         return fit_source(
-            lambda x, t, labels: loaded.experiment.apply_fn(params, x, t, labels),
+            lambda x, t, labels: trained.flow.experiment.apply_fn(params, x, t, labels),
             x0,
             lambda x1: WEIGHT * jnp.sum((measure(x1) - y) ** 2, axis=1),
             labels,
@@ -78,7 +69,7 @@ def solve_problem(loaded, measure, truth: jax.Array, prior: float):
         )
 
     began = time.perf_counter()
-    found = jax.block_until_ready(run(loaded.params, x0))
+    found = jax.block_until_ready(run(trained.flow.params, x0))
     return found, time.perf_counter() - began
 
 
@@ -91,17 +82,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--picture", type=Path, default=PICTURE)
     arguments = parser.parse_args()
-    loaded = load_run(arguments.workdir, Request(1, (0,)), SPEC)
-    dataset = load(load_record(arguments.workdir).config.data.name)
-    train, train_labels = dataset.arrays("train", 10**9)
-    images, classes = (a[: arguments.num] for a in dataset.arrays("test", arguments.num))
+    trained = open_run(arguments.workdir)
+    train, train_labels = trained.training_set()
+    images, classes = (a[: arguments.num] for a in trained.dataset.arrays("test", arguments.num))
     truth, mean = pixels.to_unit(images), np.asarray(pixels.to_unit(train)).mean(axis=0)
     read = fit_classifier(train, train_labels)
-    result = {
-        "command": "python benchmarks/inverse_problems.py --workdir=runs/digits",
-        "date": time.strftime("%Y-%m-%d"),
-        "machine": f"{os.cpu_count()} cores, {cpu_name()}, {jax.devices()[0].device_kind}",
-        "versions": versions(),
+    result = machine.about(device=jax.devices()[0].device_kind) | {
         "digits": len(images),
         "iterations": ITERATIONS,
         "solver": "6 midpoint steps",
@@ -109,7 +95,7 @@ def main() -> None:
     }
     rows = []
     for name, (measure, shown) in problems().items():
-        found, seconds = solve_problem(loaded, measure, truth, arguments.prior)
+        found, seconds = solve_problem(trained, measure, truth, arguments.prior)
         made = np.asarray(pixels.to_pixels(found.x1))
         hidden = np.broadcast_to(True if shown is None else ~np.asarray(shown), truth.shape)
         observed = measure(truth).shape[1]
@@ -127,7 +113,7 @@ def main() -> None:
             rows.append(np.where(shown, images, 110).astype(np.uint8)[:16])
         rows.append(made[:16])
         print(name, json.dumps(result[name]), flush=True)
-    arguments.out.write_text(json.dumps(result, indent=1) + "\n")
+    machine.write_json(arguments.out, result)
     save_png(image_grid(np.concatenate(rows), 16), arguments.picture)
 
 

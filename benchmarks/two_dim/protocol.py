@@ -1,4 +1,4 @@
-"""The four tasks of the 2-D table and what one trained flow leaves behind; numpy alone.
+"""Tasks, methods, network and training of the 2-D table; numpy alone.
 
 Protocol of Tong et al. (TMLR 2024, arXiv:2302.00482, table 2). Both libraries of the comparison
 draw their points here, from a numpy generator.
@@ -39,22 +39,6 @@ METHODS = {
     "1-RF": Method(512, 20_000, any_source=True),
     "2-RF": Method(512, 20_000, any_source=True),
 }
-
-
-class Outcome(NamedTuple):
-    """What a trained flow leaves behind.
-
-    Attributes:
-        x1: the test sources carried along by 100 Euler steps (n, 2).
-        one_step: the same by one Euler step (n, 2).
-        energy: E int_0^1 |v|^2 dt along the 100 steps.
-        seconds: of training, compilation included.
-    """
-
-    x1: np.ndarray
-    one_step: np.ndarray
-    energy: float
-    seconds: float
 
 
 Sample = Callable[[np.random.Generator, int], np.ndarray]

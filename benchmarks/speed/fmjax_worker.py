@@ -1,27 +1,13 @@
-"""fmjax's side of `train_step.py` and of the large part of `sampling.py`; serves contenders.
+"""Training steps and guided sampling by fmjax, for train_step.py and sampling_xl.py.
 
-A contender is a list of configuration keys, "model.scan=True model.remat=dots", or "defaults". What
+A variant is a list of configuration keys, "model.scan=True model.remat=dots", or "defaults". What
 runs is what `train.py` compiles: the step of the configuration, by the layout, its state donated.
 """
 
 import gc
 import os
-import sys
-from collections.abc import Callable
-from pathlib import Path
-
-# Half of a GPU's memory for each library, as both hold their contenders ready.
-os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.45")
-if threads := os.environ.get("FMJAX_THREADS"):
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(threads)])
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from fmjax.run.allocator import keep_freed_memory
-
-keep_freed_memory()  # as the commands do, before jax starts
-
-import importlib.metadata
 import time
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -29,21 +15,23 @@ import numpy as np
 import optax
 from flax import traverse_util
 
+from benchmarks.machine import versions
+from benchmarks.speed.networks import with_noise
+from benchmarks.speed.worker import THREADS, Variants, serve
 from fmjax.config import ConfigDict, default_config
 from fmjax.factory import DataSpec, Experiment, make_experiment
+from fmjax.factory.training import make_init, train_step
 from fmjax.guidance import Guided, classifier_free
 from fmjax.roofline.chips import chip_of
-from fmjax.run.train.setup import make_init, train_step
+from fmjax.run.allocator import keep_freed_memory
 from fmjax.samplers.ode import solve, solver_spec
 from fmjax.training.parallelism import make_layout
-
-from turns import Contenders, serve
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax")
 
 
 def configure(case: dict, name: str) -> ConfigDict:
-    """The configuration of a case, with the keys that the contender's name sets."""
+    """The configuration of a case, with the keys that the variant's name sets."""
     config = default_config()
     model = {k: v for k, v in case["model"].items() if k != "num_classes"}
     config.model.update({"name": "dit", "dtype": case["dtype"], **model})
@@ -73,15 +61,10 @@ def batch_of(case: dict) -> dict[str, np.ndarray]:
 
 
 def noisy_params(experiment: Experiment) -> dict:
-    """Parameters of a fresh DiT with noise of the size of its weights: its output is not zero."""
+    """Parameters of a DiT whose output is not zero."""
 
     def init(key: jax.Array) -> dict:
-        leaves, tree = jax.tree.flatten(experiment.init_params(key))
-        keys = jax.random.split(jax.random.fold_in(key, 1), len(leaves))
-        moved = [
-            p + 0.02 * jax.random.normal(k, p.shape) for p, k in zip(leaves, keys, strict=True)
-        ]
-        return jax.tree.unflatten(tree, moved)
+        return with_noise(experiment.init_params(key), jax.random.fold_in(key, 1))
 
     return jax.jit(init)(jax.random.key(1))
 
@@ -109,8 +92,8 @@ def sampler(case: dict, name: str, params: dict) -> Callable[[int], float]:
     return run
 
 
-class Fmjax(Contenders):
-    """The contenders, made when they are asked for."""
+class FmjaxVariants(Variants):
+    """The variants, compiled when they are asked for."""
 
     def __init__(self):
         super().__init__()
@@ -123,19 +106,19 @@ class Fmjax(Contenders):
         return {
             "device": device.device_kind,
             "platform": device.platform,
-            "versions": {p: importlib.metadata.version(p) for p in PACKAGES},
+            "versions": versions(PACKAGES),
             "XLA_FLAGS": os.environ.get("XLA_FLAGS", ""),
             "chip": None if chip is None else chip._asdict(),
         }
 
     def train(self, name: str, case: dict) -> dict:
-        """Makes a training contender ready: compiled, and warm."""
+        """Compiles a training step and runs it a few times."""
         experiment, layout = experiment_of(case, name), make_layout("jit")
         if self.state is None:  # one for all: a tree of parameters serves every variant
             self.state = layout.init(make_init(experiment), jax.random.key(0))
         key = layout.init(lambda k: jax.random.fold_in(k, 1), jax.random.key(0))
         batch = layout.place(batch_of(case))
-        step = train_step(configure(case, name), experiment, layout)
+        step = train_step(experiment, layout)
         began = time.perf_counter()
         compiled = layout.ahead(step, self.state, key, batch)
         seconds = time.perf_counter() - began
@@ -161,7 +144,7 @@ class Fmjax(Contenders):
         return {"parameters": count, "training operations": experiment.flops}
 
     def sample(self, name: str, case: dict) -> dict:
-        """Makes a sampling contender ready: compiled, and warm."""
+        """Compiles a sampler and runs it once."""
         if self.params is None:
             self.params = noisy_params(experiment_of(case, name))
         self.ready[name] = sampler(case, name, self.params)
@@ -195,12 +178,12 @@ class Fmjax(Contenders):
         """Operations per second of float32 products (size, size) x (size, size)."""
         a, b = jax.random.normal(jax.random.key(0), (2, size, size))
         product = jax.jit(jnp.matmul)
-        self.ready["matmul"] = lambda n: jax.block_until_ready([product(a, b) for _ in range(n)])
-        best = min(self.time("matmul", 4)["seconds"] for _ in range(5))
-        return {"per second": 2 * size**3 / best}
+        return self.multiply(
+            size, lambda n: jax.block_until_ready([product(a, b) for _ in range(n)])
+        )
 
     def clear(self) -> dict:
-        """Forgets all contenders and frees their memory."""
+        """Forgets all variants and frees their memory."""
         self.state = self.params = None
         self.ready.clear()
         jax.clear_caches()
@@ -208,5 +191,13 @@ class Fmjax(Contenders):
         return {}
 
 
+def main() -> None:
+    """Serves, on as many threads as are given and with the allocator of the commands."""
+    if threads := os.environ.get(THREADS):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(threads)])
+    keep_freed_memory()  # before jax starts
+    serve(FmjaxVariants())
+
+
 if __name__ == "__main__":
-    serve(Fmjax())
+    main()

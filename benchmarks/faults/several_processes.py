@@ -4,10 +4,11 @@ import random
 import re
 import signal
 import time
+from functools import partial
 from pathlib import Path
 
-from faults_read import last_step, read_states, same_bits, saved
-from faults_runs import EVERY, Child, finish, start, start_two
+from benchmarks.faults.compare_runs import last_step, read_states, same_bits, saved
+from benchmarks.faults.forked_runs import EVERY, Child, finish, start, start_two
 
 HEARTBEAT = 10
 SHORT = {"train__steps": 6 * EVERY}  # Gloo between two processes is slow where cores are few
@@ -67,37 +68,15 @@ def frozen(folder: Path, rng: random.Random) -> dict:
     return {"trials": 1, "lost": int(not detail["good"]), "details": [detail]}
 
 
-def _fail_at(step: int) -> None:
-    """A patch: the meter finds a loss that is not finite, on this process alone."""
-    from fmjax.run.train.step_metrics import Meter, not_finite
-
-    check = Meter._check
-
-    def failing(self, now, values):
-        if now == step:
-            raise not_finite("loss", float("nan"), now)
-        check(self, now, values)
-
-    Meter._check = failing
-
-
-def _fail_in_report() -> None:
-    """A patch: the picture at the end cannot be written; process 0 alone writes it."""
-    from fmjax.run import pictures
-
-    def failing(*_, **__):
-        raise OSError("no space left on device")
-
-    pictures.picture = pictures.plots.scatter = failing
-
-
 def one_fails(folder: Path, rng: random.Random) -> dict:
     """An error in one process only, while it trains and while process 0 alone evaluates."""
-    details = []
+    from benchmarks.faults.fmjax_internals import fail_at, fail_in_pictures
+
+    details, at_a_step = [], partial(fail_at, 2 * EVERY + 3)
     cases = {
-        "process 1 at a step": (1, (None, lambda: _fail_at(2 * EVERY + 3)), "is nan at step"),
-        "process 0 at a step": (0, (lambda: _fail_at(2 * EVERY + 3), None), "is nan at step"),
-        "process 0 at the end": (0, (_fail_in_report, None), "no space left"),
+        "process 1 at a step": (1, (None, at_a_step), "is nan at step"),
+        "process 0 at a step": (0, (at_a_step, None), "is nan at step"),
+        "process 0 at the end": (0, (fail_in_pictures, None), "no space left"),
     }
     for number, (case, (failing, patches, words)) in enumerate(cases.items()):
         changes = {"train__steps": 4 * EVERY, "eval__num": 100}  # so that they meet at the end

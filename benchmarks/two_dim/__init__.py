@@ -1,0 +1,1 @@
+"""The 2-D table of the field, by fmjax and by torchcfm: ``python -m benchmarks.two_dim``."""
