@@ -268,7 +268,7 @@ GOOD = {
     "fmjax/factory.py": "import fmjax.models.mlp\nfrom fmjax import config, samplers",
     "fmjax/run/loop.py": "from fmjax import factory, losses, storage\nfrom tqdm import tqdm",
     "configs/digits.py": "from ml_collections import config_dict",
-    "train.py": "from absl import app\nfrom fmjax import run\nfrom fmjax.config import load",
+    "train.py": "from fmjax import run\nfrom fmjax.config import load",
 }
 
 BAD = {
@@ -373,10 +373,15 @@ def test_a_cycle_fails(tmp_path, tree):
     assert "fmjax/training: a cycle of imports" in found[0]
 
 
+def _example(glob: str) -> str:
+    """A file that a pattern admits."""
+    return glob.replace("/*/", "/door/").replace("*", "door.py")
+
+
 def test_every_door_is_held(tmp_path):
     """Each dependency may be imported where its door is, and nowhere else that is tried."""
     for package, globs in DOORS.items():
-        _write(tmp_path, {glob.replace("*", "door.py"): f"import {package}" for glob in globs})
+        _write(tmp_path, {_example(glob): f"import {package}" for glob in globs})
         assert violations(tmp_path) == []
         _write(tmp_path, {"fmjax/schedules.py": f"def f():\n    import {package}"})
         assert len(violations(tmp_path)) == 1, package

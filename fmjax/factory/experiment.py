@@ -121,6 +121,7 @@ def make_experiment(config: ConfigDict, spec: DataSpec, portable: bool = False) 
         InputError: a name is unknown, or a value does not fit; each says what to write.
     """
     _check_data(config, spec)
+    train, evaluation = train_settings(config), eval_settings(config)
     null_label = _null_label(config, spec)
     num_classes = None if null_label is None else spec.num_classes
     model = make_model(config, num_classes, portable)
@@ -146,8 +147,8 @@ def make_experiment(config: ConfigDict, spec: DataSpec, portable: bool = False) 
         optimizer=optimizer,
         learning_rate=learning_rate,
         mesh=MeshSizes(**config.mesh),
-        train=train_settings(config),
-        evaluation=eval_settings(config),
+        train=train,
+        evaluation=evaluation,
         num_classes=num_classes,
         null_label=null_label,
         solver=solver_spec(s.solver, s.steps, shift=s.shift),
