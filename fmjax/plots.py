@@ -1,9 +1,8 @@
 """Pictures as uint8 arrays: grids of images, and scatter plots of 2-D points.
 
-They are drawn with numpy, so a training loop needs no plotting library; `save_png` writes them.
+The one door to pillow for pictures, so that a training loop needs no plotting library.
 """
 
-import colorsys
 import os
 from pathlib import Path
 from typing import Any
@@ -15,22 +14,14 @@ from fmjax.errors import InputError
 from fmjax.files import whole_file
 
 _BACKGROUND = 255
-_FRAME = np.array([216, 216, 222])
+_FRAME = (216, 216, 222)
+_ZOOM = 4  # a scatter plot is drawn so many times larger, and averaged down
+_OPACITY = 178  # of a dot, of 255: several on one spot look darker than one
 _TILE = 48  # pixels: small images are enlarged to about this width
 # One colour per class; they differ in lightness too. One set of points takes the first.
-_PALETTE = np.array(
-    [
-        [31, 103, 180],
-        [240, 128, 24],
-        [38, 150, 66],
-        [208, 44, 50],
-        [138, 92, 184],
-        [122, 78, 66],
-        [230, 110, 190],
-        [98, 98, 104],
-        [180, 182, 30],
-        [20, 180, 204],
-    ]
+_PALETTE = (
+    *("#1f67b4", "#f08018", "#269642", "#d02c32", "#8a5cb8"),
+    *("#7a4e42", "#e66ebe", "#626268", "#b4b61e", "#14b4cc"),
 )
 
 
@@ -174,13 +165,13 @@ def scatter(
     if size < 16:
         raise InputError(f"size must be at least 16 pixels, got {size}.")
     if reference is None:
-        return _draw(points, labels, size, _checked_limits(limits, points))
+        return _draw_points(points, labels, size, _checked_limits(limits, points))
     reference = _checked_points(reference, "reference")
     reference_labels = _checked_labels(reference_labels, "reference_labels", len(reference))
     limits = _checked_limits(limits, reference)
-    left = _draw(reference, reference_labels, size, limits)
+    left = _draw_points(reference, reference_labels, size, limits)
     gap = np.full((size, size // 20, 3), _BACKGROUND, np.uint8)
-    return np.concatenate([left, gap, _draw(points, labels, size, limits)], axis=1)
+    return np.concatenate([left, gap, _draw_points(points, labels, size, limits)], axis=1)
 
 
 def _checked_points(points: ArrayLike, what: str) -> np.ndarray:
@@ -215,41 +206,35 @@ def _checked_limits(
     return np.stack([box[0::2], box[1::2]])
 
 
-def _draw(points: np.ndarray, labels: np.ndarray, size: int, limits: np.ndarray) -> np.ndarray:
-    """One square picture: ink by class, mixed where classes meet, in a thin frame."""
+def _draw_points(
+    points: np.ndarray, labels: np.ndarray, size: int, limits: np.ndarray
+) -> np.ndarray:
+    """One square picture: dots in the colour of their class, in a thin frame."""
+    from PIL import Image, ImageDraw
+
     low, high = limits
-    spots = (points - low) / (high - low) * size
-    spots[:, 1] = size - spots[:, 1]
-    radius = max(size / 170, 1.0)
-    classes = np.unique(labels)
-    ink = np.stack([_ink(spots[labels == c], size, radius) for c in classes], axis=-1)
-    total = ink.sum(axis=-1, keepdims=True)
-    colour = ink @ _colours(classes) / np.maximum(total, 1e-9)
-    cover = 1 - np.exp(-1.2 * total)
-    picture = (1 - cover) * _BACKGROUND + cover * colour
-    picture[[0, -1]] = picture[:, [0, -1]] = _FRAME
-    return np.rint(picture).astype(np.uint8)
+    inside = ((points >= low) & (points <= high)).all(axis=1)
+    spots = (points[inside] - low) / (high - low)
+    spots[:, 1] = 1 - spots[:, 1]
+    colours = {label: _colour(label) for label in np.unique(labels)}
+    colours = [colours[label] for label in labels[inside]]
+    # Drawn larger and averaged down, which smooths the rims; in a random order, so that no class
+    # lies on top of the others.
+    picture = Image.new("RGB", (_ZOOM * size, _ZOOM * size), (_BACKGROUND,) * 3)
+    pen = ImageDraw.Draw(picture, "RGBA")
+    for i in np.random.default_rng(0).permutation(len(spots)):
+        pen.circle(_ZOOM * size * spots[i], _ZOOM * max(size / 170, 1.0), fill=colours[i])
+    picture = picture.resize((size, size), Image.Resampling.BOX)
+    ImageDraw.Draw(picture).rectangle((0, 0, size - 1, size - 1), outline=_FRAME)
+    return np.array(picture)
 
 
-def _ink(spots: np.ndarray, size: int, radius: float) -> np.ndarray:
-    """How many dots cover each pixel, ``(size, size)``; the rim of a dot is anti-aliased."""
-    corner = np.floor(spots).astype(np.int64)
-    ink = np.zeros(size * size)
-    reach = int(np.ceil(radius))
-    for dx in range(-reach, reach + 1):
-        for dy in range(-reach, reach + 1):
-            pixel = corner + np.array([dx, dy])
-            distance = np.linalg.norm(pixel + 0.5 - spots, axis=1)
-            cover = np.clip(radius + 0.5 - distance, 0, 1)
-            inside = ((pixel >= 0) & (pixel < size)).all(axis=1)
-            index = pixel[inside, 1] * size + pixel[inside, 0]
-            ink += np.bincount(index, cover[inside], minlength=size * size)
-    return ink.reshape(size, size)
+def _colour(label: int) -> tuple[int, int, int, int]:
+    """The colour of a class, the same whichever other classes there are."""
+    from PIL import ImageColor
 
-
-def _colours(classes: np.ndarray) -> np.ndarray:
-    """One colour per class id, the same whichever other classes there are."""
-    hues = (classes * 0.618034) % 1.0  # past the palette: steps of the golden ratio never repeat
-    others = [[255 * v for v in colorsys.hls_to_rgb(h, 0.45, 0.6)] for h in hues]
-    known = classes < len(_PALETTE)
-    return np.where(known[:, None], _PALETTE[np.where(known, classes, 0)], others)
+    if label < len(_PALETTE):
+        name = _PALETTE[label]
+    else:  # steps of the golden ratio around the circle of hues never repeat
+        name = f"hsl({360 * (label * 0.618034 % 1):.1f}, 60%, 45%)"
+    return (*ImageColor.getrgb(name), _OPACITY)

@@ -72,6 +72,31 @@ def test_a_point_is_drawn_where_it_is_with_y_upwards():
         assert abs(row - (1 - y) * 100) < 3
 
 
+def test_points_outside_are_not_drawn_however_far():
+    limits = (-1.0, 1.0, -1.0, 1.0)
+    picture = scatter([[0.5, 0.5]], size=64, limits=limits)
+    far = [[0.5, 0.5], [1e30, 0.0], [0.0, -1e30], [1.5, 0.5]]
+    np.testing.assert_array_equal(scatter(far, size=64, limits=limits), picture)
+    assert (scatter([[1e30, 0.0]], size=64, limits=limits)[1:-1, 1:-1] == 255).all()
+
+
+def test_many_points_on_one_spot_are_darker_than_one():
+    limits = (-1.0, 1.0, -1.0, 1.0)
+    one, many = (scatter(np.zeros((n, 2)), size=64, limits=limits)[32, 32] for n in (1, 20))
+    assert (many.astype(int) <= one).all()
+    assert one.min() - many.min() > 30
+
+
+def test_no_class_lies_on_top_of_another():
+    points = np.random.default_rng(0).uniform(-0.5, 0.5, (4000, 2))
+    both = np.arange(4000) % 2
+    blue, orange, mixed = (
+        scatter(points, labels, size=100, limits=(-1.0, 1.0, -1.0, 1.0))[30:70, 30:70, 0].mean()
+        for labels in (0 * both, 0 * both + 1, both)
+    )
+    assert abs((mixed - blue) / (orange - blue) - 0.5) < 0.05
+
+
 def test_classes_have_colours_of_their_own_and_the_reference_stands_on_the_left():
     points = np.array([[-0.5, 0.0], [0.5, 0.0]]).repeat(50, axis=0)
     labels = np.repeat([0, 1], 50)

@@ -3,7 +3,6 @@
 import json
 import shutil
 
-import jax
 import ml_dtypes
 import numpy as np
 import pytest
@@ -19,10 +18,9 @@ from fmjax.run.weights.initial import check_initial, initial_params
 from fmjax.run.workdir import load_record
 from fmjax.samplers.ode import solver_spec
 from fmjax.storage.fingerprint import fingerprint
-from fmjax.storage.safetensors import check_same, named, read_header, write_weights
+from fmjax.storage.safetensors import named
 from fmjax.training.mesh import make_mesh
 from tests.run.conftest import small_config
-from tests.run.forked import finish
 
 NAMES = ("ema.safetensors", "params.safetensors")
 
@@ -119,23 +117,6 @@ def test_bfloat16_rounds_to_the_nearest_and_halves_the_file(trained, exported, t
     assert bytes_[0] == 2 * bytes_[1]
 
 
-@pytest.mark.parametrize(
-    ("found", "sentence"),
-    [
-        (
-            {"a.b": (2, 3), "c": (4,)},
-            r"a.b has shape \(2, 3\) there and has shape \(3, 2\)",
-        ),
-        ({"c": (4,)}, r"a.b does not exist there and has shape \(3, 2\)"),
-        ({"a.b": (3, 2), "c": (4,), "z": ()}, r"z has shape \(\) there and does not exist in this"),
-    ],
-)
-def test_the_first_leaf_that_differs_is_named(tmp_path, found, sentence):
-    with pytest.raises(InputError, match=f"another model: {sentence}"):
-        check_same(found, {"a.b": (3, 2), "c": (4,)}, tmp_path)
-    check_same({"c": (4,), "a.b": (3, 2)}, {"a.b": (3, 2), "c": (4,)}, tmp_path)  # in any order
-
-
 def test_another_model_does_not_begin_with_them(trained, exported):
     spec = load_record(trained).spec
     for changes, leaf in (
@@ -206,45 +187,3 @@ def test_folders_that_do_not_serve_are_refused(trained, exported, own, tmp_path,
     monkeypatch.setattr(shutil, "disk_usage", lambda path: full)
     with pytest.raises(InputError, match="MB free, and the parameters need"):
         export_weights(trained, tmp_path / "full")
-
-
-def test_an_array_is_written_in_the_order_of_its_indices(tmp_path):
-    x = np.arange(6, dtype=np.float32).reshape(2, 3)
-    write_weights(tmp_path / "x", {"a": {"b": x.T}, "c": np.float32(3)}, metadata={"step": "1"})
-    np.testing.assert_array_equal(load_file(tmp_path / "x")["a.b"], x.T)
-    assert read_header(tmp_path / "x") == ({"a.b": (3, 2), "c": ()}, {"step": "1"})
-    assert [path.name for path in tmp_path.iterdir()] == ["x"]
-
-
-@pytest.mark.slow
-def test_each_device_reads_its_shards_alone(tmp_path, commands):
-    x = np.random.default_rng(0).normal(size=(16, 6)).astype(np.float32)
-    one = {"a": {"b": jax.numpy.asarray(x)}, "c": jax.numpy.asarray(x[0])}
-    write_weights(tmp_path / "one", one)
-    code = f"""
-        import jax, numpy as np
-        from jax.sharding import NamedSharding, PartitionSpec as P
-        from fmjax.storage import safetensors as weights
-
-        read = []
-        class Piece:
-            def __init__(self, piece): self.piece = piece
-            def __getitem__(self, index):
-                read.append(self.piece[index].shape)
-                return self.piece[index]
-        place = weights._place
-        weights._place = lambda piece, leaf: place(Piece(piece), leaf)
-
-        mesh = jax.make_mesh((8,), ("fsdp",))
-        def leaf(shape, *axes):
-            return jax.ShapeDtypeStruct(shape, "float32", sharding=NamedSharding(mesh, P(*axes)))
-        target = {{"a": {{"b": leaf((16, 6), "fsdp")}}, "c": leaf((6,))}}
-        params = weights.read_weights("{tmp_path}/one", target)
-        assert read.count((2, 6)) == 8 and (16, 6) not in read, read
-        b = params["a"]["b"]
-        assert {{shard.data.shape for shard in b.addressable_shards}} == {{(2, 6)}}
-        assert b.sharding == target["a"]["b"].sharding
-        weights.write_weights(__import__("pathlib").Path("{tmp_path}/eight"), params)
-        """
-    finish(commands.start_code(code, devices=8))
-    assert (tmp_path / "eight").read_bytes() == (tmp_path / "one").read_bytes()
