@@ -133,12 +133,13 @@ def test_systematic_draws_are_proportional():
     ("make", "sentence"),
     [
         (lambda: sinkhorn(0.0), "epsilon must be a positive number; got 0.0"),
-        (lambda: sinkhorn(float("nan")), "epsilon must be positive"),
+        (lambda: sinkhorn(float("inf")), "epsilon must be a positive number; got inf"),
+        (lambda: sinkhorn(float("nan")), "epsilon must be a positive number"),
         (lambda: sinkhorn(1.0, "permute"), "unknown rounding 'permute'. Did you mean"),
-        (lambda: schroedinger_bridge(-1.0), "sigma must be positive"),
-        (lambda: unbalanced(-1.0, 1.0), "epsilon must be positive"),
-        (lambda: unbalanced(1.0, 0.0), "relax0 must be positive"),
-        (lambda: unbalanced(1.0, 1.0, -2.0), "relax1 must be positive"),
+        (lambda: schroedinger_bridge(-1.0), "sigma must be a positive number"),
+        (lambda: unbalanced(-1.0, 1.0), "epsilon must be a positive number"),
+        (lambda: unbalanced(1.0, 0.0), "relax0 must be a positive number"),
+        (lambda: unbalanced(1.0, 1.0, -2.0), "relax1 must be a positive number"),
     ],
 )
 def test_bad_arguments_are_refused(make, sentence):
