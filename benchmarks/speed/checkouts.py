@@ -7,8 +7,8 @@ In every round each checkout has a fresh process, A B, B A, A B and so on, which
 - ``guided sampling``: 100 digits, w = 1.5, 25 Heun steps, compiled and warm.
 
 The last two have their CPU time beside them, user and system of all threads, which other work on
-the machine disturbs less. Of each the median over the rounds is printed, the least and the largest, and the ratio of the
-medians, B / A: below 1, B is faster. ``--python`` is the interpreter of both.
+the machine disturbs less. Of each the median over the rounds is printed, the least and the largest,
+and the ratio of the medians, B / A: below 1, B is faster. ``--python`` is the interpreter of both.
 """
 
 import argparse
