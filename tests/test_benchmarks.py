@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from benchmarks.speed.checkouts import compare, table
 from benchmarks.timing import interleave
 from tests.conftest import ROOT
 
@@ -167,6 +168,13 @@ def test_runs_are_interleaved_and_every_second_round_goes_backwards():
     found = interleave(runs, range(3))
     assert "".join(order) == "ABCCBAABC"
     assert found == {"A": [1, 6, 7], "B": [2, 5, 8], "C": [3, 4, 9]}
+
+
+def test_two_checkouts_are_compared_by_the_ratio_of_their_medians():
+    a, b = ([{"step": seconds} for seconds in found] for found in ((1, 4, 2), (3, 1, 9)))
+    rows = compare(a, b)
+    assert rows["step"] == {"A": [2000, 1000, 4000], "B": [3000, 1000, 9000], "B / A": 1.5}
+    assert "| step | 2000.0 (1000.0 to 4000.0) | 3000.0 (1000.0 to 9000.0) | 1.5 |" in table(rows)
 
 
 def test_a_command_is_written_down_as_it_was_typed(run_benchmark, tmp_path):
