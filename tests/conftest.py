@@ -45,6 +45,7 @@ os.environ.pop("JAX_NUM_CPU_DEVICES", None)
 
 import jax  # noqa: E402
 import jax.monitoring  # noqa: E402
+import jax.numpy as jnp  # noqa: E402
 import pytest  # noqa: E402
 
 # The same once more, for the case that a pytest plugin has imported jax before this file.
@@ -76,6 +77,17 @@ class Compilations:
     @property
     def count(self) -> int:
         return len(self.names)
+
+
+@pytest.fixture(scope="session")
+def float16() -> None:
+    """Skips a test where XLA cannot convert to float16: on an x86 CPU without F16C."""
+    try:
+        jax.jit(lambda x: x.astype(jnp.float16))(jnp.ones(3)).block_until_ready()
+    except jax.errors.JaxRuntimeError as error:
+        if "Failed to materialize symbols" not in str(error):
+            raise
+        pytest.skip("XLA cannot convert to float16 on this CPU: it misses the symbol __truncsfhf2")
 
 
 @pytest.fixture

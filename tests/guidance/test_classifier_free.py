@@ -155,15 +155,19 @@ def test_a_schedule_may_be_a_function_of_the_scale_and_the_time():
     np.testing.assert_allclose(field(X, T, Guided(LABELS, w)), expected, rtol=1e-6, atol=1e-6)
 
 
-def test_float64_is_kept_and_half_precision_is_widened():
-    for dtype, expected in ((jnp.float16, jnp.float32), (jnp.float64, jnp.float64)):
-        with jax.enable_x64(dtype == jnp.float64):
-            x, t = X.astype(dtype), T.astype(expected)
-            for field in (
-                guided,
-                classifier_free(velocity, NULL, interval=(0, 0.5), zero_until=0.1),
-            ):
-                assert field(x, t, Guided(LABELS, 1.5)).dtype == expected
+@pytest.mark.parametrize(
+    ("dtype", "expected"), [("float16", jnp.float32), ("float64", jnp.float64)]
+)
+def test_float64_is_kept_and_half_precision_is_widened(dtype, expected, request):
+    if dtype == "float16":
+        request.getfixturevalue("float16")
+    with jax.enable_x64(dtype == "float64"):
+        x, t = X.astype(dtype), T.astype(expected)
+        for field in (
+            guided,
+            classifier_free(velocity, NULL, interval=(0, 0.5), zero_until=0.1),
+        ):
+            assert field(x, t, Guided(LABELS, 1.5)).dtype == expected
 
 
 def test_work_on_x_and_t_alone_is_done_once():
