@@ -46,6 +46,7 @@ os.environ.pop("JAX_NUM_CPU_DEVICES", None)
 import jax  # noqa: E402
 import jax.monitoring  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
+import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
 # The same once more, for the case that a pytest plugin has imported jax before this file.
@@ -66,6 +67,17 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("filterwarnings", r"error:::fmjax(\..*)?$")
+
+
+def rounding(x: object, roundings: int = 100) -> float:
+    """The absolute tolerance between two correct computations of `x` in float32.
+
+    CPUs differ in vector width, in fused multiply-adds, in the order of a sum and in the last bits
+    of exp and tanh. What that leaves is a number of roundings of the largest value: about a hundred
+    after a small network or some steps of a solver, a few hundred after a transformer. Where the
+    values are about 1, tests write 1e-5 for a hundred of them.
+    """
+    return roundings * float(np.finfo(np.float32).eps) * float(np.abs(np.asarray(x)).max())
 
 
 @dataclasses.dataclass
