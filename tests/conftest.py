@@ -45,6 +45,8 @@ os.environ.pop("JAX_NUM_CPU_DEVICES", None)
 
 import jax  # noqa: E402
 import jax.monitoring  # noqa: E402
+import jax.numpy as jnp  # noqa: E402
+import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
 # The same once more, for the case that a pytest plugin has imported jax before this file.
@@ -67,6 +69,17 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("filterwarnings", r"error:::fmjax(\..*)?$")
 
 
+def rounding(x: object, roundings: int = 100) -> float:
+    """The absolute tolerance between two correct computations of `x` in float32.
+
+    CPUs differ in vector width, in fused multiply-adds, in the order of a sum and in the last bits
+    of exp and tanh. What that leaves is a number of roundings of the largest value: about a hundred
+    after a small network or some steps of a solver, a few hundred after a transformer. Where the
+    values are about 1, tests write 1e-5 for a hundred of them.
+    """
+    return roundings * float(np.finfo(np.float32).eps) * float(np.abs(np.asarray(x)).max())
+
+
 @dataclasses.dataclass
 class Compilations:
     """The names of the functions that the backend compiled, in order."""
@@ -76,6 +89,17 @@ class Compilations:
     @property
     def count(self) -> int:
         return len(self.names)
+
+
+@pytest.fixture(scope="session")
+def float16() -> None:
+    """Skips a test where XLA cannot convert to float16: on an x86 CPU without F16C."""
+    try:
+        jax.jit(lambda x: x.astype(jnp.float16))(jnp.ones(3)).block_until_ready()
+    except jax.errors.JaxRuntimeError as error:
+        if "Failed to materialize symbols" not in str(error):
+            raise
+        pytest.skip("XLA cannot convert to float16 on this CPU: it misses the symbol __truncsfhf2")
 
 
 @pytest.fixture

@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from tests.conftest import rounding
+
 
 @pytest.mark.parametrize("transform", [jax.jit, jax.pmap])
 def test_count_compilations(transform, count_compilations):
@@ -96,3 +98,7 @@ def test_run_python_runs_a_script_with_arguments(run_python, tmp_path):
 def test_run_python_shows_what_went_wrong(run_python):
     with pytest.raises(AssertionError, match=r"exited with 1[\s\S]*before[\s\S]*KeyError: 'k'"):
         run_python("print('before')\n{}['k']")
+
+
+def test_the_tolerance_of_rounding_follows_the_largest_value():
+    assert rounding([1.0, -4.0], 10) == 10 * 4.0 * 2.0**-23

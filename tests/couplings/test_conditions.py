@@ -71,7 +71,7 @@ def test_the_weight_meets_the_target_ratio(distance):
     c = np.asarray(CONDITIONS, np.float64)
     if distance == "cosine":
         unit = c / np.linalg.norm(c, axis=1, keepdims=True)
-        np.testing.assert_allclose(d, 1 - unit @ unit.T, atol=2e-6)
+        np.testing.assert_allclose(d, 1 - unit @ unit.T, atol=1e-5)
     else:
         np.testing.assert_allclose(d, np.square(c[:, None] - c[None]).sum(-1), rtol=1e-5)
     cost = np.asarray(COST, np.float64)

@@ -33,8 +33,8 @@ def test_a_target_drawn_again_takes_its_future_along():
     third = jnp.arange(40.0)[:, None]
     first, second = third + 0.1, third + 0.2
     lined = chain(KEY, (first, second, third), partial(0.4))
-    np.testing.assert_allclose(lined[0], lined[2] + 0.1, rtol=1e-5)
-    np.testing.assert_allclose(lined[1], lined[2] + 0.2, rtol=1e-5)
+    np.testing.assert_allclose(lined[0], lined[2] + 0.1, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(lined[1], lined[2] + 0.2, rtol=1e-5, atol=1e-5)
     assert len(set(np.asarray(lined[2]).ravel())) < 40
 
 

@@ -39,7 +39,8 @@ def test_the_batch_is_filled_up_evenly_and_labels_follow():
 def test_all_of_the_mass_is_the_exact_coupling():
     found, best = partial(1.0)(KEY, X0, X1), exact()(KEY, X0, X1)
     cost = [float(jnp.sum((x0 - x1) ** 2)) for x0, x1, _ in (found, best)]
-    np.testing.assert_allclose(cost[0], cost[1], rtol=1e-6)
+    # The same pairs in another order: a sum of 2 N squares rounds otherwise.
+    np.testing.assert_allclose(cost[0], cost[1], rtol=1e-5)
     assert set(map(tuple, np.asarray(found[1]))) == set(map(tuple, np.asarray(X1)))
 
 

@@ -27,7 +27,7 @@ def test_it_leads_away_from_the_weaker_network(labels):
     w = W[:, None]
     expected = (1 - w) * weak(X, T, labels) + w * strong(X, T, labels)
     u = guided(X, T, Guided(labels, W))
-    np.testing.assert_allclose(u, expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(u, expected, rtol=1e-5, atol=1e-5)
     np.testing.assert_array_equal(u[0], weak(X, T, labels)[0])
     np.testing.assert_array_equal(u[1], strong(X, T, labels)[1])
 
@@ -36,7 +36,7 @@ def test_rule_and_schedule_are_those_of_classifier_free_guidance():
     u = autoguidance(strong, weak, rule=Rescale(1.0), schedule="linear")(X, T, Guided(LABELS, W))
     w = 1 + (W - 1) * 2 * T
     expected = Rescale(1.0)(weak(X, T, LABELS), strong(X, T, LABELS), w, X, T)
-    np.testing.assert_allclose(u, expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(u, expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,7 @@ def test_slerp_of_parallel_opposed_or_no_arrays_is_linear_with_a_finite_gradient
         v = np.float32(other) * u
         found, gradients = both(u, v, s)
         line = 0.7 * u + 0.3 * v
-        np.testing.assert_allclose(found, line, rtol=1e-5, atol=1e-6, err_msg=str(other))
+        np.testing.assert_allclose(found, line, rtol=1e-5, atol=1e-5, err_msg=str(other))
         assert all(np.isfinite(g).all() for g in gradients), other
 
 
@@ -70,7 +70,8 @@ def test_slerp_meets_the_line_without_a_jump():
     angle = np.float32([[1.3e-3], [1.5e-3]])  # on either side of where it becomes linear
     u, s = np.float32([[1, 0], [1, 0]]), np.float32([0.3, 0.3])
     v = np.concatenate([np.cos(angle), np.sin(angle)], axis=1)
-    np.testing.assert_allclose(jax.jit(slerp)(u, v, s), 0.7 * u + 0.3 * v, atol=1e-6)
+    # The arc lies s (1 - s) angle^2 / 2 = 2.4e-7 beyond its chord; the rest is for rounding.
+    np.testing.assert_allclose(jax.jit(slerp)(u, v, s), 0.7 * u + 0.3 * v, atol=3e-6)
 
 
 @pytest.mark.parametrize("how", ["linear", "spherical"])
@@ -85,8 +86,8 @@ def test_velocities_between_two_conditions(how):
         else:
             blend = jax.jit(slerp)(start, end, each)
         np.testing.assert_allclose(u, blend, rtol=1e-5, atol=1e-5)
-    np.testing.assert_allclose(field(X, T, Between(A, B, 0.0)), start, rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(field(X, T, Between(A, B, 1.0)), end, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(field(X, T, Between(A, B, 0.0)), start, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(field(X, T, Between(A, B, 1.0)), end, rtol=1e-5, atol=1e-5)
 
 
 def test_both_ends_are_one_call():
@@ -120,7 +121,7 @@ def test_with_guidance_either_way_the_linear_one_is_the_same():
     u, other, without, at_the_end, end = (np.asarray(a) for a in program(X, T, A, B, S, w))
     np.testing.assert_allclose(u, other, rtol=1e-4, atol=1e-5)
     assert np.abs(u - without).max() > 0.1
-    np.testing.assert_allclose(at_the_end, end, atol=1e-5)
+    np.testing.assert_allclose(at_the_end, end, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -158,16 +159,16 @@ def test_labels_may_change_over_time_inside_guidance_and_around_it():
         return field(x, t, pair), guided(x, t, Guided(now, 2.0)), both
 
     plain, expected, both = program(X, T, pair, now)
-    np.testing.assert_allclose(plain, velocity_by_hand(now), rtol=1e-6)
+    np.testing.assert_allclose(plain, velocity_by_hand(now), rtol=1e-5, atol=1e-5)
     for found in both:
-        np.testing.assert_allclose(found, expected, atol=1e-5)
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_class_weights_mix_the_embeddings():
     weights = np.asarray(jax.jit(class_weights, static_argnums=3)(A, B, S, NULL))
     assert weights.shape == (5, NULL + 1)
     s = S[:, None]
-    np.testing.assert_allclose(weights @ TABLE, (1 - s) * TABLE[A] + s * TABLE[B], atol=1e-6)
+    np.testing.assert_allclose(weights @ TABLE, (1 - s) * TABLE[A] + s * TABLE[B], atol=1e-5)
 
 
 def test_spherical_weights_go_along_the_arc_of_the_embeddings():
@@ -178,7 +179,7 @@ def test_spherical_weights_go_along_the_arc_of_the_embeddings():
     for i in (0, 1, 2, 4):
         expected = rotation(np.asarray(directions[A[i]]), np.asarray(directions[B[i]]), float(S[i]))
         np.testing.assert_allclose(mixed[i], expected, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(mixed[3], directions[0], atol=1e-6)  # from a class to itself
+    np.testing.assert_allclose(mixed[3], directions[0], atol=1e-5)  # from a class to itself
     # The weights depend on the angle alone, not on the lengths.
     np.testing.assert_allclose(of_table(3 * TABLE), weights, atol=1e-5)
 
@@ -211,4 +212,4 @@ def test_a_network_is_guided_towards_weights_over_classes():
     guided = classifier_free(net, class_weights(NULL, NULL, 0.0, NULL))
     u = guided(X, T, Guided(class_weights(A, B, jnp.ones(5), NULL), 2.0))
     expected = classifier_free(net, NULL)(X, T, Guided(B, 2.0))
-    np.testing.assert_allclose(u, expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(u, expected, rtol=1e-5, atol=1e-5)

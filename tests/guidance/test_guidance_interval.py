@@ -17,6 +17,7 @@ from fmjax.guidance import (
     network_calls,
 )
 from fmjax.samplers.ode import solve, solver_spec
+from tests.conftest import rounding
 
 NULL, BATCH = 3, 3
 RNG = np.random.default_rng(0)
@@ -77,7 +78,7 @@ def test_one_time_for_all_is_one_branch_outside_and_two_inside():
         u = jax.block_until_ready(field(X, every_time(t), Guided(LABELS, SCALES)))
         assert net.evaluations == [2 if 0.3 <= t <= 0.6 else 1], t
         expected = reference(X, every_time(t), Guided(LABELS, SCALES))
-        np.testing.assert_allclose(u, expected, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(u, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_several_times_are_guided_each_by_its_own():
@@ -85,7 +86,7 @@ def test_several_times_are_guided_each_by_its_own():
     field = classifier_free(velocity, NULL, interval=INTERVAL)
     both = jax.jit(lambda *args: (field(*args), masked(*args)))
     u, expected = both(X, times, Guided(LABELS, SCALES))
-    np.testing.assert_allclose(u, expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(u, expected, rtol=1e-5, atol=1e-5)
     # Outside, the conditional velocity itself, to the bit, whatever the rule makes of w = 1. (Not
     # in one program, in which the two might be rounded apart.)
     cond = jax.vmap(velocity, (None, None, 0))(X, times, np.stack([LABELS, LABELS]))[0]
@@ -107,7 +108,7 @@ def test_a_fixed_solve_makes_the_calls_that_are_foretold():
     # 0.3, 0.4, 0.5 and 0.6, both ends inside, each met by two steps.
     assert network_calls(times, interval=INTERVAL) == 20 + 8
     assert sum(net.evaluations) == 20 + 8
-    np.testing.assert_allclose(x1, reference, atol=1e-5)
+    np.testing.assert_allclose(x1, reference, atol=rounding(reference))
 
 
 def to_float64(tree):
@@ -150,7 +151,7 @@ def test_mapped_twice_it_is_still_one_decision():
         u = jax.block_until_ready(twice(x, t, LABELS, SCALES))
         assert net.evaluations == [2 * per_example]  # two rows of examples
         expected = reference(x, t, Guided(LABELS, SCALES))
-        np.testing.assert_allclose(u, expected, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(u, expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.slow
@@ -219,7 +220,7 @@ def test_before_zero_until_nothing_is_computed_and_nothing_moves():
     u = np.asarray(run(X, times, Guided(LABELS, 2.0)))
     always = np.asarray(jax.jit(classifier_free(velocity, NULL))(X, times, Guided(LABELS, 2.0)))
     np.testing.assert_array_equal(u[0], 0.0)
-    np.testing.assert_allclose(u[1:], always[1:], rtol=1e-6)
+    np.testing.assert_allclose(u[1:], always[1:], rtol=1e-5, atol=1e-5)
 
 
 def test_zero_until_and_an_interval_make_three_levels():
@@ -280,7 +281,8 @@ def test_on_several_devices_it_is_the_same_field(run_python):
         for spec in (solver_spec("heun", 10), solver_spec("heun", rtol=1e-3)):
             run = jax.jit(lambda x, c: solve(field, x, c, spec).x1)
             split = run(*jax.device_put((x, Guided(labels, w)), rows))
-            print(np.abs(np.asarray(split) - np.asarray(run(x, Guided(labels, w)))).max())
+            whole = np.asarray(run(x, Guided(labels, w)))
+            print(np.abs(np.asarray(split) - whole).max() / np.abs(whole).max())
         """,
         devices=4,
     )

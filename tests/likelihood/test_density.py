@@ -135,7 +135,7 @@ def test_the_divergence_is_that_of_the_jacobian(trace):
     else:
         expected = np.einsum("bki,bij,bkj->bk", probes, jacobians, probes)
     np.testing.assert_allclose(columns, expected, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(u, velocity, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(u, velocity, rtol=1e-5, atol=1e-5)
 
 
 @functools.cache

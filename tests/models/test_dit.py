@@ -9,6 +9,7 @@ import fmjax.models.dit as dit
 from fmjax.errors import InputError
 from fmjax.models.attention import choose_attention
 from fmjax.models.dit import PRESETS, DiT, patchify, preset, unpatchify
+from tests.conftest import rounding
 
 B, CLASSES = 4, 3
 X = np.random.default_rng(1).normal(size=(B, 4, 6, 2)).astype(np.float32)
@@ -179,7 +180,7 @@ def test_the_guidance_scale_matters_where_it_is_an_input():
 def test_examples_do_not_see_their_neighbours():
     one = apply(tiny(), trained(), X[1:2], T[1:2], LABELS[1:2])
     several = apply(tiny(), trained(), X, T, LABELS)[1:2]
-    np.testing.assert_allclose(one, several, atol=1e-5)
+    np.testing.assert_allclose(one, several, atol=rounding(several, 300))
 
 
 def test_without_positions_patches_may_be_permuted(monkeypatch):
@@ -191,12 +192,13 @@ def test_without_positions_patches_may_be_permuted(monkeypatch):
     def gap():
         # A function of its own each time: `apply` would remember the positions.
         f = jax.jit(lambda x, t, labels: tiny().apply({"params": trained()}, x, t, labels))
-        difference = f(permuted(X), T, LABELS) - permuted(f(X, T, LABELS))
-        return np.abs(difference).max()
+        expected = permuted(f(X, T, LABELS))
+        difference = np.abs(f(permuted(X), T, LABELS) - expected).max()
+        return difference / rounding(expected, 300)
 
-    assert gap() > 1e-2
+    assert gap() > 100
     monkeypatch.setattr(dit, "sincos_2d", lambda i, j, width: np.zeros((i * j, width), np.float32))
-    assert gap() < 1e-5
+    assert gap() < 1
 
 
 def test_patches_attend_to_one_another():
@@ -279,7 +281,8 @@ def test_vmap_over_labels_is_two_calls():
     stacked = np.stack([LABELS, np.full(B, CLASSES)])
     both = jax.vmap(f, in_axes=(None, None, None, 0))(trained(), X, T, stacked)
     for out, labels in zip(both, stacked, strict=True):
-        np.testing.assert_allclose(out, f(trained(), X, T, labels), atol=1e-5)
+        alone = f(trained(), X, T, labels)
+        np.testing.assert_allclose(out, alone, atol=rounding(alone, 300))
 
 
 def test_vmap_over_labels_works_on_x_and_t_once():

@@ -71,7 +71,7 @@ def test_forbidden_pairs_are_avoided_and_the_rest_is_optimal():
     found = total(cost, np.asarray(assign(jnp.asarray(cost))))
     best = cost[linear_sum_assignment(cost)].sum()
     assert np.isfinite(found)
-    np.testing.assert_allclose(found, best, rtol=1e-6)
+    np.testing.assert_allclose(found, best, rtol=1e-5)
 
 
 def test_nan_costs_end_the_program_too():
@@ -88,7 +88,7 @@ def test_vmap_solves_each_problem_by_itself():
     for cost, columns in zip(costs, jax.vmap(assign)(costs), strict=True):
         cost = np.asarray(cost)
         best = cost[linear_sum_assignment(cost)].sum()
-        np.testing.assert_allclose(total(cost, np.asarray(columns)), best, rtol=1e-6)
+        np.testing.assert_allclose(total(cost, np.asarray(columns)), best, rtol=1e-5)
 
 
 def test_float64_is_solved_in_float64():

@@ -180,7 +180,7 @@ def test_a_network_of_another_target_becomes_a_velocity():
     p, angle = 0.5 * x + labels[:, None], np.pi / 2 * t[:, None]
     x1 = (x - np.cos(angle) * p) / np.sin(angle)
     expected = np.pi / 2 * (np.cos(angle) * x1 - np.sin(angle) * p)
-    np.testing.assert_allclose(velocity, expected, rtol=1e-5)
+    np.testing.assert_allclose(velocity, expected, rtol=1e-5, atol=1e-5)
     assert as_velocity(of_x0, Cosine()) is of_x0
 
 

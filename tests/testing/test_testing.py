@@ -141,7 +141,7 @@ def test_the_flow_lines_of_a_gaussian_follow_its_velocity(name):
 
 def test_the_flow_lines_of_a_straight_gaussian_end_at_m_plus_s_x():
     x = np.linspace(-2, 2, 9, dtype="f4")
-    np.testing.assert_allclose(jax.jit(GaussianFlow(2.0, 0.5).carry)(x), 2 + 0.5 * x, rtol=1e-6)
+    np.testing.assert_allclose(jax.jit(GaussianFlow(2.0, 0.5).carry)(x), 2 + 0.5 * x, atol=1e-5)
 
 
 def test_the_velocity_of_a_mixture_is_the_expected_velocity_of_its_pairs():
@@ -174,8 +174,8 @@ def test_labels_choose_the_components_of_a_mixture_and_a_label_of_none_all_of_th
     whole, alone, *single, chosen = found
     for f in range(3):
         expected = [single[k][f][k] for k in range(3)] + [whole[f][3], whole[f][4]]
-        np.testing.assert_allclose(chosen[f], np.stack(expected), rtol=1e-4, atol=1e-5)
-        np.testing.assert_allclose(alone[f], single[1][f], rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(chosen[f], np.stack(expected), rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(alone[f], single[1][f], rtol=1e-4, atol=1e-4)
 
 
 def test_the_guided_velocity_of_a_mixture_has_a_closed_form():
@@ -190,7 +190,8 @@ def test_the_guided_velocity_of_a_mixture_has_a_closed_form():
         )
     )(x, t)
     expected = 2 * np.asarray(one) - np.asarray(none)
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+    # The logarithms of the weights reach tens, and their rounding is that of the weights.
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_samples_of_a_class_come_from_its_component():
@@ -216,7 +217,7 @@ def test_the_flow_to_a_finite_data_set_ends_in_it():
     for t in np.arange(25, dtype=np.float32) / 25:
         x = x + np.asarray(velocity(x, np.full(64, t))) / np.float32(25)
     distance = np.linalg.norm(x[:, None] - DATA, axis=2)
-    assert distance.min(axis=1).max() < 1e-6
+    assert distance.min(axis=1).max() < 1e-5
     assert set(distance.argmin(axis=1).tolist()) == {0, 1, 2}
 
 
@@ -309,7 +310,7 @@ def test_a_density_that_integrates_to_one_passes_and_another_fails(flow, low, hi
         return flow.log_density(x, jnp.full(len(x), 0.9)) + jnp.log(factor)
 
     integral = check_density_integrates_to_one(log_density, low, high, batch=4096)
-    assert abs(integral - 1) < 1e-5
+    assert abs(integral - 1) < 1e-4
     with pytest.raises(AssertionError, match=r"integrates to 1\.01"):
         check_density_integrates_to_one(lambda x: log_density(x, 1.01), low, high)
 

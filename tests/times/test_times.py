@@ -182,8 +182,9 @@ def test_the_shift_is_that_of_sd3_and_flux():
 
 def test_shifts_compose_invert_and_keep_the_ends():
     t = jnp.linspace(0, 1, 11)
-    np.testing.assert_allclose(shift_time(shift_time(t, 3.1), 1 / 3.1), t, atol=2e-7)
-    np.testing.assert_allclose(shift_time(shift_time(t, 3.1), 0.7), shift_time(t, 2.17), atol=2e-7)
+    # A handful of roundings near 1, which a slope of at most 3.1 makes larger.
+    np.testing.assert_allclose(shift_time(shift_time(t, 3.1), 1 / 3.1), t, atol=2e-6)
+    np.testing.assert_allclose(shift_time(shift_time(t, 3.1), 0.7), shift_time(t, 2.17), atol=2e-6)
     np.testing.assert_array_equal(shift_time(t, 1.0), t)
     for s in (0.1, 1 / 3, 3.1, 1e4):
         assert shift_time(t, s)[0] == 0

@@ -142,7 +142,7 @@ def test_every_mesh_computes_what_one_device_does_and_holds_its_shards(run_pytho
     found = json.loads(run_python(EIGHT, devices=8, timeout=600).splitlines()[-1])
     one = found["one"]
     for name, result in found.items():
-        assert result["losses"] == pytest.approx(one["losses"], rel=2e-5), name
+        assert result["losses"] == pytest.approx(one["losses"], rel=1e-4), name
     assert len(set(one["losses"])) == 4
     # An eighth, but for the few small leaves that are whole everywhere.
     fsdp = found["fsdp"]

@@ -49,14 +49,14 @@ def test_a_step_is_the_update_written_by_hand():
     new, metrics = step(state, key, batch(0))
     args = draw(jax.random.fold_in(key, 0), batch(0))
     loss, grads = jax.value_and_grad(LOSS)(state.params, *args)
-    np.testing.assert_allclose(metrics["loss"], loss, rtol=1e-6)
-    np.testing.assert_allclose(metrics["grad_norm"], optax.tree.norm(grads), rtol=1e-6)
+    np.testing.assert_allclose(metrics["loss"], loss, rtol=1e-5)
+    np.testing.assert_allclose(metrics["grad_norm"], optax.tree.norm(grads), rtol=1e-5)
     for name, p in state.params.items():
         expected = p - 0.1 * grads[name]
-        np.testing.assert_allclose(new.params[name], expected, rtol=1e-6)
+        np.testing.assert_allclose(new.params[name], expected, rtol=1e-5, atol=1e-5)
         # Warm-up: at step 0 the decay is 1/10, not 0.9.
         ema = 0.1 * p + 0.9 * expected
-        np.testing.assert_allclose(new.ema_params[name], ema, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(new.ema_params[name], ema, rtol=1e-5, atol=1e-5)
     assert int(new.step) == 1
 
 
@@ -108,7 +108,7 @@ def test_accumulated_parts_give_the_gradient_of_the_whole_batch(parts):
     whole = value_and_grad(params, *args)
     accumulated = in_parts(value_and_grad, parts)(params, *args)
     for a, b in zip(*map(jax.tree.leaves, (whole, accumulated)), strict=True):
-        np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-6)
+        np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-5)
 
 
 def test_a_batch_that_does_not_split_into_its_parts_is_refused():
@@ -119,8 +119,8 @@ def test_a_batch_that_does_not_split_into_its_parts_is_refused():
 
 def test_the_learning_rate_warms_up_and_falls_along_a_cosine():
     rate = learning_rate_schedule(2e-3, 1000, 100, "cosine")
-    assert [float(rate(k)) for k in (0, 50, 100)] == pytest.approx([0, 1e-3, 2e-3])
-    assert float(rate(550)) == pytest.approx(1e-3)  # half way down
+    assert [float(rate(k)) for k in (0, 50, 100)] == pytest.approx([0, 1e-3, 2e-3], rel=1e-5)
+    assert float(rate(550)) == pytest.approx(1e-3, rel=1e-5)  # half way down
     assert float(rate(1000)) == pytest.approx(0, abs=1e-9)
     constant = learning_rate_schedule(2e-3, 1000, 100, "constant")
     assert [float(constant(k)) for k in (50, 100, 1000)] == pytest.approx([1e-3, 2e-3, 2e-3])
@@ -207,5 +207,5 @@ def test_jit_on_1_and_8_devices_and_pmap_on_8_agree(run_python):
     assert losses[-1] < 0.5 * losses[0]
     for name, (other_losses, other_params) in results.items():
         # 20 steps of Adam amplify the rounding of a sum taken in another order.
-        np.testing.assert_allclose(other_losses, losses, rtol=2e-6, err_msg=name)
-        np.testing.assert_allclose(other_params, params, rtol=1e-4, atol=2e-6, err_msg=name)
+        np.testing.assert_allclose(other_losses, losses, rtol=2e-5, err_msg=name)
+        np.testing.assert_allclose(other_params, params, rtol=1e-4, atol=2e-5, err_msg=name)

@@ -90,7 +90,7 @@ def cut_after_step_4(workdir):
 
 def assert_close(workdir, other):
     for a, b in zip(*map(jax.tree.leaves, (read_state(workdir), read_state(other))), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("parallel", ["jit", "pmap"])
@@ -128,7 +128,7 @@ def test_samples_are_the_same_on_one_device_and_on_eight(tmp_path, trained, comm
     finish(commands.start("sample.py", *flags, devices=8))
     sample(trained, tmp_path / "1", Request(20), Recipe(solver_spec("heun", 3)))
     one, eight = (np.load(tmp_path / d / "samples.npz")["samples"] for d in ("1", "8"))
-    np.testing.assert_allclose(one, eight, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(one, eight, rtol=1e-5, atol=1e-5)
 
 
 def test_what_process_0_finds_wrong_stops_all_of_them(tmp_path, start):

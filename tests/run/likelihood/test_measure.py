@@ -53,7 +53,7 @@ def test_the_figures_are_those_of_the_examples_at_hand(trained):
     velocity = partial(flow.experiment.apply_fn, flow.params)
     direct = jax.jit(lambda x, y: log_likelihood(velocity, x, y, FIXED).log_p)(x, labels)
     error = float(np.std(direct, ddof=1)) / math.sqrt(50)
-    assert report["nats"]["mean"] == pytest.approx(float(direct.mean()), rel=1e-5)
+    assert report["nats"]["mean"] == pytest.approx(float(direct.mean()), rel=1e-4)
     assert report["nats"]["std_error"] == pytest.approx(error, rel=1e-4)
     assert report["nats"]["probe_error"] == 0
     assert report["nfe"] == 16
@@ -73,7 +73,7 @@ def test_the_probes_of_an_example_do_not_depend_on_the_batch(trained):
         return measure(trained, question, FIXED, Hutchinson(4, "gaussian"), batch_size=size)["nats"]
 
     whole, exact = ask(50), measure(trained, Question(num=50), FIXED, Exact())["nats"]
-    assert ask(16) == pytest.approx(whole, rel=1e-5)
+    assert ask(16) == pytest.approx(whole, rel=1e-4)
     assert ask(50, seed=1)["mean"] != whole["mean"]
     assert 0 < whole["probe_error"] < whole["std_error"]
     assert abs(whole["mean"] - exact["mean"]) < 4 * whole["probe_error"]

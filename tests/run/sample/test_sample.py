@@ -31,10 +31,10 @@ def test_a_sample_depends_on_its_number_and_not_on_the_batch(trained, tmp_path):
     for size in (7, 8):
         samples, others = read(tmp_path / str(size))
         # Products of other shapes round otherwise: equal to float32 rounding, not to the bit.
-        np.testing.assert_allclose(samples, reference, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(samples, reference, rtol=1e-5, atol=1e-5)
         np.testing.assert_array_equal(others, labels)
     more = sample(trained, tmp_path / "more", request._replace(num=30), HEUN, batch_size=23)
-    np.testing.assert_allclose(read(more.folder)[0][:23], reference, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(read(more.folder)[0][:23], reference, rtol=1e-5, atol=1e-5)
     other = sample(trained, tmp_path / "seed", request._replace(seed=5), HEUN)
     assert np.abs(read(other.folder)[0] - reference).min() > 0
 
@@ -59,7 +59,7 @@ def test_scales_and_labels_cycle_and_act_per_sample(trained, tmp_path):
         alone = sample(trained, tmp_path / f"b{i}", Request(6, (0, 1), (w,)), HEUN)
         rows = np.arange(i, 6, 3)
         np.testing.assert_allclose(
-            read(several.folder)[0][rows], read(alone.folder)[0][rows], rtol=1e-5, atol=1e-6
+            read(several.folder)[0][rows], read(alone.folder)[0][rows], rtol=1e-5, atol=1e-5
         )
         assert (alone.nfe, alone.calls) == (6, 6 if w == 1 else 12)
     assert (several.nfe, several.calls) == (6, 12)
@@ -68,7 +68,7 @@ def test_scales_and_labels_cycle_and_act_per_sample(trained, tmp_path):
 def test_no_labels_is_w_zero(trained, tmp_path):
     none = sample(trained, tmp_path / "a", Request(5, None), HEUN)
     zero = sample(trained, tmp_path / "b", Request(5, (0, 1), (0.0,)), HEUN)
-    np.testing.assert_allclose(read(none.folder)[0], read(zero.folder)[0], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(read(none.folder)[0], read(zero.folder)[0], rtol=1e-5, atol=1e-5)
     np.testing.assert_array_equal(read(none.folder)[1], -1)
     assert none.calls == none.nfe
 

@@ -89,7 +89,7 @@ def test_the_size_of_shards_and_batches_changes_nothing(trained, shards, tmp_pat
         out = tmp_path / f"{size}"
         draw(trained, out, shard_size=size, batch_size=batch)
         samples, labels = read(out)
-        np.testing.assert_allclose(samples, read(shards)[0], rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(samples, read(shards)[0], rtol=1e-5, atol=1e-5)
         np.testing.assert_array_equal(labels, read(shards)[1])
 
 
