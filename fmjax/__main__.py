@@ -37,6 +37,20 @@ def main() -> None:
     if name not in COMMANDS:
         print(f"fmjax: {unknown_name('command', name, COMMANDS)}", file=sys.stderr)
         sys.exit(2)
+    try:
+        _run(name, arguments)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] == "fmjax":
+            raise
+        print(
+            f"fmjax: {name} needs the package {error.name}, which `import fmjax` does not: write "
+            'pip install "fmjax[train]", or pip install -r requirements.txt in a clone.',
+            file=sys.stderr,
+        )
+        sys.exit(2)
+
+
+def _run(name: str, arguments: list[str]) -> None:
     if name == "prepare":
         from fmjax.data import prepare
 

@@ -59,9 +59,26 @@ def main() -> None:
     assert (where.parent / "py.typed").exists(), "py.typed is not in the package"
     missing = _missing_modules(where.parent)
     assert not missing, f"not in the package: {', '.join(missing)}"
+    _check_command(where.parent)
     seconds = _import_seconds()
     assert seconds < SECONDS, f"import fmjax takes {seconds:.2f} s beyond jax"
     print(f"import fmjax: {seconds:.2f} s beyond jax, on {sys.version.split()[0]}")
+
+
+def _check_command(installed: Path) -> None:
+    """The command is there, says what it lacks, and has the configurations beside it."""
+    program = Path(sys.executable).with_name("fmjax")
+    run = {"capture_output": True, "text": True, "check": False, "cwd": tempfile.gettempdir()}
+    listed = subprocess.run([program, "--help"], **run)
+    assert listed.returncode == 0, listed.stderr
+    commands = [line.split()[0] for line in listed.stdout.splitlines() if line.startswith("  ")]
+    assert set(commands) >= {"prepare", "train", "sample", "reflow", "likelihood", "weights"}
+    for name in set(commands):
+        lacking = subprocess.run([program, name, "--help"], **run)
+        assert lacking.returncode == 2, name
+        assert 'pip install "fmjax[train]"' in lacking.stderr, lacking.stderr
+    configs = {path.name for path in (ROOT / "configs").glob("*.py")}
+    assert {path.name for path in (installed / "configs").glob("*.py")} == configs
 
 
 def _missing_modules(installed: Path) -> list[str]:

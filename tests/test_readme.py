@@ -21,6 +21,17 @@ def test_the_library_example_learns_its_two_gaussians():
         np.testing.assert_allclose(x.std(axis=0), 0.3, atol=0.1)
 
 
+@pytest.mark.slow
+def test_the_library_example_uses_each_key_once(run_python):
+    (example,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    few = example.replace("jax.random.key(1), 1000)", "jax.random.key(1), 2)")
+    assert few != example
+    run_python(few, devices=1, env={"JAX_DEBUG_KEY_REUSE": "1"})
+    twice = few.replace("draw(draw_key,", "draw(data_key,")
+    with pytest.raises(AssertionError, match="KeyReuseError"):
+        run_python(twice, devices=1, env={"JAX_DEBUG_KEY_REUSE": "1"})
+
+
 def test_every_file_it_names_exists():
     named = set(re.findall(r"(?:configs|fmjax|tests|benchmarks|docs)/[\w./]+\.\w+", README))
     named |= set(re.findall(r"\]\(([\w./]+)\)", README))

@@ -65,7 +65,7 @@ def load_record(workdir: Path) -> Record:
     except (FileNotFoundError, NotADirectoryError):
         raise InputError(
             f"{workdir} holds no run. Train one with: "
-            f"python train.py --config=configs/digits.py --workdir={workdir}"
+            f"python -m fmjax train --config=digits --workdir={workdir}"
         ) from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path} is not the record of a run of this fmjax: {error}.") from error

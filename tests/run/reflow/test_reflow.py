@@ -368,7 +368,7 @@ def test_numbers_that_do_not_fit_are_refused(workdir, changes, sentence):
 
 
 def test_an_untrained_folder_is_refused(workdir, tmp_path):
-    with pytest.raises(InputError, match=r"holds no run. Train one with: python train.py"):
+    with pytest.raises(InputError, match=r"holds no run. Train one with: python -m fmjax train"):
         reflow(tmp_path / "none", 1, PLAN)
     (tmp_path / "begun").mkdir()
     shutil.copy(workdir / "run.json", tmp_path / "begun")
