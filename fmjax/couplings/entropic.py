@@ -159,7 +159,7 @@ class _Unbalanced:
             self.max_iterations,
         )
         # Only ratios of masses count: scaled by the largest, the exponential cannot overflow.
-        return draw_pairs(key, jnp.exp(plan - jnp.max(plan)), len(cost))
+        return pairs_from_plan(key, jnp.exp(plan - jnp.max(plan)), len(cost))
 
 
 def unbalanced(
@@ -203,7 +203,7 @@ def unbalanced(
     )
 
 
-def draw_pairs(key: Array, plan: Array, count: int) -> tuple[Array, Array]:
+def pairs_from_plan(key: Array, plan: Array, count: int) -> tuple[Array, Array]:
     """Pairs in proportion to a plan by systematic sampling: one uniform number for all.
 
     The entries are laid end to end, target after target, and count equally spaced marks are put on

@@ -10,7 +10,7 @@ from fmjax.conventions import Array, Labels, Velocity, at_least_float32, expand
 from fmjax.errors import InputError, unknown_name
 from fmjax.guidance.labels import per_example, stack
 
-PARALLEL = 1e-6
+PARALLEL_MARGIN = 1e-6
 """How near 1 a cosine is read as 1: nearer, the angle is lost in the rounding of float32."""
 
 
@@ -136,7 +136,7 @@ def _arc(cosine: Array, s: Array) -> tuple[Array, Array, Array]:
 
     There the two are 1 - s and s.
     """
-    flat = jnp.abs(cosine) > 1 - PARALLEL
+    flat = jnp.abs(cosine) > 1 - PARALLEL_MARGIN
     angle = jnp.arccos(jnp.where(flat, 0.0, cosine))
     a, b = (jnp.sin(part * angle) / jnp.sin(angle) for part in (1 - s, s))
     return jnp.where(flat, 1 - s, a), jnp.where(flat, s, b), flat

@@ -19,7 +19,7 @@ from fmjax.checks import check_positive
 from fmjax.conventions import Array, Labels, Velocity, at_least_float32, check_finite
 from fmjax.errors import InputError
 from fmjax.likelihood.divergence import (
-    EXACT,
+    EXACT_TRACE,
     Exact,
     Trace,
     draw_probes,
@@ -67,7 +67,7 @@ def log_likelihood(
     labels: Labels = None,
     spec: SolverSpec | None = None,
     *,
-    trace: Trace = EXACT,
+    trace: Trace = EXACT_TRACE,
     key: Array | None = None,
     log_p0: Callable[[Any], Array] = standard_normal,
 ) -> Likelihood:
@@ -108,7 +108,7 @@ def sample_with_log_prob(
     labels: Labels = None,
     spec: SolverSpec | None = None,
     *,
-    trace: Trace = EXACT,
+    trace: Trace = EXACT_TRACE,
     key: Array | None = None,
     log_p0: Callable[[Any], Array] = standard_normal,
 ) -> Likelihood:

@@ -24,11 +24,11 @@ from fmjax.conventions import Array, Labels, Velocity
 from fmjax.draws import example_keys
 from fmjax.errors import InputError, unknown_name
 
-PROBES: dict[str, Callable[..., Array]] = {
+PROBE_DISTRIBUTIONS: dict[str, Callable[..., Array]] = {
     "gaussian": jax.random.normal,
     "rademacher": jax.random.rademacher,
 }
-"""The laws of the probes: mean 0, covariance I."""
+"""The distributions of the probes: mean 0, covariance I."""
 
 
 def _check_count(name: str, value: object) -> None:
@@ -76,12 +76,12 @@ class Hutchinson:
     def __post_init__(self):
         _check_count("the number of probes", self.num)
         _check_count("chunk", self.chunk)
-        if self.kind not in PROBES:
-            raise unknown_name("kind of probe", self.kind, PROBES)
+        if self.kind not in PROBE_DISTRIBUTIONS:
+            raise unknown_name("kind of probe", self.kind, PROBE_DISTRIBUTIONS)
 
 
 Trace = Exact | Hutchinson
-EXACT = Exact()
+EXACT_TRACE = Exact()
 
 
 def draw_probes(trace: Trace, key: Array | None, x: Any) -> Any:
@@ -113,7 +113,7 @@ def draw_probes(trace: Trace, key: Array | None, x: Any) -> Any:
     keys = example_keys(key, jnp.arange(batch)) if key.ndim == 0 else key
     sizes = [math.prod(leaf.shape[1:]) for leaf in leaves]
     shape, dtype = (trace.num, sum(sizes)), jnp.result_type(*leaves)
-    drawn = jax.vmap(lambda k: PROBES[trace.kind](k, shape, dtype))(keys)
+    drawn = jax.vmap(lambda k: PROBE_DISTRIBUTIONS[trace.kind](k, shape, dtype))(keys)
     ends = [sum(sizes[: i + 1]) for i in range(len(sizes))]
     parts = [
         drawn[:, :, end - size : end].reshape(batch, trace.num, *leaf.shape[1:]).astype(leaf.dtype)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fmjax.couplings import schroedinger_bridge, sinkhorn, unbalanced
-from fmjax.couplings.entropic import draw_pairs, log_plan
+from fmjax.couplings.entropic import log_plan, pairs_from_plan
 from fmjax.couplings.minibatch import MinibatchCoupling
 from fmjax.errors import InputError
 
@@ -116,7 +116,7 @@ def test_systematic_draws_are_proportional():
     plan[1, 2] = plan[0, 0] = plan[2, 4] = 0
     share = plan / plan.sum()
     total = np.zeros_like(plan)
-    pairs = jax.jit(lambda key: draw_pairs(key, jnp.asarray(7 * plan), 20))
+    pairs = jax.jit(lambda key: pairs_from_plan(key, jnp.asarray(7 * plan), 20))
     for key in jax.random.split(KEY, 200):
         i, j = (np.asarray(k) for k in pairs(key))
         counts = np.zeros_like(plan)

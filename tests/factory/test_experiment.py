@@ -67,7 +67,7 @@ FIELDS = {"mean": 0.5, "std": 2.0, "scale": 0.5, "a": 2.0, "b": 3.0}
 
 
 @pytest.mark.parametrize("name", LAWS)
-def test_every_time_law_has_a_name_and_takes_its_own_keys(name):
+def test_every_time_distribution_has_a_name_and_takes_its_own_keys(name):
     fields = getattr(type(LAWS[name]), "__dataclass_fields__", {})
     given = {f"time__{key}": FIELDS[key] for key in fields}
     assert registry.make_time_distribution(config(time__name=name, **given)) == LAWS[name]
