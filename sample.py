@@ -15,7 +15,8 @@ from ml_collections import config_flags
 
 from fmjax.errors import InputError
 from fmjax.run import cli
-from fmjax.run.compile.programs import compile_sampling, print_report, record_of
+from fmjax.run.compile.programs import compile_sampling, record_of
+from fmjax.run.compile.report import print_report
 from fmjax.run.distributed import launch
 from fmjax.run.restore import load
 from fmjax.run.sample.export import check_file, export_sampler
@@ -58,7 +59,7 @@ CONFIG = config_flags.DEFINE_config_file("config", None, "For --compile_only wit
 COMPILE_ONLY = flags.DEFINE_string(
     "compile_only",
     None,
-    "Compile for TPUs that are not there, e.g. v5e:4x4; say what it takes.",
+    "Compile for this TPU topology, e.g. v5e:4x4, without TPUs, and report memory and bounds.",
 )
 
 SOLVER = flags.DEFINE_string(

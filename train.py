@@ -11,7 +11,8 @@ from ml_collections import config_flags
 
 from fmjax.errors import InputError
 from fmjax.run import cli
-from fmjax.run.compile.programs import compile_training, print_report
+from fmjax.run.compile.programs import compile_training
+from fmjax.run.compile.report import print_report
 from fmjax.run.distributed import launch
 from fmjax.run.train.loop import train
 
@@ -22,7 +23,7 @@ PROFILE = flags.DEFINE_bool("profile", False, "Write a trace of a few steps to t
 COMPILE_ONLY = flags.DEFINE_string(
     "compile_only",
     None,
-    "Compile for TPUs that are not there, e.g. v5e:4x4; say what it takes.",
+    "Compile for this TPU topology, e.g. v5e:4x4, without TPUs, and report memory and bounds.",
 )
 INIT_FROM = flags.DEFINE_string(
     "init_from", None, "Begin with these parameters: a run, exported weights, or a .safetensors."
