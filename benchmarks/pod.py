@@ -1,7 +1,7 @@
 """What the TPU compiler plans for DiT-XL/2 on slices of v5e: ``python -m benchmarks.pod``.
 
-Compiles a training step at a global batch of 1,024, and the sampler of a batch, for slices that are
-not there, and writes what `fmjax.run.compile` reports. Needs the libtpu wheel and no TPU; a
+Compiles a training step at a global batch of 1,024, and the sampler of a batch, for TPU topologies,
+and writes what `fmjax.run.compile` reports. Needs the libtpu wheel and no TPU; a
 row takes one to two minutes of a CPU core. Rows that the results hold already are kept: ``--again``
 compiles them anew.
 """
@@ -16,8 +16,8 @@ import jax
 from benchmarks import machine
 from fmjax.config import ConfigDict, default_config
 from fmjax.factory import Recipe
-from fmjax.run.compile.programs import Report, compile_sampling, compile_training, record_of
-from fmjax.run.compile.report import too_large
+from fmjax.run.compile.programs import compile_sampling, compile_training, record_of
+from fmjax.run.compile.report import Report, too_large
 from fmjax.run.sample.request import Request
 from fmjax.samplers.ode import solver_spec
 
@@ -33,7 +33,7 @@ SAMPLING = ("50 guided steps", "v5e:4x4", 256)
 TOY = {"name": "dit", "width": 64, "depth": 2, "heads": 2, "patch_size": 4}
 SENTENCE = (
     "These are the compiler's plans, not measurements: memory and collectives are exact for this "
-    "program and compiler, the two times are lower bounds (the model's operations at the chip's "
+    "program and compiler, the two times are roofline bounds (the model's operations at the chip's "
     "peak; the program's memory traffic at full bandwidth), and waiting for the network is in "
     "neither."
 )
@@ -70,7 +70,16 @@ def rows(config: ConfigDict, toy: bool):
 
 def table(results: dict[str, Report]) -> str:
     """The rows as a Markdown table."""
-    heads = ("", "chips", "batch", "GiB a chip", "collectives, GB", "at peak", "memory", "images/s")
+    heads = (
+        "",
+        "chips",
+        "batch",
+        "GiB a chip",
+        "collectives, GB",
+        "compute bound",
+        "memory bound",
+        "images/s",
+    )
     lines = [" | ".join(heads), " | ".join(["---", *["---:"] * (len(heads) - 1)])]
     for name, report in results.items():
         start = [name, str(report["devices"]), str(report["examples"])]
@@ -78,12 +87,12 @@ def table(results: dict[str, Report]) -> str:
             lines.append(" | ".join([*start, too_large(report), *[""] * 4]))
             continue
         moved = sum(sums["bytes"] for sums in report["collectives"].values())
-        least = "" if report["memory_traffic"]["exact"] else "over "
+        least = "" if report["loops_are_known"] else "over "
         cells = [
             f"{report['memory']['total'] / 2**30:.1f}",
             f"{moved / 1e9:.2f}",
-            f"{report['compute_floor_ms']:.0f} ms",
-            f"{least}{report['memory_floor_ms']:.0f} ms",
+            f"{report['compute_bound_ms']:.0f} ms",
+            f"{least}{report['memory_bound_ms']:.0f} ms",
             f"{report['examples_per_second_at_peak']:,.0f}",
         ]
         lines.append(" | ".join([*start, *cells]))

@@ -1,11 +1,11 @@
-"""The bytes that a DiT moves; over a chip's bandwidth they are one of its two lower bounds.
+"""The bytes under a benchmark of a DiT; over a chip's bandwidth they are its memory bound.
 
 Calculated, never measured, from the number of parameters P and from A = batch x tokens x width, the
 numbers in one activation, 2 bytes each. It is supposed that all that is elementwise is fused into
 the products and the attention beside it, so that a block writes 16 tensors of size A: the two
 normalised inputs, q, k, v, the attention, both residuals, and four each before and after the GELU.
 
-The other bound is the operations of `fmjax.models.flops` over the chip's peak.
+The compute bound is the operations of `fmjax.models.flops` over the chip's peak.
 """
 
 _TENSORS, _BYTES = 16, 2

@@ -1,1 +1,1 @@
-"""What a chip can do at best, and what a compiled program asks of it."""
+"""Peak figures of chips, and what a compiled program asks of them: collectives, memory traffic."""

@@ -1,4 +1,4 @@
-"""What a chip can do at best: the figures that a measured speed is held against.
+"""The peak figures of TPUs and GPUs, which a measured speed is compared with.
 
 All are the vendors' own, for dense matrices (datasheets of NVIDIA often give the doubled figure of
 sparse ones), at the clock that the vendor quotes.
@@ -13,11 +13,11 @@ GiB = 2**30
 
 
 class Chip(NamedTuple):
-    """One jax device at its best.
+    """The peak figures of one jax device.
 
     Attributes:
-        name: what it is sold as.
-        flops: bfloat16 matrix products with float32 sums, operations per second.
+        name: the product's name.
+        flops: of bfloat16 matmuls with float32 sums, operations per second.
         memory: bytes.
         bandwidth: of the memory, bytes per second.
         links: of the fast links to other chips, bytes per second, both directions added up; None
@@ -96,7 +96,7 @@ def chip_of(device: jax.Device) -> Chip | None:
 
 
 def mfu(flops: float | None, seconds: float, devices: int, chip: Chip | None) -> float | None:
-    """The utilisation of the chips (arXiv:2204.02311): operations done over those possible.
+    """Model FLOPs utilisation (arXiv:2204.02311): operations done over those possible.
 
     Args:
         flops: operations of the model in that time, on all devices; see `fmjax.models.flops`.

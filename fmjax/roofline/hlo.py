@@ -1,31 +1,37 @@
-"""Optimised HLO text, as far as it must be understood to count what a program does.
+"""The text of an optimised HLO program, read as far as it takes to count what an execution does.
 
-The text is what ``compiled.as_text()`` prints: computations, each a list of instructions
+``compiled.as_text()`` prints computations, each a list of instructions
 
     %name = shape opcode(%operand, ...), attribute=value, ...
+
+What jax's own ``compiled.cost_analysis()`` counts is no substitute, as
+`fmjax.roofline.memory_traffic` says with numbers.
 """
 
 import math
 import re
+from collections import Counter
+from collections.abc import Callable, Hashable
 from typing import NamedTuple
 
 _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
 _INSTRUCTION = re.compile(r"^\s+(ROOT )?%?([\w.\-]+) = (.*?) ([a-z][a-z0-9\-]*)\((.*)$")
-_NAME = re.compile(r"%([\w.\-]+)")
-_ARRAY = re.compile(r"\b([a-z][a-z0-9]*)\[([\d,<= ]*)\]")
+_OPERAND = re.compile(r"%([\w.\-]+)")
+_SHAPE = re.compile(r"\b[a-z][a-z0-9]*\[[\d,<= ]*\](?:\{[^}]*\})?")
+_DTYPE_AND_SIZES = re.compile(r"([a-z][a-z0-9]*)\[([\d,<= ]*)\]")
 _CALLED = re.compile(
     r"\b(?:calls|to_apply|body|condition|true_computation|false_computation)=%?([\w.\-]+)"
 )
 _BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
-_TRIPS = re.compile(r'"?known_trip_count"?:\{"n":"(\d+)"')
-_SAME_VALUE = ("copy", "bitcast", "convert", "reshape", "opt-barrier")
+_KNOWN_TRIPS = re.compile(r'"?known_trip_count"?:\{"n":"(\d+)"')
+_SAME_NUMBER = ("copy", "bitcast", "convert", "reshape", "opt-barrier")
 
 
 class Instruction(NamedTuple):
     """One instruction.
 
     Attributes:
-        name: its name, unique in the module.
+        name: its name, unique in the program.
         shape: its result's shape as printed, layout and all.
         opcode: what it does.
         operands: the names of its operands.
@@ -53,39 +59,48 @@ class Instruction(NamedTuple):
         return names
 
 
-class Module(NamedTuple):
-    """A program: its computations by name, each its instructions by name, and where it begins."""
+Computation = dict[str, Instruction]
+"""Instructions by name."""
 
-    computations: dict[str, dict[str, Instruction]]
+
+class Program(NamedTuple):
+    """A program: its computations by name, and the name of the one that begins."""
+
+    computations: dict[str, Computation]
     entry: str
 
 
-def parse(hlo: str) -> Module:
-    """Reads the text of an optimised HLO module."""
-    computations: dict[str, dict[str, Instruction]] = {}
+def read_program(text: str) -> Program:
+    """Reads ``compiled.as_text()`` of a compiled jax function."""
+    computations: dict[str, Computation] = {}
     entry, current = "", {}
-    for line in hlo.splitlines():
+    for line in text.splitlines():
         if header := _COMPUTATION.match(line):
             current = computations[header[2]] = {}
             entry = header[2] if header[1] else entry
         elif found := _INSTRUCTION.match(line):
-            root, name, shape, opcode, text = found.groups()
-            operands = tuple(_NAME.findall(text[: _end_of_operands(text)]))
-            current[name] = Instruction(name, shape, opcode, operands, text, bool(root))
-    return Module(computations, entry)
+            root, name, shape, opcode, rest = found.groups()
+            operands = tuple(_OPERAND.findall(rest[: _end_of_operands(rest)]))
+            current[name] = Instruction(name, shape, opcode, operands, rest, bool(root))
+    return Program(computations, entry)
+
+
+def arrays_of(shape: str) -> list[str]:
+    """The shapes of the arrays of a tuple, however deep; of an array, that array alone."""
+    return _SHAPE.findall(shape)
 
 
 def size_of(shape: str) -> int:
     """The bytes of an array or of all arrays of a tuple, without padding."""
     total = 0
-    for dtype, dims in _ARRAY.findall(shape):
+    for dtype, sizes in _DTYPE_AND_SIZES.findall(shape):
         bits = 8 if dtype == "pred" else int((re.findall(r"\d+", dtype) or ["0"])[0])
-        sizes = [int(d.strip("<= ")) for d in dims.split(",") if d.strip()]
-        total += math.ceil(bits * math.prod(sizes) / 8)
+        sides = [int(size.strip("<= ")) for size in sizes.split(",") if size.strip()]
+        total += math.ceil(bits * math.prod(sides) / 8)
     return total
 
 
-def element(shape: str, index: int) -> str:
+def element_of(shape: str, index: int) -> str:
     """One element of a tuple's shape, itself as printed."""
     parts, depth = [""], 0
     for character in shape[1:-1]:
@@ -97,26 +112,81 @@ def element(shape: str, index: int) -> str:
     return parts[index]
 
 
-def trip_count(module: Module, computation: str, loop: Instruction) -> int | None:
+def root_of(computation: Computation) -> Instruction:
+    """The instruction whose result is the computation's."""
+    return next(i for i in computation.values() if i.root)
+
+
+def sum_over_execution(
+    program: Program,
+    amounts: Callable[[str, Instruction], dict[Hashable, int]],
+    follow: tuple[str, ...] = (),
+) -> Counter:
+    """Sums amounts over all instructions of one execution, each as often as it runs.
+
+    What a loop does counts once for each of its turns, and once where the text does not tell how
+    many they are (see `loops_are_known`). Of a conditional, the branch with the largest sum counts.
+
+    Args:
+        program: the program.
+        amounts: of an instruction in the computation of that name, without what it calls.
+        follow: opcodes whose computations count, beside loops, conditionals, calls and
+            asynchronous computations.
+    """
+    followed = ("while", "conditional", "call", "async-start", *follow)
+    sums: dict[str, Counter] = {}
+
+    def of_computation(name: str) -> Counter:
+        if name not in sums:
+            sums[name] = Counter()
+            for instruction in program.computations[name].values():
+                sums[name].update(amounts(name, instruction))
+                if instruction.opcode in followed:
+                    sums[name].update(of_called(name, instruction))
+        return sums[name]
+
+    def of_called(name: str, instruction: Instruction) -> Counter:
+        parts = [of_computation(computation) for computation in instruction.called()]
+        if instruction.opcode == "conditional":
+            return max(parts, key=Counter.total)
+        known = trip_count(program, name, instruction) if instruction.opcode == "while" else 1
+        turns = 1 if known is None else known
+        return Counter({key: turns * n for key, n in sum(parts, Counter()).items()})
+
+    return of_computation(program.entry)
+
+
+def loops_are_known(program: Program) -> bool:
+    """Whether the text tells the number of turns of every loop."""
+    return all(
+        trip_count(program, name, instruction) is not None
+        for name, computation in program.computations.items()
+        for instruction in computation.values()
+        if instruction.opcode == "while"
+    )
+
+
+def trip_count(program: Program, computation: str, loop: Instruction) -> int | None:
     """How many turns a while loop takes; None where the text does not tell.
 
-    XLA writes it down on some backends. Elsewhere it is worked out for a counter that starts at a
-    constant, grows by a constant and stays below a constant, as that of a `jax.lax.scan`.
+    XLA writes it down on CPUs. On TPUs it is worked out for a counter that starts at a constant,
+    grows by a constant and stays below a constant, as that of a `jax.lax.scan` does.
     """
-    if known := _TRIPS.search(loop.text):
+    if known := _KNOWN_TRIPS.search(loop.text):
         return int(known[1])
-    condition = module.computations[loop.attribute("condition")]
-    body = module.computations[loop.attribute("body")]
-    caller = module.computations[computation]
-    start = _origin(caller, loop.operands[0])
-    test, result = _root(condition), _root(body)
+    condition = program.computations[loop.attribute("condition")]
+    body = program.computations[loop.attribute("body")]
+    caller = program.computations[computation]
+    start, test, result = _origin(caller, loop.operands[0]), root_of(condition), root_of(body)
     if test.opcode != "compare" or test.attribute("direction") != "LT":
         return None
+    # The condition compares an element of the loop's tuple, the counter, with its bound.
     counter, bound = (_origin(condition, name) for name in test.operands)
     index = counter.attribute("index")
     if index is None or {start.opcode, result.opcode} != {"tuple"}:
         return None
     first = _constant(_origin(caller, start.operands[int(index)]))
+    # The bound is a constant of the condition, or another element that the caller sets.
     if (last := _constant(bound)) is None and (at := bound.attribute("index")) is not None:
         last = _constant(_origin(caller, start.operands[int(at)]))
     step = _step(body, _origin(body, result.operands[int(index)]), index)
@@ -125,17 +195,7 @@ def trip_count(module: Module, computation: str, loop: Instruction) -> int | Non
     return max(0, math.ceil((last - first) / step))
 
 
-def all_turns_known(module: Module) -> bool:
-    """Whether the text tells the number of turns of every loop."""
-    return all(
-        trip_count(module, name, instruction) is not None
-        for name, computation in module.computations.items()
-        for instruction in computation.values()
-        if instruction.opcode == "while"
-    )
-
-
-def _step(body: dict[str, Instruction], last: Instruction, index: str) -> int | None:
+def _step(body: Computation, last: Instruction, index: str) -> int | None:
     """By how much a turn of the body raises the counter, an element of the loop's tuple."""
     total = 0
     while last.opcode == "add":
@@ -148,10 +208,10 @@ def _step(body: dict[str, Instruction], last: Instruction, index: str) -> int | 
     return total if last.attribute("index") == index else None
 
 
-def _origin(computation: dict[str, Instruction], name: str) -> Instruction:
-    """The instruction that made a value, past those that only hand it on."""
+def _origin(computation: Computation, name: str) -> Instruction:
+    """The instruction that made a number, past those that only hand it on."""
     instruction = computation[name]
-    while instruction.opcode in _SAME_VALUE:
+    while instruction.opcode in _SAME_NUMBER:
         instruction = computation[instruction.operands[0]]
     return instruction
 
@@ -159,10 +219,6 @@ def _origin(computation: dict[str, Instruction], name: str) -> Instruction:
 def _constant(instruction: Instruction) -> int | None:
     found = re.match(r"(-?\d+)\)", instruction.text) if instruction.opcode == "constant" else None
     return int(found[1]) if found else None
-
-
-def _root(computation: dict[str, Instruction]) -> Instruction:
-    return next(i for i in computation.values() if i.root)
 
 
 def _end_of_operands(text: str) -> int:

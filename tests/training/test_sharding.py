@@ -79,6 +79,7 @@ from fmjax.factory import DataSpec, make_experiment
 from fmjax.config import default_config
 from fmjax.factory.training import make_init
 from fmjax.roofline.collectives import collectives
+from fmjax.roofline.hlo import read_program
 from fmjax.training.mesh import MeshSizes
 from fmjax.training.parallelism import make_layout
 from fmjax.training.step import make_step
@@ -115,7 +116,7 @@ def run(name, sizes, devices, calls=1):
     for row in rows:
         state, metrics = compiled(state, key, layout.place(row))
         losses += np.atleast_1d(metrics["loss"]).tolist()
-    moved = collectives(compiled.as_text()) if name == "jit" else {}
+    moved = collectives(read_program(compiled.as_text())) if name == "jit" else {}
     return {
         "losses": losses,
         "held": held,

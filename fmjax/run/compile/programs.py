@@ -1,12 +1,11 @@
-"""Compile for a TPU slice that is not there: will it fit, what will it send, how fast at best.
+"""Compiles a training step or a sampler for a TPU slice, on a machine without TPUs, and reports.
 
 Nothing is allocated and nothing runs: state and batch are shapes with shardings over the devices of
-the topology. The compiler is the one that the slice would use; what it prints is its plan, not a
+the topology. The compiler is the one that the slice would use, and the report is its plan, not a
 measurement.
 """
 
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +19,7 @@ from fmjax.factory import DataSpec, Experiment, Recipe, make_experiment, spec_of
 from fmjax.factory.training import abstract_state, train_step
 from fmjax.guidance import network_calls
 from fmjax.run import workdir as files
-from fmjax.run.compile.report import compile_and_report, describe, too_large
+from fmjax.run.compile.report import Report, compile_and_report
 from fmjax.run.compile.topology import devices_of
 from fmjax.run.sample.draw import fit_batch, lower_for, make_sample_fn
 from fmjax.run.sample.request import Request, resolve
@@ -28,8 +27,6 @@ from fmjax.samplers.ode import evaluation_times
 from fmjax.samplers.sde import SDESpec
 from fmjax.training.mesh import MeshSizes, by_rows, make_mesh, row_shards
 from fmjax.training.parallelism import check_divides, make_layout
-
-Report = dict[str, Any]
 
 
 def data_spec(config: ConfigDict) -> DataSpec:
@@ -71,7 +68,7 @@ def compile_training(config: ConfigDict, topology: str, parallel: str = "jit") -
     experiment = make_experiment(config, spec, portable=True)
     step = train_step(experiment, layout)
     state = abstract_state(experiment, layout.mesh)
-    arguments = state, _key(layout.mesh), _batch(experiment, layout.mesh)
+    arguments = state, _abstract_key(layout.mesh), _abstract_batch(experiment, layout.mesh)
     lowered = layout.compile(step).lower(*arguments)
     flops = None if experiment.flops is None else batch_size * experiment.flops
     report = compile_and_report(lowered, layout.mesh, batch_size, flops)
@@ -105,26 +102,13 @@ def compile_sampling(
     _, recipe = resolve(experiment, request, recipe)
     batch = fit_batch(batch_size, batch_size, mesh.size)
     params = abstract_state(experiment, mesh).ema_params
-    lowered = lower_for(make_sample_fn(experiment, recipe, mesh), params, _key(mesh), batch)
+    lowered = lower_for(
+        make_sample_fn(experiment, recipe, mesh), params, _abstract_key(mesh), batch
+    )
     flops = _sampling_flops(experiment, recipe, batch)
     report = compile_and_report(lowered, mesh, batch, flops)
     name = f"sampler of {record.config.model.name}"
     return {"program": name, "topology": topology} | report
-
-
-def print_report(report: Report) -> int:
-    """Prints a report for a command; 0 where the program fits.
-
-    Raises:
-        InputError: it does not fit.
-    """
-    if not report["fits"]:
-        raise InputError(
-            f"{too_large(report)}. Take more devices, a larger mesh.fsdp, a smaller batch, "
-            "train.accumulate, or model.remat=full with model.scan."
-        )
-    print(describe(report))
-    return 0
 
 
 def record_of(config: ConfigDict | None, workdir: Path | None) -> files.Record:
@@ -152,12 +136,12 @@ def _sampling_flops(experiment: Experiment, recipe: Recipe, batch: int) -> float
     return batch * calls * experiment.flops / 3  # a forward pass is a third of a training example
 
 
-def _key(mesh: Mesh) -> jax.ShapeDtypeStruct:
+def _abstract_key(mesh: Mesh) -> jax.ShapeDtypeStruct:
     key = jax.eval_shape(lambda: jax.random.key(0))
     return jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=NamedSharding(mesh, P()))
 
 
-def _batch(experiment: Experiment, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
+def _abstract_batch(experiment: Experiment, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
     """A global batch as the pipeline gives it."""
     spec, stored = experiment.spec, experiment.pairs is not None
     pixels = spec.is_image and not stored

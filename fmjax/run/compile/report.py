@@ -1,4 +1,8 @@
-"""What a compiled program will need and do, as numbers and as text, before anything has run it."""
+"""The report of a compiled program that nothing has run: its memory, collectives, roofline bounds.
+
+The memory is what the compiler's ``memory_analysis()`` says. The rest is read from the program's
+text, as ``cost_analysis()`` does not give it; `fmjax.roofline.memory_traffic` has the numbers.
+"""
 
 import re
 import time
@@ -6,8 +10,10 @@ from typing import Any
 
 import jax
 
+from fmjax.errors import InputError
 from fmjax.roofline.chips import Chip, chip_of
 from fmjax.roofline.collectives import collectives
+from fmjax.roofline.hlo import loops_are_known, read_program
 from fmjax.roofline.memory_traffic import memory_traffic
 
 # What the TPU compiler says of a program that is too large, in the two ways it has.
@@ -15,12 +21,15 @@ _OUT_OF_MEMORY = re.compile(
     r"\(([\d.]+)([KMGT]?)\) exceeds available HBM \(([\d.]+)([KMGT]?)\)"
     r"|Used ([\d.]+)([KMGT]?) of ([\d.]+)([KMGT]?) hbm"
 )
-_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+_BINARY_PREFIXES = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+Report = dict[str, Any]
+"""Numbers and names that JSON can hold."""
 
 
 def compile_and_report(
     lowered: Any, mesh: jax.sharding.Mesh, examples: int, flops: float | None
-) -> dict[str, Any]:
+) -> Report:
     """Compiles a lowered program and says what the compiler plans.
 
     Args:
@@ -30,9 +39,9 @@ def compile_and_report(
         flops: operations of the model in one execution, all devices together; None if unknown.
 
     Returns:
-        A dict that JSON can hold; bytes, operations and milliseconds are per device and execution.
-        Where the program does not fit, ``fits`` is False, and only ``memory`` and what was known
-        before is there.
+        Bytes, operations and milliseconds are per device and execution. Where the program does not
+        fit, ``fits`` is False, and only ``memory`` and what was known before is there. Where
+        ``loops_are_known`` is False, collectives and memory traffic are lower bounds.
     """
     device = mesh.devices.flat[0]
     chip = chip_of(device)
@@ -52,15 +61,16 @@ def compile_and_report(
             raise
         return report | {"fits": False, "memory": memory}
     seconds = time.perf_counter() - began
-    text = compiled.as_text()
-    traffic = memory_traffic(text)
+    program = read_program(compiled.as_text())
+    traffic = memory_traffic(program)
     return report | {
         "fits": True,
         "memory": _memory(compiled.memory_analysis(), chip),
-        "collectives": {kind: sums._asdict() for kind, sums in collectives(text).items()},
-        "memory_traffic": traffic._asdict(),
+        "collectives": {kind: sums._asdict() for kind, sums in collectives(program).items()},
+        "memory_traffic": traffic,
+        "loops_are_known": loops_are_known(program),
         "compile_seconds": round(seconds, 1),
-        **_floors(report["model_flops"], traffic.bytes, chip, examples),
+        **_bounds(report["model_flops"], traffic, chip, examples),
     }
 
 
@@ -80,22 +90,25 @@ def _overflow(message: str) -> dict[str, float] | None:
     if found is None:
         return None
     needed, unit, there, unit_there = (part for part in found.groups() if part is not None)
-    return {"total": float(needed) * _UNITS[unit], "chip": float(there) * _UNITS[unit_there]}
+    return {
+        "total": float(needed) * _BINARY_PREFIXES[unit],
+        "chip": float(there) * _BINARY_PREFIXES[unit_there],
+    }
 
 
-def _floors(
+def _bounds(
     flops: float | None, traffic: int, chip: Chip | None, examples: int
 ) -> dict[str, float | None]:
-    """The least time that the chip's peak and its memory allow, and examples a second at peak."""
+    """The roofline bounds: the least time by the chip's peak and by its memory's bandwidth."""
     compute = None if chip is None or flops is None else flops / chip.flops
     return {
-        "compute_floor_ms": None if compute is None else 1e3 * compute,
-        "memory_floor_ms": None if chip is None else 1e3 * traffic / chip.bandwidth,
+        "compute_bound_ms": None if compute is None else 1e3 * compute,
+        "memory_bound_ms": None if chip is None else 1e3 * traffic / chip.bandwidth,
         "examples_per_second_at_peak": None if not compute else examples / compute,
     }
 
 
-def too_large(report: dict[str, Any]) -> str:
+def too_large(report: Report) -> str:
     """One sentence for a program that does not fit."""
     memory = report["memory"]
     return (
@@ -105,29 +118,48 @@ def too_large(report: dict[str, Any]) -> str:
     )
 
 
-def describe(report: dict[str, Any]) -> str:
+def print_report(report: Report) -> int:
+    """Prints a report for a command; 0 where the program fits.
+
+    Raises:
+        InputError: it does not fit.
+    """
+    if not report["fits"]:
+        raise InputError(
+            f"{too_large(report)}. Take more devices, a larger mesh.fsdp, a smaller batch, "
+            "train.accumulate, or model.remat=full with model.scan."
+        )
+    print(compile_report_text(report))
+    return 0
+
+
+def compile_report_text(report: Report) -> str:
     """A report of a program that fits, in a few lines."""
     mesh = " ".join(f"mesh.{axis}={size}" for axis, size in report["mesh"].items())
     memory = {k: None if v is None else _binary(v) for k, v in report["memory"].items()}
-    traffic = report["memory_traffic"]
     whole = "" if memory["chip"] is None else f" of {memory['chip']}"
+    least = "" if report["loops_are_known"] else "at least "
     lines = [
         f"{report['program']}: {report['examples']} examples on {report['devices']} x "
         f"{report['chip']} ({report['topology']}), {mesh}; compiled in "
         f"{report['compile_seconds']:.0f} s. Per device and execution:",
-        f"  memory {memory['total']}{whole}, it fits: arguments {memory['arguments']}, temporaries "
-        f"{memory['temporaries']}, outputs {memory['outputs']}, program {memory['program']}",
-        f"  memory traffic{_least(traffic)} {_decimal(traffic['bytes'])}B"
-        + _milliseconds(report["memory_floor_ms"], "at the memory's bandwidth"),
+        f"  memory: {memory['total']}{whole}, it fits: arguments {memory['arguments']}, "
+        f"temporaries {memory['temporaries']}, outputs {memory['outputs']}, program "
+        f"{memory['program']}",
+        f"  memory traffic: {least}{_decimal(report['memory_traffic'])}B"
+        + _milliseconds(report["memory_bound_ms"], "at the memory's bandwidth"),
     ]
     if report["model_flops"] is not None:
         peak = report["examples_per_second_at_peak"]
         lines.append(
-            f"  operations of the model {_decimal(report['model_flops'])}"
-            + _milliseconds(report["compute_floor_ms"], "at the chip's peak")
+            f"  operations of the model: {_decimal(report['model_flops'])}"
+            + _milliseconds(report["compute_bound_ms"], "at the chip's peak")
             + ("" if peak is None else f", which is {peak:.0f} examples/s on all devices")
         )
-    lines += [_collective(kind, sums) for kind, sums in report["collectives"].items()]
+    lines += [
+        f"  {kind}: {least}{sums['count']}, {_decimal(sums['bytes'])}B in all"
+        for kind, sums in report["collectives"].items()
+    ]
     return "\n".join(lines)
 
 
@@ -135,21 +167,13 @@ def _milliseconds(value: float | None, when: str) -> str:
     return "" if value is None else f", {value:.3g} ms {when}"
 
 
-def _collective(kind: str, sums: dict[str, Any]) -> str:
-    return f"  {kind}:{_least(sums)} {sums['count']} of {_decimal(sums['bytes'])}B in all"
-
-
-def _least(sums: dict[str, Any]) -> str:
-    return "" if sums["exact"] else " at least"
-
-
 def _decimal(value: float) -> str:
     """Three digits and a prefix, e.g. 1.25 G."""
-    for prefix in ("", "k", "M", "G", "T"):
-        if value < 1000 or prefix == "T":
+    for prefix in ("", "k", "M", "G"):
+        if value < 1000:
             return f"{value:.3g} {prefix}"
         value /= 1000
-    return ""
+    return f"{value:.3g} T"
 
 
 def _binary(value: float) -> str:

@@ -1,4 +1,4 @@
-"""TPU devices to compile for, on a machine that has none: the compiler of the libtpu wheel."""
+"""The devices of a TPU topology, to compile for on a machine without TPUs, by the libtpu wheel."""
 
 import importlib.metadata
 import importlib.util
@@ -11,10 +11,10 @@ import jax
 
 from fmjax.errors import InputError, unknown_name
 
-_FORMS = "v5e:4x4, v6e:16x16, v4:2x2x4, v5p:4x4x8, tpu7x:2x2x2, or v5e:16x16*2 for two slices"
+_EXAMPLES = "v5e:4x4, v6e:16x16, v4:2x2x4, v5p:4x4x8, tpu7x:2x2x2, or v5e:16x16*2 for two slices"
 _DIMENSIONS = {"v3": 2, "v5e": 2, "v6e": 2, "v4": 3, "v5p": 3, "tpu7x": 3}
-_NAME = re.compile(r"(?P<kind>\w+):(?P<sizes>\d+(?:x\d+)+)(?:\*(?P<slices>\d+))?")
-# What libtpu reads when it is loaded; left alone where they are set, as on a TPU host.
+_TOPOLOGY = re.compile(r"(?P<kind>\w+):(?P<sizes>\d+(?:x\d+)+)(?:\*(?P<slices>\d+))?")
+# What libtpu reads when it is loaded; kept where they are set, as on a TPU host.
 _ENVIRONMENT = {
     "TPU_SKIP_MDS_QUERY": "1",  # else it asks Google's metadata server what machine this is
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # else one process at a time: it locks the TPU it lacks
@@ -51,22 +51,22 @@ class Topology(NamedTuple):
         return options
 
 
-def parse(name: str) -> Topology:
+def parse_topology(name: str) -> Topology:
     """Reads the name of a topology.
 
     Raises:
         InputError: it has another form, another generation, or the wrong number of axes.
     """
-    found = _NAME.fullmatch(name)
+    found = _TOPOLOGY.fullmatch(name)
     if found is None:
-        raise InputError(f"a TPU topology is written like {_FORMS}; got {name!r}.")
+        raise InputError(f"a TPU topology is written like {_EXAMPLES}; got {name!r}.")
     kind, sizes = found["kind"], tuple(int(size) for size in found["sizes"].split("x"))
     if kind not in _DIMENSIONS:
         raise unknown_name("TPU", kind, _DIMENSIONS)
     if len(sizes) != _DIMENSIONS[kind] or 0 in sizes or found["slices"] == "0":
         raise InputError(
             f"a {kind} slice has {_DIMENSIONS[kind]} axes of at least one chip; got {name!r}. "
-            f"Write {_FORMS}."
+            f"Write {_EXAMPLES}."
         )
     return Topology(name, kind, sizes, int(found["slices"] or 1))
 
@@ -80,7 +80,7 @@ def devices_of(name: str) -> list[jax.Device]:
     Raises:
         InputError: the compiler is not installed, or it knows no such topology.
     """
-    topology = parse(name)
+    topology = parse_topology(name)
     if importlib.util.find_spec("libtpu") is None:
         raise InputError(
             "compiling for a TPU needs its compiler, the wheel libtpu (no TPU is needed): "
@@ -95,7 +95,7 @@ def devices_of(name: str) -> list[jax.Device]:
     except jax.errors.JaxRuntimeError as error:
         reason = str(error).splitlines()[0].partition(": ")[2] or str(error)
         raise InputError(
-            f"the TPU compiler does not know {name!r} ({reason}). Write {_FORMS}; sizes above 1 "
+            f"the TPU compiler does not know {name!r} ({reason}). Write {_EXAMPLES}; sizes above 1 "
             "are even, as hosts have 2x2 chips."
         ) from error
     return list(described.devices)

@@ -15,7 +15,8 @@ from absl import flags
 from ml_collections import config_flags
 
 from fmjax.errors import InputError
-from fmjax.run.compile.programs import compile_sampling, print_report, record_of
+from fmjax.run.compile.programs import compile_sampling, record_of
+from fmjax.run.compile.report import print_report
 from fmjax.run.distributed import launch
 from fmjax.run.distributed.first_process import say
 from fmjax.run.sample.export import export_run

@@ -12,7 +12,8 @@ from absl import flags
 from ml_collections import config_flags
 
 from fmjax.errors import InputError
-from fmjax.run.compile.programs import compile_training, print_report
+from fmjax.run.compile.programs import compile_training
+from fmjax.run.compile.report import print_report
 from fmjax.run.distributed import launch
 from fmjax.run.train.loop import train
 

@@ -1,0 +1,69 @@
+"""Compiles for a TPU without one: ``python -m fmjax compile --config=NAME --topology=v5e:4x4``.
+
+Prints the memory that each device needs, the collectives and the roofline bounds of a training
+step, or with ``--what=sample`` of a sampler. A run's sampler is compiled by ``--workdir``.
+"""
+
+from pathlib import Path
+
+from absl import flags
+from ml_collections import config_flags
+
+from fmjax.errors import InputError
+from fmjax.factory import Recipe, Solver
+from fmjax.run.compile.programs import compile_sampling, compile_training, record_of
+from fmjax.run.compile.report import Report, print_report
+from fmjax.run.sample.request import Request
+from fmjax.samplers import METHODS, SOLVERS, sde_spec, solver_spec
+
+CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "Configuration: a name such as digits, or the path of a file."
+)
+WORKDIR = flags.DEFINE_string("workdir", None, "Of --what=sample: a run's folder, not --config.")
+TOPOLOGY = flags.DEFINE_string("topology", None, "The TPU slice, e.g. v5e:4x4 or v5e:16x16*2.")
+WHAT = flags.DEFINE_enum("what", "train", ["train", "sample"], "A training step or a sampler.")
+BATCH_SIZE = flags.DEFINE_integer(
+    "batch_size", None, "Over all devices; default: train.batch_size, or 256 samples."
+)
+SOLVER = flags.DEFINE_enum(
+    "solver", "heun", sorted({*SOLVERS, *METHODS}), "Of --what=sample: the solver."
+)
+STEPS = flags.DEFINE_integer("steps", 25, "Of --what=sample: the number of fixed steps.")
+
+
+def main() -> int:
+    """Reads the flags, compiles and prints the report."""
+    if TOPOLOGY.value is None:
+        raise InputError("say which TPU slice to compile for: --topology=v5e:4x4")
+    if BATCH_SIZE.value is not None and BATCH_SIZE.value < 1:
+        raise InputError(f"--batch_size must be at least 1; got {BATCH_SIZE.value}.")
+    return print_report(_train() if WHAT.value == "train" else _sample())
+
+
+def _train() -> Report:
+    for name in ("workdir", "solver", "steps"):
+        if flags.FLAGS[name].present:
+            raise InputError(f"--{name} is for --what=sample; a training step takes --config.")
+    if CONFIG.value is None:
+        raise InputError("say what to compile: --config=digits, or --config=PATH of your own file")
+    config = CONFIG.value.copy_and_resolve_references()
+    if BATCH_SIZE.value is not None:
+        config.train.batch_size = BATCH_SIZE.value
+    return compile_training(config, TOPOLOGY.value)
+
+
+def _sample() -> Report:
+    workdir = None if WORKDIR.value is None else Path(WORKDIR.value)
+    batch_size = 256 if BATCH_SIZE.value is None else BATCH_SIZE.value
+    return compile_sampling(
+        record_of(CONFIG.value, workdir),
+        TOPOLOGY.value,
+        Request(batch_size),
+        Recipe(_solver()),
+        batch_size=batch_size,
+    )
+
+
+def _solver() -> Solver:
+    build = sde_spec if SOLVER.value in METHODS else solver_spec
+    return build(SOLVER.value, STEPS.value)
