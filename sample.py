@@ -8,4 +8,4 @@ from fmjax.run import cli
 from fmjax.run.sample import command
 
 if __name__ == "__main__":
-    cli.run(command.main)
+    cli.run(command)

@@ -7,4 +7,4 @@ from fmjax.run import cli
 from fmjax.run.train import command
 
 if __name__ == "__main__":
-    cli.run(command.main)
+    cli.run(command)

@@ -60,7 +60,7 @@ def _run(name: str, arguments: list[str]) -> None:
     # The flags of a command are defined when its module is imported, so only one of them is.
     command = importlib.import_module(f"fmjax.run.{name}.command")
     sys.argv = [f"fmjax {name}", *arguments]
-    cli.run(command.main)
+    cli.run(command)
 
 
 if __name__ == "__main__":

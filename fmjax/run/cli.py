@@ -6,8 +6,8 @@ import os
 import platform
 import sys
 import threading
-from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import jax
 from absl import app, flags, logging
@@ -125,14 +125,25 @@ def _keep_compiled() -> None:
     jax.config.update("jax_compilation_cache_dir", str(folder))
 
 
-def run(main: Callable[[], int]) -> None:
+def _show_in_help(command: ModuleType) -> None:
+    """Has ``--help`` print what a command says of itself, and the flags of fmjax."""
+    sys.modules["__main__"].__doc__ = command.__doc__
+    for module, defined in flags.FLAGS.flags_by_module_dict().items():
+        if module.startswith("fmjax."):
+            for flag in defined:
+                flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
+
+
+def run(command: ModuleType) -> None:
     """Runs a command; a caller's mistake ends it with one sentence and exit code 2.
 
     Args:
-        main: the command; it returns 0, or the number of the signal that stopped it, which makes
-            the exit code 128 and that number, as in a shell.
+        command: a module whose docstring is the head of ``--help``, and whose function `main`
+            returns 0, or the number of the signal that stopped it, which makes the exit code 128
+            and that number, as in a shell.
     """
     program = Path(sys.argv[0]).name
+    _show_in_help(command)
     _keep_compiled()
     keep_freed_memory()
     # orbax logs every file it writes, and every error before raising it.
@@ -145,7 +156,7 @@ def run(main: Callable[[], int]) -> None:
 
     def guarded(_: list[str]) -> None:
         try:
-            stopped = together(main)
+            stopped = together(command.main)
             sys.exit(128 + stopped if stopped else 0)
         except InputError as error:
             fail(error, 2)
