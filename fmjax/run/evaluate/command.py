@@ -1,4 +1,4 @@
-"""The evaluate command: its flags, and one call.
+"""Measures samples of a trained run against real examples.
 
     python -m fmjax evaluate --workdir=runs/digits --num=1000
 

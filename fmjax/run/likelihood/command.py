@@ -1,4 +1,4 @@
-"""The likelihood of a run's data: ``python -m fmjax likelihood --workdir=runs/digits``.
+"""Measures the likelihood of a run's data: ``python -m fmjax likelihood --workdir=runs/digits``.
 
 Prints bits per dimension of the test images, or nats of the test points, with their standard error.
 Adaptive steps by default; ``--steps`` chooses fixed ones.

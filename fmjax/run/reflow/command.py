@@ -1,4 +1,4 @@
-"""Reflow a trained run: ``python -m fmjax reflow --workdir=runs/digits --rounds=1``.
+"""Reflows a trained run: ``python -m fmjax reflow --workdir=runs/digits --rounds=1``.
 
 Run the same command again to resume. What it writes goes to ``runs/digits-reflow1``, and so on.
 """

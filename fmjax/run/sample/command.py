@@ -1,4 +1,4 @@
-"""The sample command: where from and where to, and one call.
+"""Draws samples from a trained run and writes them.
 
     python sample.py --workdir=runs/digits --num=100 --out=out
 

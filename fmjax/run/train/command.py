@@ -1,4 +1,4 @@
-"""The train command: its flags, and one call.
+"""Trains a flow from a configuration.
 
     python train.py --config=configs/digits.py
 

@@ -1,4 +1,4 @@
-"""Write a run's parameters: ``python -m fmjax weights --workdir=runs/digits --out=digits_ema``.
+"""Writes a run's parameters: ``python -m fmjax weights --workdir=runs/digits --out=digits_ema``.
 
 The folder has ``run.json`` and ``ema.safetensors``, and serves wherever a run's folder does: as
 ``--workdir`` of sample.py, the likelihood and the reflow, and as ``--init_from`` of train.py.
