@@ -1,4 +1,30 @@
-"""How many bytes a compiled program moves through a device's main memory."""
+"""How many bytes a compiled program moves through a device's main memory.
+
+jax's ``compiled.cost_analysis()`` has a figure of that kind, ``bytes accessed``, which cannot
+replace this module: it counts the body of a loop once, and it counts what stays in a TPU's on-chip
+memory. (With loops counted once and on-chip memory counted, this module finds 181 MB for the first
+program below, 22.3 GB for the third and 20.5 GB for the fourth.) Compiled for v5e:2x2, jax 0.10.2,
+libtpu 0.0.42, per chip and execution, with the operations that the analysis counts beside those of
+the model:
+
+=================================================  ==============  =========  =======  =========
+program                                            bytes accessed  this       its      the
+                                                                   module     flops    model's
+=================================================  ==============  =========  =======  =========
+step of configs/digits.py, which has no loop       283 MB          41 MB      0.75 G   0.70 G
+the same with train.accumulate=4                   262 MB          42 MB      0.22 G   0.70 G
+step, DiT of width 1152, 8 scanned blocks, remat   26.0 GB         79.1 GB    2.19 T   13.02 T
+the same with mesh.fsdp=4                          23.8 GB         86.3 GB    2.19 T   13.02 T
+10 Euler steps of configs/digits.py                93 MB           over 5 MB  0.95 G   9.35 G
+50 Euler steps of configs/digits.py                93 MB           over 5 MB  0.95 G   46.77 G
+=================================================  ==============  =========  =======  =========
+
+No multiplication by the turns of the loops corrects this, as the analysis does not say which part
+lies in a loop. It has no key for collectives either; see `fmjax.roofline.collectives`.
+
+The number of turns of a sampler's loop depends on the time that it reaches, and the text does not
+tell it: the figures of a sampler are lower bounds.
+"""
 
 import re
 from collections.abc import Iterator
@@ -68,21 +94,17 @@ def _bytes_of_fusion(program: Program, caller: Computation, fusion: Instruction)
     root = root_of(body)
     results = root.operands if root.opcode == "tuple" else (root.name,)
     for result, shape in zip(results, arrays_of(fusion.shape), strict=False):
-        total += min(_size_in_memory(shape), _bytes_written(program, body, body[result]))
+        total += min(_size_in_memory(shape), _bytes_written(body, body[result]))
     return total
 
 
-def _bytes_written(program: Program, body: Computation, result: Instruction) -> int:
+def _bytes_written(body: Computation, result: Instruction) -> int:
     """How much of a fusion's result it writes: all of it, or what it updates in place."""
     source = result
     while source.opcode in _SAME_NUMBERS:
         source = body[source.operands[0]]
     if source.opcode == "dynamic-update-slice":
         return size_of(body[source.operands[1]].shape)
-    if source.opcode == "fusion":  # one inside the other
-        inner = program.computations[source.called()[0]]
-        if root_of(inner).opcode != "tuple":
-            return _bytes_written(program, inner, root_of(inner))
     return size_of(result.shape)
 
 
