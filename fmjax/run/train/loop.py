@@ -90,26 +90,26 @@ def _steps(
     previews = range(every, settings.steps, every)  # the last step has the final report's
     with Signals() as signals, contextlib.closing(training_batches(run, step)) as batches:
         step_fn, seconds = _compiled(run, progress, state, key, batches.peek())
-        if profile:
-            step_fn = traced(step_fn, run.workdir / folder.PROFILE, progress.say)
         metrics = StepMetrics(settings, progress, run.experiment.flops, seconds)
-        while step < settings.steps and not stop:
-            # One call of the compiled program. Nothing here waits for its result.
-            state, values = step_fn(state, key, next(batches))
-            step += settings.steps_per_call
-            progress.advance(settings.steps_per_call)
-            metrics.add(step, values, batches.waited)
+        trace = run.workdir / folder.PROFILE if profile else None
+        with traced(step_fn, trace, progress.say) as step_fn:
+            while step < settings.steps and not stop:
+                # One call of the compiled program. Nothing here waits for its result.
+                state, values = step_fn(state, key, next(batches))
+                step += settings.steps_per_call
+                progress.advance(settings.steps_per_call)
+                metrics.add(step, values, batches.waited)
 
-            stop = signals.received(agree=step % settings.log_every == 0)
-            if stop or step % settings.checkpoint_every == 0 or step == settings.steps:
-                metrics.drain()
-                with metrics.paused():
-                    _save(run, checkpoints, progress, step, state, validate)
-            if stop:
-                progress.say(f"stopped by signal {stop}: saved step {step}. Run it again to go on.")
-            elif step in previews:
-                with metrics.paused():
-                    report.write_preview(run, run.ema_params(state), step)
+                stop = signals.received(agree=step % settings.log_every == 0)
+                if stop or step % settings.checkpoint_every == 0 or step == settings.steps:
+                    metrics.drain()
+                    with metrics.paused():
+                        _save(run, checkpoints, progress, step, state, validate)
+                if step in previews and not stop:
+                    with metrics.paused():
+                        report.write_preview(run, run.ema_params(state), step)
+    if stop:
+        progress.say(f"stopped by signal {stop}: saved step {step}. Run it again to go on.")
     return step, state, stop
 
 

@@ -15,6 +15,7 @@ from fmjax.run import workdir as folder
 from fmjax.run.pictures import save_overview
 from fmjax.run.restore import open_run, restore_flow
 from fmjax.run.train.loop import train
+from fmjax.run.train.profile import traced
 from fmjax.run.workdir import load_record
 from fmjax.storage.checkpoints import Checkpoints
 from fmjax.training.mesh import make_mesh
@@ -94,6 +95,14 @@ def test_a_trace_of_a_few_steps_is_written_where_it_says(tmp_path, capsys):
     assert f"traced a few steps: {workdir / 'profile'}" in capsys.readouterr().err
     (trace,) = workdir.glob("profile/plugins/profile/*/*.xplane.pb")
     assert trace.stat().st_size > 10_000
+
+
+def test_a_run_too_short_for_a_trace_says_so(tmp_path):
+    said = []
+    with traced(lambda x: x + 1, tmp_path, said.append) as step:
+        assert [step(k) for k in range(3)] == [1, 2, 3]
+    assert said == ["no trace was written: it begins with call 6, and there were 3."]
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.slow
