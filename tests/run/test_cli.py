@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 import pytest
 
-from fmjax.run.cli import compilation_folder
+from fmjax.errors import InputError
+from fmjax.run.cli import compilation_folder, find_config
 from tests.conftest import ROOT
 
 CONFIG = """
@@ -139,6 +140,20 @@ def test_help_lists_the_flags():
     done = run("sample.py", "--help")
     assert "--guidance" in done.stdout
     assert "repeats in turn" in done.stdout
+
+
+def test_a_configuration_is_found_by_path_or_by_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert find_config("digits") == ROOT / "configs" / "digits.py"
+    (tmp_path / "configs").mkdir()
+    for name in ("digits", "mine"):
+        (tmp_path / "configs" / f"{name}.py").write_text("")
+    assert find_config("digits") == Path("configs/digits.py")  # one's own comes first
+    assert find_config("configs/mine.py") == find_config("mine") == Path("configs/mine.py")
+    with pytest.raises(InputError, match=r"unknown configuration 'mein'. Did you mean 'mine'\?"):
+        find_config("mein")
+    with pytest.raises(InputError, match=r"unknown configuration ''\. Known: cifar10, digits"):
+        find_config("")
 
 
 def test_programs_of_another_cpu_are_kept_elsewhere(tmp_path):

@@ -34,10 +34,9 @@ def opening(run: Run, start: int, state: TrainState) -> str:
 
 
 def sample_command(run: Run) -> str:
-    """The command that samples this run."""
-    return shlex.join(
-        ["python", "-m", "fmjax", "sample", f"--workdir={run.workdir}", "--num=100", "--out=out"]
-    )
+    """The command that samples this run, into a folder named after it."""
+    flags = [f"--workdir={run.workdir}", "--num=100", f"--out={Path('out') / run.workdir.name}"]
+    return shlex.join(["python", "-m", "fmjax", "sample", *flags])
 
 
 def is_finished(run: Run, start: int) -> bool:

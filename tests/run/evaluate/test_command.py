@@ -1,0 +1,47 @@
+"""``python -m fmjax evaluate``: the figures of a run's samples, by any solver and guidance."""
+
+import json
+
+import pytest
+
+from fmjax.data.load import load
+from fmjax.errors import InputError
+from fmjax.factory import Recipe
+from fmjax.run.evaluation import check_evaluated, evaluate_flow
+from fmjax.run.restore import LATEST, Weights, open_run, restore_flow
+from fmjax.run.sample.request import Request
+from fmjax.samplers import solver_spec
+from tests.run.forked import finish
+
+HEUN = Recipe(solver_spec("heun", 2))
+
+
+@pytest.mark.slow
+def test_the_command_prints_and_writes_the_figures_of_its_flags(trained, commands, tmp_path):
+    out = tmp_path / "new" / "figures.json"
+    flags = [f"--workdir={trained}", "--num=40", "--solver=heun", "--steps=2", "--guidance=1.5"]
+    (said,) = finish(commands.start("fmjax/__main__.py", "evaluate", *flags, f"--out={out}"))
+    report = json.loads(out.read_text())
+    flow = restore_flow(trained, open_run(trained))
+    again = evaluate_flow(flow, load("toy/moons"), Request(40, w=(1.5,)), HEUN)
+    assert report.pop("step") == 12
+    assert report["classifier"] == again["classifier"]
+    assert report["frechet"]["samples"] == pytest.approx(again["frechet"]["samples"], rel=1e-3)
+    assert report["histogram"]["counts"] == again["histogram"]["counts"]
+    assert f"classified as the class asked for: {report['classifier']['samples']:.1%}" in said
+
+
+def test_what_cannot_be_evaluated_is_refused(trained):
+    experiment = open_run(trained)
+    with pytest.raises(InputError, match="at least 2, to be measured; got 1"):
+        check_evaluated(experiment, Request(1), HEUN, LATEST)
+    with pytest.raises(InputError, match="leave --weak out"):
+        check_evaluated(experiment, Request(9), HEUN, Weights(weak="4"))
+    with pytest.raises(InputError, match="between 0 and 1"):
+        check_evaluated(experiment, Request(9, (2,)), HEUN, LATEST)
+
+
+@pytest.mark.slow
+def test_a_mistake_gets_one_sentence(commands):
+    (said,) = finish(commands.start("fmjax/__main__.py", "evaluate"), code=2)
+    assert said.strip() == "fmjax evaluate: say what to evaluate: --workdir=runs/digits"
