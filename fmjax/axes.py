@@ -1,8 +1,8 @@
-"""The names of the mesh's axes, and the one thing that a model says of them.
+"""The names of the mesh's axes, and the constraint that a model puts on its activations.
 
     data     copies of the parameters, each with its part of the batch
-    fsdp     the batch split too, and the parameters: each device holds a part of every large one
-    tensor   the width of the matrix products split: heads, and hidden units
+    fsdp     the batch is split further, and so are the large parameters: a part on each device
+    tensor   the width of the matrix products is split: heads, and hidden units
 
 A batch is split over the first two, and every device of the third sees the same rows.
 """

@@ -1,35 +1,12 @@
-"""The configuration: every key with its default, and what a resumed run may change.
+"""The configuration: every key with its default.
 
 `default_config` is the list of keys. Files under ``configs/`` start from it and say what differs;
-``--config.KEY=VALUE`` on the command line has the last word. Strings become objects in `build`.
+``--config.KEY=VALUE`` on the command line has the last word. `fmjax.factory` turns the strings into
+objects.
 """
 
-from pathlib import Path
-
-from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
-
-from fmjax.errors import InputError, changed_keys
-
-# What a run may change when it is resumed: how long and how often, never what it computes. (More
-# steps do stretch the cosine of the learning rate, which goes on from where that puts it.)
-_MAY_CHANGE = (
-    "train.steps",
-    "train.log_every",
-    "train.checkpoint_every",
-    "train.sample_every",
-    "train.keep",
-    "train.steps_per_call",
-    "mesh",
-    "model.attention",
-    "model.scan",
-    "model.remat",
-    "data.dir",
-    "data.threads",
-    "sample",
-    "eval",
-)
 
 
 def default_config() -> ConfigDict:
@@ -149,22 +126,3 @@ def default_config() -> ConfigDict:
     config.sample = ConfigDict({"guidance": 1.5, "solver": "heun", "steps": 25, "shift": 1.0})
     config.eval = ConfigDict({"num": 1000, "reference": 5000})  # 0 samples: no evaluation
     return config.lock()
-
-
-def check_resumable(stored: ConfigDict, asked: ConfigDict, workdir: Path) -> None:
-    """Checks that a run may go on under another configuration.
-
-    Raises:
-        InputError: a key that decides what the run computes differs.
-    """
-    if changed := changed_keys(_decisive(stored), _decisive(asked)):
-        raise InputError(
-            f"{workdir} holds another run, with {', '.join(changed)}. "
-            "Give another --workdir, or --overwrite to delete that run."
-        )
-
-
-def _decisive(config: ConfigDict) -> dict[str, object]:
-    """The dotted keys that decide what a run computes, with their values."""
-    flat = flatten_dict(config.to_dict(), sep=".")
-    return {key: value for key, value in sorted(flat.items()) if not key.startswith(_MAY_CHANGE)}

@@ -1,6 +1,6 @@
 """Pictures as uint8 arrays: grids of images, and scatter plots of 2-D points.
 
-The one door to pillow for pictures, so that a training loop needs no plotting library.
+By pillow, so that a training loop needs no plotting library.
 """
 
 import os

@@ -1,7 +1,7 @@
 """The first run, timed and measured: ``python -m benchmarks.quality.digits``.
 
 Runs the README's training command in a fresh folder and writes, with the versions and the machine
-it ran on, what the run measured of itself at its end (`fmjax/run/evaluation.py` says how):
+it ran on, what the run measured of itself at its end (`fmjax/run/evaluate/measure.py` says how):
 
 - ``train_seconds``: from the command to the last checkpoint, import and compilation included;
 - ``total_seconds``: until the evaluation was printed;

@@ -1,4 +1,7 @@
-"""Where a coupling runs: in groups without communication, or on the batch of all devices."""
+"""Where a coupling runs: in groups without communication, or on the batch of all devices.
+
+Which of the two a run takes is decided in `fmjax.factory.draw.place_coupling`.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The one door to grain: the step-indexed stream of training batches.
+"""The only module that imports grain: the step-indexed stream of training batches.
 
 Global batch k is a function of the seed and of k alone: whichever process asks, and whether it
 began at batch 0 or at batch k, the examples, their order and their augmentation are the same. To

@@ -1,4 +1,4 @@
-"""The command that trains on a set, as it may be pasted: with what follows from the set itself."""
+"""The command line that trains on a data set, with the flags that the set itself requires."""
 
 import math
 import shlex

@@ -7,10 +7,11 @@ import shutil
 from pathlib import Path
 from typing import IO, NamedTuple
 
-from fmjax.config import ConfigDict, check_resumable, default_config
+from fmjax.config import ConfigDict, default_config
 from fmjax.errors import InputError
 from fmjax.factory import DataSpec
 from fmjax.files import check_space, check_writable, write_json
+from fmjax.run.resume import check_resumable
 
 RECORD = "run.json"
 CHECKPOINTS = "checkpoints"

@@ -1,4 +1,4 @@
-"""Checkpoints: the one door to orbax.
+"""Checkpoints of a run; the only module that imports orbax.
 
 The newest few are kept, and the best by validation loss; writing is asynchronous. Each carries a
 fingerprint of its state, so that a damaged one is noticed, set aside, and the one before it used.

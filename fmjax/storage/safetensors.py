@@ -1,4 +1,4 @@
-"""Parameters as a safetensors file, which other programs read too: the one door to safetensors.
+"""Parameters as a safetensors file, which other programs read too.
 
 Each leaf stands under its dotted path, ``blocks.attention.qkv.kernel``. Neither writing nor reading
 puts more on a device than its own shards; process 0 holds one whole copy in its memory to write.

@@ -37,16 +37,6 @@ def init_state(params: Any, optimizer: optax.GradientTransformation) -> TrainSta
     )
 
 
-def ema_decay(step: jax.Array, decay: float) -> jax.Array:
-    """The decay with warm-up, min(decay, (1 + step) / (10 + step)).
-
-    Early averages forget the initial parameters quickly instead of dragging them along for
-    1 / (1 - decay) steps. Source: the rule of tf.train.ExponentialMovingAverage(num_updates).
-    """
-    step = jnp.asarray(step, jnp.float32)
-    return jnp.minimum(decay, (1 + step) / (10 + step))
-
-
 @jax.jit
 def all_finite(tree: Any) -> jax.Array:
     """Whether every number of a tree is finite, a bool scalar."""

@@ -8,8 +8,9 @@ import optax
 from optax.microbatching import AccumulationType, microbatch
 
 from fmjax.errors import InputError
+from fmjax.training.ema import update_ema
 from fmjax.training.outliers import OutlierState
-from fmjax.training.state import TrainState, ema_decay
+from fmjax.training.state import TrainState
 
 Batch = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]
@@ -77,12 +78,10 @@ def make_step(
             loss, grads = jax.lax.pmean((loss, grads), axis_name)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        new = jax.tree.map(lambda x: x.astype(jnp.float32), params)
-        rate = 1 - ema_decay(state.step, ema)
         new_state = TrainState(
             step=state.step + 1,
             params=params,
-            ema_params=optax.incremental_update(new, state.ema_params, rate),
+            ema_params=update_ema(state.ema_params, params, state.step, ema),
             opt_state=opt_state,
         )
         metrics = {"loss": loss, "grad_norm": optax.tree.norm(grads)}

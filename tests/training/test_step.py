@@ -11,9 +11,10 @@ import pytest
 from fmjax.draws import Draw
 from fmjax.errors import InputError
 from fmjax.losses import make_loss_fn
+from fmjax.training.ema import ema_decay
 from fmjax.training.optimizer import learning_rate_schedule, make_optimizer
 from fmjax.training.parallelism import check_divides, make_layout
-from fmjax.training.state import ema_decay, init_state
+from fmjax.training.state import init_state
 from fmjax.training.step import in_parts, make_step
 
 

@@ -1,4 +1,4 @@
-"""Stored pairs (x0, x1, label): what a flow was asked and what it answered, to be learned again.
+"""Stored pairs (x0, x1, label): source points, and the samples a trained flow made of them.
 
 A pair set is a folder: ``pairs.json``, written first, says what the set is to hold, and K shards
 ``pairs-00000-of-K.array_record`` hold it, pair i in the same shard whoever writes it. A shard gets

@@ -1,4 +1,4 @@
-"""Writing stored pairs: what is to come first, then shard by shard, each whole or not at all."""
+"""Writing stored pairs: first ``pairs.json``, then shard by shard, each whole or not at all."""
 
 from collections.abc import Iterable
 from pathlib import Path

@@ -14,7 +14,7 @@ from fmjax.data.load import load
 from fmjax.errors import InputError
 from fmjax.files import check_writable, write_json
 from fmjax.run.distributed.first_process import say
-from fmjax.run.evaluation import check_evaluated, describe_evaluation, evaluate_flow
+from fmjax.run.evaluate.measure import check_evaluated, describe_evaluation, evaluate_flow
 from fmjax.run.restore import open_run, restore_flow
 from fmjax.run.sample.flags import recipe, request, weights
 

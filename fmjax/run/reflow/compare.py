@@ -15,7 +15,7 @@ from fmjax.factory import Recipe
 from fmjax.factory.generation import guided_velocity
 from fmjax.metrics.trajectory import normalized_path_energy, path_statistics
 from fmjax.metrics.transport import wasserstein
-from fmjax.run.evaluation import evaluate, load_reference
+from fmjax.run.evaluate.measure import evaluate, load_reference
 from fmjax.run.restore import TrainedFlow
 from fmjax.run.sample.draw import draw_samples
 from fmjax.run.sample.request import Request, resolve

@@ -1,4 +1,4 @@
-"""The files of a sample run: one ``samples.npz``, or shards beside a ``samples.json``.
+"""The files of a sample run: ``samples.npz``, or shards beside ``samples.json``; ``grid.png``.
 
 The manifest says what the shards are to hold, so that the same command goes on where it was
 stopped and another one is refused. All shards in numpy, in order:

@@ -1,4 +1,4 @@
-"""The batches of a training run, from a step on."""
+"""The batches of a training run on its devices; `fmjax.data.pipeline.batches` makes them."""
 
 import jax
 

@@ -9,7 +9,7 @@ import jax
 from fmjax.factory import Recipe
 from fmjax.files import write_json
 from fmjax.run import workdir as folder
-from fmjax.run.evaluation import describe_evaluation, evaluate_flow
+from fmjax.run.evaluate.measure import describe_evaluation, evaluate_flow
 from fmjax.run.pictures import save_overview
 from fmjax.run.restore import TrainedFlow
 from fmjax.run.sample.request import Request

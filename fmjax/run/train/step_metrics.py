@@ -1,4 +1,4 @@
-"""The metrics of every step, read late so that the device never waits for the host."""
+"""The metrics of every step, read late so that the device never waits; a NaN stops the run."""
 
 import contextlib
 import math
@@ -20,7 +20,7 @@ _SKIPPED = "skipped"
 
 
 def not_finite(name: str, value: float, step: int) -> FloatingPointError:
-    """The error that stops a run whose numbers have gone."""
+    """The error that stops a run with a NaN or an infinity."""
     return FloatingPointError(
         f"the {name} is {value} at step {step}. Nothing was saved since, so the last checkpoint is "
         "good. Look at the data, or start anew with a lower optimizer.learning_rate or "

@@ -124,7 +124,7 @@ class _Predicted(NamedTuple):
     d2: Any
 
 
-class SignalToNoise(_Multistep):
+class LogSNRMultistep(_Multistep):
     """DPM-Solver++ (2M), and with a corrector UniPC of order 2, on any affine path.
 
     Predictor, with h = lambda_1 - lambda_0, g = lambda_0 - lambda_{-1} and
@@ -211,9 +211,9 @@ def diffrax_solver(name: str, schedule: Schedule) -> diffrax.AbstractSolver:
     own = {
         "ab2": lambda: AdamsBashforth(2),
         "ab3": lambda: AdamsBashforth(3),
-        "dpmpp_2m": lambda: SignalToNoise(schedule),
+        "dpmpp_2m": lambda: LogSNRMultistep(schedule),
         "rk4": RK4,
-        "unipc": lambda: SignalToNoise(schedule, corrects=True),
+        "unipc": lambda: LogSNRMultistep(schedule, corrects=True),
     }
     return own[name]() if name in own else getattr(diffrax, name.capitalize())()
 

@@ -7,7 +7,7 @@ import pytest
 from fmjax.data.load import load
 from fmjax.errors import InputError
 from fmjax.factory import Recipe
-from fmjax.run.evaluation import check_evaluated, evaluate_flow
+from fmjax.run.evaluate.measure import check_evaluated, evaluate_flow
 from fmjax.run.restore import LATEST, Weights, open_run, restore_flow
 from fmjax.run.sample.request import Request
 from fmjax.samplers import solver_spec
