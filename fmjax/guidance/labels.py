@@ -1,6 +1,7 @@
 """What a guided velocity takes in the place of labels, and how the null condition is put in.
 
-Which condition is the null one is the caller's choice; for a run `fmjax.factory.experiment` makes it.
+Which condition is the null one is the caller's choice; for a run `fmjax.factory.experiment` makes
+it.
 """
 
 from typing import Any, NamedTuple

@@ -4,11 +4,11 @@
 
 There are two parts. The first finds dual potentials u, v by Sinkhorn iterations (Cuturi,
 arXiv:1306.0895): whole-matrix work, quick on every backend, but approximate. Subtracting them,
-C[i, j] - u[i] - v[j], changes the sum of every permutation by the same number and leaves the optimum
-where it is. The second part finds the optimum of these reduced costs by shortest augmenting paths
-(Jonker and Volgenant, Computing 38, 1987; Crouse, IEEE TAES 52, 2016), which are exact but go row
-after row: after the first part most rows are matched at once, and the searches for the rest are
-short.
+C[i, j] - u[i] - v[j], changes the sum of every permutation by the same number and leaves the
+optimum where it is. The second part finds the optimum of these reduced costs by shortest
+augmenting paths (Jonker and Volgenant, Computing 38, 1987; Crouse, IEEE TAES 52, 2016), which are
+exact but go row after row: after the first part most rows are matched at once, and the searches
+for the rest are short.
 """
 
 import jax
