@@ -1,7 +1,7 @@
 """What a checkout computes, recorded, and two such records compared.
 
-    python benchmarks/witness.py --checkout=PATH --out=before.npz
-    python benchmarks/witness.py --compare before.npz after.npz
+    python -m benchmarks.witness --checkout=PATH --out=before.npz
+    python -m benchmarks.witness --compare before.npz after.npz
 
 For changes that should leave every number as it is. Draws must have the same bits; in every other
 array the largest difference must be at most 1e-6 of the root mean square. The comparison prints a

@@ -128,7 +128,7 @@ def test_the_pairs_say_where_they_come_from(workdir, reflowed):
         "run": "run",
         "step": 12,
         "parameters": int(fingerprint(load_flow(workdir).params)),
-        "solver": {"solver": "euler", "control": "fixed", "steps": 3, "grid": "Uniform()"},
+        "solver": {"solver": "euler", "control": "fixed", "steps": 3, "grid": "UniformGrid()"},
         "guidance": 1.0,
         "seed": pair_seed(0, 1),
     }
