@@ -64,7 +64,7 @@ class BrownianBridge:
 
     def sample(self, source: Noisy, x1: Array, t: Array) -> PathSample:
         """The point and the conditional velocity at t (see `NoisyStraight.sample`)."""
-        return _sample(self, source, x1, t)
+        return _sample_with_noise(self, source, x1, t)
 
     def score(self, source: Noisy, x1: Array, t: Array) -> Array:
         """The conditional score -z / s_t, shaped as x1; near an end s_t is read `END` inside.
@@ -123,7 +123,7 @@ class NoisyStraight:
         Raises:
             InputError: source is not a `Noisy`, or z has another shape than x0.
         """
-        return _sample(self, source, x1, t)
+        return _sample_with_noise(self, source, x1, t)
 
     def score(self, source: Noisy, x1: Array, t: Array) -> Array:
         """The conditional score -z / sigma, shaped as x1."""
@@ -159,7 +159,7 @@ def _unpack(path: Any, source: Noisy, x1: Array, t: Array) -> tuple[Array, Array
     return x0, z, x1, expand(at_least_float32(t), x1)
 
 
-def _sample(path: Any, source: Noisy, x1: Array, t: Array) -> PathSample:
+def _sample_with_noise(path: Any, source: Noisy, x1: Array, t: Array) -> PathSample:
     x0, z, x1, t = _unpack(path, source, x1, t)
     return PathSample(
         x_t=t * x1 + (1.0 - t) * x0 + path.std(t) * z,

@@ -86,7 +86,7 @@ def measure(
     # The divergence takes a forward-mode derivative, which the fused attention has not.
     experiment = open_run(workdir, portable=True)
     check_path(experiment.path)
-    _check(question, experiment, batch_size)
+    _check_question(question, experiment, batch_size)
     spec, name = experiment.spec, experiment.data.name
     x, labels = load(name, experiment.data.dir).arrays(question.split, question.num)
     if x.shape[1:] != spec.shape:
@@ -122,7 +122,7 @@ def measure(
     }
 
 
-def _check(question: Question, experiment: Experiment, batch_size: int) -> None:
+def _check_question(question: Question, experiment: Experiment, batch_size: int) -> None:
     if question.num is not None and question.num < 2:
         raise InputError(f"--num must be at least 2, to know an error; got {question.num}.")
     if question.labels not in (None, *LABELS):

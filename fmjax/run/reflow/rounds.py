@@ -87,7 +87,7 @@ def reflow(workdir: Path, rounds: int = 1, plan: Plan | None = None) -> int:
         FloatingPointError: a flow or a training gave NaN or infinity.
     """
     workdir, plan = Path(workdir), Plan() if plan is None else plan
-    _check(workdir, rounds, plan)
+    _check_plan(workdir, rounds, plan)
     for k in range(1, rounds + 1):
         source, target = round_dir(workdir, k - 1), round_dir(workdir, k)
         w = plan.guidance if k == 1 else 1.0
@@ -139,7 +139,7 @@ def command(workdir: Path, rounds: int, plan: Plan) -> str:
     return shlex.join(["python", "-m", "fmjax", "reflow", *given])
 
 
-def _check(workdir: Path, rounds: int, plan: Plan) -> None:
+def _check_plan(workdir: Path, rounds: int, plan: Plan) -> None:
     """Everything that can be checked before a device is used."""
     if rounds < 1:
         raise InputError(f"the number of rounds must be at least 1; got {rounds}.")

@@ -66,7 +66,7 @@ def resolve(
     if request.w is None:
         w = 1.0 if request.labels is None else experiment.guidance_scale
         request = request._replace(w=(w,))
-    _check(request, experiment)
+    _check_request(request, experiment)
     scaled = any(w != 1 for w in request.w)
     able = request.labels is not None or weak
     if scaled and not able:
@@ -81,7 +81,7 @@ def resolve(
     return request, Recipe(solver, guidance if needed else None)
 
 
-def _check(request: Request, experiment: Experiment) -> None:
+def _check_request(request: Request, experiment: Experiment) -> None:
     if request.num < 1:
         raise InputError(f"the number of samples must be at least 1; got {request.num}.")
     if not 0 <= request.seed < 2**32:

@@ -104,7 +104,7 @@ def sample(
 
     # Restore, and share the files out among the processes.
     flow = restore_flow(workdir, experiment, weights.needed(recipe), local=True)
-    missing, mine = _begin(target, flow, request, recipe)
+    missing, mine = _begin_files(target, flow, request, recipe)
 
     # Draw and write, each process its own files.
     timing = _draw(target, flow, request, recipe, mine, batch_size)
@@ -151,7 +151,7 @@ def _check_sizes(batch_size: int, shard_size: int) -> None:
         )
 
 
-def _begin(
+def _begin_files(
     target: SampleFiles, flow: TrainedFlow, request: Request, recipe: Recipe
 ) -> tuple[list[int], list[int]]:
     """Readies the folder; gives the files that are missing, and those that are this process's."""
