@@ -9,6 +9,7 @@ from pathlib import Path
 from absl import flags
 from ml_collections import config_flags
 
+from fmjax.checks import check_at_least
 from fmjax.errors import InputError
 from fmjax.factory import Recipe, Solver
 from fmjax.run.compile.programs import compile_sampling, compile_training, record_of
@@ -35,8 +36,8 @@ def main() -> int:
     """Reads the flags, compiles and prints the report."""
     if TOPOLOGY.value is None:
         raise InputError("say which TPU slice to compile for: --topology=v5e:4x4")
-    if BATCH_SIZE.value is not None and BATCH_SIZE.value < 1:
-        raise InputError(f"--batch_size must be at least 1; got {BATCH_SIZE.value}.")
+    if BATCH_SIZE.value is not None:
+        check_at_least("--batch_size", BATCH_SIZE.value)
     return print_report(_compile_training() if WHAT.value == "train" else _compile_sampler())
 
 
