@@ -38,7 +38,7 @@ def main() -> None:
         print(f"fmjax: {unknown_name('command', name, COMMANDS)}", file=sys.stderr)
         sys.exit(2)
     try:
-        _run(name, arguments)
+        _run_command(name, arguments)
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] == "fmjax":
             raise
@@ -50,7 +50,7 @@ def main() -> None:
         sys.exit(2)
 
 
-def _run(name: str, arguments: list[str]) -> None:
+def _run_command(name: str, arguments: list[str]) -> None:
     if name == "prepare":
         from fmjax.data import prepare
 

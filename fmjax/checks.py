@@ -1,19 +1,116 @@
-"""Checks of numbers that several modules take."""
+"""Checks of single numbers: each raises one sentence with what was expected and what came."""
 
 import math
+import numbers
 
 from fmjax.errors import InputError
 
 
-def check_positive(what: str, value: float) -> None:
+def check_positive(what: str, value: float, *, advice: str = "") -> None:
     """Checks that a parameter is a positive number.
 
     Args:
         what: the parameter, as the message names it.
         value: what came in.
+        advice: a sentence that says what to write instead, for the end of the message.
 
     Raises:
         InputError: it is 0, negative, infinite or NaN.
     """
     if not (math.isfinite(value) and value > 0):
-        raise InputError(f"{what} must be a positive number; got {value!r}.")
+        raise _refusal(what, "be a positive number", value, advice)
+
+
+def check_at_least(what: str, value: int, least: int = 1, *, advice: str = "") -> None:
+    """Checks that a parameter is a whole number, of Python or numpy, and not too small.
+
+    Args:
+        what: as in `check_positive`.
+        value: as in `check_positive`.
+        least: the smallest number that is right.
+        advice: as in `check_positive`.
+
+    Raises:
+        InputError: it is a bool, a float or of another type, or below ``least``.
+    """
+    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if not whole or value < least:
+        raise _refusal(what, f"be a whole number of at least {least}", value, advice)
+
+
+def check_between(
+    what: str, value: float, low: float, high: float, bounds: str = "[]", *, advice: str = ""
+) -> None:
+    """Checks that a number lies in an interval.
+
+    Args:
+        what: as in `check_positive`.
+        value: as in `check_positive`.
+        low: the lower end.
+        high: the upper end; ``math.inf`` for none.
+        bounds: the brackets of the interval, ``"[]"``, ``"[)"``, ``"(]"`` or ``"()"``: a square one
+            where the end belongs to it.
+        advice: as in `check_positive`.
+
+    Raises:
+        InputError: it lies outside, or is NaN.
+
+    Example:
+        >>> check_between("ema", 1.0, 0, 1, "[)")
+        Traceback (most recent call last):
+        fmjax.errors.InputError: ema must lie in [0, 1); got 1.0.
+    """
+    above = low <= value if bounds[0] == "[" else low < value
+    below = value <= high if bounds[1] == "]" else value < high
+    if not (above and below):
+        interval = f"{bounds[0]}{low:.10g}, {high:.10g}{bounds[1]}"
+        raise _refusal(what, f"lie in {interval}", value, advice)
+
+
+def check_multiple(what: str, value: int, parts: int, of: str) -> None:
+    """Checks that a number splits into equal parts.
+
+    Args:
+        what: as in `check_positive`.
+        value: as in `check_positive`.
+        parts: the number of parts.
+        of: what the parts are, as the message names them.
+
+    Raises:
+        InputError: it does not; the nearest multiples are named.
+    """
+    if rest := value % parts:
+        near = " or ".join(str(n) for n in (value - rest, value - rest + parts) if n)
+        raise _refusal(what, f"be a multiple of {parts} ({of})", value, f"Write {near}.")
+
+
+def check_seed(value: int, what: str = "the seed") -> None:
+    """Checks a seed of ``jax.random.key``, which takes a larger one modulo 2^32 and says nothing.
+
+    Args:
+        value: as in `check_positive`.
+        what: as in `check_positive`.
+
+    Raises:
+        InputError: it is negative, or 2^32 or more.
+    """
+    if not 0 <= value < 2**32:
+        raise _refusal(what, "lie between 0 and 2^32 - 1", value)
+
+
+def check_finite_number(what: str, value: float) -> None:
+    """Checks that a number is finite.
+
+    Args:
+        what: as in `check_positive`.
+        value: as in `check_positive`.
+
+    Raises:
+        InputError: it is infinite or NaN.
+    """
+    if not math.isfinite(value):
+        raise _refusal(what, "be a finite number", value)
+
+
+def _refusal(what: str, expected: str, value: object, advice: str = "") -> InputError:
+    return InputError(f"{what} must {expected}; got {value!r}.{advice and ' ' + advice}")

@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 import jax
 
+from fmjax.checks import check_at_least, check_between
 from fmjax.conventions import Array, Labels
 from fmjax.couplings import Coupling, independent
-from fmjax.errors import InputError
 from fmjax.guidance import drop_labels
 from fmjax.paths import Noisy
 from fmjax.times import TimeDistribution, Uniform, stratified
@@ -62,12 +62,9 @@ class Draw:
     noisy: bool = False
 
     def __post_init__(self):
-        if not 0 <= self.drop_rate <= 1:
-            raise InputError(f"the drop rate must lie in [0, 1]; got {self.drop_rate!r}.")
-        if self.stratify is not None and self.stratify < 1:
-            raise InputError(
-                f"stratify is the size of the global batch, at least 1; got {self.stratify!r}."
-            )
+        check_between("the drop rate", self.drop_rate, 0, 1)
+        if self.stratify is not None:
+            check_at_least("stratify, the size of the global batch,", self.stratify)
 
     def __call__(
         self, key: Array, index: Array, x1: Array, labels: Labels = None, x0: Array | None = None

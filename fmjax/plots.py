@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from fmjax.array_checks import check_class_ids, check_finite
+from fmjax.checks import check_at_least, check_positive
 from fmjax.errors import InputError
 from fmjax.files import whole_file
 
@@ -55,11 +57,9 @@ def image_grid(
     columns = int(np.ceil(np.sqrt(count))) if columns is None else columns
     scale = max(1, round(_TILE / width)) if scale is None else scale
     pad = max(1, scale * width // 12) if pad is None else pad
-    if columns < 1 or scale < 1 or pad < 0:
-        raise InputError(
-            f"columns and scale must be at least 1 and pad at least 0, got {columns=}, {scale=}, "
-            f"{pad=}."
-        )
+    check_at_least("columns", columns)
+    check_at_least("scale", scale)
+    check_at_least("pad", pad, 0)
     rows = -(-count // columns)
     tile_h, tile_w = scale * height + pad, scale * width + pad
     cells = np.full((rows * columns, tile_h, tile_w, channels), _BACKGROUND, np.uint8)
@@ -113,8 +113,7 @@ def save_animation(
             "an animation needs uint8 frames of one shape; got "
             f"{sorted({(f.shape, str(f.dtype)) for f in frames})}."
         )
-    if not seconds > 0:
-        raise InputError(f"seconds must be positive, got {seconds!r}.")
+    check_positive("seconds", seconds)
     pictures = [Image.fromarray(f[..., 0] if f.shape[2:] == (1,) else f) for f in frames]
     options = {
         "save_all": True,
@@ -162,8 +161,7 @@ def scatter(
     """
     points = _checked_points(points, "points")
     labels = _checked_labels(labels, "labels", len(points))
-    if size < 16:
-        raise InputError(f"size must be at least 16 pixels, got {size}.")
+    check_at_least("size, in pixels,", size, 16)
     if reference is None:
         return _draw_points(points, labels, size, _checked_limits(limits, points))
     reference = _checked_points(reference, "reference")
@@ -178,17 +176,13 @@ def _checked_points(points: ArrayLike, what: str) -> np.ndarray:
     points = np.asarray(points, np.float64)
     if points.ndim != 2 or points.shape[1] != 2 or not len(points):
         raise InputError(f"{what} must have shape (n, 2), got {points.shape}.")
-    if not np.isfinite(points).all():
-        raise InputError(f"{what} must be finite, got NaN or infinity.")
+    check_finite(what, points)
     return points
 
 
 def _checked_labels(labels: ArrayLike | None, what: str, count: int) -> np.ndarray:
     labels = np.zeros(count, np.int64) if labels is None else np.asarray(labels)
-    if labels.shape != (count,) or labels.dtype.kind not in "iu" or labels.min() < 0:
-        raise InputError(
-            f"{what} must be class ids of shape ({count},), got {labels.dtype} of {labels.shape}."
-        )
+    check_class_ids(what, labels, count=count)
     return labels
 
 

@@ -1,17 +1,118 @@
 import math
 
+import numpy as np
 import pytest
 
-from fmjax.checks import check_positive
+from fmjax.checks import (
+    check_at_least,
+    check_between,
+    check_finite_number,
+    check_multiple,
+    check_positive,
+    check_seed,
+)
 from fmjax.errors import InputError
 
 
-@pytest.mark.parametrize("value", [1, 0.5, 1e-300])
+def refused(check, *args, **kwargs):
+    with pytest.raises(InputError) as caught:
+        check(*args, **kwargs)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("value", [1, 0.5, 1e-300, np.float32(2)])
 def test_a_positive_number_passes(value):
     check_positive("the shift", value)
 
 
 @pytest.mark.parametrize("value", [0, -1.0, math.inf, -math.inf, math.nan])
-def test_anything_else_is_refused_by_name(value):
-    with pytest.raises(InputError, match=f"the shift must be a positive number; got {value!r}"):
-        check_positive("the shift", value)
+def test_what_is_not_positive_is_refused_by_name(value):
+    found = refused(check_positive, "the shift", value)
+    assert found == f"the shift must be a positive number; got {value!r}."
+
+
+@pytest.mark.parametrize(
+    ("check", "args"),
+    [
+        (check_positive, ("x", 0)),
+        (check_at_least, ("x", 0, 1)),
+        (check_between, ("x", 3, 0, 1)),
+    ],
+)
+def test_advice_ends_the_message(check, args):
+    found = refused(check, *args, advice="For none write None.")
+    assert found == refused(check, *args) + " For none write None."
+
+
+@pytest.mark.parametrize("value", [2, 3, np.int64(2), np.uint8(200)])
+def test_a_whole_number_that_is_large_enough_passes(value):
+    check_at_least("--num", value, 2)
+
+
+@pytest.mark.parametrize("value", [1, -3, 2.0, np.float32(5), True, "2", None, math.nan])
+def test_other_counts_are_refused(value):
+    found = refused(check_at_least, "--num", value, 2)
+    assert found == f"--num must be a whole number of at least 2; got {value!r}."
+
+
+def test_a_count_is_at_least_one_where_nothing_else_is_said():
+    check_at_least("steps", 1)
+    assert "at least 1; got 0" in refused(check_at_least, "steps", 0)
+
+
+def test_a_bool_is_no_count():
+    assert "at least 1; got True" in refused(check_at_least, "steps", True)
+
+
+@pytest.mark.parametrize(
+    ("bounds", "low", "high"),
+    [("[]", True, True), ("[)", True, False), ("(]", False, True), ("()", False, False)],
+)
+def test_square_brackets_take_the_end_and_round_ones_leave_it_out(bounds, low, high):
+    check_between("ema", 0.25, 0, 0.5, bounds)
+    for end, belongs in ((0, low), (0.5, high)):
+        if belongs:
+            check_between("ema", end, 0, 0.5, bounds)
+        else:
+            found = refused(check_between, "ema", end, 0, 0.5, bounds)
+            assert found == f"ema must lie in {bounds[0]}0, 0.5{bounds[1]}; got {end!r}."
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.1, math.nan, math.inf])
+@pytest.mark.parametrize("bounds", ["[]", "()"])
+def test_numbers_outside_the_interval_are_refused(value, bounds):
+    assert f"got {value!r}" in refused(check_between, "ema", value, 0, 1, bounds)
+
+
+def test_an_interval_without_an_upper_end():
+    check_between("eta", 1e30, 0, math.inf, "[)")
+    assert "must lie in [0, inf); got inf" in refused(
+        check_between, "eta", math.inf, 0, math.inf, "[)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "near"), [(12, "Write 10 or 15"), (14, "Write 10 or 15"), (4, "Write 5")]
+)
+def test_a_number_that_does_not_split_is_refused_with_its_neighbours(value, near):
+    check_multiple("the batch", 15, 5, "groups")
+    found = refused(check_multiple, "the batch", value, 5, "groups")
+    assert found == f"the batch must be a multiple of 5 (groups); got {value}. {near}."
+
+
+@pytest.mark.parametrize("seed", [0, 2**32 - 1, np.uint32(7)])
+def test_seeds_of_32_bits_pass(seed):
+    check_seed(seed)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_other_seeds_are_refused(seed):
+    assert refused(check_seed, seed) == f"the seed must lie between 0 and 2^32 - 1; got {seed}."
+    assert refused(check_seed, seed, "train.seed").startswith("train.seed must lie")
+
+
+def test_a_finite_number_passes_and_others_are_refused():
+    check_finite_number("the guidance scale", -1e300)
+    for value in (math.inf, -math.inf, math.nan):
+        found = refused(check_finite_number, "the guidance scale", value)
+        assert found == f"the guidance scale must be a finite number; got {value!r}."

@@ -17,6 +17,7 @@ from typing import Protocol
 import jax
 import jax.numpy as jnp
 
+from fmjax.checks import check_between
 from fmjax.conventions import Array, Labels, at_least_float32
 from fmjax.couplings.cost import squared_cost
 from fmjax.errors import InputError, unknown_name
@@ -81,8 +82,7 @@ class NearConditions:
     of: Callable[[Labels], Array] | None = None
 
     def __post_init__(self):
-        if not 0 < self.ratio <= 1:
-            raise InputError(f"ratio must be in (0, 1], a share of pairs; got {self.ratio}.")
+        check_between("ratio, a share of pairs,", self.ratio, 0, 1, "(]")
         if self.distance not in CONDITION_DISTANCES:
             raise unknown_name("distance", self.distance, CONDITION_DISTANCES)
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
+from fmjax.checks import check_at_least, check_multiple
 from fmjax.conventions import Array, Labels
 from fmjax.couplings.base import Coupling
 from fmjax.errors import InputError
@@ -38,10 +39,10 @@ class InGroups:
         groups, first = self.groups, 0
         if self.axis_name is not None:
             devices = jax.lax.axis_size(self.axis_name)
-            _check_divides(groups, devices, f"devices of axis {self.axis_name!r}", "groups")
+            check_multiple("groups", groups, devices, f"devices of axis {self.axis_name!r}")
             groups //= devices
             first = groups * jax.lax.axis_index(self.axis_name)
-        _check_divides(len(x1), groups, "groups", "batch")
+        check_multiple("the batch", len(x1), groups, "groups")
         keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, first + jnp.arange(groups))
         split = jax.tree.map(lambda a: _split(a, groups), (x0, x1, labels))
         paired = jax.vmap(self.coupling)(keys, *split)
@@ -74,8 +75,7 @@ def in_groups(
         InputError: groups is below 1. Calling the result raises it when the groups do not divide
             the batch, or the devices the groups.
     """
-    if groups < 1:
-        raise InputError(f"groups must be 1 or more; got {groups}.")
+    check_at_least("groups", groups)
     return InGroups(coupling, groups, _axis(axis_name, mesh), mesh)
 
 
@@ -152,11 +152,3 @@ def _on_devices(here: Callable, axis_name: Axes | None, mesh: Mesh | None) -> Ca
 
 def _split(a: Array, groups: int) -> Array:
     return a.reshape(groups, -1, *a.shape[1:])
-
-
-def _check_divides(whole: int, parts: int, of: str, what: str) -> None:
-    if whole % parts:
-        raise InputError(
-            f"the {what} must be a multiple of the {parts} {of}; got {whole}. "
-            f"Write {whole - whole % parts} or {whole - whole % parts + parts}."
-        )

@@ -10,6 +10,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from fmjax.array_checks import check_leading_size, check_pairs
+from fmjax.checks import check_at_least, check_multiple
 from fmjax.couplings.conditions import NearConditions, SameClass, pick
 from fmjax.couplings.cost import check_memory
 from fmjax.errors import InputError
@@ -37,15 +39,9 @@ def host_exact(
             conditions are asked without labels.
     """
     x0, x1 = np.asarray(x0), np.asarray(x1)
-    if x0.shape != x1.shape or x1.ndim == 0:
-        raise InputError(
-            f"x0 and x1 must have one shape, (batch, ...); got x0 {x0.shape} and x1 {x1.shape}."
-        )
+    check_pairs(x0, x1)
     a = x0.reshape(len(x0), -1).astype(np.result_type(x0, x1, np.float32))
     b = x1.reshape(len(x1), -1).astype(a.dtype)
-    for name, x in (("x0", a), ("x1", b)):
-        if not np.isfinite(x).all():
-            raise InputError(f"{name} holds NaN or infinity, and no distance to it is defined.")
     if isinstance(conditions, SameClass):
         return x0[_within_classes(a, b, _condition_rows(conditions, labels, len(x1)))]
     check_memory(len(a), 8)
@@ -72,8 +68,7 @@ def _squared(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def _condition_rows(conditions: SameClass | NearConditions, labels: Any, batch: int) -> np.ndarray:
     c = np.asarray(pick(labels, conditions.of))
-    if c.shape[:1] != (batch,):
-        raise InputError(f"labels must have the leading size of the batch, {batch}; got {c.shape}.")
+    check_leading_size(c, batch)
     return c.reshape(batch, -1)
 
 
@@ -125,8 +120,7 @@ class HostCoupling:
     groups: int = 1
 
     def __post_init__(self):
-        if self.groups < 1:
-            raise InputError(f"groups must be 1 or more; got {self.groups}.")
+        check_at_least("groups", self.groups)
 
     def __call__(self, rng: np.random.Generator, x1: np.ndarray, labels: Any = None) -> np.ndarray:
         """Source points for the data x1 (batch, ...), row by row, float32.
@@ -142,10 +136,7 @@ class HostCoupling:
         Raises:
             InputError: as `host_exact`; the groups do not divide the batch.
         """
-        if len(x1) % self.groups:
-            raise InputError(
-                f"the batch must be a multiple of the {self.groups} groups; got {len(x1)}."
-            )
+        check_multiple("the batch", len(x1), self.groups, "groups")
         x0 = rng.standard_normal(x1.shape, dtype=np.float32)
         size = len(x1) // self.groups
         blocks = []

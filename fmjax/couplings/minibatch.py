@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
-from fmjax.conventions import Array, Labels, check_pairs
+from fmjax.array_checks import check_pairs
+from fmjax.conventions import Array, Labels
 from fmjax.couplings.conditions import Conditions
 from fmjax.couplings.cost import check_memory, squared_cost
 from fmjax.numerics.assignment import assign

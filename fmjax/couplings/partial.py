@@ -5,11 +5,11 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
+from fmjax.checks import check_between
 from fmjax.conventions import Array
 from fmjax.couplings.conditions import Conditions
 from fmjax.couplings.cost import check_memory
 from fmjax.couplings.minibatch import MinibatchCoupling
-from fmjax.errors import InputError
 from fmjax.numerics.assignment import assign
 
 
@@ -72,6 +72,5 @@ def partial(fraction: float, conditions: Conditions | None = None) -> MinibatchC
     Raises:
         InputError: the fraction is outside (0, 1].
     """
-    if not 0 < fraction <= 1:
-        raise InputError(f"fraction must be in (0, 1], a share of the batch; got {fraction}.")
+    check_between("fraction, a share of the batch,", fraction, 0, 1, "(]")
     return MinibatchCoupling(_Partial(fraction), conditions)

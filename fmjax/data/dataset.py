@@ -6,6 +6,7 @@ from typing import Protocol
 
 import numpy as np
 
+from fmjax.checks import check_at_least
 from fmjax.data.toys import Toy
 from fmjax.errors import InputError
 
@@ -83,8 +84,8 @@ class Dataset:
         """
         if split not in SPLITS:
             raise InputError(f'the split must be "train" or "test", got {split!r}.')
-        if limit is not None and limit < 1:
-            raise InputError(f"the limit must be at least 1 or None, got {limit}.")
+        if limit is not None:
+            check_at_least("the limit", limit, advice="For all examples write None.")
         if self.toy is not None:
             return self._points(split, TOY_POINTS if limit is None else limit)
         return self._images(self.train if split == "train" else self.test, limit)

@@ -32,7 +32,7 @@ def load(name: str, data_dir: str | os.PathLike | None = None) -> Dataset:
         return _load_toy(name)
     if name.startswith(random_images.PREFIX):
         return _load_random(name)
-    return _load_prepared(name, directory.resolve(data_dir))
+    return _load_prepared(name, directory.data_root(data_dir))
 
 
 def _load_toy(name: str) -> Dataset:

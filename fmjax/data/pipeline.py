@@ -15,6 +15,8 @@ from typing import Any
 import grain
 import numpy as np
 
+from fmjax.array_checks import check_shaped_as
+from fmjax.checks import check_at_least, check_between, check_multiple
 from fmjax.data.dataset import Dataset, Split
 from fmjax.data.toys import ToyBatches
 from fmjax.errors import InputError
@@ -88,20 +90,15 @@ def batches(
 
 def _check_stream(global_batch, seed, start, process, processes, threads) -> None:
     for name, value, least in (
-        ("batch size", global_batch, 1),
-        ("seed", seed, 0),
-        ("first batch", start, 0),
-        ("number of processes", processes, 1),
-        ("number of threads", threads, 1),
+        ("the batch size", global_batch, 1),
+        ("the seed", seed, 0),
+        ("the first batch", start, 0),
+        ("the number of processes", processes, 1),
+        ("the number of threads", threads, 1),
     ):
-        if value < least:
-            raise InputError(f"the {name} must be at least {least}, got {value}.")
-    if not 0 <= process < processes:
-        raise InputError(f"the process must be 0 to {processes - 1}, got {process}.")
-    if global_batch % processes:
-        raise InputError(
-            f"the batch size {global_batch} must be a multiple of the {processes} processes."
-        )
+        check_at_least(name, value, least)
+    check_between("the process", process, 0, processes - 1)
+    check_multiple("the batch size", global_batch, processes, "processes")
 
 
 def _stored_stream(
@@ -162,8 +159,7 @@ def _coupled(couple: Couple, batch: HostBatch, place: tuple[int, int, int]) -> H
     if x1.dtype == np.uint8:
         x1 = x1.astype(np.float32) / 127.5 - 1.0  # `pixels.to_unit`, without a device
     x0 = np.asarray(couple(rng, x1, batch.get("labels")), np.float32)
-    if x0.shape != x1.shape:
-        raise InputError(f"couple must give x0 shaped as x1, {x1.shape}; got {x0.shape}.")
+    check_shaped_as("x0 from couple", x0, "x1", x1.shape)
     return {**batch, "x0": x0}
 
 
@@ -195,8 +191,7 @@ class DevicePrefetch:
         self, iterator: Iterator[HostBatch], place: Callable[[HostBatch], Any], size: int = 2
     ):
         """Args as in `device_prefetch`."""
-        if size < 1:
-            raise InputError(f"at least 1 batch must wait on the device, got {size}.")
+        check_at_least("size, the batches that wait on the device,", size)
         self.waited = 0.0
         self._iterator, self._place, self._size = iterator, place, size
         self._ready = collections.deque()

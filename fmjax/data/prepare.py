@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     options = _parser().parse_args(argv)
     try:
-        _run(options)
+        _prepare(options)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -63,8 +63,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run(options: argparse.Namespace) -> None:
-    root = directory.resolve(options.data_dir)
+def _prepare(options: argparse.Namespace) -> None:
+    root = directory.data_root(options.data_dir)
     prepare = _download if options.source is None else _import_images
     folder = prepare(options, root)
     _print_summary(load(options.name, root), folder, options)
@@ -103,7 +103,7 @@ def _print_summary(dataset: Dataset, folder: Path, options: argparse.Namespace) 
         f"{options.name}: {len(dataset.train)} train and {len(dataset.test)} test images of shape "
         f"{dataset.shape}, {classes}, in {folder}"
     )
-    place = options.data_dir and str(directory.resolve(options.data_dir))
+    place = options.data_dir and str(directory.data_root(options.data_dir))
     print(f"Train on it with:\n  {train_command(dataset, place)}")
 
 

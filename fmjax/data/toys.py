@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from fmjax.errors import InputError
+from fmjax.checks import check_at_least
 
 Sample = Callable[[np.random.Generator, int], tuple[np.ndarray, np.ndarray]]
 
@@ -178,10 +178,8 @@ class ToyBatches:
     seed: int
 
     def __post_init__(self):
-        if self.batch < 1:
-            raise InputError(f"the batch size must be at least 1, got {self.batch}.")
-        if self.seed < 0:
-            raise InputError(f"the seed must not be negative, got {self.seed}.")
+        check_at_least("the batch size", self.batch)
+        check_at_least("the seed", self.seed, 0)
 
     def __len__(self) -> int:
         return sys.maxsize

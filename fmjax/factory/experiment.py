@@ -1,6 +1,5 @@
 """The experiment: everything a configuration stands for, built and so checked."""
 
-import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -8,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from fmjax.checks import check_between, check_finite_number
 from fmjax.config import ConfigDict
 from fmjax.conventions import ApplyFn
 from fmjax.data.dataset import Dataset
@@ -130,7 +130,7 @@ def make_experiment(config: ConfigDict, spec: DataSpec, portable: bool = False) 
     jax.eval_shape(init_params, jax.random.key(0))  # the network accepts these shapes
     learning_rate, optimizer = _make_optimizer(config)
     s = config.sample
-    check_guidance_scale(s.guidance)
+    check_finite_number("the guidance scale", s.guidance)
     return Experiment(
         spec=spec,
         data=data_settings(config),
@@ -176,11 +176,7 @@ def _null_label(config: ConfigDict, spec: DataSpec) -> int | None:
             f"data.name={config.data.name!r} has no labels; write labels.conditional=False."
         )
     null = spec.num_classes if config.labels.null is None else config.labels.null
-    if not 0 <= null <= spec.num_classes:
-        raise InputError(
-            f"labels.null must lie between 0 and the number of classes, {spec.num_classes}; "
-            f"got {null}."
-        )
+    check_between("labels.null, a class or the number of classes,", null, 0, spec.num_classes)
     return null
 
 
@@ -211,13 +207,3 @@ def _make_optimizer(config: ConfigDict) -> tuple[Callable, optax.GradientTransfo
         clip_norm=o.clip_norm or None,
         skip_above=o.skip_above or None,
     )
-
-
-def check_guidance_scale(w: float) -> None:
-    """Checks that a guidance scale is a finite number.
-
-    Raises:
-        InputError: it is not.
-    """
-    if not math.isfinite(w):
-        raise InputError(f"the guidance scale must be a finite number; got {w}.")

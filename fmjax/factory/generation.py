@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from fmjax.checks import check_between
 from fmjax.conventions import Array, Velocity
 from fmjax.draws import example_keys
 from fmjax.errors import InputError
@@ -99,11 +100,8 @@ def check_guidance(guidance: Guidance, experiment: Experiment) -> None:
         )
     if guidance.weak and (guidance.negative is not None or guidance.zero_until):
         raise InputError("guidance by a weaker checkpoint takes no negative and no zero_until.")
-    if guidance.negative is not None and not 0 <= guidance.negative < experiment.num_classes:
-        raise InputError(
-            f"the negative class must lie between 0 and {experiment.num_classes - 1}; "
-            f"got {guidance.negative}."
-        )
+    if guidance.negative is not None:
+        check_between("the negative class", guidance.negative, 0, experiment.num_classes - 1)
 
 
 def make_sampler(experiment: Experiment, recipe: Recipe) -> Callable[..., Solution]:

@@ -31,7 +31,7 @@ def make_model(config: ConfigDict, num_classes: int | None, portable: bool = Fal
         raise unknown_name("dtype", c.dtype, COMPUTE_DTYPES)
     given = {k: c[k] for k in ("width", "depth", "heads", "patch_size") if c[k] is not None}
     if c.name == "mlp":
-        return _mlp(c, given, num_classes)
+        return _make_mlp(c, given, num_classes)
     common = {
         "num_classes": num_classes,
         "dtype": COMPUTE_DTYPES[c.dtype],
@@ -57,7 +57,7 @@ def make_model(config: ConfigDict, num_classes: int | None, portable: bool = Fal
     return model.clone(attention=kernel)
 
 
-def _mlp(c: ConfigDict, given: dict[str, int], num_classes: int | None) -> mlp.MLP:
+def _make_mlp(c: ConfigDict, given: dict[str, int], num_classes: int | None) -> mlp.MLP:
     unused = {"heads", "patch_size"} & given.keys()
     if unused or (c.dtype, c.attention, c.scan, c.remat) != ("float32", "auto", False, "none"):
         raise InputError(

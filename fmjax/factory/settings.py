@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+from fmjax.checks import check_at_least, check_between, check_multiple, check_seed
 from fmjax.config import ConfigDict
 from fmjax.errors import InputError
 
@@ -54,20 +55,13 @@ def train_settings(config: ConfigDict) -> TrainSettings:
         *("steps", "batch_size", "accumulate", "log_every", "checkpoint_every", "keep"),
         "steps_per_call",
     ):
-        if getattr(train, key) < 1:
-            raise InputError(f"train.{key} must be at least 1; got {getattr(train, key)}.")
+        check_at_least(f"train.{key}", getattr(train, key))
     for key in ("steps", "log_every", "checkpoint_every", "sample_every"):
-        if getattr(train, key) % train.steps_per_call:
-            raise InputError(
-                f"train.{key}={getattr(train, key)} must be a multiple of train.steps_per_call="
-                f"{train.steps_per_call}: nothing happens inside a call."
-            )
-    if train.sample_every < 0:
-        raise InputError(f"train.sample_every must be 0 or more; got {train.sample_every}.")
-    if not 0 <= train.seed < 2**32:  # jax would take another seed modulo 2^32
-        raise InputError(f"train.seed must lie between 0 and 2^32 - 1; got {train.seed}.")
-    if not 0 <= train.ema < 1:
-        raise InputError(f"train.ema must lie in [0, 1); got {train.ema}.")
+        of = "train.steps_per_call; nothing happens inside a call"
+        check_multiple(f"train.{key}", getattr(train, key), train.steps_per_call, of)
+    check_at_least("train.sample_every", train.sample_every, 0)
+    check_seed(train.seed, "train.seed")
+    check_between("train.ema", train.ema, 0, 1, "[)")
     return train
 
 
@@ -80,6 +74,5 @@ def eval_settings(config: ConfigDict) -> EvalSettings:
     settings = EvalSettings(**config.eval)
     if settings.num < 0 or settings.num == 1:
         raise InputError(f"eval.num must be 0 (no evaluation) or at least 2; got {settings.num}.")
-    if settings.reference < 4:
-        raise InputError(f"eval.reference must be at least 4; got {settings.reference}.")
+    check_at_least("eval.reference", settings.reference, 4)
     return settings

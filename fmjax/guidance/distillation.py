@@ -5,15 +5,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from fmjax.conventions import (
-    ApplyFn,
-    Array,
-    Params,
-    Velocity,
-    at_least_float32,
-    check_training_batch,
-)
-from fmjax.errors import InputError
+from fmjax.array_checks import check_shaped_as, check_training_batch
+from fmjax.conventions import ApplyFn, Array, Params, Velocity, at_least_float32
 from fmjax.guidance.labels import Guided, only_labels, per_example
 from fmjax.paths import AffinePath, Path
 
@@ -73,10 +66,7 @@ def make_distillation_loss_fn(
         x_t, t = path.sample(x0, x1, t).x_t, at_least_float32(t)
         goal = jax.lax.stop_gradient(at_least_float32(teacher(x_t, t, conditions)))
         student = at_least_float32(apply_fn(params, x_t, t, labels))
-        if student.shape != goal.shape:
-            raise InputError(
-                f"the student must return an array shaped as x, {goal.shape}; got {student.shape}."
-            )
+        check_shaped_as("what the student returns", student, "x", goal.shape)
         return jnp.mean(jnp.square(student - goal))
 
     return loss_fn

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.custom_batching import custom_vmap
 
+from fmjax.checks import check_between
 from fmjax.conventions import Array, at_least_float32, expand
 from fmjax.errors import InputError
 
@@ -46,8 +47,7 @@ class GuidanceInterval:
                     "the guidance interval must be (lo, hi) with 0 <= lo <= hi <= 1, in our time: "
                     f"0 is the noise, 1 the data; got {self.interval!r}."
                 )
-        if not 0 <= self.zero_until < 1:
-            raise InputError(f"zero_until must lie in [0, 1); got {self.zero_until!r}.")
+        check_between("zero_until", self.zero_until, 0, 1, "[)")
 
     @property
     def open(self) -> bool:

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fmjax.checks import check_between
 from fmjax.conventions import Array, Labels, expand
 from fmjax.errors import InputError
 
@@ -92,8 +93,7 @@ def drop_labels(
     Raises:
         InputError: rate lies outside [0, 1], or the null condition does not fit the labels.
     """
-    if not 0 <= rate <= 1:
-        raise InputError(f"the label drop rate must lie in [0, 1]; got {rate!r}.")
+    check_between("the label drop rate", rate, 0, 1)
     dropped = jax.vmap(lambda key: jax.random.bernoulli(key, rate))(keys)
     if force_drop is not None:
         dropped = jnp.asarray(force_drop)

@@ -5,13 +5,14 @@ the times t (batch,), and one scale per example, w (batch,). The reference is th
 negative condition, or a weaker network. At w = 1 every rule here gives u_cond.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import jax.numpy as jnp
 
+from fmjax.checks import check_between, check_positive
 from fmjax.conventions import Array, at_least_float32, expand
-from fmjax.errors import InputError
 from fmjax.predictions import convert, error_ratio
 from fmjax.schedules import Linear, Schedule
 
@@ -44,8 +45,7 @@ class Rescale:
     phi: float = 0.7
 
     def __post_init__(self):
-        if not 0 <= self.phi <= 1:
-            raise InputError(f"phi of Rescale must lie in [0, 1]; got {self.phi!r}.")
+        check_between("phi of Rescale", self.phi, 0, 1)
 
     def __call__(self, u_ref: Array, u_cond: Array, w: Array, x: Array, t: Array) -> Array:
         """The guided velocity, shaped as u_cond."""
@@ -99,13 +99,10 @@ class Projected:
     schedule: Schedule = field(default_factory=Linear)
 
     def __post_init__(self):
-        if not 0 <= self.eta < float("inf"):
-            raise InputError(f"eta of Projected must be a number of at least 0; got {self.eta!r}.")
-        if self.norm_threshold is not None and not self.norm_threshold > 0:
-            raise InputError(
-                f"norm_threshold of Projected must be positive; got {self.norm_threshold!r}. For "
-                "none write None."
-            )
+        check_between("eta of Projected", self.eta, 0, math.inf, "[)")
+        if self.norm_threshold is not None:
+            name = "norm_threshold of Projected"
+            check_positive(name, self.norm_threshold, advice="For none write None.")
 
     def __call__(self, u_ref: Array, u_cond: Array, w: Array, x: Array, t: Array) -> Array:
         """The guided velocity, shaped as u_cond."""

@@ -15,8 +15,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from fmjax.checks import check_positive
-from fmjax.conventions import Array, Labels, Velocity, at_least_float32, check_finite
+from fmjax.array_checks import check_finite
+from fmjax.checks import check_at_least, check_positive
+from fmjax.conventions import Array, Labels, Velocity, at_least_float32
 from fmjax.errors import InputError
 from fmjax.likelihood.divergence import (
     EXACT_TRACE,
@@ -155,8 +156,7 @@ def bits_per_dim(log_p: Array, dims: int, bin_width: float = 2 / 255) -> Array:
     Raises:
         InputError: dims is below 1, or the bin width is not positive.
     """
-    if dims < 1:
-        raise InputError(f"dims must be at least 1; got {dims!r}.")
+    check_at_least("dims", dims)
     check_positive("the bin width", bin_width)
     return -(log_p / dims + math.log(bin_width)) / math.log(2)
 

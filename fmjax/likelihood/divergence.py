@@ -20,6 +20,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from fmjax.checks import check_at_least
 from fmjax.conventions import Array, Labels, Velocity
 from fmjax.draws import example_keys
 from fmjax.errors import InputError, unknown_name
@@ -29,11 +30,6 @@ PROBE_DISTRIBUTIONS: dict[str, Callable[..., Array]] = {
     "rademacher": jax.random.rademacher,
 }
 """The distributions of the probes: mean 0, covariance I."""
-
-
-def _check_count(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise InputError(f"{name} must be a whole number of at least 1; got {value!r}.")
 
 
 @dataclass(frozen=True)
@@ -50,7 +46,7 @@ class Exact:
     chunk: int = 32
 
     def __post_init__(self):
-        _check_count("chunk", self.chunk)
+        check_at_least("chunk", self.chunk)
 
 
 @dataclass(frozen=True)
@@ -74,8 +70,8 @@ class Hutchinson:
     chunk: int = 32
 
     def __post_init__(self):
-        _check_count("the number of probes", self.num)
-        _check_count("chunk", self.chunk)
+        check_at_least("the number of probes", self.num)
+        check_at_least("chunk", self.chunk)
         if self.kind not in PROBE_DISTRIBUTIONS:
             raise unknown_name("kind of probe", self.kind, PROBE_DISTRIBUTIONS)
 

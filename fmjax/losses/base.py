@@ -2,8 +2,8 @@
 
 from typing import Protocol
 
+from fmjax.array_checks import check_shaped_as
 from fmjax.conventions import Array, Labels, Params, at_least_float32
-from fmjax.errors import InputError
 from fmjax.paths import Noisy
 
 
@@ -30,8 +30,5 @@ def error_of(predicted: Array, goal: Array) -> Array:
     Raises:
         InputError: the shapes differ.
     """
-    if predicted.shape != goal.shape:
-        raise InputError(
-            f"apply_fn must return an array shaped as x, {goal.shape}; got {predicted.shape}."
-        )
+    check_shaped_as("what apply_fn returns", predicted, "x", goal.shape)
     return at_least_float32(predicted) - goal

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
+from fmjax.checks import check_between, check_positive
 from fmjax.conventions import Array
-from fmjax.errors import InputError
 
 Distance = Callable[[Array], Array]
 """From errors (batch, ...) to one number per example (batch,)."""
@@ -39,8 +39,8 @@ class PseudoHuber:
     c: float | None = None
 
     def __post_init__(self):
-        if self.c is not None and not self.c > 0:
-            raise InputError(f"c of the pseudo-Huber distance must be positive; got {self.c!r}.")
+        if self.c is not None:
+            check_positive("c of the pseudo-Huber distance", self.c)
 
     def __call__(self, error: Array) -> Array:
         """Distances (batch,) of errors (batch, ...)."""
@@ -70,10 +70,8 @@ class Adaptive:
     c: float = 1e-3
 
     def __post_init__(self):
-        if not 0 <= self.power <= 1:
-            raise InputError(f"the power of the adaptive weight must lie in [0, 1]; got {self!r}.")
-        if not self.c > 0:
-            raise InputError(f"c of the adaptive weight must be positive; got {self.c!r}.")
+        check_between("the power of the adaptive weight", self.power, 0, 1)
+        check_positive("c of the adaptive weight", self.c)
 
     def __call__(self, error: Array) -> Array:
         """Weighted errors (batch,) of errors (batch, ...)."""

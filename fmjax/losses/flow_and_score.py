@@ -2,7 +2,8 @@
 
 import jax.numpy as jnp
 
-from fmjax.conventions import ApplyFn, at_least_float32, check_training_batch, expand
+from fmjax.array_checks import check_training_batch
+from fmjax.conventions import ApplyFn, at_least_float32, expand
 from fmjax.losses.base import LossFn, error_of
 from fmjax.losses.distances import squared
 from fmjax.paths import BrownianBridge

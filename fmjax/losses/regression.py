@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 import jax.numpy as jnp
 
-from fmjax.conventions import ApplyFn, Array, at_least_float32, check_training_batch
+from fmjax.array_checks import check_training_batch
+from fmjax.conventions import ApplyFn, Array, at_least_float32
 from fmjax.errors import InputError, unknown_name
 from fmjax.losses.base import LossFn, error_of
 from fmjax.losses.distances import Distance, squared

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike
 
+from fmjax.array_checks import check_class_ids
 from fmjax.errors import InputError
 from fmjax.metrics.rows import as_rows
 
@@ -32,7 +33,8 @@ def fit_classifier(
     from sklearn.svm import SVC
 
     rows = as_rows(images, "images", at_least=2)
-    labels = _class_ids(labels, "labels", len(rows))
+    labels = np.asarray(labels)
+    check_class_ids("labels", labels, count=len(rows))
     if len(np.unique(labels)) < 2:
         raise InputError(f"labels must hold at least two classes, got only {labels[0]}.")
     machine = SVC(kernel="rbf", C=penalty, gamma="scale").fit(rows.astype(np.float64), labels)
@@ -46,15 +48,7 @@ def fit_classifier(
 
 def accuracy(predicted: ArrayLike, labels: ArrayLike) -> float:
     """The share of predictions, ``(n,)``, that equal the labels, ``(n,)``."""
-    labels = _class_ids(labels, "labels")
-    return float((_class_ids(predicted, "predicted", len(labels)) == labels).mean())
-
-
-def _class_ids(labels: ArrayLike, what: str, count: int | None = None) -> np.ndarray:
-    labels = np.asarray(labels)
-    if labels.ndim != 1 or not len(labels) or len(labels) != (count or len(labels)):
-        expected = f"({count},)" if count else "(n,)"
-        raise InputError(f"{what} must have shape {expected}, got {labels.shape}.")
-    if labels.dtype.kind not in "iu":
-        raise InputError(f"{what} must be integer class ids, got dtype {labels.dtype}.")
-    return labels
+    predicted, labels = np.asarray(predicted), np.asarray(labels)
+    check_class_ids("labels", labels)
+    check_class_ids("predicted", predicted, count=len(labels))
+    return float((predicted == labels).mean())

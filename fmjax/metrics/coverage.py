@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fmjax.errors import InputError
+from fmjax.checks import check_between
 from fmjax.metrics.pairwise import blocks, distances, row_pair
 
 
@@ -53,11 +53,7 @@ def precision_recall_density_coverage(real: ArrayLike, fake: ArrayLike, k: int =
     """
     real, fake = row_pair(real, fake, names=("real", "fake"), at_least=2)
     most = min(len(real), len(fake)) - 1
-    if not 1 <= k <= most:
-        raise InputError(
-            f"k must lie between 1 and {most}, below the number of examples in the smaller set; "
-            f"got {k!r}."
-        )
+    check_between("k, below the number of examples in the smaller set,", k, 1, most)
     real_radii, fake_radii = _radii(real, k), _radii(fake, k)
     precise, memberships = 0, 0  # fake examples in some real ball; pairs of both
     recalled = np.zeros(len(real), bool)

@@ -15,7 +15,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fmjax.errors import InputError
+from fmjax.checks import check_between
 from fmjax.metrics.rows import as_rows
 
 _FLOAT64_ROWS = 4096  # rows converted to float64 at a time
@@ -79,11 +79,8 @@ def fit_pca(reference: ArrayLike, dims: int) -> Callable[[ArrayLike], np.ndarray
     """
     rows = as_rows(reference, "reference", at_least=2)
     most = min(len(rows) - 1, rows.shape[1])
-    if not 1 <= dims <= most:
-        raise InputError(
-            f"dims must be between 1 and {most} for {len(rows)} examples of {rows.shape[1]} "
-            f"features, got {dims}."
-        )
+    size = f"{len(rows)} examples of {rows.shape[1]} features"
+    check_between(f"dims for {size}", dims, 1, most)
     mean = rows.mean(axis=0, dtype=np.float64)
     scatter = np.zeros((rows.shape[1], rows.shape[1]))
     for start in range(0, len(rows), _FLOAT64_ROWS):

@@ -5,7 +5,8 @@ import dataclasses
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fmjax.errors import InputError
+from fmjax.array_checks import check_class_ids
+from fmjax.checks import check_at_least
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,17 +52,8 @@ def histogram_test(classes: ArrayLike, num_classes: int) -> HistogramTest:
     from scipy.special import chdtrc
 
     classes = np.asarray(classes)
-    if num_classes < 2:
-        raise InputError(f"num_classes must be at least 2, got {num_classes}.")
-    if classes.ndim != 1 or not len(classes) or classes.dtype.kind not in "iu":
-        raise InputError(
-            f"classes must be integers of shape (n,), got {classes.dtype} of {classes.shape}."
-        )
-    if classes.min() < 0 or classes.max() >= num_classes:
-        raise InputError(
-            f"classes must lie between 0 and {num_classes - 1}, got {classes.min()} to "
-            f"{classes.max()}."
-        )
+    check_at_least("num_classes", num_classes, 2)
+    check_class_ids("classes", classes, num_classes=num_classes)
     counts = np.bincount(classes, minlength=num_classes)
     expected = len(classes) / num_classes
     statistic = float((np.square(counts - expected) / expected).sum())

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fmjax.errors import InputError
+from fmjax.checks import check_positive
 from fmjax.metrics.pairwise import blocks, distances, row_pair
 
 _FOR_MEDIAN = 2000  # examples of each set that the median is taken over
@@ -44,9 +44,7 @@ def mmd(x: ArrayLike, y: ArrayLike, bandwidth: float | None = None, unbiased: bo
     """
     x, y = row_pair(x, y, at_least=2)
     h = _median_distance(x, y) if bandwidth is None else bandwidth
-    if not 0 < h < np.inf:
-        came = "the median distance, which is" if bandwidth is None else "got"
-        raise InputError(f"bandwidth must be a positive number; {came} {h!r}.")
+    check_positive("bandwidth, here the median distance," if bandwidth is None else "bandwidth", h)
 
     def gaussian(a, b):
         return np.exp(distances(a, b, squared=True) / (-2 * h**2))

@@ -3,6 +3,7 @@
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
+from fmjax.array_checks import check_finite
 from fmjax.errors import InputError
 
 
@@ -47,7 +48,6 @@ def as_rows(
             f"{what} must be in the same unit as what it is compared with: got {rows.dtype} "
             f"beside {np.dtype(unit)}; convert one of them."
         )
-    if rows.dtype.kind == "f" and not np.isfinite(rows).all():
-        bad = int((~np.isfinite(rows).all(axis=1)).sum())
-        raise InputError(f"{what} must be finite, got NaN or infinity in {bad} of {len(rows)}.")
+    if rows.dtype.kind == "f":
+        check_finite(what, rows)
     return rows

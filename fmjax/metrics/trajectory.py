@@ -18,8 +18,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from fmjax.array_checks import check_shaped_as
+from fmjax.checks import check_at_least, check_positive
 from fmjax.conventions import Array, Labels, Velocity, at_least_float32
-from fmjax.errors import InputError
 
 
 class PathStatistics(NamedTuple):
@@ -72,15 +73,13 @@ def path_statistics(
         InputError: steps is not a whole number of at least 2, or the velocity has another shape
             than x0.
     """
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 2:
-        raise InputError(f"steps must be a whole number of at least 2; got {steps!r}.")
+    check_at_least("steps", steps, 2)
     x0 = at_least_float32(x0)
 
     def step(carry, k):
         t = jnp.full(x0.shape[:1], k.astype(x0.dtype) / steps)
         v = at_least_float32(velocity(carry.x, t, labels)).astype(x0.dtype)
-        if v.shape != x0.shape:
-            raise InputError(f"velocity must be shaped as x, {x0.shape}; got {v.shape}.")
+        check_shaped_as("velocity", v, "x", x0.shape)
         mean = carry.mean + (v - carry.mean) / (k + 1)
         turn = jnp.where(k > 0, _square((v - carry.last) * steps), 0)
         return _Carry(
@@ -138,8 +137,7 @@ def normalized_path_energy(energy: float, w2_squared: float) -> float:
         InputError: w2_squared is not positive.
     """
     energy, w2_squared = float(energy), float(w2_squared)
-    if not w2_squared > 0:
-        raise InputError(f"w2_squared must be positive; got {w2_squared!r}.")
+    check_positive("w2_squared", w2_squared)
     return abs(energy - w2_squared) / w2_squared
 
 

@@ -13,6 +13,7 @@ import functools
 import numpy as np
 from numpy.typing import ArrayLike
 
+from fmjax.checks import check_at_least, check_between, check_positive
 from fmjax.errors import InputError
 from fmjax.metrics.pairwise import distances, row_pair
 from fmjax.numerics.host_assignment import least_cost_columns
@@ -47,7 +48,7 @@ def wasserstein(x: ArrayLike, y: ArrayLike, p: float = 2) -> float:
             f"the first {min(len(x), len(y))} of both, or use sliced_wasserstein or "
             "sinkhorn_divergence."
         )
-    _check_order(p)
+    check_between("the order p", p, 1, np.inf, "[)")
     costs = _costs(x, y, p)
     pairs = np.arange(len(x)), least_cost_columns(costs)
     return float(costs[pairs].mean() ** (1 / p))
@@ -77,9 +78,8 @@ def sliced_wasserstein(
         InputError: the sets are not finite or differ in features; p or projections is below 1.
     """
     x, y = row_pair(x, y)
-    _check_order(p)
-    if projections < 1:
-        raise InputError(f"projections must be at least 1; got {projections!r}.")
+    check_between("the order p", p, 1, np.inf, "[)")
+    check_at_least("projections", projections)
     directions = _directions(x.shape[1], projections, seed)
     gaps = _quantile_gaps(len(x), len(y))
     powers = [
@@ -121,8 +121,7 @@ def sinkhorn_divergence(
             differ in features or need a cost matrix of more than 20,000 squared entries.
     """
     x, y = row_pair(x, y)
-    if not 0 < epsilon < np.inf:
-        raise InputError(f"epsilon must be a positive number; got {epsilon!r}.")
+    check_positive("epsilon", epsilon)
     _check_memory(max(len(x), len(y)) ** 2)
     import jax
 
@@ -152,11 +151,6 @@ def _divergence():
         return value, jax.numpy.all(jax.numpy.asarray(output.converged))
 
     return divergence
-
-
-def _check_order(p: float) -> None:
-    if not 1 <= p < np.inf:
-        raise InputError(f"the order p must be a number of at least 1; got {p!r}.")
 
 
 def _check_memory(pairs: int) -> None:

@@ -24,14 +24,14 @@ from flax import linen as nn
 from fmjax.axes import split_rows
 from fmjax.errors import InputError, unknown_name
 from fmjax.models.attention import attend, check_attention
-from fmjax.models.checks import (
+from fmjax.models.embedders import Condition, sincos_2d
+from fmjax.models.input_checks import (
     check_batch,
     check_labels,
-    check_positive,
     check_rank,
+    check_sizes,
     split_guidance,
 )
-from fmjax.models.embedders import Condition, sincos_2d
 
 _SIZES = {  # depth, width, heads: Table 1 of the paper
     "S": (12, 384, 6),
@@ -257,8 +257,8 @@ class DiT(nn.Module):
             Shape of `x`, float32 (float64 if `dtype` is).
 
         Raises:
-            InputError: a field or an argument does not fit; see `fmjax.models.checks`. Raised while
-                tracing, before any work on a device.
+            InputError: a field or an argument does not fit; see `fmjax.models.input_checks`. Raised
+                while tracing, before any work on a device.
         """
         labels, w = self._check(x, t, labels)
         p = self.patch_size
@@ -298,13 +298,7 @@ class DiT(nn.Module):
 
     def _check(self, x: jax.Array, t: jax.Array, labels: Any) -> tuple[Any, jax.Array | None]:
         """The labels and the guidance scale, or None, once everything fits."""
-        check_positive(
-            patch_size=self.patch_size,
-            width=self.width,
-            depth=self.depth,
-            heads=self.heads,
-            num_classes=self.num_classes,
-        )
+        check_sizes(self, "patch_size", "width", "depth", "heads", "num_classes")
         if self.width % math.lcm(self.heads, 4):
             raise InputError(
                 f"width={self.width} is not a multiple of heads={self.heads} and of 4 (the parts "

@@ -26,9 +26,9 @@ def forward_flops(model: Any, shape: tuple[int, ...]) -> int | None:
         can be given: two for each multiply-add that it does on one example.
     """
     if isinstance(model, DiT):
-        return _dit(model, shape)
+        return _dit_flops(model, shape)
     if isinstance(model, MLP):
-        return _mlp(model, shape)
+        return _mlp_flops(model, shape)
     return None
 
 
@@ -40,7 +40,7 @@ def training_flops(forward: int | None) -> int | None:
     return None if forward is None else 3 * forward
 
 
-def _dit(model: DiT, shape: tuple[int, ...]) -> int:
+def _dit_flops(model: DiT, shape: tuple[int, ...]) -> int:
     height, width, channels = shape
     patch = model.patch_size**2 * channels
     D, T = model.width, height * width // model.patch_size**2
@@ -52,7 +52,7 @@ def _dit(model: DiT, shape: tuple[int, ...]) -> int:
     return 2 * (model.depth * block + ends + condition)
 
 
-def _mlp(model: MLP, shape: tuple[int, ...]) -> int:
+def _mlp_flops(model: MLP, shape: tuple[int, ...]) -> int:
     features, D = math.prod(shape), model.width
     layers = features * D + (model.depth - 1) * D * D + model.depth * D * D + D * features
     return 2 * (layers + _condition(model.time_features, D, model.guidance))

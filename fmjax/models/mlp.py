@@ -7,14 +7,14 @@ import jax
 from flax import linen as nn
 
 from fmjax.errors import InputError
-from fmjax.models.checks import (
+from fmjax.models.embedders import Condition
+from fmjax.models.input_checks import (
     check_batch,
     check_labels,
-    check_positive,
     check_rank,
+    check_sizes,
     split_guidance,
 )
-from fmjax.models.embedders import Condition
 
 
 class MLP(nn.Module):
@@ -62,7 +62,7 @@ class MLP(nn.Module):
             Shape of `x`, float32 (float64 for float64 inputs).
 
         Raises:
-            InputError: a field or an argument does not fit; see `fmjax.models.checks`.
+            InputError: a field or an argument does not fit; see `fmjax.models.input_checks`.
         """
         labels, w = self._check(x, t, labels)
         condition = Condition(
@@ -84,12 +84,7 @@ class MLP(nn.Module):
 
     def _check(self, x: jax.Array, t: jax.Array, labels: Any) -> tuple[Any, jax.Array | None]:
         """The labels and the guidance scale, or None, once everything fits."""
-        check_positive(
-            width=self.width,
-            depth=self.depth,
-            num_classes=self.num_classes,
-            time_features=self.time_features,
-        )
+        check_sizes(self, "width", "depth", "num_classes", "time_features")
         if self.time_features % 2:
             raise InputError(
                 f"time_features={self.time_features}: expected an even number, half of them "

@@ -5,12 +5,13 @@ Their conditional density is N(x_t; t x1 + (1 - t) x0, s_t^2), with
     x_t = t x1 + (1 - t) x0 + s_t z,  u_t = x1 - x0 + s'_t z,  score = -z / s_t.
 """
 
-import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import jax.numpy as jnp
 
+from fmjax.array_checks import check_shaped_as
+from fmjax.checks import check_between, check_positive
 from fmjax.conventions import Array, at_least_float32, expand
 from fmjax.errors import InputError
 from fmjax.paths.base import Noisy, PathSample
@@ -47,10 +48,7 @@ class BrownianBridge:
 
     def __post_init__(self):
         _check_sigma("BrownianBridge", self.sigma)
-        if not 0.0 < self.softening < 1.0:
-            raise InputError(
-                f"the softening of BrownianBridge must lie in (0, 1); got {self.softening!r}."
-            )
+        check_between("the softening of BrownianBridge", self.softening, 0, 1, "()")
 
     def std(self, t: Array) -> Array:
         """s_t, any shape of t; 0 at both ends."""
@@ -135,11 +133,8 @@ class NoisyStraight:
 
 
 def _check_sigma(name: str, sigma: float) -> None:
-    if not 0.0 < sigma < math.inf:
-        raise InputError(
-            f"sigma of {name} must be a positive number; got {sigma!r}. "
-            "For a path without noise write AffinePath()."
-        )
+    advice = "For a path without noise write AffinePath()."
+    check_positive(f"sigma of {name}", sigma, advice=advice)
 
 
 def _unpack(path: Any, source: Noisy, x1: Array, t: Array) -> tuple[Array, Array, Array, Array]:
@@ -151,10 +146,7 @@ def _unpack(path: Any, source: Noisy, x1: Array, t: Array) -> tuple[Array, Array
             f"{type(source).__name__}. Write path.sample(Noisy(x0, z), x1, t), and "
             "Draw(noisy=True) where sources are drawn."
         )
-    if source.z.shape != source.x0.shape:
-        raise InputError(
-            f"the noise z of {name} must be shaped as x0, {source.x0.shape}; got {source.z.shape}."
-        )
+    check_shaped_as(f"the noise z of {name}", source.z, "x0", source.x0.shape)
     x0, z, x1 = (at_least_float32(x) for x in (*source, x1))
     return x0, z, x1, expand(at_least_float32(t), x1)
 

@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fmjax.checks import check_between
 from fmjax.conventions import ApplyFn, Array, at_least_float32, expand
-from fmjax.errors import InputError, unknown_name
+from fmjax.errors import unknown_name
 from fmjax.schedules import END, Schedule, clamp
 
 PREDICTIONS = ("velocity", "x1", "x0", "score", "v")
@@ -179,8 +180,7 @@ def as_velocity(
         InputError: the name is unknown, or the margin lies outside (0, 0.5).
     """
     _check_prediction(prediction)
-    if not 0.0 < margin < 0.5:
-        raise InputError(f"the margin must lie in (0, 0.5); got {margin!r}.")
+    check_between("the margin", margin, 0, 0.5, "()")
     if prediction == "velocity":
         return apply_fn
     low, high = _reach_of_det(schedule, "x0" if prediction == "score" else prediction)

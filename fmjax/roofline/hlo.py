@@ -17,7 +17,7 @@ from typing import NamedTuple
 _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
 _INSTRUCTION = re.compile(r"^\s+(ROOT )?%?([\w.\-]+) = (.*?) ([a-z][a-z0-9\-]*)\((.*)$")
 _OPERAND = re.compile(r"%([\w.\-]+)")
-_SHAPE = re.compile(r"\b[a-z][a-z0-9]*\[[\d,<= ]*\](?:\{[^}]*\})?")
+_ARRAY_SHAPE = re.compile(r"\b[a-z][a-z0-9]*\[[\d,<= ]*\](?:\{[^}]*\})?")
 _DTYPE_AND_SIZES = re.compile(r"([a-z][a-z0-9]*)\[([\d,<= ]*)\]")
 _CALLED = re.compile(
     r"\b(?:calls|to_apply|body|condition|true_computation|false_computation)=%?([\w.\-]+)"
@@ -87,7 +87,7 @@ def read_program(text: str) -> Program:
 
 def arrays_of(shape: str) -> list[str]:
     """The shapes of the arrays of a tuple, however deep; of an array, that array alone."""
-    return _SHAPE.findall(shape)
+    return _ARRAY_SHAPE.findall(shape)
 
 
 def size_of(shape: str) -> int:

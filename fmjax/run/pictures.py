@@ -13,7 +13,7 @@ from fmjax.run.sample.draw import draw_samples
 from fmjax.run.sample.request import Request, resolve
 
 _ROWS = 10
-_POINTS = 2000
+_POINTS_IN_PICTURE = 2000
 
 
 def save_samples(samples: np.ndarray, columns: int, labels: np.ndarray | None, path: Path) -> None:
@@ -37,7 +37,7 @@ def save_overview(flow: TrainedFlow, dataset: Dataset, seed: int, path: Path) ->
     """
     experiment = flow.experiment
     columns = min(experiment.num_classes or _ROWS, 20)
-    num = columns * _ROWS if experiment.spec.is_image else _POINTS
+    num = columns * _ROWS if experiment.spec.is_image else _POINTS_IN_PICTURE
     request, recipe = resolve(experiment, Request(num, seed=seed), Recipe(experiment.solver))
     samples = draw_samples(flow, request, recipe)
     if jax.process_index() != 0:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import jax.numpy as jnp
 
+from fmjax.checks import check_between
 from fmjax.conventions import Array
 from fmjax.errors import InputError, unknown_name
 from fmjax.paths import Path
@@ -44,8 +45,7 @@ def diffusion_coefficient(
         InputError: the name is unknown, the scale is negative or not finite, or the path is
             stochastic and has no sigma.
     """
-    if not 0 <= scale < math.inf:
-        raise InputError(f"the scale of the diffusion must be 0 or positive; got {scale!r}.")
+    check_between("the scale of the diffusion", scale, 0, math.inf, "[)")
     if callable(diffusion):
         return lambda t: math.sqrt(scale) * diffusion(t)
     if diffusion not in DIFFUSIONS:

@@ -1,5 +1,6 @@
 """Inverse problems: the source point whose sample fits an observation, by gradients."""
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -7,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from fmjax.checks import check_at_least, check_between
 from fmjax.conventions import Array, Labels, Velocity
 from fmjax.errors import InputError
 from fmjax.samplers.ode import solve
@@ -66,10 +68,8 @@ def fit_source(
         InputError: iterations is below 1, the prior is negative, or the cost is not one number
             per example.
     """
-    if iterations < 1:
-        raise InputError(f"iterations must be at least 1; got {iterations!r}.")
-    if not prior >= 0:
-        raise InputError(f"the prior must be 0 or positive; got {prior!r}.")
+    check_at_least("iterations", iterations)
+    check_between("the prior", prior, 0, math.inf, "[)")
     spec = solver_spec("midpoint", 6) if spec is None else spec
     optimizer = optax.adam(0.1) if optimizer is None else optimizer
     shape = jax.eval_shape(cost, x0).shape

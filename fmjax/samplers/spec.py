@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fmjax.checks import check_positive
+from fmjax.checks import check_at_least, check_positive
 from fmjax.errors import InputError, unknown_name
 from fmjax.samplers.time_grids import CustomGrid, Grid, UniformGrid, named_grid
 from fmjax.schedules import Linear, Schedule
@@ -128,8 +128,7 @@ def solver_spec(
         raise unknown_name("solver", solver, SOLVERS)
     if gradient not in GRADIENTS:
         raise unknown_name("gradient", gradient, GRADIENTS)
-    if not _is_count(checkpoints):
-        raise InputError(f"checkpoints must be at least 1; got {checkpoints!r}.")
+    check_at_least("checkpoints", checkpoints)
     if control is None:
         control = "fixed" if rtol is None and atol is None else "sample"
     if control not in CONTROLS:
@@ -172,8 +171,7 @@ def _fixed_grid(solver, steps, grid, shift) -> tuple[int, Grid]:
             )
         steps = len(grid.times) - 1
     steps = 25 if steps is None else steps
-    if not _is_count(steps):
-        raise InputError(f"steps must be a whole number of at least 1; got {steps!r}.")
+    check_at_least("steps", steps)
     if steps < SOLVERS[solver].min_steps:
         raise InputError(
             f"{solver} needs at least {SOLVERS[solver].min_steps} steps, to have earlier ones to "
@@ -197,10 +195,5 @@ def _tolerances(solver, steps, rtol, atol, max_steps) -> tuple[float, float]:
     tolerances = {"rtol": 1e-4 if rtol is None else rtol, "atol": 1e-4 if atol is None else atol}
     for name, value in tolerances.items():
         check_positive(name, value)
-    if not _is_count(max_steps):
-        raise InputError(f"max_steps must be at least 1; got {max_steps!r}.")
+    check_at_least("max_steps", max_steps)
     return tolerances["rtol"], tolerances["atol"]
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1

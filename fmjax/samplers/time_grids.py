@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fmjax.checks import check_positive
+from fmjax.checks import check_between, check_positive
 from fmjax.errors import InputError, unknown_name
 from fmjax.schedules import Linear, Schedule, inverse_log_snr
 
@@ -96,8 +96,7 @@ class KarrasGrid:
 
     def __post_init__(self):
         check_positive("rho of the Karras grid", self.rho)
-        if not 0 < self.sigma_min < 1:
-            raise InputError(f"sigma_min of Karras must lie in (0, 1); got {self.sigma_min!r}.")
+        check_between("sigma_min of Karras", self.sigma_min, 0, 1, "()")
 
     def warp(self, u: np.ndarray, schedule: Schedule) -> np.ndarray:
         """See `Grid`."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
+from fmjax.checks import check_between
 from fmjax.conventions import Array
 from fmjax.errors import InputError
 from fmjax.schedules.base import END, clamp, with_slope
@@ -32,8 +33,7 @@ class Linear:
     sigma_min: float = 0.0
 
     def __post_init__(self):
-        if not 0.0 <= self.sigma_min < 1.0:
-            raise InputError(f"sigma_min must lie in [0, 1); got {self.sigma_min!r}.")
+        check_between("sigma_min", self.sigma_min, 0, 1, "[)")
 
     def alpha(self, t: Array) -> Array:
         """Equal to t."""
@@ -211,10 +211,7 @@ class Polynomial:
     n: float = 2
 
     def __post_init__(self):
-        if not 1 <= self.n < math.inf:
-            raise InputError(
-                f"the degree n of Polynomial must be finite and at least 1; got {self.n!r}."
-            )
+        check_between("the degree n of Polynomial", self.n, 1, math.inf, "[)")
 
     def alpha(self, t: Array) -> Array:
         """Equal to t^n."""

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from fmjax.array_checks import check_shaped_as
 from fmjax.errors import InputError
 
 
@@ -33,8 +34,7 @@ def convergence_order(
     errors = []
     for n in steps:
         found, wanted = np.asarray(solve_with_steps(n)), np.asarray(exact)
-        if found.shape != wanted.shape:
-            raise InputError(f"the result must be shaped as exact, {wanted.shape}; {found.shape}.")
+        check_shaped_as("the result", found, "exact", wanted.shape)
         errors.append(np.sqrt(np.mean(np.square(found.astype(np.float64) - wanted))))
     if not all(0 < error < math.inf for error in errors):
         raise InputError(

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fmjax.conventions import Array, Labels, at_least_float32, check_finite, expand
+from fmjax.array_checks import check_finite, check_points
+from fmjax.conventions import Array, Labels, at_least_float32, expand
 from fmjax.errors import InputError
 from fmjax.predictions import convert
 from fmjax.predictions.conversions import reach
@@ -89,11 +90,7 @@ class FiniteDataFlow:
 
     def _log_joint(self, x: Array, t: Array) -> tuple[Array, Array]:
         """-|x - alpha x_i|^2 / (2 sigma^2) (batch, n), and the data in the dtype of x."""
-        if x.shape[1:] != self.shape or jnp.shape(t) != x.shape[:1]:
-            raise InputError(
-                f"this flow takes x (batch, {', '.join(map(str, self.shape))}) and t (batch,); "
-                f"got {x.shape} and {jnp.shape(t)}."
-            )
+        check_points(x, t, self.shape)
         data = jnp.asarray(self.data, x.dtype)
         t = clamp(jnp.asarray(t, x.dtype), 0.0, self._last)
         # From the differences: the expanded square would cancel where sigma is small.

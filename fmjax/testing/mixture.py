@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fmjax.array_checks import check_points
 from fmjax.conventions import Array, Labels, at_least_float32, expand
 from fmjax.errors import InputError
 from fmjax.schedules import Linear, Schedule
@@ -182,11 +183,7 @@ class MixtureFlow:
     def local(self, x: Array, t: Array, labels: Labels) -> tuple[_Local, _Components, Array]:
         """What every closed form needs: the components from (x, t), in the dtype of x; and t."""
         x = at_least_float32(x)
-        if x.shape[1:] != self.shape or jnp.shape(t) != x.shape[:1]:
-            raise InputError(
-                f"this flow takes x (batch, {', '.join(map(str, self.shape))}) and t (batch,); "
-                f"got {x.shape} and {jnp.shape(t)}."
-            )
+        check_points(x, t, self.shape)
         c = jax.tree.map(lambda leaf: jnp.asarray(leaf, x.dtype)[None], self._components)
         t = expand(jnp.asarray(t, x.dtype), x)[:, None]
         offset = _turn(c.axes, x[:, None] - self.schedule.alpha(t) * c.centers)

@@ -8,9 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.special import betainc, betaln, logit, ndtri, xlog1py, xlogy
 
-from fmjax.checks import check_positive
+from fmjax.checks import check_between, check_finite_number, check_positive
 from fmjax.conventions import Array, at_least_float32
-from fmjax.errors import InputError
 from fmjax.numerics.inversion import invert_increasing
 from fmjax.times.base import TimeDistribution
 
@@ -48,10 +47,7 @@ class LogitNormal:
 
     def __post_init__(self):
         check_positive("std of the logit-normal distribution", self.std)
-        if not math.isfinite(self.mean):
-            raise InputError(
-                f"mean of the logit-normal distribution must be finite; got {self.mean!r}."
-            )
+        check_finite_number("mean of the logit-normal distribution", self.mean)
 
     def quantile(self, u: Array) -> Array:
         """sigmoid(m + s Phi^-1(u)): 0 at u = 0 and 1 at u = 1."""
@@ -120,10 +116,8 @@ class UShaped:
     a: float = 4.0
 
     def __post_init__(self):
-        if not 0 < self.a <= 100:  # beyond, exp(a) overflows float32
-            raise InputError(
-                f"a of the u-shaped distribution must lie in (0, 100]; got {self.a!r}."
-            )
+        # Beyond 100, exp(a) overflows float32.
+        check_between("a of the u-shaped distribution", self.a, 0, 100, "(]")
 
     def quantile(self, u: Array) -> Array:
         """1/2 + asinh((2 u - 1) sinh(a / 2)) / a."""
@@ -160,11 +154,8 @@ class Mode:
 
     def __post_init__(self):
         most = 2 / (math.pi - 2)
-        if not -1 <= self.scale <= most:
-            raise InputError(
-                f"scale of the mode distribution must lie in [-1, 2 / (pi - 2) = {most:.6f}]; "
-                f"got {self.scale!r}."
-            )
+        advice = "The upper end is 2 / (pi - 2)."
+        check_between("scale of the mode distribution", self.scale, -1, most, advice=advice)
 
     def quantile(self, u: Array) -> Array:
         """The time u + s (u - sin^2(pi u / 2))."""

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import optax
 
+from fmjax.checks import check_positive
 from fmjax.errors import InputError, unknown_name
 from fmjax.training.outliers import skip_outliers
 
@@ -29,8 +30,7 @@ def learning_rate_schedule(
     """
     if schedule not in SCHEDULES:
         raise unknown_name("learning-rate schedule", schedule, SCHEDULES)
-    if not peak > 0:
-        raise InputError(f"the learning rate must be positive; got {peak!r}.")
+    check_positive("the learning rate", peak)
     if not 0 <= warmup_steps < steps:
         raise InputError(
             f"warm-up must be shorter than training; got {warmup_steps} of {steps} steps."
@@ -68,8 +68,8 @@ def make_optimizer(
     Raises:
         InputError: clip_norm is not positive, or skip_above not above 1.
     """
-    if clip_norm is not None and not clip_norm > 0:
-        raise InputError(f"clip_norm must be positive, or None for no clipping; got {clip_norm!r}.")
+    if clip_norm is not None:
+        check_positive("clip_norm", clip_norm, advice="For no clipping write None.")
     clip = optax.identity() if clip_norm is None else optax.clip_by_global_norm(clip_norm)
     adamw = optax.adamw(learning_rate, b1=b1, b2=b2, weight_decay=weight_decay)
     clipped = optax.chain(clip, adamw)

@@ -1,12 +1,13 @@
 """Leaving out the steps whose gradient is far outside what it has been."""
 
+import math
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from fmjax.errors import InputError
+from fmjax.checks import check_between
 
 _DECAY = 0.99
 _WARM_UP = 20  # steps that are always taken, while the average forms
@@ -47,10 +48,8 @@ def skip_outliers(
     Raises:
         InputError: the factor is not above 1.
     """
-    if not factor > 1:
-        raise InputError(
-            f"optimizer.skip_above must be above 1, or 0 to take every step; got {factor!r}."
-        )
+    advice = "To take every step write 0."
+    check_between("optimizer.skip_above", factor, 1, math.inf, "()", advice=advice)
 
     def init(params: Any) -> OutlierState:
         zero = jnp.zeros((), jnp.float32)

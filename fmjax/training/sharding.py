@@ -43,7 +43,7 @@ def automatic(path: str, shape: tuple[int, ...], parts: int) -> P:
     return P(*[FSDP if i == largest else None for i in range(len(shape))])
 
 
-def spec_of(path: str, shape: tuple[int, ...], mesh: Mesh) -> P:
+def partition_of(path: str, shape: tuple[int, ...], mesh: Mesh) -> P:
     """The axes of one leaf; an axis that does not divide its dimension is left out of it."""
     for pattern, axes in RULES:
         if re.search(pattern, path) and len(axes) == len(shape):
@@ -63,7 +63,7 @@ def _path(keys: tuple) -> str:
 def state_shardings(abstract: Any, mesh: Mesh) -> Any:
     """The sharding of every leaf of a tree of arrays or of their shapes."""
     return jax.tree_util.tree_map_with_path(
-        lambda keys, x: NamedSharding(mesh, spec_of(_path(keys), x.shape, mesh)), abstract
+        lambda keys, x: NamedSharding(mesh, partition_of(_path(keys), x.shape, mesh)), abstract
     )
 
 

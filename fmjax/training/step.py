@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 from optax.microbatching import AccumulationType, microbatch
 
-from fmjax.errors import InputError
+from fmjax.checks import check_multiple
 from fmjax.training.ema import update_ema
 from fmjax.training.outliers import OutlierState
 from fmjax.training.state import TrainState
@@ -29,8 +29,7 @@ def in_parts(value_and_grad: Callable, parts: int) -> Callable:
 
     def accumulated(params, *args):
         batch = args[0].shape[0]
-        if batch % parts:
-            raise InputError(f"a batch of {batch} cannot be taken in {parts} equal parts.")
+        check_multiple("the batch", batch, parts, "equal parts")
         return microbatch(
             value_and_grad,
             argnums=tuple(range(1, 1 + len(args))),

@@ -114,8 +114,8 @@ def test_zero_conditions_are_like_each_other():
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
-        (lambda: NearConditions(0.0), r"ratio must be in \(0, 1\]"),
-        (lambda: NearConditions(1.5), "ratio must be in"),
+        (lambda: NearConditions(0.0), r"ratio, a share of pairs, must lie in \(0, 1\]"),
+        (lambda: NearConditions(1.5), r"must lie in \(0, 1\]; got 1.5"),
         (lambda: NearConditions(distance="cosin"), "Did you mean 'cosine'"),
         (lambda: exact(SameClass())(KEY, X0, X1, None), "needs the labels of the batch; got None"),
         (lambda: exact(NearConditions())(KEY, X0, X1, None), "needs the labels"),

@@ -94,8 +94,11 @@ def test_the_global_coupling_is_one_on_one_device_and_on_eight(run_python):
 @pytest.mark.parametrize(
     ("call", "sentence"),
     [
-        (lambda: in_groups(exact(), 0), "groups must be 1 or more; got 0"),
-        (lambda: in_groups(exact(), 5)(KEY, X0, X1), "multiple of the 5 groups; got 64. Write 60"),
+        (lambda: in_groups(exact(), 0), "groups must be a whole number of at least 1; got 0"),
+        (
+            lambda: in_groups(exact(), 5)(KEY, X0, X1),
+            r"5 \(groups\); got 64. Write 60 or 65",
+        ),
         (lambda: gathered(exact()), "needs the axis of pmap or shard_map"),
     ],
 )

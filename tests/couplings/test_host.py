@@ -78,14 +78,14 @@ def test_images_of_bytes_are_paired():
     ("call", "sentence"),
     [
         (lambda: host_exact(X0, X1[:5]), "one shape"),
-        (lambda: host_exact(X0 * np.nan, X1), "x0 holds NaN"),
-        (lambda: host_exact(X0, X1 / 0), "x1 holds NaN or infinity"),
+        (lambda: host_exact(X0 * np.nan, X1), "x0 must be finite; got NaN"),
+        (lambda: host_exact(X0, X1 / 0), "x1 must be finite; got NaN or infinity"),
         (lambda: host_exact(X0, X1, None, SameClass()), "needs the labels"),
         (lambda: host_exact(X0, X1, LABELS[:5], SameClass()), "leading size of the batch, 64"),
         (lambda: host_exact(X0, X1, LABELS, "class"), "SameClass or NearConditions; got 'class'"),
         (lambda: host_exact(*np.zeros((2, 12_000, 1))), "GiB"),
-        (lambda: HostCoupling(groups=0), "groups must be 1 or more"),
-        (lambda: HostCoupling(groups=7)(RNG, X1), "multiple of the 7 groups; got 64"),
+        (lambda: HostCoupling(groups=0), "groups must be a whole number of at least 1"),
+        (lambda: HostCoupling(groups=7)(RNG, X1), r"multiple of 7 \(groups\); got 64"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:divide by zero")

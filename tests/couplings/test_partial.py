@@ -46,7 +46,7 @@ def test_all_of_the_mass_is_the_exact_coupling():
 
 @pytest.mark.parametrize("fraction", [0.0, -0.1, 1.1, float("nan")])
 def test_a_fraction_outside_its_range_is_refused(fraction):
-    with pytest.raises(InputError, match=r"fraction must be in \(0, 1\]"):
+    with pytest.raises(InputError, match=r"fraction, a share of the batch, must lie in \(0, 1\]"):
         partial(fraction)
 
 

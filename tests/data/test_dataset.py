@@ -75,5 +75,5 @@ def test_arrays_of_a_toy_are_fresh_points_fixed_per_split():
 def test_bad_requests_are_refused(digits):
     with pytest.raises(InputError, match=r'"train" or "test", got .validation.'):
         digits.arrays("validation")
-    with pytest.raises(InputError, match="at least 1 or None, got 0"):
+    with pytest.raises(InputError, match=r"at least 1; got 0. For all examples write None"):
         digits.arrays("train", limit=0)

@@ -303,13 +303,22 @@ def test_flipping_stored_points_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"global_batch": 0}, "batch size must be at least 1, got 0"),
-        ({"global_batch": 6, "processes": 4}, "6 must be a multiple of the 4 processes"),
-        ({"global_batch": 4, "process": 2, "processes": 2}, "process must be 0 to 1, got 2"),
-        ({"global_batch": 4, "processes": 0}, "number of processes must be at least 1"),
-        ({"global_batch": 4, "seed": -1}, "seed must be at least 0, got -1"),
-        ({"global_batch": 4, "start": -1}, "first batch must be at least 0, got -1"),
-        ({"global_batch": 4, "threads": 0}, "number of threads must be at least 1"),
+        ({"global_batch": 0}, "batch size must be a whole number of at least 1; got 0"),
+        ({"global_batch": 6, "processes": 4}, r"multiple of 4 \(processes\); got 6. Write 4 or 8"),
+        ({"global_batch": 4, "process": 2, "processes": 2}, r"process must lie in \[0, 1\]; got 2"),
+        (
+            {"global_batch": 4, "processes": 0},
+            "number of processes must be a whole number",
+        ),
+        ({"global_batch": 4, "seed": -1}, "seed must be a whole number of at least 0; got -1"),
+        (
+            {"global_batch": 4, "start": -1},
+            r"first batch .* at least 0; got -1",
+        ),
+        (
+            {"global_batch": 4, "threads": 0},
+            "number of threads must be a whole number",
+        ),
     ],
 )
 @pytest.mark.parametrize("dataset", [coded(50), load("toy/rings")], ids=["images", "toy"])

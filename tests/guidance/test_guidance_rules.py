@@ -155,7 +155,10 @@ def test_phi_outside_is_refused(phi):
     [
         ({"eta": -0.1}, "eta of Projected"),
         ({"eta": float("nan")}, "eta of Projected"),
-        ({"norm_threshold": 0.0}, "norm_threshold of Projected must be positive.*write None"),
+        (
+            {"norm_threshold": 0.0},
+            "norm_threshold of Projected must be a positive number.*write None",
+        ),
     ],
 )
 def test_a_projection_that_cannot_be_is_refused(fields, message):

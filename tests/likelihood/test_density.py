@@ -381,7 +381,7 @@ def with_row(row, value):
         (lambda: Hutchinson(kind="gausian"), "Did you mean 'gaussian'"),
         (lambda: Exact(chunk=0), "chunk"),
         (lambda: Hutchinson(chunk=-1), "chunk"),
-        (lambda: bits_per_dim(jnp.ones(2), 0), "dims must be at least 1"),
+        (lambda: bits_per_dim(jnp.ones(2), 0), "dims must be a whole number of at least 1"),
         (lambda: bits_per_dim(jnp.ones(2), 3, 0.0), "bin width"),
         (lambda: log_likelihood(net, POINTS, trace=Hutchinson()), r"give key=jax.random.key\(0\)"),
         (

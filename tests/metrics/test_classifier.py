@@ -45,9 +45,9 @@ X, Y = np.random.default_rng(1).normal(size=(6, 4)), np.array([0, 1, 0, 1, 0, 1]
     [
         (X * np.nan, Y, "images must be finite"),
         (X[:0], Y[:0], "images must hold at least 2"),
-        (X, Y[:5], r"labels must have shape \(6,\)"),
+        (X, Y[:5], r"labels must be .* of shape \(6,\)"),
         (X, Y * 0, "at least two classes, got only 0"),
-        (X, Y * 0.5, "integer class ids, got dtype float64"),
+        (X, Y * 0.5, "integer class ids of .* got float64"),
     ],
 )
 def test_bad_fit(images, labels, sentence):
@@ -61,7 +61,7 @@ def test_bad_prediction():
         predict(X[:, :2])
     with pytest.raises(InputError, match="same unit"):
         predict(np.zeros((2, 4), np.uint8))
-    with pytest.raises(InputError, match=r"predicted must have shape \(6,\)"):
+    with pytest.raises(InputError, match=r"predicted must be .* of shape \(6,\)"):
         accuracy(Y[:4], Y)
-    with pytest.raises(InputError, match="labels must have shape"):
+    with pytest.raises(InputError, match=r"labels must be .* of shape \(n,\)"):
         accuracy([], [])

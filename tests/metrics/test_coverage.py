@@ -79,8 +79,8 @@ def test_lost_modes_lower_recall_and_coverage_only():
 @pytest.mark.parametrize(
     ("real", "fake", "k", "sentence"),
     [
-        (REAL, FAKE, 0, "k must lie between 1 and 40.*got 0"),
-        (REAL, FAKE, 41, "k must lie between 1 and 40.*got 41"),
+        (REAL, FAKE, 0, r"k, below .* must lie in \[1, 40\]; got 0"),
+        (REAL, FAKE, 41, r"k, below .* must lie in \[1, 40\]; got 41"),
         (REAL, FAKE[:, :2], 3, "fake must have 3 features"),
         (REAL * np.nan, FAKE, 3, "real must be finite"),
     ],

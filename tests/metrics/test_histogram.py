@@ -41,12 +41,12 @@ def test_a_missing_class_shows():
 @pytest.mark.parametrize(
     ("classes", "num_classes", "sentence"),
     [
-        ([], 10, r"integers of shape \(n,\)"),
+        ([], 10, r"integer class ids of shape \(n,\)"),
         ([0.0, np.nan], 10, "got float64"),
         ([[1, 2]], 10, "shape"),
-        ([0, 10], 10, "between 0 and 9, got 0 to 10"),
-        ([-1, 3], 10, "between 0 and 9, got -1 to 3"),
-        ([0, 0], 1, "num_classes must be at least 2"),
+        ([0, 10], 10, "from 0 to 9; got 10"),
+        ([-1, 3], 10, "from 0 to 9; got -1"),
+        ([0, 0], 1, "num_classes must be a whole number of at least 2"),
     ],
 )
 def test_bad_input(classes, num_classes, sentence):

@@ -83,7 +83,10 @@ def test_mmd_of_gaussians_has_its_closed_form():
     ("call", "sentence"),
     [
         (lambda: mmd(X, Y, 0.0), "bandwidth must be a positive number; got 0.0"),
-        (lambda: mmd(np.ones((5, 2)), np.ones((5, 2))), "the median distance, which is 0.0"),
+        (
+            lambda: mmd(np.ones((5, 2)), np.ones((5, 2))),
+            "here the median distance, must be a positive number; got .*0.0",
+        ),
         (lambda: mmd(X, Y[:, :2]), "y must have 4 features"),
         (lambda: mmd(X[:1], Y), "x must hold at least 2"),
         (lambda: kernel_distance(X, np.where(Y > 1, np.inf, Y)), "y must be finite"),

@@ -130,7 +130,7 @@ def test_half_precision_networks_are_summed_in_float32():
 def test_normalized_path_energy():
     assert normalized_path_energy(3.0, 2.0) == 0.5
     assert normalized_path_energy(jnp.float32(1.0), 2.0) == 0.5
-    with pytest.raises(InputError, match="w2_squared must be positive"):
+    with pytest.raises(InputError, match="w2_squared must be a positive number"):
         normalized_path_energy(1.0, 0.0)
 
 

@@ -96,11 +96,14 @@ def test_the_sinkhorn_divergence_tends_to_the_exact_cost():
     [
         (lambda: wasserstein(X, Y[:30]), "equal size; got 40 and 30.*first 30 of both"),
         (lambda: wasserstein(X, Y[:, :2]), "y must have 3 features"),
-        (lambda: wasserstein(X, Y, p=0.5), "order p must be a number of at least 1; got 0.5"),
+        (lambda: wasserstein(X, Y, p=0.5), r"order p must lie in \[1, inf\); got 0.5"),
         (lambda: wasserstein(X, np.full((40, 3), np.nan)), "y must be finite"),
         (lambda: wasserstein(X, X.astype(int)), "same unit"),
         (lambda: wasserstein(*np.zeros((2, 20_001, 1))), "need 3 GB of costs; take at most 20,000"),
-        (lambda: sliced_wasserstein(X, Y, projections=0), "projections must be at least 1; got 0"),
+        (
+            lambda: sliced_wasserstein(X, Y, projections=0),
+            "projections must be a whole number of at least 1; got 0",
+        ),
         (lambda: sliced_wasserstein(X, Y, p=0), "order p"),
         (lambda: sinkhorn_divergence(X, Y, 0.0), "epsilon must be a positive number; got 0.0"),
         (lambda: sinkhorn_divergence(X, np.zeros((20_001, 3)), 1.0), "at most 20,000"),

@@ -108,13 +108,18 @@ def test_jvp_is_the_finite_difference_in_float64():
 @pytest.mark.parametrize("field", ["width", "depth", "num_classes"])
 @pytest.mark.parametrize("value", [0, -2, 1.5, True])
 def test_sizes_must_be_positive_whole_numbers(field, value):
-    with pytest.raises(InputError, match=rf"{field}={value}: expected a positive"):
+    with pytest.raises(
+        InputError, match=f"{field} must be a whole number of at least 1; got {value}"
+    ):
         make(**{field: value})
 
 
-@pytest.mark.parametrize("features", [0, 7, 2.0])
-def test_time_features_must_be_even(features):
-    with pytest.raises(InputError, match=f"time_features={features}: expected a"):
+@pytest.mark.parametrize(
+    ("features", "message"),
+    [(0, "at least 1; got 0"), (7, "time_features=7: expected an even"), (2.0, "whole number")],
+)
+def test_time_features_must_be_even(features, message):
+    with pytest.raises(InputError, match=message):
         make(time_features=features)
 
 

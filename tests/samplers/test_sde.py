@@ -373,8 +373,8 @@ def test_the_scale_multiplies_the_square_and_the_ends_are_finite(diffusion):
     [
         ({"method": "chrun"}, "Did you mean 'churn'"),
         ({"diffusion": "sigm"}, "Did you mean 'sigma'"),
-        ({"scale": -1.0}, "0 or positive"),
-        ({"scale": float("nan")}, "0 or positive"),
+        ({"scale": -1.0}, r"must lie in \[0, inf\)"),
+        ({"scale": float("nan")}, r"must lie in \[0, inf\)"),
         ({"steps": 0}, "at least 1"),
         ({"control": "sample"}, "fixed steps"),
         ({"rtol": 1e-3}, "fixed steps"),

@@ -281,11 +281,14 @@ def test_importance_weights_are_finite_where_a_density_is_zero_or_infinite():
     ("make", "message"),
     [
         (lambda: LogitNormal(0.0, 0.0), "std of the logit-normal distribution must be a positive"),
-        (lambda: LogitNormal(math.nan), "mean of the logit-normal distribution must be finite"),
+        (
+            lambda: LogitNormal(math.nan),
+            "mean of the logit-normal distribution must be a finite number",
+        ),
         (lambda: LogNormal(-1.2, -1.0), "must be a positive number; got -1.0"),
         (lambda: UShaped(0.0), r"must lie in \(0, 100\]; got 0.0"),
         (lambda: UShaped(101.0), r"must lie in \(0, 100\]"),
-        (lambda: Mode(-1.01), r"2 / \(pi - 2\) = 1.751938\]; got -1.01"),
+        (lambda: Mode(-1.01), r"\[-1, 1.751938394\]; got -1.01. The upper end is 2 / \(pi - 2\)"),
         (lambda: Mode(1.76), "scale of the mode distribution"),
         (lambda: Beta(0.0, 1.0), "a of the beta distribution must be a positive number; got 0.0"),
         (

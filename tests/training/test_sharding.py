@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from fmjax.training.sharding import RULES, automatic, notes, spec_of
+from fmjax.training.sharding import RULES, automatic, notes, partition_of
 
 MESH = types.SimpleNamespace(shape={"data": 2, "fsdp": 4, "tensor": 2})
 
@@ -33,15 +33,15 @@ MESH = types.SimpleNamespace(shape={"data": 2, "fsdp": 4, "tensor": 2})
     ],
 )
 def test_the_first_rule_that_fits_wins(path, shape, spec):
-    assert spec_of(path, shape, MESH) == spec
+    assert partition_of(path, shape, MESH) == spec
 
 
 def test_a_named_dimension_that_does_not_divide_leaves_the_choice_to_the_automatic_rule():
     # DiT-XL on 256 chips: 1152 is no multiple of 256, and 4608 is.
     mesh = types.SimpleNamespace(shape={"data": 1, "fsdp": 256, "tensor": 1})
-    up = spec_of("params/blocks/mlp/up/kernel", (28, 1152, 4608), mesh)
+    up = partition_of("params/blocks/mlp/up/kernel", (28, 1152, 4608), mesh)
     assert up == P(None, None, "fsdp")
-    assert spec_of("params/blocks/attention/out/kernel", (28, 1152, 1152), mesh) == P()
+    assert partition_of("params/blocks/attention/out/kernel", (28, 1152, 1152), mesh) == P()
 
 
 def test_every_rule_names_a_leaf_of_the_dit():

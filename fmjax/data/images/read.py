@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fmjax.checks import check_at_least, check_between
 from fmjax.data.dataset import stratified_split
 from fmjax.data.images.folder import FilePart, read_folder
 from fmjax.data.images.npz import ArrayPart, read_npz
@@ -74,12 +75,12 @@ def read_images(
 
 
 def _check_options(size: int | None, channels: int | None, test_fraction: float | None) -> None:
-    if size is not None and size < 1:
-        raise InputError(f"--size must be at least 1, got {size}.")
+    if size is not None:
+        check_at_least("--size", size)
     if channels not in (None, 1, 3):
         raise InputError(f"--channels must be 1 or 3, got {channels}.")
-    if test_fraction is not None and not 0 < test_fraction < 1:
-        raise InputError(f"--test_fraction must lie between 0 and 1, got {test_fraction}.")
+    if test_fraction is not None:
+        check_between("--test_fraction", test_fraction, 0, 1, "()")
 
 
 def _set_apart(part: ImagePart, fraction: float) -> tuple[ImagePart, ImagePart]:

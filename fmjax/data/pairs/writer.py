@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fmjax.array_checks import check_finite
 from fmjax.data.pairs.records import INFO, PairInfo, read_info, record_type, shard_path
 from fmjax.errors import InputError
 from fmjax.files import differences, whole_file, write_json
@@ -93,8 +94,7 @@ def _to_records(
                 f"{name} must be floats in the model's unit, {len(x1)} examples of shape "
                 f"{info.shape}; got {x.dtype} {x.shape}."
             )
-        if not np.isfinite(x).all():
-            raise InputError(f"{name} holds NaN or infinity; pairs must be finite.")
+        check_finite(name, x)
         records[name] = x
     records["label"] = -1 if labels is None else labels
     least, most = (-1, 0) if info.num_classes is None else (0, info.num_classes)

@@ -9,7 +9,7 @@ from fmjax.data.dataset import stratified_split
 from fmjax.data.tfds import directory
 from fmjax.data.tfds.image_set import describe_images, encode_example, quiet
 
-_SHAPE = (8, 8, 1)
+_DIGIT_SHAPE = (8, 8, 1)
 _TEST_EXAMPLES = 297
 
 
@@ -32,7 +32,7 @@ class Digits(tfds.core.GeneratorBasedBuilder):
         super().__init__(file_format=file_format, **kwargs)
 
     def _info(self) -> tfds.core.DatasetInfo:
-        return describe_images(self, _SHAPE, tuple("0123456789"))
+        return describe_images(self, _DIGIT_SHAPE, tuple("0123456789"))
 
     def _split_generators(self, dl_manager):
         from sklearn.datasets import load_digits  # slow to import, and needed only here
@@ -47,4 +47,4 @@ class Digits(tfds.core.GeneratorBasedBuilder):
 
     def _generate_examples(self, images, labels):
         for key, (image, label) in enumerate(zip(images, labels, strict=True)):
-            yield key, encode_example(f"digit {key}", image, label, _SHAPE, 10)
+            yield key, encode_example(f"digit {key}", image, label, _DIGIT_SHAPE, 10)

@@ -19,7 +19,7 @@ DEFAULT = "~/tensorflow_datasets"
 FORMAT = "array_record"
 
 
-def resolve(data_dir: str | os.PathLike | None = None) -> Path:
+def data_root(data_dir: str | os.PathLike | None = None) -> Path:
     """The directory that holds the sets: `data_dir`, else ``TFDS_DATA_DIR``, else TFDS's own."""
     chosen = data_dir or os.environ.get("TFDS_DATA_DIR") or DEFAULT
     if "://" in str(chosen):
@@ -29,7 +29,7 @@ def resolve(data_dir: str | os.PathLike | None = None) -> Path:
 
 def prepare_command(name: str, root: Path) -> str:
     """The command line that prepares `name` in `root`."""
-    place = "" if root == resolve() else f" --data_dir={root}"
+    place = "" if root == data_root() else f" --data_dir={root}"
     return f"python -m fmjax prepare --name={name}{place}"
 
 

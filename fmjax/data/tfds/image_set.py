@@ -50,7 +50,7 @@ def write_image_set(
         InputError: for a bad name, an existing set, an image of another shape or dtype, a label
             outside the classes, or a directory that cannot be written.
     """
-    root = directory.resolve(data_dir)
+    root = directory.data_root(data_dir)
     directory.check_new(name, root, overwrite)
     splits = {"train": train} if test is None else {"train": train, "test": test}
 

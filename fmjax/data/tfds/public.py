@@ -32,7 +32,7 @@ def prepare_public(
         InputError: for an unknown name, a set that exists, TensorFlow missing, or a download or
             preparation that fails.
     """
-    root = directory.resolve(data_dir)
+    root = directory.data_root(data_dir)
     if name == "digits":
         raise InputError("the set 'digits' prepares itself when it is first used.")
     if name.split("/")[0] not in public_names():

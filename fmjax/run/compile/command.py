@@ -9,6 +9,7 @@ from pathlib import Path
 from absl import flags
 from ml_collections import config_flags
 
+from fmjax.checks import check_at_least
 from fmjax.errors import InputError
 from fmjax.factory import Recipe, Solver
 from fmjax.run.compile.programs import compile_sampling, compile_training, record_of
@@ -35,12 +36,12 @@ def main() -> int:
     """Reads the flags, compiles and prints the report."""
     if TOPOLOGY.value is None:
         raise InputError("say which TPU slice to compile for: --topology=v5e:4x4")
-    if BATCH_SIZE.value is not None and BATCH_SIZE.value < 1:
-        raise InputError(f"--batch_size must be at least 1; got {BATCH_SIZE.value}.")
-    return print_report(_train() if WHAT.value == "train" else _sample())
+    if BATCH_SIZE.value is not None:
+        check_at_least("--batch_size", BATCH_SIZE.value)
+    return print_report(_compile_training() if WHAT.value == "train" else _compile_sampler())
 
 
-def _train() -> Report:
+def _compile_training() -> Report:
     for name in ("workdir", "solver", "steps"):
         if flags.FLAGS[name].present:
             raise InputError(f"--{name} is for --what=sample; a training step takes --config.")
@@ -52,18 +53,18 @@ def _train() -> Report:
     return compile_training(config, TOPOLOGY.value)
 
 
-def _sample() -> Report:
+def _compile_sampler() -> Report:
     workdir = None if WORKDIR.value is None else Path(WORKDIR.value)
     batch_size = 256 if BATCH_SIZE.value is None else BATCH_SIZE.value
     return compile_sampling(
         record_of(CONFIG.value, workdir),
         TOPOLOGY.value,
         Request(batch_size),
-        Recipe(_solver()),
+        Recipe(_fixed_solver()),
         batch_size=batch_size,
     )
 
 
-def _solver() -> Solver:
+def _fixed_solver() -> Solver:
     build = sde_spec if SOLVER.value in METHODS else solver_spec
     return build(SOLVER.value, STEPS.value)

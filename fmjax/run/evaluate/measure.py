@@ -5,6 +5,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from fmjax.checks import check_at_least
 from fmjax.data.dataset import Dataset
 from fmjax.errors import InputError
 from fmjax.factory import Experiment, Recipe
@@ -55,8 +56,7 @@ def check_evaluated(
     Raises:
         InputError: it is too small to be measured, guided by a weaker checkpoint, or does not fit.
     """
-    if request.num < 2:
-        raise InputError(f"--num must be at least 2, to be measured; got {request.num}.")
+    check_at_least("--num, to be measured,", request.num, 2)
     if weights.weak is not None:
         raise InputError("samples without a class have no weaker checkpoint: leave --weak out.")
     resolve(experiment, request, recipe)

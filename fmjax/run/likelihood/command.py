@@ -43,7 +43,7 @@ def _trace() -> Trace:
     return Exact()
 
 
-def _solver() -> SolverSpec:
+def _ode_solver() -> SolverSpec:
     control = "fixed" if STEPS.value is not None else "sample"
     return solver_spec(SOLVER.value, STEPS.value, control, RTOL.value, ATOL.value)
 
@@ -58,7 +58,7 @@ def main() -> int:
     report = measure(
         Path(WORKDIR.value),
         Question(SPLIT.value, NUM.value, LABELS.value, SEED.value),
-        _solver(),
+        _ode_solver(),
         _trace(),
         Weights(CHECKPOINT.value, EMA.value),
         batch_size=BATCH_SIZE.value,

@@ -14,6 +14,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from fmjax.checks import check_at_least, check_seed
 from fmjax.data import pixels
 from fmjax.data.load import load
 from fmjax.draws import example_keys
@@ -86,7 +87,7 @@ def measure(
     # The divergence takes a forward-mode derivative, which the fused attention has not.
     experiment = open_run(workdir, portable=True)
     check_path(experiment.path)
-    _check(question, experiment, batch_size)
+    _check_question(question, experiment, batch_size)
     spec, name = experiment.spec, experiment.data.name
     x, labels = load(name, experiment.data.dir).arrays(question.split, question.num)
     if x.shape[1:] != spec.shape:
@@ -122,17 +123,15 @@ def measure(
     }
 
 
-def _check(question: Question, experiment: Experiment, batch_size: int) -> None:
-    if question.num is not None and question.num < 2:
-        raise InputError(f"--num must be at least 2, to know an error; got {question.num}.")
+def _check_question(question: Question, experiment: Experiment, batch_size: int) -> None:
+    if question.num is not None:
+        check_at_least("--num, to know an error,", question.num, 2)
     if question.labels not in (None, *LABELS):
         raise unknown_name("choice of labels", question.labels, LABELS)
     if question.labels == "true" and experiment.null_label is None:
         raise InputError("this model is unconditional: it has no labels; write --labels=none.")
-    if not 0 <= question.seed < 2**32:
-        raise InputError(f"the seed must lie between 0 and 2^32 - 1; got {question.seed}.")
-    if batch_size < 1:
-        raise InputError(f"the batch size must be at least 1; got {batch_size}.")
+    check_seed(question.seed)
+    check_at_least("the batch size", batch_size)
 
 
 def make_likelihood_fn(

@@ -65,7 +65,7 @@ def draw_pairs(
         FloatingPointError: the flow gave NaN or infinity.
     """
     info = pair_info(flow, request, recipe, resume)
-    on_first_process(lambda: _begin(folder, info))
+    on_first_process(lambda: _begin_pairs(folder, info))
     paths = [shard_path(folder, info, shard) for shard in range(info.shards)]
     missing, mine = share_out(paths, folder / INFO)
     if missing:
@@ -75,7 +75,7 @@ def draw_pairs(
     multihost_utils.sync_global_devices(f"pairs in {folder}")
 
 
-def _begin(folder: Path, info: PairInfo) -> None:
+def _begin_pairs(folder: Path, info: PairInfo) -> None:
     check_writable(folder, "--workdir")
     needed = info.nbytes * len(missing_shards(folder, info)) // info.shards
     check_space(folder, needed, "the pairs", "free some space, or lower --num")

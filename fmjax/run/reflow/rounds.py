@@ -15,11 +15,11 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from fmjax.checks import check_at_least, check_finite_number
 from fmjax.config import ConfigDict, default_config
 from fmjax.data.load import load
 from fmjax.errors import InputError, unknown_name
 from fmjax.factory import Recipe, make_experiment
-from fmjax.factory.experiment import check_guidance_scale
 from fmjax.files import write_json
 from fmjax.run import workdir as folder
 from fmjax.run.distributed.first_process import on_first_process, say
@@ -87,7 +87,7 @@ def reflow(workdir: Path, rounds: int = 1, plan: Plan | None = None) -> int:
         FloatingPointError: a flow or a training gave NaN or infinity.
     """
     workdir, plan = Path(workdir), Plan() if plan is None else plan
-    _check(workdir, rounds, plan)
+    _check_plan(workdir, rounds, plan)
     for k in range(1, rounds + 1):
         source, target = round_dir(workdir, k - 1), round_dir(workdir, k)
         w = plan.guidance if k == 1 else 1.0
@@ -139,17 +139,14 @@ def command(workdir: Path, rounds: int, plan: Plan) -> str:
     return shlex.join(["python", "-m", "fmjax", "reflow", *given])
 
 
-def _check(workdir: Path, rounds: int, plan: Plan) -> None:
+def _check_plan(workdir: Path, rounds: int, plan: Plan) -> None:
     """Everything that can be checked before a device is used."""
-    if rounds < 1:
-        raise InputError(f"the number of rounds must be at least 1; got {rounds}.")
+    check_at_least("the number of rounds", rounds)
     if plan.start not in STARTS:
         raise unknown_name("start (--start)", plan.start, STARTS)
-    check_guidance_scale(plan.guidance)
-    if plan.batch_size < 1:
-        raise InputError(f"the batch size must be at least 1; got {plan.batch_size}.")
-    if plan.seed < 0:
-        raise InputError(f"the seed must not be negative; got {plan.seed}.")
+    check_finite_number("the guidance scale", plan.guidance)
+    check_at_least("the batch size", plan.batch_size)
+    check_at_least("the seed", plan.seed, 0)
     config, spec = folder.load_record(workdir)
     if plan.guidance != 1 and not config.labels.conditional:
         raise InputError("this model is unconditional: nothing guides it; write --guidance=1.")

@@ -79,7 +79,7 @@ def recipe() -> Recipe:
         zero_until=ZERO_UNTIL.value,
         negative=NEGATIVE.value,
     )
-    return Recipe(_solver(), guidance)
+    return Recipe(_chosen_solver(), guidance)
 
 
 def weights() -> Weights:
@@ -87,7 +87,7 @@ def weights() -> Weights:
     return Weights(CHECKPOINT.value, EMA.value, WEAK.value)
 
 
-def _solver() -> Solver:
+def _chosen_solver() -> Solver:
     grid = GRID.value
     grid = _numbers("grid", grid, float) if grid and grid[0].isdigit() else grid
     on_grid = {"shift": SHIFT.value, "grid": grid}

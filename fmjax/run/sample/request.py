@@ -4,6 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fmjax.array_checks import check_class_ids
+from fmjax.checks import check_at_least, check_finite_number, check_seed
 from fmjax.errors import InputError
 from fmjax.factory import Experiment, Guidance, Recipe, bind
 from fmjax.factory.generation import check_guidance
@@ -66,7 +68,7 @@ def resolve(
     if request.w is None:
         w = 1.0 if request.labels is None else experiment.guidance_scale
         request = request._replace(w=(w,))
-    _check(request, experiment)
+    _check_request(request, experiment)
     scaled = any(w != 1 for w in request.w)
     able = request.labels is not None or weak
     if scaled and not able:
@@ -81,19 +83,13 @@ def resolve(
     return request, Recipe(solver, guidance if needed else None)
 
 
-def _check(request: Request, experiment: Experiment) -> None:
-    if request.num < 1:
-        raise InputError(f"the number of samples must be at least 1; got {request.num}.")
-    if not 0 <= request.seed < 2**32:
-        raise InputError(f"the seed must lie between 0 and 2^32 - 1; got {request.seed}.")
-    if not np.all(np.isfinite(request.w)):
-        raise InputError(f"the guidance scale must be a finite number; got {request.w}.")
+def _check_request(request: Request, experiment: Experiment) -> None:
+    check_at_least("the number of samples", request.num)
+    check_seed(request.seed)
+    for w in request.w:
+        check_finite_number("the guidance scale", w)
     if request.labels is None:
         return
     if experiment.num_classes is None:
         raise InputError("this model is unconditional: it has no labels; write --labels=none.")
-    wrong = [label for label in request.labels if not 0 <= label < experiment.num_classes]
-    if wrong or not request.labels:
-        raise InputError(
-            f"labels must lie between 0 and {experiment.num_classes - 1}; got {wrong}."
-        )
+    check_class_ids("labels", request.labels, num_classes=experiment.num_classes)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import jax
 from jax.experimental import multihost_utils
 
+from fmjax.checks import check_at_least
 from fmjax.errors import InputError
 from fmjax.factory import Recipe
 from fmjax.guidance import network_calls
@@ -104,7 +105,7 @@ def sample(
 
     # Restore, and share the files out among the processes.
     flow = restore_flow(workdir, experiment, weights.needed(recipe), local=True)
-    missing, mine = _begin(target, flow, request, recipe)
+    missing, mine = _begin_files(target, flow, request, recipe)
 
     # Draw and write, each process its own files.
     timing = _draw(target, flow, request, recipe, mine, batch_size)
@@ -140,10 +141,8 @@ def describe_result(result: SampleResult) -> str:
 
 
 def _check_sizes(batch_size: int, shard_size: int) -> None:
-    if batch_size < 1:
-        raise InputError(f"the batch size must be at least 1; got {batch_size}.")
-    if shard_size < 0:
-        raise InputError(f"the shard size must be 0 (one file) or more; got {shard_size}.")
+    check_at_least("the batch size", batch_size)
+    check_at_least("the shard size", shard_size, 0, advice="For one file write 0.")
     if jax.process_count() > 1 and not shard_size:
         raise InputError(
             f"{jax.process_count()} processes cannot write into one file; write "
@@ -151,7 +150,7 @@ def _check_sizes(batch_size: int, shard_size: int) -> None:
         )
 
 
-def _begin(
+def _begin_files(
     target: SampleFiles, flow: TrainedFlow, request: Request, recipe: Recipe
 ) -> tuple[list[int], list[int]]:
     """Readies the folder; gives the files that are missing, and those that are this process's."""

@@ -13,7 +13,7 @@ from fmjax.data.dataset import Dataset
 from fmjax.run.train.setup import Run
 from fmjax.training.mesh import by_rows, row_shards, within
 
-_EXAMPLES = 512
+_HELD_OUT = 512
 
 
 def make_validation(run: Run) -> Callable[[Any], float]:
@@ -37,10 +37,10 @@ def held_out(dataset: Dataset) -> dict[str, np.ndarray]:
     """Test examples as the pipeline gives a batch; their number a power of two, for the mesh."""
     read_pairs = getattr(dataset.test, "read_pairs", None)
     if read_pairs is None:
-        x1, labels = dataset.arrays("test", _EXAMPLES)
+        x1, labels = dataset.arrays("test", _HELD_OUT)
         batch = {"x1": x1, "labels": labels}
     else:
-        chosen = np.arange(min(_EXAMPLES, len(dataset.test)))
+        chosen = np.arange(min(_HELD_OUT, len(dataset.test)))
         batch = dict(zip(("x0", "x1", "labels"), read_pairs(chosen), strict=True))
     n = 1 << (len(batch["x1"]).bit_length() - 1)
     batch["index"] = np.arange(len(batch["x1"]), dtype=np.int32)

@@ -287,10 +287,10 @@ def test_bad_options_are_explained(tmp_path):
     for given, options, sentence in (
         ("nowhere", {}, "--source=nowhere does not exist"),
         (__file__, {}, "must be a folder or an .npz file"),
-        (path, {"size": 0}, "--size must be at least 1, got 0"),
+        (path, {"size": 0}, "--size must be a whole number of at least 1; got 0"),
         (path, {"channels": 2}, "--channels must be 1 or 3, got 2"),
-        (path, {"test_fraction": 0.0}, "--test_fraction must lie between 0 and 1, got 0.0"),
-        (path, {"test_fraction": 1.5}, "--test_fraction must lie between 0 and 1, got 1.5"),
+        (path, {"test_fraction": 0.0}, r"--test_fraction must lie in \(0, 1\); got 0.0"),
+        (path, {"test_fraction": 1.5}, r"--test_fraction must lie in \(0, 1\); got 1.5"),
         (path, {"size": 8}, "--size and --channels are for folders"),
         (save(tmp_path, **both), {"test_fraction": 0.5}, "source without a test part"),
     ):

@@ -352,12 +352,12 @@ def test_pairs_are_the_same_on_one_device_and_on_two_processes(
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"rounds": 0}, "number of rounds must be at least 1; got 0"),
+        ({"rounds": 0}, "number of rounds must be a whole number of at least 1; got 0"),
         ({"start": "weight"}, "unknown start .--start. 'weight'. Did you mean 'weights'"),
         ({"num": 34}, r"34 pairs, .* do not fill a batch of 32; write --num=37"),
         ({"guidance": np.inf}, "guidance scale must be a finite number"),
-        ({"batch_size": 0}, "batch size must be at least 1; got 0"),
-        ({"seed": -1}, "seed must not be negative; got -1"),
+        ({"batch_size": 0}, "batch size must be a whole number of at least 1; got 0"),
+        ({"seed": -1}, "seed must be a whole number of at least 0; got -1"),
         ({"train_steps": 2}, "warm-up must be shorter than training; got 2 of 2 steps"),
     ],
 )

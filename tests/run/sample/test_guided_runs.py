@@ -151,7 +151,7 @@ def test_a_path_that_is_noisy_itself_says_what_it_cannot(train_small):
         (Guidance(interval=(0.8, 0.2)), "0 <= lo <= hi <= 1"),
         (Guidance(interval=(0.2,)), "0 <= lo <= hi <= 1"),
         (Guidance(zero_until=1.0), r"\[0, 1\)"),
-        (Guidance(negative=2), "between 0 and 1; got 2"),
+        (Guidance(negative=2), r"the negative class must lie in \[0, 1\]; got 2"),
     ],
 )
 def test_a_guidance_that_cannot_be_is_refused(trained, guidance, message):

@@ -125,8 +125,8 @@ def test_an_adaptive_solve_that_gives_up_leaves_no_file(trained, tmp_path):
     ("request_", "message"),
     [
         (Request(0, None), "at least 1"),
-        (Request(5, (0, 2)), r"between 0 and 1; got \[2\]"),
-        (Request(5, (-1,)), "between 0 and 1"),
+        (Request(5, (0, 2)), "labels must be class ids from 0 to 1; got 2"),
+        (Request(5, (-1,)), "from 0 to 1; got -1"),
         (Request(5, (0,), (float("nan"),)), "finite"),
         (Request(5, (0,), (1.0,), 2**32), "seed"),
     ],

@@ -4,7 +4,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import linen as nn
 
+from fmjax.checks import check_at_least
 from fmjax.errors import InputError
 
 
@@ -146,17 +148,16 @@ def split_guidance(labels: Any, batch: int, guidance: bool) -> tuple[Any, jax.Ar
     return labels["labels"], w
 
 
-def check_positive(**values: int | None) -> None:
-    """Refuse a size that is not a positive integer.
+def check_sizes(model: nn.Module, *names: str) -> None:
+    """Refuse fields of a model that are no whole numbers of at least 1.
 
     Args:
-        **values: sizes by their field name; None, a part left out, passes.
+        model: the model.
+        *names: its fields; None, a part left out, passes.
 
     Raises:
-        InputError: a size is not an int, or is below 1; the message names the field.
+        InputError: one is not; the message names the field.
     """
-    for name, value in values.items():
-        if value is None:
-            continue
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise InputError(f"{name}={value!r}: expected a positive whole number.")
+    for name in names:
+        if getattr(model, name) is not None:
+            check_at_least(name, getattr(model, name))

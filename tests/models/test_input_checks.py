@@ -40,11 +40,11 @@ def test_the_base_case_passes():
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"patch_size": 0}, "patch_size=0: expected a positive whole number"),
-        ({"width": 8.0}, "width=8.0: expected a positive"),
-        ({"depth": 0}, "depth=0: expected a positive"),
-        ({"heads": True}, "heads=True: expected a positive"),
-        ({"num_classes": 0}, "num_classes=0: expected a positive"),
+        ({"patch_size": 0}, "patch_size must be a whole number of at least 1; got 0"),
+        ({"width": 8.0}, "width must be a whole number of at least 1; got 8.0"),
+        ({"depth": 0}, "depth must be a whole number of at least 1; got 0"),
+        ({"heads": True}, "heads must be a whole number of at least 1; got True"),
+        ({"num_classes": 0}, "num_classes must be a whole number of at least 1; got 0"),
         ({"width": 20, "heads": 3}, "width=20 is not a multiple of heads=3 .* multiple of 12"),
         ({"width": 6, "heads": 2}, "width=6 is not a multiple .* of 4"),
         ({"mlp_ratio": 0.0}, "mlp_ratio=0.0: expected a positive"),

@@ -1,0 +1,170 @@
+"""Checks of arrays: their shapes, class ids, finite values, and batches as a whole.
+
+Shapes are checked always, values only where they are at hand: a traced program has none, and to
+look at them there would stall the device.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fmjax.errors import InputError
+
+
+def is_concrete(x: Any) -> bool:
+    """Whether the values of x are at hand: not traced, and not on another process's devices."""
+    return not isinstance(x, jax.core.Tracer) and getattr(x, "is_fully_addressable", True)
+
+
+def check_finite(name: str, x: Any) -> None:
+    """Checks that every array of a pytree is finite, outside of a traced program.
+
+    Raises:
+        InputError: one is not; the first bad example is named.
+    """
+    for leaf in jax.tree.leaves(x):
+        if not is_concrete(leaf) or not leaf.size:
+            continue
+        xp = np if isinstance(leaf, np.ndarray) else jnp  # data threads stay off the device
+        with jax.ensure_compile_time_eval():
+            rows = xp.any(~xp.isfinite(xp.reshape(leaf, (leaf.shape[0], -1))), axis=1)
+            count, first = int(rows.sum()), int(xp.argmax(rows))
+        if count:
+            raise InputError(
+                f"{name} must be finite; got NaN or infinity in {count} of "
+                f"{leaf.shape[0]} examples, the first of them {first}."
+            )
+
+
+def check_shaped_as(what: str, x: Any, like: str, shape: tuple[int, ...]) -> None:
+    """Checks that an array has the shape of another.
+
+    Args:
+        what: the array, as the message names it.
+        x: the array, or a ``jax.ShapeDtypeStruct``.
+        like: the other array, as the message names it.
+        shape: the shape of the other array.
+
+    Raises:
+        InputError: it has another shape.
+    """
+    if jnp.shape(x) != shape:
+        raise InputError(f"{what} must be shaped as {like}, {shape}; got {jnp.shape(x)}.")
+
+
+def check_class_ids(
+    what: str, ids: Any, *, count: int | None = None, num_classes: int | None = None
+) -> None:
+    """Checks class ids, of which there must be at least one.
+
+    Args:
+        what: the ids, as the message names them.
+        ids: an array or a list of integers (n,), whose values are at hand.
+        count: how many ids there must be; None for any number.
+        num_classes: the number of classes; None where it is not known.
+
+    Raises:
+        InputError: they have another shape or are no integers, or one is negative or too large.
+    """
+    ids = np.asarray(ids)
+    whole = ids.ndim == 1 and ids.dtype.kind in "iu"
+    if not whole or not len(ids) or len(ids) != (count or len(ids)):
+        raise InputError(
+            f"{what} must be integer class ids of shape ({count or 'n'},); "
+            f"got {ids.dtype} of shape {ids.shape}."
+        )
+    wrong = ids[(ids < 0) | (num_classes is not None and ids >= num_classes)]
+    if len(wrong):
+        most = "on" if num_classes is None else f"to {num_classes - 1}"
+        raise InputError(f"{what} must be class ids from 0 {most}; got {wrong[0]}.")
+
+
+def check_points(x: Any, t: Any, shape: tuple[int, ...]) -> None:
+    """Checks where a flow of known shape is asked: one time for each example.
+
+    Args:
+        x: the points (batch, ...).
+        t: the times (batch,).
+        shape: the shape of one example of the flow.
+
+    Raises:
+        InputError: x holds examples of another shape, or t is not ``(batch,)``.
+    """
+    if x.shape[1:] != shape or jnp.shape(t) != x.shape[:1]:
+        raise InputError(
+            f"this flow takes x (batch, {', '.join(map(str, shape))}) and t (batch,); "
+            f"got {x.shape} and {jnp.shape(t)}."
+        )
+
+
+def check_leading_size(labels: Any, batch: int) -> None:
+    """Checks that the labels are those of a batch.
+
+    Args:
+        labels: a pytree of arrays with a leading batch axis, or None.
+        batch: the number of examples.
+
+    Raises:
+        InputError: an array has another leading size.
+    """
+    for leaf in jax.tree.leaves(labels):
+        if jnp.shape(leaf)[:1] != (batch,):
+            raise InputError(
+                f"labels must have the leading size of the batch, {batch}; "
+                f"got an array of shape {jnp.shape(leaf)}."
+            )
+
+
+def check_pairs(x0: Any, x1: Any, labels: Any = None) -> None:
+    """Checks a batch of pairs before anything is compiled.
+
+    Args:
+        x0: source points (batch, ...), or a tuple of arrays of that shape for stochastic paths.
+        x1: data points (batch, ...).
+        labels: arrays with a leading batch axis, or None.
+
+    Raises:
+        InputError: x0 and x1 differ in shape or have no batch axis, a label array has another
+            leading size than the batch, or x0 or x1 is not finite.
+    """
+    shape = jnp.shape(x1)
+    for source in jax.tree.leaves(x0):
+        if jnp.shape(source) != shape or not shape:
+            raise InputError(
+                "x0 and x1 must have one shape, (batch, ...); "
+                f"got x0 {jnp.shape(source)} and x1 {shape}."
+            )
+    check_leading_size(labels, shape[0])
+    for name, x in (("x0", x0), ("x1", x1)):
+        check_finite(name, x)
+
+
+def check_training_batch(x0: Any, x1: jax.Array, t: jax.Array, labels: Any = None) -> None:
+    """Checks one training batch before anything is compiled.
+
+    Args:
+        x0: as in `check_pairs`.
+        x1: as in `check_pairs`.
+        t: times (batch,).
+        labels: as in `check_pairs`.
+
+    Raises:
+        InputError: as in `check_pairs`; t is not ``(batch,)``, or lies outside [0, 1].
+    """
+    check_pairs(x0, x1, labels)
+    if t.shape != x1.shape[:1]:
+        raise InputError(
+            f"t must have shape (batch,) = {x1.shape[:1]}, one time per example; got {t.shape}. "
+            "For one time for all write jnp.full((batch,), t)."
+        )
+    if not is_concrete(t):
+        return
+    with jax.ensure_compile_time_eval():  # a constant of a traced program has values, too
+        low, high = float(jnp.min(t)), float(jnp.max(t))
+    if not (low >= 0 and high <= 1):
+        raise InputError(
+            f"t must lie in [0, 1], 0 at the source and 1 at the data; got values from "
+            f"{low:g} to {high:g}."
+        )
