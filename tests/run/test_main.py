@@ -1,6 +1,7 @@
 """The command ``fmjax``: it finds the others, and a mistake gets one sentence."""
 
 import importlib
+import sys
 
 import pytest
 
@@ -8,7 +9,7 @@ from fmjax import __main__ as program
 
 
 def run(monkeypatch, capsys, *arguments):
-    monkeypatch.setattr("sys.argv", ["fmjax", *arguments])
+    monkeypatch.setattr(sys, "argv", ["fmjax", *arguments])
     try:
         program.main()
         code = 0
