@@ -67,7 +67,7 @@ def test_class_ids_pass():
     ("ids", "given", "message"),
     [
         ([[0]], {}, r"class ids of shape \(n,\); got int64 of shape \(1, 1\)"),
-        ([], {}, r"shape \(n,\); got float64 of shape \(0,\)"),
+        (np.zeros(0, int), {}, r"shape \(n,\); got int64 of shape \(0,\)"),
         ([0, 1], {"count": 3}, r"class ids of shape \(3,\); got int64 of shape \(2,\)"),
         ([0.0], {}, "integer class ids .* got float64"),
         ([True], {}, "integer class ids .* got bool"),
