@@ -6,6 +6,7 @@ the seconds as one line of JSON.
 """
 
 import importlib
+import inspect
 import json
 import os
 import runpy
@@ -24,11 +25,11 @@ PLACES = {  # newest first
     "DataSpec": ("fmjax.factory", "fmjax.build"),
     "make_experiment": ("fmjax.factory", "fmjax.build"),
     "make_layout": ("fmjax.training.parallelism", "fmjax.training.parallel"),
-    "make_init": ("fmjax.run.train.setup", "fmjax.run.ready"),
-    "train_step": ("fmjax.run.train.setup", "fmjax.run.ready"),
-    "Request": ("fmjax.run.sample.batches", "fmjax.run.sampling"),
-    "make_sample_fn": ("fmjax.run.sample.batches", "fmjax.run.sampling"),
-    "batch_of": ("fmjax.run.sample.batches", "fmjax.run.sampling"),
+    "make_init": ("fmjax.factory.training", "fmjax.run.ready"),
+    "train_step": ("fmjax.factory.training", "fmjax.run.ready"),
+    "make_sample_fn": ("fmjax.run.sample.draw", "fmjax.run.sampling"),
+    "Recipe": ("fmjax.factory", "fmjax.build"),
+    "Guidance": ("fmjax.factory", "fmjax.build"),
     "solver_spec": ("fmjax.samplers.ode",),
 }
 SHAPE, CLASSES, SAMPLES, HEUN_STEPS, SCALE = (8, 8, 1), 10, 100, 25, 1.5
@@ -70,7 +71,10 @@ def training_step(config: Any, experiment: Any, repeat: int) -> dict[str, float]
     state = layout.init(find("make_init")(experiment), jax.random.key(0))
     key = layout.init(lambda key: jax.random.fold_in(key, 1), jax.random.key(0))
     batch = layout.place(examples)
-    step = layout.ahead(find("train_step")(config, experiment, layout), state, key, batch)
+    train_step = find("train_step")
+    older = "config" in inspect.signature(train_step).parameters
+    made = train_step(*((config,) if older else ()), experiment, layout)
+    step = layout.ahead(made, state, key, batch)
 
     def run():
         nonlocal state  # it is donated
@@ -82,12 +86,12 @@ def training_step(config: Any, experiment: Any, repeat: int) -> dict[str, float]
 
 def guided_sampling(experiment: Any, repeat: int) -> dict[str, float]:
     """Seconds of 100 guided digits by 25 Heun steps."""
-    request = find("Request")(SAMPLES, tuple(range(CLASSES)), (SCALE,))
-    recipe = request.recipe(find("solver_spec")("heun", HEUN_STEPS))
+    recipe = find("Recipe")(find("solver_spec")("heun", HEUN_STEPS), find("Guidance")())
     layout = find("make_layout")("jit")
     sample = find("make_sample_fn")(experiment, recipe, layout.mesh)
     params = layout.init(find("make_init")(experiment), jax.random.key(0)).params
-    given = find("batch_of")(experiment, request, 0, SAMPLES)
+    index = np.arange(SAMPLES, dtype=np.int32)
+    given = index, index % CLASSES, np.full(SAMPLES, SCALE, np.float32)
     key = jax.random.key(0)
     return median_seconds("guided sampling", lambda: sample(params, key, *given), repeat)
 

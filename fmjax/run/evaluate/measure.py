@@ -56,7 +56,7 @@ def check_evaluated(
     Raises:
         InputError: it is too small to be measured, guided by a weaker checkpoint, or does not fit.
     """
-    check_at_least("--num, to be measured,", request.num, 2)
+    check_at_least("--num", request.num, 2, advice="Fewer samples cannot be measured.")
     if weights.weak is not None:
         raise InputError("samples without a class have no weaker checkpoint: leave --weak out.")
     resolve(experiment, request, recipe)
