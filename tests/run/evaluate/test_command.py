@@ -33,9 +33,7 @@ def test_the_command_prints_and_writes_the_figures_of_its_flags(trained, command
 
 def test_what_cannot_be_evaluated_is_refused(trained):
     experiment = open_run(trained)
-    with pytest.raises(
-        InputError, match=r"--num must be a whole number of at least 2; got 1"
-    ):
+    with pytest.raises(InputError, match=r"--num must be a whole number of at least 2; got 1"):
         check_evaluated(experiment, Request(1), HEUN, LATEST)
     with pytest.raises(InputError, match="leave --weak out"):
         check_evaluated(experiment, Request(9), HEUN, Weights(weak="4"))
