@@ -27,7 +27,7 @@ PLACES = {  # newest first
     "make_layout": ("fmjax.training.parallelism", "fmjax.training.parallel"),
     "make_init": ("fmjax.factory.training", "fmjax.run.ready"),
     "train_step": ("fmjax.factory.training", "fmjax.run.ready"),
-    "make_sample_fn": ("fmjax.run.sample.draw", "fmjax.run.sampling"),
+    "make_sample_fn": ("fmjax.run.sample.sampler", "fmjax.run.sampling"),
     "Recipe": ("fmjax.factory", "fmjax.build"),
     "Guidance": ("fmjax.factory", "fmjax.build"),
     "solver_spec": ("fmjax.samplers.ode",),

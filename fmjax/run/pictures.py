@@ -9,8 +9,8 @@ from fmjax import plots
 from fmjax.data.dataset import Dataset
 from fmjax.factory import Recipe
 from fmjax.run.restore import TrainedFlow
-from fmjax.run.sample.draw import draw_samples
 from fmjax.run.sample.request import Request, resolve
+from fmjax.run.sample.sampler import draw_samples
 
 _ROWS = 10
 _POINTS_IN_PICTURE = 2000

@@ -21,8 +21,8 @@ from fmjax.guidance import network_calls
 from fmjax.run import workdir as files
 from fmjax.run.compile.report import Report, compile_and_report
 from fmjax.run.compile.topology import devices_of
-from fmjax.run.sample.draw import fit_batch, lower_for, make_sample_fn
 from fmjax.run.sample.request import Request, resolve
+from fmjax.run.sample.sampler import fit_batch, lower_for, make_sample_fn
 from fmjax.samplers.ode import evaluation_times
 from fmjax.samplers.sde import SDESpec
 from fmjax.training.mesh import MeshSizes, by_rows, make_mesh, row_shards

@@ -14,8 +14,8 @@ from fmjax.metrics.frechet import fit_pca, frechet_distance
 from fmjax.metrics.histogram import histogram_test
 from fmjax.metrics.nearest_neighbour import distance_quantiles, nearest_reference
 from fmjax.run.restore import TrainedFlow, Weights
-from fmjax.run.sample.draw import draw_samples
 from fmjax.run.sample.request import Request, resolve
+from fmjax.run.sample.sampler import draw_samples
 
 _PCA_DIMS = 32
 

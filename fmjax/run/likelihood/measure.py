@@ -22,7 +22,7 @@ from fmjax.errors import InputError, unknown_name
 from fmjax.factory import Experiment, bind
 from fmjax.likelihood import Exact, Trace, bits_per_dim, check_path, log_likelihood
 from fmjax.run.restore import LATEST, Weights, open_run, restore_flow
-from fmjax.run.sample.draw import fit_batch
+from fmjax.run.sample.sampler import fit_batch
 from fmjax.samplers.ode import SolverSpec
 from fmjax.training.mesh import by_rows, within
 

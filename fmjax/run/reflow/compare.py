@@ -17,8 +17,8 @@ from fmjax.metrics.trajectory import normalized_path_energy, path_statistics
 from fmjax.metrics.transport import wasserstein
 from fmjax.run.evaluate.measure import evaluate, load_reference
 from fmjax.run.restore import TrainedFlow
-from fmjax.run.sample.draw import draw_samples
 from fmjax.run.sample.request import Request, resolve
+from fmjax.run.sample.sampler import draw_samples
 from fmjax.samplers.ode import SolverSpec, solver_spec
 
 _PATHS = 256  # paths followed for their shape

@@ -12,8 +12,8 @@ from fmjax.factory import Recipe
 from fmjax.files import check_space, check_writable
 from fmjax.run.distributed.first_process import on_first_process, say
 from fmjax.run.restore import TrainedFlow
-from fmjax.run.sample.draw import SampleBatch, draw_batches, fit_batch, make_sample_fn
 from fmjax.run.sample.request import Request
+from fmjax.run.sample.sampler import SampleBatch, draw_batches, fit_batch, make_sample_fn
 from fmjax.run.sample.shards import by_shard, share_out
 from fmjax.samplers.spec import described
 from fmjax.storage.fingerprint import fingerprint

@@ -19,8 +19,8 @@ from fmjax.errors import InputError
 from fmjax.factory import Recipe, make_sampler
 from fmjax.files import check_writable, write_bytes
 from fmjax.run.restore import LATEST, TrainedFlow, Weights, open_run, restore_flow
-from fmjax.run.sample.draw import as_data
 from fmjax.run.sample.request import Request, resolve
+from fmjax.run.sample.sampler import as_data
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 _LIMIT = 2**30  # bytes of parameters: a serialised program must stay below 2 GiB

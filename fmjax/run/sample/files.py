@@ -19,8 +19,8 @@ from fmjax.factory import DataSpec, Recipe
 from fmjax.files import check_space, check_writable, differences, whole_file, write_json
 from fmjax.run.pictures import save_samples
 from fmjax.run.restore import TrainedFlow
-from fmjax.run.sample.draw import SampleBatch
 from fmjax.run.sample.request import Request
+from fmjax.run.sample.sampler import SampleBatch
 from fmjax.run.workdir import versions
 from fmjax.samplers.sde import SDESpec
 from fmjax.samplers.spec import SolverSpec, described

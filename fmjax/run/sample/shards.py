@@ -14,7 +14,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from fmjax.errors import InputError
-from fmjax.run.sample.draw import SampleBatch
+from fmjax.run.sample.sampler import SampleBatch
 
 
 def share_out(paths: Sequence[Path], manifest: Path) -> tuple[list[int], list[int]]:
@@ -46,7 +46,7 @@ def by_shard(
     """The batches of each shard in turn, under one progress bar on process 0, of its own work.
 
     Args:
-        batches: of all the shards, from `fmjax.run.sample.draw.draw_batches` with the same spans.
+        batches: of all the shards, from `draw_batches` with the same spans.
         spans: the samples of each shard.
         batch: how many samples are drawn at a time.
         unit: what a sample is called.

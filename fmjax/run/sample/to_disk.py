@@ -13,7 +13,6 @@ from fmjax.factory import Recipe
 from fmjax.guidance import network_calls
 from fmjax.run.distributed.first_process import on_first_process, say
 from fmjax.run.restore import LATEST, TrainedFlow, Weights, open_run, restore_flow
-from fmjax.run.sample.draw import draw_batches, fit_batch, lower_for, make_sample_fn
 from fmjax.run.sample.files import (
     MANIFEST,
     TRAJECTORY,
@@ -23,6 +22,7 @@ from fmjax.run.sample.files import (
     write_picture,
 )
 from fmjax.run.sample.request import Request, resolve
+from fmjax.run.sample.sampler import draw_batches, fit_batch, lower_for, make_sample_fn
 from fmjax.run.sample.shards import by_shard, share_out
 from fmjax.run.sample.trajectory import write_trajectory
 from fmjax.samplers.ode import evaluation_times

@@ -9,8 +9,8 @@ from fmjax import plots
 from fmjax.draws import normal
 from fmjax.factory import Recipe, Solver, make_sampler
 from fmjax.run.restore import TrainedFlow
-from fmjax.run.sample.draw import as_data
 from fmjax.run.sample.request import Request
+from fmjax.run.sample.sampler import as_data
 from fmjax.samplers.ode import check_solution, nodes
 from fmjax.samplers.sde import SDESpec
 

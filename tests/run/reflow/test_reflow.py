@@ -22,8 +22,8 @@ from fmjax.run.reflow.compare import describe_comparison
 from fmjax.run.reflow.draw_pairs import draw_pairs
 from fmjax.run.reflow.rounds import Plan, pair_seed, reflow, round_config, round_dir
 from fmjax.run.restore import open_run, restore_flow
-from fmjax.run.sample.draw import draw_samples
 from fmjax.run.sample.request import Request, resolve
+from fmjax.run.sample.sampler import draw_samples
 from fmjax.run.train import report as report_module
 from fmjax.run.train.batches import training_batches
 from fmjax.run.train.loop import train

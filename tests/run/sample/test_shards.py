@@ -12,9 +12,9 @@ from fmjax.errors import InputError
 from fmjax.factory import DataSpec, Recipe, make_experiment
 from fmjax.run.restore import LATEST, TrainedFlow, Weights
 from fmjax.run.sample import to_disk
-from fmjax.run.sample.draw import draw_batches
 from fmjax.run.sample.files import SampleFiles, first_samples
 from fmjax.run.sample.request import Request
+from fmjax.run.sample.sampler import draw_batches
 from fmjax.run.sample.shards import share_out
 from fmjax.run.sample.to_disk import sample
 from fmjax.run.workdir import load_record
