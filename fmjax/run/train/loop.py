@@ -89,7 +89,13 @@ def _steps(
     every = settings.sample_every or settings.steps
     previews = range(every, settings.steps, every)  # the last step has the final report's
     with Signals() as signals, contextlib.closing(training_batches(run, step)) as batches:
-        step_fn, seconds = _compiled(run, progress, state, key, batches.peek())
+        began = time.perf_counter()
+        step_fn = run.layout.ahead(
+            train_step(run.experiment, run.layout), state, key, batches.peek()
+        )
+        seconds = time.perf_counter() - began
+        if isinstance(step_fn, jax.stages.Compiled):  # else its first call compiles it
+            progress.say(f"compiled the step in {seconds:.1f} s")
         metrics = StepMetrics(settings, progress, run.experiment.flops, seconds)
         trace = run.workdir / folder.PROFILE if profile else None
         with traced(step_fn, trace, progress.say) as step_fn:
@@ -111,16 +117,6 @@ def _steps(
     if stop:
         progress.say(f"stopped by signal {stop}: saved step {step}. Run it again to go on.")
     return step, state, stop
-
-
-def _compiled(run: Run, progress: Progress, *args: Any) -> tuple[Callable, float]:
-    """The step compiled ahead of its first call where that can be, and the seconds it took."""
-    began = time.perf_counter()
-    step = run.layout.ahead(train_step(run.experiment, run.layout), *args)
-    seconds = time.perf_counter() - began
-    if isinstance(step, jax.stages.Compiled):
-        progress.say(f"compiled the step in {seconds:.1f} s")
-    return step, seconds
 
 
 def _save(
