@@ -17,7 +17,7 @@ MISTAKES = [
     ([SLICE, "--workdir=x"], "--workdir is for --what=sample"),
     ([SLICE, "--what=sample"], "either --workdir=runs/NAME or --config=FILE"),
     ([SLICE, "--what=sample", "--workdir=nowhere"], "nowhere holds no run"),
-    ([DIGITS, SLICE, "--batch_size=0"], "--batch_size must be at least 1; got 0"),
+    ([DIGITS, SLICE, "--batch_size=0"], "--batch_size must be a whole number of at least 1; got 0"),
 ]
 
 
