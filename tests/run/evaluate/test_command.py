@@ -37,7 +37,7 @@ def test_what_cannot_be_evaluated_is_refused(trained):
         check_evaluated(experiment, Request(1), HEUN, LATEST)
     with pytest.raises(InputError, match="leave --weak out"):
         check_evaluated(experiment, Request(9), HEUN, Weights(weak="4"))
-    with pytest.raises(InputError, match="between 0 and 1"):
+    with pytest.raises(InputError, match="class ids from 0 to 1; got 2"):
         check_evaluated(experiment, Request(9, (2,)), HEUN, LATEST)
 
 
