@@ -176,7 +176,9 @@ def test_a_disk_too_small_for_what_is_missing_is_told_first(trained, own, monkey
 
 
 def test_sizes_that_do_not_serve_are_refused(trained, tmp_path, monkeypatch):
-    with pytest.raises(InputError, match=r"shard size must be a whole number of at least 0; got -1. For one"):
+    with pytest.raises(
+        InputError, match=r"shard size must be a whole number of at least 0; got -1. For one"
+    ):
         draw(trained, tmp_path / "out", shard_size=-1)
     monkeypatch.setattr("jax.process_count", lambda: 2)
     with pytest.raises(
