@@ -6,11 +6,12 @@ import jax
 import jax.numpy as jnp
 
 from fmjax.errors import InputError, unknown_name
+from fmjax.factory import make_experiment
 from fmjax.factory.training import abstract_params
 from fmjax.files import check_space, check_writable
 from fmjax.run import workdir as folder
 from fmjax.run.distributed.first_process import on_first_process
-from fmjax.run.restore import EXPORTED, load_params, open_run
+from fmjax.run.restore import EXPORTED, load_params
 from fmjax.storage.fingerprint import fingerprint
 from fmjax.storage.safetensors import DTYPES, write_weights
 from fmjax.training.mesh import MeshSizes, make_mesh
@@ -43,7 +44,8 @@ def export_weights(
     """
     if dtype not in DTYPES:
         raise unknown_name("dtype", dtype, DTYPES)
-    record, experiment = folder.load_record(workdir), open_run(workdir)
+    record = folder.load_record(workdir)
+    experiment = make_experiment(record.config, record.spec)
     path = out / EXPORTED[ema]
     count = sum(leaf.size for leaf in jax.tree.leaves(abstract_params(experiment)))
     size = count * DTYPES[dtype].itemsize
