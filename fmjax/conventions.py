@@ -2,9 +2,11 @@
 
 ====================  ==============================================================================
 time                  t = 0 is the source x0 (noise), t = 1 is the data x1; t has shape (batch,)
+span                  two times, ``Span(s, t)``, in the place of t, where a network knows both
 path                  x_t = alpha_t x1 + sigma_t x0
 velocity              u_t = d_alpha_t x1 + d_sigma_t x0
-network               any pure function ``apply_fn(params, x, t, labels) -> velocity``, shaped as x
+network               any pure function ``apply_fn(params, x, t, labels) -> velocity``, shaped as x,
+                      or an `Output` that has the velocity among its parts
 labels                class ids (batch,), a pytree of per-example conditions, or None
 loss                  ``loss_fn(params, x0, x1, t, labels) -> scalar``: no key, no hidden state
 guidance              u = (1 - w) u_null + w u_cond: 0 unconditional, 1 conditional, above 1 guided
@@ -15,17 +17,19 @@ where it enters, and its docstring says so.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+
+from fmjax.errors import InputError
 
 Array = jax.Array
 Params = Any
 Labels = Any
 
-ApplyFn = Callable[[Params, Array, Array, Labels], Array]
-"""A network: ``apply_fn(params, x, t, labels) -> velocity``."""
+ApplyFn = Callable[[Params, Array, Any, Labels], Any]
+"""A network: ``apply_fn(params, x, t, labels) -> velocity``, or an `Output`."""
 
 Velocity = Callable[[Array, Array, Labels], Array]
 """A network with its parameters bound: ``velocity(x, t, labels) -> velocity``."""
@@ -42,3 +46,78 @@ def at_least_float32(x: Array) -> Array:
     Half of 1001 equally spaced times coincide in bfloat16, so the path is never computed in it.
     """
     return jnp.asarray(x, jnp.promote_types(jnp.result_type(x), jnp.float32))
+
+
+class Span(NamedTuple):
+    """Two times, from s to t, each (batch,), for a network that knows both.
+
+    u(x, Span(s, t)) is the average velocity between them: x + (t - s) u is where the flow carries x
+    from s to t, and u(x, Span(t, t)) is the velocity at t.
+    """
+
+    s: Array
+    t: Array
+
+
+def diagonal(apply_fn: ApplyFn) -> ApplyFn:
+    """The velocity of a network of two times: u(x, Span(t, t)).
+
+    Args:
+        apply_fn: ``apply_fn(params, x, Span(s, t), labels)``.
+
+    Returns:
+        ``velocity_fn(params, x, t, labels)``, for solvers, guidance and likelihoods.
+    """
+
+    def velocity_fn(params: Params, x: Array, t: Array, labels: Labels = None) -> Any:
+        return apply_fn(params, x, Span(t, t), labels)
+
+    return velocity_fn
+
+
+@jax.tree_util.register_pytree_node_class
+class Output:
+    """What a network gives that has more to say than one array: its parts, by name.
+
+    Args:
+        **parts: arrays, or pytrees of them, e.g. ``Output(velocity=u, divergence=d)``. The path or
+            the loss says which it takes: ``"velocity"``, or the name of another prediction.
+    """
+
+    def __init__(self, **parts: Any):
+        self.parts = parts
+
+    def __getitem__(self, name: str) -> Any:
+        return take_part(self, name)
+
+    def __repr__(self) -> str:
+        return f"Output({', '.join(self.parts)})"
+
+    def tree_flatten(self) -> tuple[tuple, tuple]:
+        """The parts, and their names."""
+        return tuple(self.parts.values()), tuple(self.parts)
+
+    @classmethod
+    def tree_unflatten(cls, names: tuple, parts: tuple) -> "Output":
+        """The inverse of `tree_flatten`."""
+        return cls(**dict(zip(names, parts, strict=True)))
+
+
+def take_part(output: Any, name: str) -> Any:
+    """The part of that name of an `Output`; anything else is the part itself.
+
+    Args:
+        output: what a network gave.
+        name: which part is wanted.
+
+    Raises:
+        InputError: the output has no part of that name.
+    """
+    if not isinstance(output, Output):
+        return output
+    if name not in output.parts:
+        raise InputError(
+            f"the network gives an Output of {', '.join(output.parts)}, and {name!r} is wanted; "
+            f"write Output({name}=...)."
+        )
+    return output.parts[name]

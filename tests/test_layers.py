@@ -19,7 +19,10 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 # Bottom to top. A name is a module or a package under fmjax/.
-SHARED = ("errors", "files", "checks", "array_checks", "axes", "conventions", "numerics")
+SHARED = (
+    *("errors", "files", "checks", "array_checks", "axes"),
+    *("conventions", "names", "conditions", "numerics"),
+)
 MATHEMATICS = (
     ("schedules", "times"),
     ("paths", "predictions", "couplings"),
