@@ -43,6 +43,16 @@ def default_config() -> ConfigDict:
             "tensor": 1,  # parts of each matrix product
         }
     )
+    config.source = ConfigDict(
+        {
+            "name": "normal",  # normal, uniform, data
+            "low": -1.0,  # of uniform
+            "high": 1.0,  # of uniform
+            "data": placeholder(str),  # of data: the name of the data set that flows start from
+            "dir": placeholder(str),  # of data: where it lies, as data.dir
+            "size": 10_000,  # of data: how many of its training examples, at most
+        }
+    )
     config.path = ConfigDict(
         {
             "name": "linear",  # linear, vp, linear_vp, cosine, polynomial, noisy, bridge
@@ -84,7 +94,7 @@ def default_config() -> ConfigDict:
         {
             "target": "fm",  # fm or rf
             "prediction": "velocity",  # velocity, x1, x0, score or v
-            "distance": "squared",  # squared, pseudo_huber or adaptive
+            "distance": "path",  # the path's own; squared, pseudo_huber or adaptive
             "c": placeholder(float),  # of pseudo_huber and adaptive
             "power": 1.0,  # of adaptive
             "weight": "none",  # velocity: another prediction's error counts as a velocity's
@@ -93,8 +103,10 @@ def default_config() -> ConfigDict:
     config.labels = ConfigDict(
         {
             "conditional": True,
-            "drop_rate": 0.1,  # for classifier-free guidance
-            "null": placeholder(int),  # one past the last class
+            "drop_rate": 0.1,  # for classifier-free guidance; of each condition without its own
+            "drop_all": 0.0,  # of several conditions: the probability that all go together
+            "null": placeholder(int),  # of class ids: one past the last class
+            "only": placeholder(str),  # of several conditions: which the model takes, e.g. age,sex
         }
     )
     config.optimizer = ConfigDict(

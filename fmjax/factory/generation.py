@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from fmjax.checks import check_between
-from fmjax.conventions import Array, Velocity
-from fmjax.draws import example_keys
+from fmjax.conditions import null_labels
+from fmjax.conventions import Array, Labels, Velocity, example_keys
 from fmjax.errors import InputError
 from fmjax.factory.experiment import Experiment
 from fmjax.factory.registry import GUIDANCE_RULES, choose
@@ -93,7 +93,7 @@ def check_guidance(guidance: Guidance, experiment: Experiment) -> None:
         raise InputError(
             f"the rule 'apg' needs an affine path; this model has {type(experiment.path).__name__}."
         )
-    if experiment.num_classes is None and not guidance.weak:
+    if experiment.conditions is None and not guidance.weak:
         raise InputError(
             "this model is unconditional: there is nothing to guide. Leave the guidance out, or "
             "guide by a weaker checkpoint (--weak)."
@@ -101,7 +101,12 @@ def check_guidance(guidance: Guidance, experiment: Experiment) -> None:
     if guidance.weak and (guidance.negative is not None or guidance.zero_until):
         raise InputError("guidance by a weaker checkpoint takes no negative and no zero_until.")
     if guidance.negative is not None:
-        check_between("the negative class", guidance.negative, 0, experiment.num_classes - 1)
+        if experiment.classes is None:
+            raise InputError(
+                "a negative class needs labels that are one array of class ids; leave it out."
+            )
+        last = experiment.classes.num_classes - 1
+        check_between("the negative class", guidance.negative, 0, last)
 
 
 def make_sampler(experiment: Experiment, recipe: Recipe) -> Callable[..., Solution]:
@@ -113,8 +118,8 @@ def make_sampler(experiment: Experiment, recipe: Recipe) -> Callable[..., Soluti
 
     Returns:
         ``sampler(params, x0, key, index, labels, w, save_at=None) -> Solution``: x0 (batch, ...),
-        one key for all, index and labels int32 (batch,), w float32 (batch,); under weak guidance
-        params is the pair (params, weak params).
+        one key for all, index int32 (batch,), labels built as the conditions of the model or None,
+        w float32 (batch,); under weak guidance params is the pair (params, weak params).
     """
     solver = bind(recipe.solver, experiment.path)
 
@@ -123,7 +128,7 @@ def make_sampler(experiment: Experiment, recipe: Recipe) -> Callable[..., Soluti
         x0: Array,
         key: Array,
         index: Array,
-        labels: Array,
+        labels: Labels,
         w: Array,
         save_at: Sequence[float] | None = None,
     ) -> Solution:
@@ -137,7 +142,7 @@ def make_sampler(experiment: Experiment, recipe: Recipe) -> Callable[..., Soluti
 
 
 def guided_velocity(
-    experiment: Experiment, guidance: Guidance | None, params: Any, labels: Array, w: Array
+    experiment: Experiment, guidance: Guidance | None, params: Any, labels: Labels, w: Array
 ) -> tuple[Velocity, Any]:
     """The velocity that a recipe solves, and the conditions it takes in the place of labels.
 
@@ -145,10 +150,9 @@ def guided_velocity(
         experiment: what the configuration stands for.
         guidance: which guidance, or None.
         params: the parameters; under weak guidance the pair (params, weak params).
-        labels: class ids (batch,), the null label included.
+        labels: built as the conditions of the model; None for an unconditional one.
         w: guidance scales (batch,).
     """
-    labels = None if experiment.null_label is None else labels
     if guidance is None:
         return partial(experiment.apply_fn, params), labels
     how = {
@@ -161,7 +165,7 @@ def guided_velocity(
         return autoguidance(strong, weak, **how), Guided(labels, w)
     velocity = classifier_free(
         partial(experiment.apply_fn, params),
-        experiment.null_label,
+        null_labels(experiment.conditions),
         zero_until=guidance.zero_until,
         **how,
     )

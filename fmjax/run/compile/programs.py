@@ -6,13 +6,16 @@ measurement.
 """
 
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from fmjax.conditions import abstract_labels
 from fmjax.config import ConfigDict
+from fmjax.data.codecs import States
 from fmjax.data.load import load
 from fmjax.errors import InputError
 from fmjax.factory import DataSpec, Experiment, Recipe, make_experiment, spec_of
@@ -102,9 +105,8 @@ def compile_sampling(
     _, recipe = resolve(experiment, request, recipe)
     batch = fit_batch(batch_size, batch_size, mesh.size)
     params = abstract_state(experiment, mesh).ema_params
-    lowered = lower_for(
-        make_sample_fn(experiment, recipe, mesh), params, _abstract_key(mesh), batch
-    )
+    sample_fn = make_sample_fn(experiment, recipe, mesh)
+    lowered = lower_for(sample_fn, experiment.conditions, params, _abstract_key(mesh), batch)
     flops = _sampling_flops(experiment, recipe, batch)
     report = compile_and_report(lowered, mesh, batch, flops)
     name = f"sampler of {record.config.model.name}"
@@ -141,17 +143,17 @@ def _abstract_key(mesh: Mesh) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=NamedSharding(mesh, P()))
 
 
-def _abstract_batch(experiment: Experiment, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
+def _abstract_batch(experiment: Experiment, mesh: Mesh) -> dict[str, Any]:
     """A global batch as the pipeline gives it."""
-    spec, stored = experiment.spec, experiment.pairs is not None
-    pixels = spec.is_image and not stored
-    fields = {"x1": (spec.shape, jnp.uint8 if pixels else jnp.float32), "index": ((), jnp.int32)}
-    if spec.num_classes is not None:
-        fields["labels"] = ((), jnp.int32)
-    if stored or experiment.couple is not None:
-        fields["x0"] = (spec.shape, jnp.float32)
-    n = experiment.train.batch_size
-    return {
-        name: jax.ShapeDtypeStruct((n, *shape), dtype, sharding=by_rows(mesh))
-        for name, (shape, dtype) in fields.items()
+    spec, n = experiment.spec, experiment.train.batch_size
+    stored = experiment.pairs is not None
+    codec = States(spec.shape) if stored else spec.codec
+    batch = {
+        "x1": jax.ShapeDtypeStruct((n, *codec.data_shape), codec.data_dtype),
+        "index": jax.ShapeDtypeStruct((n,), jnp.int32),
+        "labels": abstract_labels(spec.conditions, n),
     }
+    if stored or experiment.couple is not None:
+        batch["x0"] = jax.ShapeDtypeStruct((n, *spec.shape), jnp.float32)
+    rows = by_rows(mesh)
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=rows), batch)
