@@ -11,7 +11,7 @@ machinery, which sees arrays and pytrees.
 """
 
 from fmjax.factory.experiment import DataSpec, Experiment, make_experiment, spec_of
-from fmjax.factory.generation import Guidance, Recipe, Solver, bind, make_sampler
+from fmjax.factory.generation import Guidance, Recipe, Solver, make_sampler
 
 __all__ = [
     "DataSpec",
@@ -19,7 +19,6 @@ __all__ = [
     "Guidance",
     "Recipe",
     "Solver",
-    "bind",
     "make_experiment",
     "make_sampler",
     "spec_of",

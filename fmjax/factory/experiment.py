@@ -29,7 +29,7 @@ from fmjax.models import adapters
 from fmjax.models.flops import forward_flops, training_flops
 from fmjax.paths import Path
 from fmjax.predictions import as_velocity
-from fmjax.samplers.ode import SolverSpec, solver_spec
+from fmjax.samplers import Solver, solver_spec
 from fmjax.training.mesh import MeshSizes
 from fmjax.training.optimizer import learning_rate_schedule, make_optimizer
 
@@ -104,7 +104,7 @@ class Experiment(NamedTuple):
     evaluation: EvalSettings
     num_classes: int | None
     null_label: int | None
-    solver: SolverSpec
+    solver: Solver
     guidance_scale: float
 
 

@@ -21,7 +21,7 @@ from fmjax.likelihood import (
     velocity_and_divergence,
 )
 from fmjax.paths import AffinePath, BrownianBridge, NoisyStraight
-from fmjax.samplers.ode import solver_spec
+from fmjax.samplers import solver_spec
 
 KEY = jax.random.key(0)
 FINE = solver_spec("dopri5", 12)

@@ -8,10 +8,9 @@ import pytest
 from fmjax.errors import InputError
 from fmjax.guidance import Guided, classifier_free
 from fmjax.paths import AffinePath, BrownianBridge, NoisyStraight
+from fmjax.samplers import METHODS, sde_spec, solve_sde, solver_spec
 from fmjax.samplers.diffrax_steps import stochastic
 from fmjax.samplers.diffusion_coefficients import DIFFUSIONS, diffusion_coefficient
-from fmjax.samplers.ode import solver_spec
-from fmjax.samplers.sde import METHODS, sde_spec, solve_sde
 from fmjax.schedules import VP, Cosine, Linear, LinearVP
 from fmjax.testing import GaussianFlow, MixtureFlow
 
@@ -399,7 +398,8 @@ BRIDGE = sde_spec(path=BrownianBridge(), diffusion="constant")
         ({"keys": keys(3)}, "one random key per example"),
         ({"keys": jax.random.key(0)}, "one random key per example"),
         ({"keys": jnp.zeros((2, 2), jnp.uint32)}, "one random key per example"),
-        ({"spec": solver_spec("tsit5", rtol=1e-3)}, "sde_spec"),
+        ({"spec": solver_spec("tsit5", rtol=1e-3)}, r"tsit5 has none: write solve\("),
+        ({"x0": {"a": jnp.zeros((2, 2))}}, r"one array \(batch, ...\) as its state; got dict"),
         ({"spec": BRIDGE}, "does not follow"),
         ({"spec": sde_spec("churn"), "score": GAUSSIAN.score}, "uses no score"),
         ({"t0": 1.0, "t1": 0.0}, "runs backwards"),

@@ -19,11 +19,11 @@ from fmjax.data import pixels
 from fmjax.data.load import load
 from fmjax.draws import example_keys
 from fmjax.errors import InputError, unknown_name
-from fmjax.factory import Experiment, bind
+from fmjax.factory import Experiment
 from fmjax.likelihood import Exact, Trace, bits_per_dim, check_path, log_likelihood
 from fmjax.run.restore import LATEST, Weights, open_run, restore_flow
 from fmjax.run.sample.sampler import fit_batch
-from fmjax.samplers.ode import SolverSpec
+from fmjax.samplers import Solver
 from fmjax.training.mesh import by_rows, within
 
 LABELS = ("true", "none")
@@ -57,7 +57,7 @@ class Densities(NamedTuple):
 def measure(
     workdir: Path,
     question: Question,
-    solver: SolverSpec,
+    solver: Solver,
     trace: Trace,
     weights: Weights = LATEST,
     batch_size: int = 128,
@@ -100,7 +100,8 @@ def measure(
         labels = np.full(len(x), experiment.null_label or 0, np.int32)
     flow = restore_flow(workdir, experiment, weights)
     began = time.perf_counter()
-    likelihood = make_likelihood_fn(experiment, bind(solver, experiment.path), trace, flow.mesh)
+    solver = solver.on_path(experiment.path)
+    likelihood = make_likelihood_fn(experiment, solver, trace, flow.mesh)
     batch = fit_batch(len(x), batch_size, flow.mesh.size)
     key = jax.random.key(question.seed)
     likelihood = likelihood.lower(flow.params, key, *_rows(x, labels, 0, batch)).compile()
@@ -114,7 +115,7 @@ def measure(
         "examples": len(x),
         "labels": (question.labels or "true") if conditional else None,
         "seed": question.seed,
-        "solver": {name: getattr(solver, name) for name in ("solver", "steps", "rtol", "atol")},
+        "solver": solver.describe(),
         "trace": "exact" if isinstance(trace, Exact) else f"{trace.num} {trace.kind} probes",
         "dequantized_training": bool(experiment.data.dequantize),
         **figures(found, spec.shape, spec.is_image),
@@ -135,7 +136,7 @@ def _check_question(question: Question, experiment: Experiment, batch_size: int)
 
 
 def make_likelihood_fn(
-    experiment: Experiment, solver: SolverSpec, trace: Trace, mesh: Mesh
+    experiment: Experiment, solver: Solver, trace: Trace, mesh: Mesh
 ) -> Callable[..., tuple]:
     """The jitted ``likelihood(params, key, index, x, labels)``, of examples as the data gives them.
 

@@ -22,8 +22,6 @@ from fmjax.run.restore import TrainedFlow
 from fmjax.run.sample.request import Request
 from fmjax.run.sample.sampler import SampleBatch
 from fmjax.run.workdir import versions
-from fmjax.samplers.sde import SDESpec
-from fmjax.samplers.spec import SolverSpec, described
 from fmjax.storage.fingerprint import fingerprint
 
 WHOLE = "samples.npz"
@@ -144,18 +142,11 @@ def manifest_of(flow: TrainedFlow, request: Request, recipe: Recipe, shard_size:
         "labels": request.labels,
         "w": request.w,
         "guidance": recipe.guidance and recipe.guidance._asdict(),
-        "solver": _described(recipe.solver),
+        "solver": recipe.solver.describe(),
         "shape": spec.shape,
         "dtype": sample_dtype(spec).name,
         "versions": versions(),
     }
-
-
-def _described(solver: SolverSpec | SDESpec) -> dict:
-    if isinstance(solver, SolverSpec):
-        return described(solver)
-    noise = {"method": solver.method, "diffusion": str(solver.diffusion), "scale": solver.scale}
-    return noise | {"denoise_last": solver.denoise_last} | described(solver.ode)
 
 
 def write_file(

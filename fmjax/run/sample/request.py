@@ -7,7 +7,7 @@ import numpy as np
 from fmjax.array_checks import check_class_ids
 from fmjax.checks import check_at_least, check_finite_number, check_seed
 from fmjax.errors import InputError
-from fmjax.factory import Experiment, Guidance, Recipe, bind
+from fmjax.factory import Experiment, Guidance, Recipe
 from fmjax.factory.generation import check_guidance
 
 
@@ -79,7 +79,7 @@ def resolve(
     needed = able and (scaled or guidance.zero_until > 0)
     if needed or guidance != Guidance():
         check_guidance(guidance, experiment)
-    solver = bind(recipe.solver, experiment.path)
+    solver = recipe.solver.on_path(experiment.path)
     return request, Recipe(solver, guidance if needed else None)
 
 

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from fmjax.errors import InputError
-from fmjax.samplers.spec import described, solver_spec
+from fmjax.samplers import solver_spec
 from fmjax.samplers.time_grids import CustomGrid, EDMGrid, ShiftedGrid
 
 
@@ -68,9 +68,9 @@ def test_a_spec_is_hashable_so_that_it_can_be_static():
 
 def test_a_description_tells_solves_apart_and_goes_into_json():
     specs = [solver_spec("heun", 5), solver_spec("heun", 5, grid="edm"), solver_spec(rtol=1e-3)]
-    texts = [json.dumps(described(spec)) for spec in specs]
+    texts = [json.dumps(spec.describe()) for spec in specs]
     assert len(set(texts)) == 3
-    assert described(specs[0]) == {
+    assert specs[0].describe() == {
         "solver": "heun",
         "control": "fixed",
         "steps": 5,
