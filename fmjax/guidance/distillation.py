@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 
 from fmjax.array_checks import check_shaped_as, check_training_batch
+from fmjax.conditions import share
 from fmjax.conventions import ApplyFn, Array, Params, Velocity, at_least_float32
-from fmjax.guidance.labels import Guided, only_labels, per_example
+from fmjax.guidance.labels import Guided, batch_size, only_labels, per_example
 from fmjax.paths import AffinePath, Path
 
 
@@ -73,5 +74,5 @@ def make_distillation_loss_fn(
 
 
 def _inputs(x: Array, conditions: Guided) -> dict:
-    labels = only_labels(conditions, "distilled guidance")
+    labels = share(only_labels(conditions, "distilled guidance"), batch_size(x))
     return {"labels": labels, "guidance": per_example("w", conditions.w, x)}

@@ -19,7 +19,8 @@ class Guided(NamedTuple):
     """The conditions of a guided velocity.
 
     Attributes:
-        labels: class ids (batch,) or a pytree of per-example conditions.
+        labels: class ids (batch,) or a pytree of per-example conditions; the whole batch shares a
+            lone number, or an array with a leading axis of 1.
         w: guidance scale, one number or one per example (batch,); a traced array, so that changing
             it compiles nothing.
         negative: what to lead away from, in the place of the null condition: built as labels, for
@@ -101,23 +102,30 @@ def drop_labels(
     return jax.tree.map(lambda x, null: jnp.where(expand(dropped, x), null, x), labels, nulls)
 
 
-def per_example(name: str, value: Any, x: Array) -> Array:
+def per_example(name: str, value: Any, x: Any) -> Array:
     """One number per example of x (batch, ...): (batch,), in the dtype of x, at least float32.
 
     Args:
         name: how the caller calls it.
         value: one number, or an array (batch,).
-        x: the batch.
+        x: the batch, an array or a pytree of arrays.
 
     Raises:
         InputError: it has another shape.
     """
-    value = jnp.asarray(value, jnp.promote_types(x.dtype, jnp.float32))
-    if value.shape not in ((), x.shape[:1]):
+    dtypes = [leaf.dtype for leaf in jax.tree.leaves(x)]
+    value = jnp.asarray(value, jnp.promote_types(jnp.result_type(*dtypes), jnp.float32))
+    batch = batch_size(x)
+    if value.shape not in ((), (batch,)):
         raise InputError(
-            f"{name} must be one number or one per example, {x.shape[:1]}; got shape {value.shape}."
+            f"{name} must be one number or one per example, {(batch,)}; got shape {value.shape}."
         )
-    return jnp.broadcast_to(value, x.shape[:1])
+    return jnp.broadcast_to(value, (batch,))
+
+
+def batch_size(x: Any) -> int:
+    """How many examples there are in x, an array (batch, ...) or a pytree of such arrays."""
+    return jax.tree.leaves(x)[0].shape[0]
 
 
 def only_labels(conditions: Any, who: str) -> Labels:
@@ -144,7 +152,7 @@ def stack(*conditions: Labels) -> Labels:
     """The conditions one above the other, on a new leading axis to map over.
 
     Args:
-        *conditions: pytrees of one structure; a lone number is repeated for the examples.
+        *conditions: pytrees of one structure.
 
     Raises:
         InputError: they are not built alike, or the shapes differ.
@@ -157,10 +165,9 @@ def stack(*conditions: Labels) -> Labels:
             )
 
     def one(*leaves):
-        shapes = {np.shape(leaf) for leaf in leaves} - {()}
+        shapes = {np.shape(leaf) for leaf in leaves}
         if len(shapes) > 1:
             raise InputError(f"conditions side by side must have one shape; got {sorted(shapes)}.")
-        shape = shapes.pop() if shapes else ()
-        return jnp.stack([jnp.broadcast_to(jnp.asarray(leaf), shape) for leaf in leaves])
+        return jnp.stack([jnp.asarray(leaf) for leaf in leaves])
 
     return jax.tree.map(one, *conditions)
