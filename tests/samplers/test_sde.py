@@ -1,4 +1,5 @@
 import functools
+import json
 
 import jax
 import jax.numpy as jnp
@@ -387,6 +388,30 @@ def test_the_scale_multiplies_the_square_and_the_ends_are_finite(diffusion):
 def test_a_wrong_specification_is_refused(ask, message):
     with pytest.raises(InputError, match=message):
         sde_spec(**ask)
+
+
+def test_a_description_says_what_the_noise_is_and_goes_into_json():
+    spec = sde_spec("churn", 4, diffusion="constant", scale=0.5)
+    assert json.loads(json.dumps(spec.describe())) == {
+        "method": "churn",
+        "diffusion": "constant",
+        "scale": 0.5,
+        "denoise_last": True,
+        "solver": "heun",
+        "control": "fixed",
+        "steps": 4,
+        "grid": "UniformGrid()",
+    }
+
+
+def test_a_solver_with_noise_knows_its_nodes_and_takes_the_path_of_the_flow():
+    spec = sde_spec("churn", 4)
+    np.testing.assert_array_equal(spec.nodes(), np.linspace(0, 1, 5))
+    assert spec.evaluation_times() is None
+    path = AffinePath(VP())
+    assert spec.on_path(path) == sde_spec("churn", 4, path=path)
+    with pytest.raises(InputError, match="needs the score, .* BrownianBridge"):
+        spec.on_path(BrownianBridge())
 
 
 BRIDGE = sde_spec(path=BrownianBridge(), diffusion="constant")
