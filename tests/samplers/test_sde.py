@@ -410,7 +410,7 @@ def test_a_solver_with_noise_knows_its_nodes_and_takes_the_path_of_the_flow():
     assert spec.evaluation_times() is None
     path = AffinePath(VP())
     assert spec.on_path(path) == sde_spec("churn", 4, path=path)
-    with pytest.raises(InputError, match="needs the score, .* BrownianBridge"):
+    with pytest.raises(InputError, match=r"needs the score, .* BrownianBridge"):
         spec.on_path(BrownianBridge())
 
 
