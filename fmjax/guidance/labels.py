@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fmjax.checks import check_between
+from fmjax.conditions import share
 from fmjax.conventions import Array, Labels, expand
 from fmjax.errors import InputError
 
@@ -116,11 +117,12 @@ def per_example(name: str, value: Any, x: Any) -> Array:
     dtypes = [leaf.dtype for leaf in jax.tree.leaves(x)]
     value = jnp.asarray(value, jnp.promote_types(jnp.result_type(*dtypes), jnp.float32))
     batch = batch_size(x)
-    if value.shape not in ((), (batch,)):
+    shared = share(value, batch)
+    if shared.shape != (batch,):
         raise InputError(
             f"{name} must be one number or one per example, {(batch,)}; got shape {value.shape}."
         )
-    return jnp.broadcast_to(value, (batch,))
+    return shared
 
 
 def batch_size(x: Any) -> int:

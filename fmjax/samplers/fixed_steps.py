@@ -55,10 +55,9 @@ def take_steps(
     if save_at is not None:
         saved = checked_times(save_at, float(times[0]), float(times[-1]))
         trajectory = jax.tree.map(lambda *xs: _at(saved, times, *xs), x0, states)
-    counts = (jnp.full(batch, n, jnp.int32) for n in (nfe, len(times) - 1, 0))
-    nfe, accepted, rejected = counts
+    calls, taken, rejected = (jnp.full(batch, n, jnp.int32) for n in (nfe, len(times) - 1, 0))
     t_end = nodes[jnp.sum(each_whole, axis=0)]
-    return finished(Solution(x1, nfe, whole, accepted, rejected, t_end, trajectory))
+    return finished(Solution(x1, calls, whole, taken, rejected, t_end, trajectory))
 
 
 def _at(saved: np.ndarray, times: np.ndarray, x0: Array, states: Array) -> Array:

@@ -39,6 +39,7 @@ USES = {
     "solve, between": lambda y: solve(between, X, Between(y, 2, 0.5), EULER).x1,
     "solve_sde": lambda y: solve_sde(velocity, X, KEYS, y, sde_spec("churn", 2)).x1,
     "classifier_free": lambda y: guided(X, T, Guided(y, 2.0)),
+    "classifier_free, a lone scale": lambda y: guided(X, T, Guided(y, np.full(1, 2.0, "f4"))),
     "classifier_free, several": lambda y: guided(X, T, (Guided(y, 2.0), Guided(2, 0.5))),
     "autoguidance": lambda y: guidance.autoguidance(velocity, velocity)(X, T, Guided(y, 2.0)),
     "distilled": lambda y: guidance.distilled(network)(X, T, Guided(y, 2.0)),
