@@ -21,9 +21,7 @@ class Euler:
 
     steps: int
 
-    def solve(
-        self, velocity, x0, labels=None, *, keys=None, t0=0.0, t1=1.0, save_at=None
-    ) -> object:
+    def solve(self, velocity, x0, labels=None, *, keys=None, t0=0.0, t1=1.0, save_at=None):
         labels = share(labels, len(x0))
 
         def step(x, t, t_next, k):
