@@ -41,8 +41,16 @@ from fmjax.likelihood import Exact, Hutchinson, bits_per_dim, log_likelihood, sa
 from fmjax.losses import make_loss_fn
 from fmjax.paths import AffinePath, BrownianBridge, Joint, NoisyStraight
 from fmjax.predictions import as_velocity, convert
-from fmjax.samplers.ode import Solution, SolveError, check_solution, invert, solve, solver_spec
-from fmjax.samplers.sde import sde_spec, solve_sde
+from fmjax.samplers import (
+    Solution,
+    SolveError,
+    check_solution,
+    invert,
+    sde_spec,
+    solve,
+    solve_sde,
+    solver_spec,
+)
 from fmjax.sources import StandardNormal
 
 __version__ = "0.3.0"

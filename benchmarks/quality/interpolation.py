@@ -24,7 +24,7 @@ from fmjax.guidance import (
     spherical_weights,
 )
 from fmjax.plots import image_grid, save_png
-from fmjax.samplers.ode import solve, solver_spec
+from fmjax.samplers import solve, solver_spec
 
 COLUMNS, SCALE = 13, 1.5
 

@@ -26,8 +26,8 @@ from benchmarks.quality.trained_run import TrainedRun, open_run
 from fmjax.data import pixels
 from fmjax.metrics.classifier import accuracy, fit_classifier
 from fmjax.plots import image_grid, save_png
+from fmjax.samplers import solver_spec
 from fmjax.samplers.fit_source import fit_source
-from fmjax.samplers.ode import solver_spec
 
 RESULTS = machine.RESULTS / "inverse_problems.json"
 PICTURE = machine.ROOT / "docs" / "inverse_problems.png"

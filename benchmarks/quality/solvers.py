@@ -24,8 +24,7 @@ from benchmarks.quality.trained_run import open_run
 from fmjax.data import pixels
 from fmjax.draws import normal
 from fmjax.metrics.frechet import fit_pca, frechet_distance
-from fmjax.samplers.ode import solver_spec
-from fmjax.samplers.spec import SOLVERS
+from fmjax.samplers import SOLVERS, solver_spec
 
 RESULTS = machine.RESULTS / "solvers.json"
 NUM, BATCH, SCALE = 1000, 250, 1.5

@@ -19,7 +19,7 @@ from benchmarks.speed.networks import DIGITS, network
 from benchmarks.timing import least_seconds, rounded
 from fmjax.guidance import Guided, classifier_free
 from fmjax.models import dit, mlp
-from fmjax.samplers.ode import solve, solver_spec
+from fmjax.samplers import solve, solver_spec
 
 
 def _tensors(tree) -> dict:

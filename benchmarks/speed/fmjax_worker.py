@@ -24,7 +24,7 @@ from fmjax.factory.training import make_init, train_step
 from fmjax.guidance import Guided, classifier_free
 from fmjax.roofline.chips import chip_of
 from fmjax.run.allocator import keep_freed_memory
-from fmjax.samplers.ode import solve, solver_spec
+from fmjax.samplers import solve, solver_spec
 from fmjax.training.parallelism import make_layout
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax")

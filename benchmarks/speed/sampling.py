@@ -29,7 +29,7 @@ from benchmarks.speed.networks import DIGITS, network
 from benchmarks.timing import least_seconds, rounded
 from fmjax.guidance import Guided, classifier_free
 from fmjax.models import dit, mlp
-from fmjax.samplers.ode import nodes, solve, solver_spec
+from fmjax.samplers import solve, solver_spec
 
 RESULTS = machine.RESULTS / "sampling.json"
 PACKAGES = ("jax", "diffrax", "flax", "torch", "torchdiffeq", "flow-matching")
@@ -95,7 +95,7 @@ def against_scan(module, shape, batch: int, steps: int, repeat: int) -> dict:
 
     @jax.jit
     def bare(params, x0):
-        return bare_heun(lambda x, t, y: apply_fn(params, x, t, y), x0, labels, nodes(spec))
+        return bare_heun(lambda x, t, y: apply_fn(params, x, t, y), x0, labels, spec.nodes())
 
     np.testing.assert_allclose(ours(params, x0), bare(params, x0), rtol=1e-3, atol=1e-3)
     least = least_seconds(

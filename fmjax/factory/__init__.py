@@ -13,7 +13,7 @@ machinery, which sees arrays and pytrees.
 
 from fmjax.factory.data_spec import DataSpec, spec_of
 from fmjax.factory.experiment import Experiment, make_experiment
-from fmjax.factory.generation import Guidance, Recipe, Solver, bind, make_sampler
+from fmjax.factory.generation import Guidance, Recipe, Solver, make_sampler
 
 __all__ = [
     "DataSpec",
@@ -21,7 +21,6 @@ __all__ = [
     "Guidance",
     "Recipe",
     "Solver",
-    "bind",
     "make_experiment",
     "make_sampler",
     "spec_of",

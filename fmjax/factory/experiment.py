@@ -30,7 +30,7 @@ from fmjax.models import adapters
 from fmjax.models.flops import forward_flops, training_flops
 from fmjax.paths import Path, schedule_of
 from fmjax.predictions import as_velocity
-from fmjax.samplers.ode import SolverSpec, solver_spec
+from fmjax.samplers import Solver, solver_spec
 from fmjax.schedules import Linear
 from fmjax.sources import Source, StandardNormal
 from fmjax.training.mesh import MeshSizes
@@ -86,7 +86,7 @@ class Experiment(NamedTuple):
     train: TrainSettings
     evaluation: EvalSettings
     conditions: Any
-    solver: SolverSpec
+    solver: Solver
     guidance_scale: float
 
     @property

@@ -14,12 +14,7 @@ from fmjax.errors import InputError
 from fmjax.factory.experiment import Experiment
 from fmjax.factory.registry import GUIDANCE_RULES, choose
 from fmjax.guidance import SCALE_SCHEDULES, GuidanceInterval, Guided, autoguidance, classifier_free
-from fmjax.paths import Path
-from fmjax.samplers.ode import Solution, solve
-from fmjax.samplers.sde import SDESpec, solve_sde
-from fmjax.samplers.spec import SolverSpec
-
-Solver = SolverSpec | SDESpec
+from fmjax.samplers import Solution, Solver
 
 _NOISE = 2**31  # what a sample's noise is keyed by, apart from its starting point
 
@@ -48,36 +43,12 @@ class Recipe(NamedTuple):
     """How samples are drawn; hashable, static under jit.
 
     Attributes:
-        solver: from `solver_spec`, or from `sde_spec`.
+        solver: from `solver_spec`, from `sde_spec`, or your own.
         guidance: which guidance; None takes the conditional field as it is.
     """
 
     solver: Solver
     guidance: Guidance | None = Guidance()
-
-
-def bind(solver: Solver, path: Path) -> Solver:
-    """The solver on the path of a model: its signal-to-noise ratio, its score.
-
-    Raises:
-        InputError: the solver needs what this path does not have.
-    """
-    if isinstance(solver, SDESpec):
-        if path.stochastic:
-            raise InputError(
-                f"sampling with noise needs the score, which the velocity on a "
-                f"{type(path).__name__} does not give; take an ODE solver such as heun."
-            )
-        ode = solver.ode._replace(schedule=path.schedule)
-        return solver._replace(path=path, ode=ode)
-    if not path.stochastic:
-        return solver._replace(schedule=path.schedule)
-    if solver.solver in ("dpmpp_2m", "unipc"):
-        raise InputError(
-            f"{solver.solver} steps in the signal-to-noise ratio of an affine path, and "
-            f"{type(path).__name__} has none; take ab2 or heun."
-        )
-    return solver
 
 
 def check_guidance(guidance: Guidance, experiment: Experiment) -> None:
@@ -89,7 +60,7 @@ def check_guidance(guidance: Guidance, experiment: Experiment) -> None:
     choose("guidance rule", guidance.rule, GUIDANCE_RULES)
     choose("guidance schedule", guidance.schedule, SCALE_SCHEDULES)
     GuidanceInterval(guidance.interval, guidance.zero_until)
-    if guidance.rule == "apg" and experiment.path.stochastic:
+    if guidance.rule == "apg" and getattr(experiment.path, "schedule", None) is None:
         raise InputError(
             f"the rule 'apg' needs an affine path; this model has {type(experiment.path).__name__}."
         )
@@ -121,7 +92,7 @@ def make_sampler(experiment: Experiment, recipe: Recipe) -> Callable[..., Soluti
         one key for all, index int32 (batch,), labels built as the conditions of the model or None,
         w float32 (batch,); under weak guidance params is the pair (params, weak params).
     """
-    solver = bind(recipe.solver, experiment.path)
+    solver = recipe.solver.on_path(experiment.path)
 
     def sampler(
         params: Any,
@@ -133,10 +104,8 @@ def make_sampler(experiment: Experiment, recipe: Recipe) -> Callable[..., Soluti
         save_at: Sequence[float] | None = None,
     ) -> Solution:
         velocity, conditions = guided_velocity(experiment, recipe.guidance, params, labels, w)
-        if isinstance(solver, SDESpec):
-            keys = example_keys(jax.random.fold_in(key, _NOISE), index)
-            return solve_sde(velocity, x0, keys, conditions, solver, save_at=save_at)
-        return solve(velocity, x0, conditions, solver, save_at=save_at)
+        keys = example_keys(jax.random.fold_in(key, _NOISE), index)  # dropped where not used
+        return solver.solve(velocity, x0, conditions, keys=keys, save_at=save_at)
 
     return sampler
 

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from fmjax.array_checks import check_shaped_as, check_training_batch
+from fmjax.conditions import share
 from fmjax.conventions import (
     ApplyFn,
     Array,
@@ -14,7 +15,7 @@ from fmjax.conventions import (
     at_least_float32,
     take_part,
 )
-from fmjax.guidance.labels import Guided, only_labels, per_example
+from fmjax.guidance.labels import Guided, batch_size, only_labels, per_example
 from fmjax.paths import AffinePath, Path
 
 
@@ -80,5 +81,5 @@ def make_distillation_loss_fn(
 
 
 def _inputs(x: Array, conditions: Guided) -> dict:
-    labels = only_labels(conditions, "distilled guidance")
+    labels = share(only_labels(conditions, "distilled guidance"), batch_size(x))
     return {"labels": labels, "guidance": per_example("w", conditions.w, x)}

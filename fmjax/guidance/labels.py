@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fmjax.checks import check_between
-from fmjax.conditions import check_labels, null_labels
+from fmjax.conditions import check_labels, null_labels, share
 from fmjax.conventions import Array, Labels, expand
 from fmjax.errors import InputError
 
@@ -22,7 +22,8 @@ class Guided(NamedTuple):
     """The conditions of a guided velocity.
 
     Attributes:
-        labels: class ids (batch,) or a pytree of per-example conditions.
+        labels: class ids (batch,) or a pytree of per-example conditions; the whole batch shares a
+            lone number, or an array with a leading axis of 1.
         w: guidance scale, one number or one per example (batch,); a traced array, so that changing
             it compiles nothing.
         negative: what to lead away from, in the place of the null condition: built as labels, for
@@ -127,23 +128,31 @@ def _fold(keys: Array, number: int) -> Array:
     return jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, number)
 
 
-def per_example(name: str, value: Any, x: Array) -> Array:
+def per_example(name: str, value: Any, x: Any) -> Array:
     """One number per example of x (batch, ...): (batch,), in the dtype of x, at least float32.
 
     Args:
         name: how the caller calls it.
         value: one number, or an array (batch,).
-        x: the batch.
+        x: the batch, an array or a pytree of arrays.
 
     Raises:
         InputError: it has another shape.
     """
-    value = jnp.asarray(value, jnp.promote_types(x.dtype, jnp.float32))
-    if value.shape not in ((), x.shape[:1]):
+    dtypes = [leaf.dtype for leaf in jax.tree.leaves(x)]
+    value = jnp.asarray(value, jnp.promote_types(jnp.result_type(*dtypes), jnp.float32))
+    batch = batch_size(x)
+    shared = share(value, batch)
+    if shared.shape != (batch,):
         raise InputError(
-            f"{name} must be one number or one per example, {x.shape[:1]}; got shape {value.shape}."
+            f"{name} must be one number or one per example, {(batch,)}; got shape {value.shape}."
         )
-    return jnp.broadcast_to(value, x.shape[:1])
+    return shared
+
+
+def batch_size(x: Any) -> int:
+    """How many examples there are in x, an array (batch, ...) or a pytree of such arrays."""
+    return jax.tree.leaves(x)[0].shape[0]
 
 
 def only_labels(conditions: Any, who: str) -> Labels:
@@ -170,7 +179,7 @@ def stack(*conditions: Labels) -> Labels:
     """The conditions one above the other, on a new leading axis to map over.
 
     Args:
-        *conditions: pytrees of one structure; a lone number is repeated for the examples.
+        *conditions: pytrees of one structure.
 
     Raises:
         InputError: they are not built alike, or the shapes differ.
@@ -183,10 +192,9 @@ def stack(*conditions: Labels) -> Labels:
             )
 
     def one(*leaves):
-        shapes = {np.shape(leaf) for leaf in leaves} - {()}
+        shapes = {np.shape(leaf) for leaf in leaves}
         if len(shapes) > 1:
             raise InputError(f"conditions side by side must have one shape; got {sorted(shapes)}.")
-        shape = shapes.pop() if shapes else ()
-        return jnp.stack([jnp.broadcast_to(jnp.asarray(leaf), shape) for leaf in leaves])
+        return jnp.stack([jnp.asarray(leaf) for leaf in leaves])
 
     return jax.tree.map(one, *conditions)

@@ -26,7 +26,7 @@ from fmjax.likelihood.divergence import (
     velocity_and_divergence,
 )
 from fmjax.paths import Path
-from fmjax.samplers.ode import Solution, SolverSpec, solve, solver_spec
+from fmjax.samplers import Solution, Solver, solve, solver_spec
 from fmjax.sources import STANDARD_NORMAL, Source
 
 
@@ -58,7 +58,7 @@ def log_likelihood(
     velocity: Velocity,
     x1: Any,
     labels: Labels = None,
-    spec: SolverSpec | None = None,
+    spec: Solver | None = None,
     *,
     trace: Trace = EXACT_TRACE,
     key: Array | None = None,
@@ -99,7 +99,7 @@ def sample_with_log_prob(
     velocity: Velocity,
     x0: Any,
     labels: Labels = None,
-    spec: SolverSpec | None = None,
+    spec: Solver | None = None,
     *,
     trace: Trace = EXACT_TRACE,
     key: Array | None = None,

@@ -11,7 +11,7 @@ from fmjax.guidance import Guided, classifier_free, distilled, make_distillation
 from fmjax.models import adapters
 from fmjax.models.mlp import MLP
 from fmjax.paths import AffinePath
-from fmjax.samplers.ode import solve, solver_spec
+from fmjax.samplers import solve, solver_spec
 from fmjax.schedules import Cosine
 
 NULL = 2

@@ -20,7 +20,7 @@ from fmjax.likelihood import (
     velocity_and_divergence,
 )
 from fmjax.paths import AffinePath, BrownianBridge, NoisyStraight
-from fmjax.samplers.ode import solver_spec
+from fmjax.samplers import solver_spec
 from fmjax.sources import Empirical, StandardNormal, UniformBox
 
 KEY = jax.random.key(0)

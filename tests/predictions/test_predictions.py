@@ -19,7 +19,7 @@ from fmjax.predictions import (
     error_ratio,
     target_of,
 )
-from fmjax.samplers.ode import solve, solver_spec
+from fmjax.samplers import solve, solver_spec
 from fmjax.schedules import VP, Cosine, Custom, Linear, LinearVP, Polynomial
 
 SCHEDULES = {

@@ -48,7 +48,7 @@ def test_state_data_loss_and_gradients_are_float32(experiment_and_config):
 
 
 def test_the_velocity_and_the_state_of_a_solver_are_float32(experiment_and_config):
-    from fmjax.samplers.ode import solve, solver_spec
+    from fmjax.samplers import solve, solver_spec
 
     experiment, _ = experiment_and_config
     params = jax.eval_shape(experiment.init_params, jax.random.key(0))

@@ -26,8 +26,6 @@ from fmjax.run.compile.report import Report, compile_and_report
 from fmjax.run.compile.topology import devices_of
 from fmjax.run.sample.request import Request, resolve
 from fmjax.run.sample.sampler import fit_batch, lower_for, make_sample_fn
-from fmjax.samplers.ode import evaluation_times
-from fmjax.samplers.sde import SDESpec
 from fmjax.training.mesh import MeshSizes, by_rows, make_mesh, row_shards
 from fmjax.training.parallelism import check_divides, make_layout
 
@@ -127,11 +125,10 @@ def record_of(config: ConfigDict | None, workdir: Path | None) -> files.Record:
 
 
 def _sampling_flops(experiment: Experiment, recipe: Recipe, batch: int) -> float | None:
-    """Operations of the network for a batch; None where the number of steps is not fixed."""
-    solver, guidance = recipe.solver, recipe.guidance
-    if experiment.flops is None or isinstance(solver, SDESpec) or solver.control != "fixed":
+    """Operations of the network for a batch; None where the evaluations are not known."""
+    times, guidance = recipe.solver.evaluation_times(), recipe.guidance
+    if experiment.flops is None or times is None:
         return None
-    times = evaluation_times(solver)
     calls = len(times)
     if guidance is not None:
         calls = network_calls(times, interval=guidance.interval, zero_until=guidance.zero_until)

@@ -20,12 +20,12 @@ from fmjax.conventions import Labels, example_keys
 from fmjax.data.codecs import Codec
 from fmjax.data.load import load
 from fmjax.errors import InputError, unknown_name
-from fmjax.factory import Experiment, bind
+from fmjax.factory import Experiment
 from fmjax.factory.data_spec import chosen_labels
 from fmjax.likelihood import Exact, Trace, bits_per_dim, check_path, log_likelihood
 from fmjax.run.restore import LATEST, Weights, open_run, restore_flow
 from fmjax.run.sample.sampler import fit_batch
-from fmjax.samplers.ode import SolverSpec
+from fmjax.samplers import Solver
 from fmjax.training.mesh import by_rows, within
 
 LABELS = ("true", "none")
@@ -59,7 +59,7 @@ class Densities(NamedTuple):
 def measure(
     workdir: Path,
     question: Question,
-    solver: SolverSpec,
+    solver: Solver,
     trace: Trace,
     weights: Weights = LATEST,
     batch_size: int = 128,
@@ -103,7 +103,8 @@ def measure(
         labels = nulls(conditions, len(x))
     flow = restore_flow(workdir, experiment, weights)
     began = time.perf_counter()
-    likelihood = make_likelihood_fn(experiment, bind(solver, experiment.path), trace, flow.mesh)
+    solver = solver.on_path(experiment.path)
+    likelihood = make_likelihood_fn(experiment, solver, trace, flow.mesh)
     batch = fit_batch(len(x), batch_size, flow.mesh.size)
     key = jax.random.key(question.seed)
     likelihood = likelihood.lower(flow.params, key, *_rows(x, labels, 0, batch)).compile()
@@ -117,7 +118,7 @@ def measure(
         "examples": len(x),
         "labels": None if conditions is None else (question.labels or "true"),
         "seed": question.seed,
-        "solver": {name: getattr(solver, name) for name in ("solver", "steps", "rtol", "atol")},
+        "solver": solver.describe(),
         "trace": "exact" if isinstance(trace, Exact) else f"{trace.num} {trace.kind} probes",
         "dequantized_training": bool(experiment.data.dequantize),
         **figures(found, spec.codec),
@@ -138,7 +139,7 @@ def _check_question(question: Question, experiment: Experiment, batch_size: int)
 
 
 def make_likelihood_fn(
-    experiment: Experiment, solver: SolverSpec, trace: Trace, mesh: Mesh
+    experiment: Experiment, solver: Solver, trace: Trace, mesh: Mesh
 ) -> Callable[..., tuple]:
     """The jitted ``likelihood(params, key, index, x, labels)``, of examples as the data gives them.
 

@@ -17,7 +17,7 @@ from fmjax.run.evaluate.measure import evaluate, load_reference
 from fmjax.run.restore import TrainedFlow
 from fmjax.run.sample.request import Request, resolve
 from fmjax.run.sample.sampler import draw_samples
-from fmjax.samplers.ode import SolverSpec, solver_spec
+from fmjax.samplers import Solver, solver_spec
 from fmjax.sources import draw_source
 
 _PATHS = 256  # paths followed for their shape
@@ -29,9 +29,7 @@ _SEED = 1  # of samples and paths; pairs have hashed seeds
 FLOW_FIGURES = ("straightness", "npe", "path_energy", "one_step", "many_step")
 
 
-def compare(
-    flows: dict[str, tuple[TrainedFlow, float]], dataset: Dataset, solver: SolverSpec
-) -> dict:
+def compare(flows: dict[str, tuple[TrainedFlow, float]], dataset: Dataset, solver: Solver) -> dict:
     """Measures flows in the same way, from the same noise.
 
     Args:

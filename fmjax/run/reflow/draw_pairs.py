@@ -15,7 +15,6 @@ from fmjax.run.restore import TrainedFlow
 from fmjax.run.sample.request import Request
 from fmjax.run.sample.sampler import SampleBatch, draw_batches, fit_batch, make_sample_fn
 from fmjax.run.sample.shards import by_shard, share_out
-from fmjax.samplers.spec import described
 from fmjax.storage.fingerprint import fingerprint
 
 _SHARD = 1024  # pairs, at most: the work that a kill can lose
@@ -35,7 +34,7 @@ def pair_info(flow: TrainedFlow, request: Request, recipe: Recipe, resume: str) 
             "run": flow.workdir.name,
             "step": flow.step,
             "parameters": int(fingerprint(flow.params)),
-            "solver": described(recipe.solver),
+            "solver": recipe.solver.describe(),
             "guidance": request.w[0],
             "seed": request.seed,
         },

@@ -24,8 +24,6 @@ from fmjax.run.restore import TrainedFlow
 from fmjax.run.sample.request import Request
 from fmjax.run.sample.sampler import SampleBatch
 from fmjax.run.workdir import versions
-from fmjax.samplers.sde import SDESpec
-from fmjax.samplers.spec import SolverSpec, described
 from fmjax.storage.fingerprint import fingerprint
 
 WHOLE = "samples.npz"
@@ -141,18 +139,11 @@ def manifest_of(flow: TrainedFlow, request: Request, recipe: Recipe, shard_size:
         "labels": _written_labels(request),
         "w": request.w,
         "guidance": recipe.guidance and recipe.guidance._asdict(),
-        "solver": _described(recipe.solver),
+        "solver": recipe.solver.describe(),
         "shape": codec.data_shape,
         "dtype": codec.data_dtype.name,
         "versions": versions(),
     }
-
-
-def _described(solver: SolverSpec | SDESpec) -> dict:
-    if isinstance(solver, SolverSpec):
-        return described(solver)
-    noise = {"method": solver.method, "diffusion": str(solver.diffusion), "scale": solver.scale}
-    return noise | {"denoise_last": solver.denoise_last} | described(solver.ode)
 
 
 def _written_labels(request: Request) -> Any:

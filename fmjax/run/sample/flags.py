@@ -8,9 +8,8 @@ from fmjax.factory.registry import GUIDANCE_RULES
 from fmjax.guidance import SCALE_SCHEDULES
 from fmjax.run.restore import Weights
 from fmjax.run.sample.request import Request
+from fmjax.samplers import METHODS, SOLVERS, sde_spec, solver_spec
 from fmjax.samplers.diffusion_coefficients import DIFFUSIONS
-from fmjax.samplers.ode import SOLVERS, solver_spec
-from fmjax.samplers.sde import METHODS, sde_spec
 from fmjax.samplers.time_grids import GRIDS
 
 

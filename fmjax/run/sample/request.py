@@ -11,7 +11,7 @@ from fmjax.conditions import check_labels, nulls
 from fmjax.conventions import Labels
 from fmjax.data.load import load
 from fmjax.errors import InputError
-from fmjax.factory import Experiment, Guidance, Recipe, bind
+from fmjax.factory import Experiment, Guidance, Recipe
 from fmjax.factory.data_spec import chosen_labels
 from fmjax.factory.generation import check_guidance
 
@@ -95,7 +95,7 @@ def resolve(
     needed = able and (scaled or guidance.zero_until > 0)
     if needed or guidance != Guidance():
         check_guidance(guidance, experiment)
-    solver = bind(recipe.solver, experiment.path)
+    solver = recipe.solver.on_path(experiment.path)
     return request, Recipe(solver, guidance if needed else None)
 
 

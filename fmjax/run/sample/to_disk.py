@@ -26,8 +26,6 @@ from fmjax.run.sample.request import Request, resolve
 from fmjax.run.sample.sampler import draw_batches, fit_batch, lower_for, make_sample_fn
 from fmjax.run.sample.shards import by_shard, share_out
 from fmjax.run.sample.trajectory import write_trajectory
-from fmjax.samplers.ode import evaluation_times
-from fmjax.samplers.sde import SDESpec
 
 
 class SampleResult(NamedTuple):
@@ -205,11 +203,11 @@ def _draw(
 
 
 def _calls(recipe: Recipe, nfe: float) -> float:
-    """Network evaluations per sample; exact for fixed steps of the ODE, else at most."""
+    """Network evaluations per sample; at most, where the solver does not know their times."""
     g = recipe.guidance
     if g is None:
         return nfe
-    if isinstance(recipe.solver, SDESpec) or recipe.solver.control != "fixed":
+    times = recipe.solver.evaluation_times()
+    if times is None:
         return 2 * nfe
-    times = evaluation_times(recipe.solver)
     return network_calls(times, interval=g.interval, zero_until=g.zero_until)

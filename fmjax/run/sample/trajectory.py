@@ -10,8 +10,7 @@ from fmjax.factory import Recipe, Solver, make_sampler
 from fmjax.run.pictures import draw_picture, pictured, shown_classes
 from fmjax.run.restore import TrainedFlow
 from fmjax.run.sample.request import Request
-from fmjax.samplers.ode import check_solution, nodes
-from fmjax.samplers.sde import SDESpec
+from fmjax.samplers import check_solution
 from fmjax.sources import draw_source
 
 _FRAMES = 40  # of an adaptive solve, and at most
@@ -56,9 +55,8 @@ def write_trajectory(flow: TrainedFlow, request: Request, recipe: Recipe, path: 
 
 def _times(solver: Solver) -> np.ndarray:
     """The nodes of a fixed solve, thinned out; equal times of an adaptive one."""
-    ode = solver.ode if isinstance(solver, SDESpec) else solver
-    if ode.control != "fixed":
+    times = solver.nodes()
+    if times is None:
         return np.linspace(0, 1, _FRAMES + 1)
-    times = nodes(ode)
     keep = np.unique(np.linspace(0, len(times) - 1, min(len(times), _FRAMES + 1)).round())
     return times[keep.astype(int)]

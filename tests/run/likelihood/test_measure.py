@@ -22,7 +22,7 @@ from fmjax.run.likelihood.measure import (
 )
 from fmjax.run.likelihood.report import describe_likelihood
 from fmjax.run.restore import open_run, restore_flow
-from fmjax.samplers.ode import solver_spec
+from fmjax.samplers import solver_spec
 from tests.run.forked import finish
 
 COMMAND = ("fmjax/__main__.py", "likelihood")
@@ -187,7 +187,7 @@ def test_the_command_prints_and_writes_its_figures(trained, commands, tmp_path):
     )
     (said,) = finish(command)
     report = json.loads(out.read_text())
-    assert report["solver"] == {"solver": "rk4", "steps": 4, "rtol": None, "atol": None}
+    assert report["solver"] == solver_spec("rk4", 4).describe()
     assert report["trace"] == "3 gaussian probes"
     assert "20 examples of the test split, without a class" in said
     assert f"{report['nats']['mean']:.1f}"[:-1] in said

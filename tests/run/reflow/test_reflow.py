@@ -30,7 +30,7 @@ from fmjax.run.train.loop import train
 from fmjax.run.train.setup import build
 from fmjax.run.train.validation import held_out
 from fmjax.run.workdir import load_record
-from fmjax.samplers.ode import solve, solver_spec
+from fmjax.samplers import solve, solver_spec
 from fmjax.storage.fingerprint import fingerprint
 from fmjax.storage.safetensors import write_weights
 from tests.run.conftest import small_config
@@ -335,7 +335,7 @@ def test_pairs_are_the_same_on_one_device_and_on_two_processes(
         from fmjax.run.reflow.rounds import pair_seed
         from fmjax.run.restore import open_run, restore_flow
         from fmjax.run.sample.request import Request, resolve
-        from fmjax.samplers.ode import solver_spec
+        from fmjax.samplers import solver_spec
         draw_pairs._SHARD = 40
         workdir = Path({str(workdir)!r})
         flow = restore_flow(workdir, open_run(workdir), local=True)

@@ -18,7 +18,7 @@ from fmjax.run.sample.sampler import draw_batches
 from fmjax.run.sample.shards import share_out
 from fmjax.run.sample.to_disk import sample
 from fmjax.run.workdir import load_record
-from fmjax.samplers.ode import solver_spec
+from fmjax.samplers import solver_spec
 from fmjax.samplers.solution import Solution
 from tests.run.conftest import small_config
 from tests.run.forked import finish, free_port
