@@ -6,7 +6,9 @@ import time
 import numpy as np
 import pytest
 
+from fmjax.conditions import ClassIds
 from fmjax.data import pipeline
+from fmjax.data.codecs import Pixels
 from fmjax.data.dataset import Dataset
 from fmjax.data.load import load
 from fmjax.data.pairs.records import open_pairs
@@ -36,7 +38,7 @@ class Coded:
 
 def coded(n, labelled=True):
     source = Coded(n, labelled)
-    return Dataset("coded", (1, 2, 3), 7 if labelled else None, None, source, source)
+    return Dataset("coded", Pixels((1, 2, 3)), ClassIds(7) if labelled else None, source, source)
 
 
 def take(dataset, count, **options):

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from fmjax import solve, solve_sde
-from fmjax.conditions import share
+from fmjax.conditions import ClassIds, share
 from fmjax.config import default_config
+from fmjax.data.codecs import Vectors
 from fmjax.errors import InputError
 from fmjax.factory import DataSpec, Guidance, Recipe, make_experiment, make_sampler
 from fmjax.samplers import Solver, invert, solver_spec, take_steps
@@ -110,7 +111,7 @@ def test_it_goes_through_the_sampler_of_an_experiment(guidance):
     config = default_config()
     small = {"model.name": "mlp", "model.width": 8, "model.depth": 1}
     config.update_from_flattened_dict(small | {"train.batch_size": 8})
-    experiment = make_experiment(config, DataSpec((2,), 3))
+    experiment = make_experiment(config, DataSpec(Vectors(2), ClassIds(3)))
     params = experiment.init_params(jax.random.key(0))
     solutions = []
     for solver in (Euler(STEPS), solver_spec("euler", STEPS)):

@@ -75,6 +75,8 @@ EIGHT = """
 import json
 from functools import partial
 import jax, numpy as np
+from fmjax.conditions import ClassIds
+from fmjax.data.codecs import Pixels
 from fmjax.factory import DataSpec, make_experiment
 from fmjax.config import default_config
 from fmjax.factory.training import make_init
@@ -86,7 +88,7 @@ from fmjax.training.step import make_step
 
 config = default_config()
 config.model.update(dict(name="dit", patch_size=4, width=128, depth=2, heads=4, scan=True))
-experiment = make_experiment(config, DataSpec((8, 8, 1), 10))
+experiment = make_experiment(config, DataSpec(Pixels((8, 8, 1)), ClassIds(10)))
 n = 16
 
 

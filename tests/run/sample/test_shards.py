@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from fmjax.conditions import ClassIds
+from fmjax.data.codecs import Vectors
 from fmjax.errors import InputError
 from fmjax.factory import DataSpec, Recipe, make_experiment
 from fmjax.run.restore import LATEST, TrainedFlow, Weights
@@ -203,7 +205,7 @@ def test_a_failed_solve_leaves_no_shard(trained, tmp_path):
 
 def test_the_next_shard_is_computed_while_one_is_written():
     """The first batch of a shard is asked for before the last one of the shard before is given."""
-    experiment = make_experiment(small_config(), DataSpec((2,), 2))
+    experiment = make_experiment(small_config(), DataSpec(Vectors(2), ClassIds(2)))
     flow = TrainedFlow(None, experiment, 0, None, None)
     asked = []
 
