@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from fmjax.checks import check_between, check_finite_number
+from fmjax.conditions import ClassIds, nulls
 from fmjax.config import ConfigDict
 from fmjax.conventions import ApplyFn
 from fmjax.data.dataset import Dataset
@@ -26,12 +27,13 @@ from fmjax.factory.settings import (
 )
 from fmjax.losses import LossFn
 from fmjax.models import adapters
-from fmjax.models.flops import forward_flops, training_flops
+from fmjax.models.flops import training_flops
 from fmjax.paths import Path
 from fmjax.predictions import as_velocity
 from fmjax.samplers.ode import SolverSpec, solver_spec
 from fmjax.training.mesh import MeshSizes
 from fmjax.training.optimizer import learning_rate_schedule, make_optimizer
+from fmjax.training.sharding import Rules
 
 
 class DataSpec(NamedTuple):
@@ -70,6 +72,7 @@ class Experiment(NamedTuple):
         apply_fn: ``apply_fn(params, x, t, labels) -> velocity``, whatever the network predicts.
         attention: the kernel that was chosen; None for a network without attention.
         flops: operations of training on one example, or None where they are not known.
+        sharding_rules: by which a mesh splits its parameters; see `fmjax.training.sharding`.
         init_params: ``init_params(key) -> params``.
         loss_fn: ``loss_fn(params, x0, x1, t, labels) -> scalar``.
         draw: ``draw(key, batch) -> (x0, x1, t, labels)``; see `fmjax.factory.draw.make_draw`.
@@ -93,6 +96,7 @@ class Experiment(NamedTuple):
     apply_fn: ApplyFn
     attention: str | None
     flops: int | None
+    sharding_rules: Rules
     init_params: Callable[[jax.Array], Any]
     loss_fn: LossFn
     draw: Callable[..., LossArgs]
@@ -124,9 +128,10 @@ def make_experiment(config: ConfigDict, spec: DataSpec, portable: bool = False) 
     train, evaluation = train_settings(config), eval_settings(config)
     null_label = _null_label(config, spec)
     num_classes = None if null_label is None else spec.num_classes
-    model = make_model(config, num_classes, portable)
+    conditions = _conditions(config, num_classes, null_label)
+    model = make_model(config, conditions, portable)
     network, path = adapters.from_linen(model), registry.make_path(config)
-    init_params = _make_init(model, spec, null_label)
+    init_params = _make_init(model, spec, conditions)
     jax.eval_shape(init_params, jax.random.key(0))  # the network accepts these shapes
     learning_rate, optimizer = _make_optimizer(config)
     s = config.sample
@@ -139,7 +144,8 @@ def make_experiment(config: ConfigDict, spec: DataSpec, portable: bool = False) 
         network=config.model.name,
         apply_fn=_velocity(network, path, config.loss.prediction),
         attention=getattr(model, "attention", None),
-        flops=training_flops(forward_flops(model, spec.shape)),
+        flops=training_flops(model, spec.shape),
+        sharding_rules=getattr(model, "sharding_rules", ()),
         init_params=init_params,
         loss_fn=registry.make_configured_loss_fn(config, network, path),
         draw=make_draw(config, null_label, path.stochastic),
@@ -180,11 +186,19 @@ def _null_label(config: ConfigDict, spec: DataSpec) -> int | None:
     return null
 
 
-def _make_init(model: Any, spec: DataSpec, null_label: int | None) -> Callable[[jax.Array], Any]:
+def _conditions(
+    config: ConfigDict, num_classes: int | None, null_label: int | None
+) -> ClassIds | None:
+    """What the labels of the model are; None for an unconditional one."""
+    if num_classes is None:
+        return None
+    return ClassIds(num_classes, null=null_label, drop_rate=config.labels.drop_rate)
+
+
+def _make_init(model: Any, spec: DataSpec, conditions: Any) -> Callable[[jax.Array], Any]:
     def init_params(key: jax.Array) -> Any:
         x = jnp.zeros((1, *spec.shape))
-        labels = None if null_label is None else jnp.zeros((1,), jnp.int32)
-        return model.init(key, x, jnp.zeros((1,)), labels)["params"]
+        return model.init(key, x, jnp.zeros((1,)), nulls(conditions, 1))["params"]
 
     return init_params
 

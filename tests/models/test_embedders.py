@@ -4,7 +4,8 @@ import jax
 import numpy as np
 import pytest
 
-from fmjax.models.embedders import Condition, LabelEmbed, TimeEmbed, sincos_2d, sinusoidal
+from fmjax.conditions import ClassIds
+from fmjax.models.embedders import ConditionEmbed, LabelEmbed, TimeEmbed, sincos_2d, sinusoidal
 
 TIMES = np.linspace(0.0, 1.0, 1001, dtype=np.float32)
 
@@ -82,7 +83,7 @@ def test_a_class_out_of_range_is_nan_and_not_another_class(label):
 
 
 def test_condition_is_the_sum_of_time_and_class():
-    module = Condition(width=8, num_classes=3)
+    module = ConditionEmbed(width=8, conditions=ClassIds(3))
     t, labels = np.array([0.2, 0.7], np.float32), np.array([1, 3])
     params = jax.jit(module.init)(jax.random.key(0), t, labels)["params"]
     time = np.asarray(apply(TimeEmbed(8), params["time"], t))
@@ -93,9 +94,9 @@ def test_condition_is_the_sum_of_time_and_class():
 
 def test_the_guidance_scale_is_added_and_is_nothing_at_first():
     t, w = np.array([0.2, 0.7], np.float32), np.array([1.5, 4.0], np.float32)
-    module = Condition(width=8, guidance=True)
+    module = ConditionEmbed(width=8, guidance=True)
     params = jax.jit(module.init)(jax.random.key(0), t, None, w)["params"]
-    time = np.asarray(apply(Condition(width=8), {"time": params["time"]}, t))
+    time = np.asarray(apply(ConditionEmbed(width=8), {"time": params["time"]}, t))
     np.testing.assert_array_equal(apply(module, params, t, None, w), time)
     params["guidance"]["dense_1"]["kernel"] = np.ones_like(params["guidance"]["dense_1"]["kernel"])
     embed = np.asarray(apply(TimeEmbed(8, scale=10.0), params["guidance"], w))

@@ -62,7 +62,12 @@ def build(config: ConfigDict, workdir: Path, parallel: str) -> Run:
     training = dataset
     if experiment.pairs is not None:
         training = open_pairs(Path(experiment.pairs), dataset.shape, experiment.num_classes)
-    layout = make_layout(parallel, sizes=experiment.mesh, steps=experiment.train.steps_per_call)
+    layout = make_layout(
+        parallel,
+        sizes=experiment.mesh,
+        steps=experiment.train.steps_per_call,
+        rules=experiment.sharding_rules,
+    )
     return Run(workdir, experiment, dataset, training, layout)
 
 
@@ -101,7 +106,7 @@ def claimed(run: Run, config: ConfigDict, overwrite: bool) -> Iterator[Checkpoin
     record = folder.Record(config, run.experiment.spec)
     lock = on_first_process(lambda: folder.claim(run.workdir, record, state_bytes, overwrite))
     try:
-        for note in notes(state.params, run.layout.mesh):
+        for note in notes(state.params, run.layout.mesh, run.layout.rules):
             say(note)
         keep = run.experiment.train.keep
         checkpoints = Checkpoints(run.workdir / folder.CHECKPOINTS, keep, notify=say)
