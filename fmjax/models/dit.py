@@ -26,7 +26,7 @@ from fmjax.checks import check_positive
 from fmjax.conventions import Span
 from fmjax.errors import InputError, unknown_name
 from fmjax.models.attention import check_attention
-from fmjax.models.embedders import TIME_SCALE, ConditionEmbed, sincos_2d
+from fmjax.models.embedders import TIME_SCALE, ConditionEmbed, HashableConditions, sincos_2d
 from fmjax.models.input_checks import check_inputs, check_rank, check_sizes
 from fmjax.models.transformer import (
     REMAT,
@@ -83,7 +83,7 @@ def unpatchify(patches: jax.Array, patch_size: int, shape: tuple[int, ...]) -> j
     return x.reshape(B, H, W, C)
 
 
-class DiT(nn.Module):
+class DiT(HashableConditions, nn.Module):
     """Velocity of an image at a time, and optionally given labels.
 
     Called as `model.apply({"params": params}, x, t, labels)`.

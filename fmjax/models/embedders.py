@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from flax.core import freeze
 
 from fmjax.conditions import named_leaves
 from fmjax.conventions import Span
@@ -195,7 +196,21 @@ def make_embedder(condition: Any, width: int, name: str) -> nn.Module:
     return EMBEDDERS[condition.kind](condition, width, name)
 
 
-class ConditionEmbed(nn.Module):
+class HashableConditions:
+    """Freezes the field `conditions` of a module that inherits from this before `nn.Module`.
+
+    Flax hashes a module under ``jax.jit(module.init)``, and a dictionary has no hash.
+    """
+
+    conditions: Any
+
+    def __post_init__(self):
+        if isinstance(self.conditions, dict):
+            self.conditions = freeze(self.conditions)
+        super().__post_init__()
+
+
+class ConditionEmbed(HashableConditions, nn.Module):
     """The vector that a network is conditioned by: a sum of embeddings.
 
         embed(t) + sum_i embed_i(labels_i) + embed(w) + embed(t - s)

@@ -9,11 +9,11 @@ from flax import linen as nn
 from fmjax.checks import check_positive
 from fmjax.conventions import Span
 from fmjax.errors import InputError
-from fmjax.models.embedders import ConditionEmbed
+from fmjax.models.embedders import ConditionEmbed, HashableConditions
 from fmjax.models.input_checks import check_inputs, check_rank, check_sizes
 
 
-class MLP(nn.Module):
+class MLP(HashableConditions, nn.Module):
     """Velocity of a vector at a time, and optionally given labels.
 
     With c = SiLU(embed(t) + embed(labels) + embed(w) + embed(t - s)), for k = 1, ..., depth:

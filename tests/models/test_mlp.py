@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fmjax.conditions import ClassIds
+from fmjax.conditions import ClassIds, Vector
 from fmjax.errors import InputError
 from fmjax.models.mlp import MLP
 
@@ -128,6 +128,13 @@ def test_x_needs_a_feature_axis():
     model, params = make()
     with pytest.raises(InputError, match=r"x has shape \(6,\), expected \(batch, ...\)"):
         model.apply({"params": params}, X[:, 0], T)
+
+
+def test_a_network_of_several_conditions_can_be_jitted_by_its_methods():
+    model = MLP(width=8, depth=1, conditions={"class": ClassIds(3), "age": Vector(2)})
+    labels = {"class": LABELS, "age": np.ones((B, 2), np.float32)}
+    assert jax.jit(model.init)(jax.random.key(0), X, T, labels)["params"].keys() >= {"condition"}
+    assert hash(model) == hash(model.clone())
 
 
 def test_labels_are_checked():
