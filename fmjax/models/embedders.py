@@ -20,7 +20,6 @@ from flax import linen as nn
 from flax.core import freeze
 
 from fmjax.conditions import named_leaves
-from fmjax.conventions import Span
 from fmjax.errors import InputError
 
 TIME_SCALE = 1000.0
@@ -237,9 +236,7 @@ class ConditionEmbed(HashableConditions, nn.Module):
     span: bool = False
 
     @nn.compact
-    def __call__(
-        self, t: jax.Array | Span, labels: Any = None, w: jax.Array | None = None
-    ) -> jax.Array:
+    def __call__(self, t: Any, labels: Any = None, w: jax.Array | None = None) -> jax.Array:
         """Embed times, labels and guidance scales.
 
         Args:
@@ -272,14 +269,18 @@ class ConditionEmbed(HashableConditions, nn.Module):
     @nn.nowrap
     def forward_flops(self) -> int | None:
         """Operations of one example; None where a module of a condition's own does not say."""
-        counts = [getattr(m, "forward_flops", lambda: None)() for m in self._modules().values()]
-        return None if None in counts else sum(counts)
+        total = 0
+        for module in self._modules().values():
+            if not hasattr(module, "forward_flops"):
+                return None
+            total += module.forward_flops()
+        return total
 
     @nn.nowrap
     def _modules(self) -> dict[str, nn.Module]:
         """Each embedding, under the name of its parameters."""
         time = partial(TimeEmbed, self.width, self.time_features)
-        made = {"time": time(self.time_scale, name="time")}
+        made: dict[str, nn.Module] = {"time": time(self.time_scale, name="time")}
         for leaf, condition in named_leaves(self.conditions).items():
             name = _label_name(leaf)
             made[name] = make_embedder(condition, self.width, name)
