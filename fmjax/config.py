@@ -24,11 +24,13 @@ def default_config() -> ConfigDict:
     )
     config.model = ConfigDict(
         {
-            "name": "dit",  # dit, mlp, or a preset such as DiT-B/2
+            # dit, mlp, a preset such as DiT-B/2, or your own: my_module:build
+            "name": "dit",
             "width": placeholder(int),  # the preset's
             "depth": placeholder(int),  # the preset's
             "heads": placeholder(int),  # the preset's
             "patch_size": placeholder(int),  # the preset's
+            "time_scale": placeholder(float),  # the network's: t is multiplied by it first
             "dtype": "float32",  # of the matrix products: float32 or bfloat16
             "attention": "auto",  # xla, cudnn, or the one of them that fits
             "scan": False,  # blocks compiled once, as a loop: large models compile much faster

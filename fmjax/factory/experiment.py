@@ -27,7 +27,7 @@ from fmjax.factory.settings import (
 )
 from fmjax.losses import LossFn
 from fmjax.models import adapters
-from fmjax.models.flops import forward_flops, training_flops
+from fmjax.models.flops import training_flops
 from fmjax.paths import Path, schedule_of
 from fmjax.predictions import as_velocity
 from fmjax.samplers import Solver, solver_spec
@@ -35,6 +35,7 @@ from fmjax.schedules import Linear
 from fmjax.sources import Source, StandardNormal
 from fmjax.training.mesh import MeshSizes
 from fmjax.training.optimizer import learning_rate_schedule, make_optimizer
+from fmjax.training.sharding import Rules
 
 
 class Experiment(NamedTuple):
@@ -50,6 +51,7 @@ class Experiment(NamedTuple):
         apply_fn: ``apply_fn(params, x, t, labels) -> velocity``, whatever the network predicts.
         attention: the kernel that was chosen; None for a network without attention.
         flops: operations of training on one example, or None where they are not known.
+        sharding_rules: by which a mesh splits its parameters; see `fmjax.training.sharding`.
         init_params: ``init_params(key) -> params``.
         loss_fn: ``loss_fn(params, x0, x1, t, labels) -> scalar``.
         draw: ``draw(key, batch) -> (x0, x1, t, labels)``; see `fmjax.factory.draw.make_draw`.
@@ -75,6 +77,7 @@ class Experiment(NamedTuple):
     apply_fn: ApplyFn
     attention: str | None
     flops: int | None
+    sharding_rules: Rules
     init_params: Callable[[jax.Array], Any]
     loss_fn: LossFn
     draw: Callable[..., LossArgs]
@@ -133,7 +136,8 @@ def make_experiment(config: ConfigDict, spec: DataSpec, portable: bool = False) 
         network=config.model.name,
         apply_fn=_velocity(network, path, config.loss.prediction),
         attention=getattr(model, "attention", None),
-        flops=training_flops(forward_flops(model, spec.shape)),
+        flops=training_flops(model, spec.shape),
+        sharding_rules=getattr(model, "sharding_rules", ()),
         init_params=init_params,
         loss_fn=loss_fn,
         draw=make_draw(config, spec, conditions, source, loss_fn.noise),

@@ -34,7 +34,8 @@ def make_init(experiment: Experiment) -> Callable[[jax.Array], TrainState]:
 def state_from(experiment: Experiment, params: Any, mesh: jax.sharding.Mesh) -> TrainState:
     """The state before the first step of a run that begins with these parameters."""
     make_state = partial(init_state, optimizer=experiment.optimizer)
-    shardings = state_shardings(jax.eval_shape(make_state, params), mesh)
+    abstract = jax.eval_shape(make_state, params)
+    shardings = state_shardings(abstract, mesh, experiment.sharding_rules)
     return jax.jit(make_state, out_shardings=shardings)(params)
 
 
@@ -49,5 +50,5 @@ def abstract_state(experiment: Experiment, mesh: jax.sharding.Mesh) -> TrainStat
     return jax.tree.map(
         lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
         abstract,
-        state_shardings(abstract, mesh),
+        state_shardings(abstract, mesh, experiment.sharding_rules),
     )

@@ -68,7 +68,10 @@ def test_only_pixels_are_clipped_and_have_levels():
         (lambda: Vectors.fitted(np.full((3, 2), np.nan)), "finite rows"),
         (lambda: States((2,), scale=-1.0), "the scale of States must be a positive number"),
         (lambda: Vectors(2).encode(np.ones((3, 2), np.uint8)), "are floats; got uint8.*Pixels"),
-        (lambda: States((2,)).dequantize(None, np.ones((3, 2))), "States are floats, which have no"),
+        (
+            lambda: States((2,)).dequantize(None, np.ones((3, 2))),
+            "States are floats, which have no",
+        ),
     ],
 )
 def test_codecs_that_cannot_be_are_refused(make, message):

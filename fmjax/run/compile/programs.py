@@ -26,7 +26,7 @@ from fmjax.run.compile.report import Report, compile_and_report
 from fmjax.run.compile.topology import devices_of
 from fmjax.run.sample.request import Request, resolve
 from fmjax.run.sample.sampler import fit_batch, lower_for, make_sample_fn
-from fmjax.training.mesh import MeshSizes, by_rows, make_mesh, row_shards
+from fmjax.training.mesh import by_rows, make_mesh, row_shards
 from fmjax.training.parallelism import check_divides, make_layout
 
 
@@ -64,9 +64,11 @@ def compile_training(config: ConfigDict, topology: str, parallel: str = "jit") -
     if parallel != "jit":
         raise InputError(f"only --parallel=jit compiles for a topology; got {parallel!r}.")
     spec, batch_size = data_spec(config), config.train.batch_size
-    layout = make_layout(parallel, devices_of(topology), MeshSizes(**config.mesh))
-    check_divides(batch_size, row_shards(layout.mesh), config.train.accumulate)
     experiment = make_experiment(config, spec, portable=True)
+    layout = make_layout(
+        parallel, devices_of(topology), experiment.mesh, rules=experiment.sharding_rules
+    )
+    check_divides(batch_size, row_shards(layout.mesh), experiment.train.accumulate)
     step = train_step(experiment, layout)
     state = abstract_state(experiment, layout.mesh)
     arguments = state, _abstract_key(layout.mesh), _abstract_batch(experiment, layout.mesh)

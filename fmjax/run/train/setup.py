@@ -63,7 +63,12 @@ def build(config: ConfigDict, workdir: Path, parallel: str) -> Run:
     if experiment.pairs is not None:
         classes = experiment.classes and experiment.classes.num_classes
         training = open_pairs(Path(experiment.pairs), dataset.shape, classes)
-    layout = make_layout(parallel, sizes=experiment.mesh, steps=experiment.train.steps_per_call)
+    layout = make_layout(
+        parallel,
+        sizes=experiment.mesh,
+        steps=experiment.train.steps_per_call,
+        rules=experiment.sharding_rules,
+    )
     return Run(workdir, experiment, dataset, training, layout)
 
 
@@ -102,7 +107,7 @@ def claimed(run: Run, config: ConfigDict, overwrite: bool) -> Iterator[Checkpoin
     record = folder.Record(config, run.experiment.spec)
     lock = on_first_process(lambda: folder.claim(run.workdir, record, state_bytes, overwrite))
     try:
-        for note in notes(state.params, run.layout.mesh):
+        for note in notes(state.params, run.layout.mesh, run.layout.rules):
             say(note)
         keep = run.experiment.train.keep
         checkpoints = Checkpoints(run.workdir / folder.CHECKPOINTS, keep, notify=say)
