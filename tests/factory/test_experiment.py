@@ -188,7 +188,7 @@ def test_the_pieces_combine_and_the_loss_falls(changes):
     optimizer = optax.adam(1e-2)
     state, losses_seen = optimizer.init(params), []
     for _ in range(30):
-        loss, grads = loss_and_grad(params, *args)
+        loss, grads = loss_and_grad(params, *args, noise=args.noise)
         updates, state = optimizer.update(grads, state)
         params = optax.apply_updates(params, updates)
         losses_seen.append(float(loss))
