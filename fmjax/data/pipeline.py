@@ -69,8 +69,9 @@ def batches(
         x1 float32, and like a coupling they add ``"x0"`` float32, shaped as x1.
 
     Raises:
-        InputError: for numbers that do not fit together, a flip asked of points, a coupling asked
-            of pairs that are stored; at the first batch, for a coupling that gives another shape.
+        InputError: for numbers that do not fit together, a flip asked of anything but pixels, a
+            coupling asked of pairs that are stored; at the first batch, for a coupling that gives
+            another shape.
     """
     _check_stream(global_batch, seed, start, process, processes, threads)
     if flip and dataset.codec.kind != "pixels":
@@ -137,8 +138,7 @@ def _read_batch(split: Split, plan: Sequence[tuple[int, bool]], index: np.ndarra
     else:
         batch["x1"], labels = split.read(positions)
     if mirrored.any():
-        for name in {"x0", "x1"} & batch.keys():  # the mirror image of a pair is a pair
-            batch[name][mirrored] = batch[name][mirrored, :, ::-1]
+        batch["x1"][mirrored] = batch["x1"][mirrored, :, ::-1]
     return batch if labels is None else {**batch, "labels": labels}
 
 

@@ -26,9 +26,7 @@ def test_a_set_that_is_drawn_needs_no_tensorflow_datasets(run_python, name):
     out = run_python(
         f"""
         import sys
-        from fmjax.conditions import ClassIds
-from fmjax.data.codecs import Vectors
-from fmjax.data.load import load
+        from fmjax.data.load import load
         load({name!r})
         print("tensorflow_datasets" in sys.modules)
         """,

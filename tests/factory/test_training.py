@@ -4,7 +4,9 @@ import jax
 import pytest
 from jax.sharding import PartitionSpec as P
 
+from fmjax.conditions import ClassIds
 from fmjax.config import default_config
+from fmjax.data.codecs import Pixels
 from fmjax.factory import DataSpec, make_experiment
 from fmjax.factory.training import abstract_state
 from fmjax.models.dit import DiT
@@ -27,12 +29,17 @@ def config(**model):
     ],
 )
 def test_an_experiment_has_the_rules_of_its_network(model, rules, tmp_path):
-    assert make_experiment(config(**model), DataSpec((8, 8, 1), 10)).sharding_rules == rules
+    assert (
+        make_experiment(config(**model), DataSpec(Pixels((8, 8, 1)), ClassIds(10))).sharding_rules
+        == rules
+    )
     assert build(config(**model), tmp_path, "jit").layout.rules == rules
 
 
 def test_parameters_averages_and_moments_are_split_by_the_rules():
-    experiment = make_experiment(config(name="DiT-S/8", depth=1), DataSpec((8, 8, 1), 10))
+    experiment = make_experiment(
+        config(name="DiT-S/8", depth=1), DataSpec(Pixels((8, 8, 1)), ClassIds(10))
+    )
     state = abstract_state(experiment, MESH)
     kernels = [
         leaf.sharding.spec

@@ -44,7 +44,7 @@ PLAN = Plan(num=100, solver=solver_spec("euler", 3), train_steps=6, batch_size=3
 def small_reports():
     """Reports of few points and short paths: their figures are not the subject here."""
     patch = pytest.MonkeyPatch()
-    patch.setattr(compare_module, "_POINTS", 64)
+    patch.setattr(compare_module, "_VECTORS", 64)
     patch.setattr(compare_module, "_PATHS", 16)
     patch.setattr(compare_module, "_STEPS", 4)
     patch.setattr(pairs_module, "_SHARD", 40)
