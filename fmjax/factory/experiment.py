@@ -30,7 +30,7 @@ from fmjax.models import adapters
 from fmjax.models.flops import training_flops
 from fmjax.paths import Path, schedule_of
 from fmjax.predictions import as_velocity
-from fmjax.samplers import Solver, solver_spec
+from fmjax.samplers import Solver
 from fmjax.schedules import Linear
 from fmjax.sources import Source, StandardNormal
 from fmjax.training.mesh import MeshSizes
@@ -149,7 +149,7 @@ def make_experiment(config: ConfigDict, spec: DataSpec, portable: bool = False) 
         train=train,
         evaluation=evaluation,
         conditions=conditions,
-        solver=solver_spec(s.solver, s.steps, shift=s.shift),
+        solver=registry.make_solver(s.solver, s.steps, shift=s.shift),
         guidance_scale=s.guidance,
     )
 

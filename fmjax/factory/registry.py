@@ -16,6 +16,8 @@ from fmjax.factory.data_spec import DataSpec
 from fmjax.guidance import Projected, Rescale, Rule, ZeroStar, linear
 from fmjax.names import load_object
 from fmjax.predictions import convert_weight
+from fmjax.samplers import METHODS, Solver, sde_spec, solver_spec
+from fmjax.samplers.base import check_solver
 
 PATHS = {
     "linear": lambda c: paths.AffinePath(schedules.Linear(c.sigma_min)),
@@ -93,6 +95,32 @@ def choose(kind: str, name: str, table: Mapping[str, Any]) -> Any:
 def make_path(config: ConfigDict) -> paths.Path:
     """The path of ``config.path``; one of your own is made from these keys, too."""
     return choose("path", config.path.name, PATHS)(config.path)
+
+
+def make_solver(name: str, steps: int | None = None, **options: Any) -> Solver:
+    """The solver of that name: of the ODE, of the SDE, or one of your own.
+
+    Args:
+        name: of `fmjax.samplers.SOLVERS` or `fmjax.samplers.METHODS`, or ``package.module:Name``,
+            which is called with the number of steps, or with nothing where that is None.
+        steps: fixed steps.
+        **options: of `solver_spec` or of `sde_spec`.
+
+    Raises:
+        InputError: the name is unknown, or an option does not fit.
+    """
+    if ":" in name:
+        usual = {"shift": 1.0}
+        if given := [key for key, value in options.items() if value not in (None, usual.get(key))]:
+            raise InputError(
+                f"a solver of your own takes the number of steps alone; leave {', '.join(given)} "
+                "out."
+            )
+        make = load_object("solver", name)
+        solver = make() if steps is None else make(steps)
+        check_solver(solver)
+        return solver
+    return (sde_spec if name in METHODS else solver_spec)(name, steps, **options)
 
 
 def make_source(config: ConfigDict, spec: DataSpec) -> sources.Source:

@@ -295,7 +295,7 @@ def test_a_coupling_that_does_not_fit_is_refused(stored):
 
 def test_flipping_stored_points_is_refused(tmp_path):
     save_pairs(tmp_path, np.zeros((4, 2)), np.zeros((4, 2)))
-    with pytest.raises(InputError, match="points, not images"):
+    with pytest.raises(InputError, match="not pixels: flip must be off"):
         take(open_pairs(tmp_path), 1, global_batch=2, flip=True)
     assert take(open_pairs(tmp_path), 1, global_batch=2)[0]["x0"].shape == (2, 2)
 
@@ -328,7 +328,7 @@ def test_numbers_that_do_not_fit_are_refused(dataset, options, sentence):
 
 
 def test_flipping_points_is_refused():
-    with pytest.raises(InputError, match="points, not images"):
+    with pytest.raises(InputError, match="not pixels: flip must be off"):
         take(load("toy/rings"), 1, global_batch=4, flip=True)
 
 
