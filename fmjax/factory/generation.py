@@ -51,6 +51,24 @@ class Recipe(NamedTuple):
     guidance: Guidance | None = Guidance()
 
 
+def fit_solver(solver: Solver, experiment: Experiment) -> Solver:
+    """The solver for the flow of a model.
+
+    Raises:
+        InputError: the solver needs what the path does not have, or a score that this velocity does
+            not tell.
+    """
+    if getattr(solver, "needs_score", False) and not experiment.has_score:
+        raise InputError(
+            "sampling with noise needs the score, which the velocity tells only where x0 is "
+            "standard normal and independent of x1; this model was trained from "
+            f"{type(experiment.source).__name__} points"
+            f"{'' if experiment.independent else ', coupled with the data'}. Take an ODE solver "
+            "such as heun."
+        )
+    return solver.on_path(experiment.path)
+
+
 def check_guidance(guidance: Guidance, experiment: Experiment) -> None:
     """Checks a choice of guidance against the model, before any device work.
 
@@ -92,7 +110,7 @@ def make_sampler(experiment: Experiment, recipe: Recipe) -> Callable[..., Soluti
         one key for all, index int32 (batch,), labels built as the conditions of the model or None,
         w float32 (batch,); under weak guidance params is the pair (params, weak params).
     """
-    solver = recipe.solver.on_path(experiment.path)
+    solver = fit_solver(recipe.solver, experiment)
 
     def sampler(
         params: Any,

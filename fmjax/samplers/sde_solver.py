@@ -87,6 +87,11 @@ class SDESolver(NamedTuple):
         """None: some methods start their steps earlier, or end them later, than their nodes."""
         return
 
+    @property
+    def needs_score(self) -> bool:
+        """True: without a score of its own it is made of the velocity."""
+        return True
+
     def on_path(self, path: Path) -> "SDESolver":
         """The solver with the score and the schedule of the path.
 

@@ -22,6 +22,7 @@ from fmjax.data.load import load
 from fmjax.errors import InputError, unknown_name
 from fmjax.factory import Experiment
 from fmjax.factory.data_spec import chosen_labels
+from fmjax.factory.generation import fit_solver
 from fmjax.likelihood import Exact, Trace, bits_per_dim, check_path, log_likelihood
 from fmjax.run.restore import LATEST, Weights, open_run, restore_flow
 from fmjax.run.sample.sampler import fit_batch
@@ -103,7 +104,7 @@ def measure(
         labels = nulls(conditions, len(x))
     flow = restore_flow(workdir, experiment, weights)
     began = time.perf_counter()
-    solver = solver.on_path(experiment.path)
+    solver = fit_solver(solver, experiment)
     likelihood = make_likelihood_fn(experiment, solver, trace, flow.mesh)
     batch = fit_batch(len(x), batch_size, flow.mesh.size)
     key = jax.random.key(question.seed)

@@ -138,8 +138,8 @@ def describe_result(result: SampleResult) -> str:
     part = "" if result.drawn == result.num else f"{result.drawn} of them now, "
     return (
         f"{done}: {part}{result.seconds:.1f} s, after {result.compile_seconds:.1f} s of "
-        f"compilation; {result.drawn / result.seconds:.1f} images per second; {result.nfe:g} "
-        f"velocity evaluations per image ({result.calls:g} of the network)"
+        f"compilation; {result.drawn / result.seconds:.1f} samples per second; {result.nfe:g} "
+        f"velocity evaluations per sample ({result.calls:g} of the network)"
     )
 
 

@@ -286,8 +286,8 @@ def test_two_processes_write_the_files_of_one(trained, shards, start, tmp_path):
     outputs = finish(*[start(trained, tmp_path, *flags, f"--process_id={i}") for i in range(2)])
     assert_same_files(tmp_path, shards)
     assert "23 samples, 3 of 3 shards to go" in outputs[0]
-    assert "images per second" in outputs[0]
-    assert "images per second" not in outputs[1]
+    assert "samples per second" in outputs[0]
+    assert "samples per second" not in outputs[1]
 
 
 @pytest.mark.slow
