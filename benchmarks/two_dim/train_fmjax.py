@@ -77,13 +77,13 @@ def make_chunk(method: str) -> Callable:
     """``chunk(state, key, x0, x1)``: a step for each row of x0 and x1 (steps, batch, 2)."""
     recipe = RECIPES[method]
     loss_fn = make_loss_fn(apply_fn, recipe.path)
-    draw = Draw(coupling=recipe.coupling, noisy=recipe.path.stochastic)
+    draw = Draw(coupling=recipe.coupling, noise=loss_fn.noise)
     index = jnp.arange(METHODS[method].batch)
 
     def step(state, given):
         params, opt_state = state
         args = draw(given[0], index, given[2], None, given[1])
-        grads = jax.grad(loss_fn)(params, *args)
+        grads = jax.grad(loss_fn)(params, *args, noise=args.noise)
         updates, opt_state = OPTIMIZER.update(grads, opt_state, params)
         return (optax.apply_updates(params, updates), opt_state), None
 

@@ -7,10 +7,11 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
+from fmjax.data.codecs import States
 from fmjax.data.load import load
 from fmjax.data.tfds import records
 from fmjax.errors import InputError
-from tests.data.tfds.image_sets import multiset, odd, rewrite, write
+from tests.data.tfds.image_sets import Odd, multiset, odd, rewrite, write
 
 
 def test_sources_pickle_and_read_in_any_order(data_dir):
@@ -109,3 +110,15 @@ def test_a_set_with_too_little_is_refused(data_dir, tmp_path, splits, sentence):
     features = {"image": tfds.features.Image(shape=(2, 3, 1))}
     with pytest.raises(InputError, match=sentence):
         odd(data_dir, features, {"image": str(tmp_path / "x.png")}, splits)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 4), (5,)])
+def test_floats_are_states_that_nobody_scales_or_clips(data_dir, monkeypatch, shape):
+    values = np.linspace(-7, 300, int(np.prod(shape)), dtype=np.float32).reshape(shape)
+    monkeypatch.setattr(Odd, "_generate_examples", lambda self: enumerate([{"image": values}] * 3))
+    features = {"image": tfds.features.Tensor(shape=shape, dtype=np.float32)}
+    dataset = odd(data_dir, features, None, ("train", "test"))
+    assert dataset.codec == States(shape)
+    stored = dataset.arrays("test")[0]
+    np.testing.assert_array_equal(stored, np.stack([values] * 3))
+    np.testing.assert_array_equal(dataset.codec.decode(dataset.codec.encode(stored)), stored)
