@@ -15,7 +15,7 @@ from fmjax.training.ema import ema_decay
 from fmjax.training.optimizer import learning_rate_schedule, make_optimizer
 from fmjax.training.parallelism import check_divides, make_layout
 from fmjax.training.state import init_state
-from fmjax.training.step import in_parts, make_step
+from fmjax.training.step import drawn_from, in_parts, make_step, on_drawn
 
 
 def apply_fn(params, x, t, labels):
@@ -105,9 +105,9 @@ def test_the_average_starts_as_a_copy_that_donation_accepts():
 @pytest.mark.parametrize("parts", [2, 4, 8])
 def test_accumulated_parts_give_the_gradient_of_the_whole_batch(parts):
     params, args = make_params(jax.random.key(0)), draw(jax.random.key(1), batch(0))
-    value_and_grad = jax.value_and_grad(LOSS)
-    whole = value_and_grad(params, *args)
-    accumulated = in_parts(value_and_grad, parts)(params, *args)
+    value_and_grad = jax.value_and_grad(on_drawn(LOSS))
+    whole = value_and_grad(params, drawn_from(args), None)
+    accumulated = in_parts(value_and_grad, parts)(params, drawn_from(args), None)
     for a, b in zip(*map(jax.tree.leaves, (whole, accumulated)), strict=True):
         np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-5)
 
@@ -115,7 +115,9 @@ def test_accumulated_parts_give_the_gradient_of_the_whole_batch(parts):
 def test_a_batch_that_does_not_split_into_its_parts_is_refused():
     args = draw(jax.random.key(1), batch(0))
     with pytest.raises(InputError, match="equal parts"):
-        in_parts(jax.value_and_grad(LOSS), 3)(make_params(jax.random.key(0)), *args)
+        in_parts(jax.value_and_grad(on_drawn(LOSS)), 3)(
+            make_params(jax.random.key(0)), drawn_from(args), None
+        )
 
 
 def test_the_learning_rate_warms_up_and_falls_along_a_cosine():
