@@ -7,6 +7,7 @@ from typing import Any
 import jax
 
 from fmjax.factory import Recipe
+from fmjax.factory.training import abstract_params
 from fmjax.files import write_json
 from fmjax.run import workdir as folder
 from fmjax.run.evaluate.measure import describe_evaluation, evaluate_flow
@@ -14,12 +15,11 @@ from fmjax.run.pictures import save_overview
 from fmjax.run.restore import TrainedFlow
 from fmjax.run.sample.request import Request
 from fmjax.run.train.setup import Run
-from fmjax.training.state import TrainState
 
 
-def opening(run: Run, start: int, state: TrainState) -> str:
+def opening(run: Run, start: int) -> str:
     """The first sentence: what is trained, on what, and where it goes."""
-    params = sum(x.size for x in jax.tree.leaves(state.params))
+    params = sum(x.size for x in jax.tree.leaves(abstract_params(run.experiment)))
     device = jax.devices()[0].device_kind
     mesh = "x".join(map(str, run.layout.mesh.devices.shape))
     kernel = run.experiment.attention

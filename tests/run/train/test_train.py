@@ -9,16 +9,16 @@ import pytest
 
 from fmjax.data.load import load
 from fmjax.errors import InputError
-from fmjax.factory import training
 from fmjax.factory.training import abstract_state
 from fmjax.run import workdir as folder
 from fmjax.run.pictures import save_overview
 from fmjax.run.restore import open_run, restore_flow
-from fmjax.run.train.loop import train
-from fmjax.run.train.profile import traced
+from fmjax.run.train.training import train
 from fmjax.run.workdir import load_record
 from fmjax.storage.checkpoints import Checkpoints
+from fmjax.training import fitting
 from fmjax.training.mesh import make_mesh
+from fmjax.training.profile import traced
 from tests.run.conftest import small_config
 
 
@@ -168,7 +168,7 @@ def test_a_damaged_newest_checkpoint_is_passed_over(train_small, trained, capsys
 def test_a_loss_that_is_not_finite_names_its_step_and_spares_the_checkpoints(
     train_small, tmp_path, monkeypatch
 ):
-    make_step = training.make_step
+    make_step = fitting.make_step
 
     def poisoned(loss_fn, *args, **kwargs):
         step = make_step(loss_fn, *args, **kwargs)
@@ -181,7 +181,7 @@ def test_a_loss_that_is_not_finite_names_its_step_and_spares_the_checkpoints(
 
         return at_step_7
 
-    monkeypatch.setattr(training, "make_step", poisoned)
+    monkeypatch.setattr(fitting, "make_step", poisoned)
     with pytest.raises(FloatingPointError, match=r"loss is nan at step 7\b"):
         train_small()
     assert read_state(tmp_path / "run").keys()
