@@ -80,6 +80,16 @@ def test_stopping_and_resuming_gives_the_same_bits(train_small, trained, tmp_pat
 
 
 @pytest.mark.slow
+def test_the_held_out_loss_comes_as_often_as_it_is_asked_for(train_small, trained):
+    workdir = train_small(train__val_every=2, train__checkpoint_every=6)
+    held = {line["step"]: line["val_loss"] for line in metrics(workdir) if "val_loss" in line}
+    usual = {line["step"]: line["val_loss"] for line in metrics(trained) if "val_loss" in line}
+    assert list(held) == [2, 4, 6, 8, 10, 12]
+    assert list(usual) == [4, 8, 12]  # at checkpoints alone
+    assert usual.items() <= held.items()
+
+
+@pytest.mark.slow
 def test_several_steps_in_a_call_train_to_the_same_parameters(train_small, trained):
     several = read_state(train_small(train__steps_per_call=4))
     one = read_state(trained)
@@ -241,6 +251,11 @@ def test_the_second_picture_compiles_nothing(trained, count_compilations, tmp_pa
         ({"train__batch_size": 0}, "train.batch_size"),
         ({"train__accumulate": 5}, "5 accumulated parts"),
         ({"train__ema": 1.0}, "train.ema"),
+        ({"train__val_every": -1}, "train.val_every must be a whole number of at least 0"),
+        (
+            {"train__steps_per_call": 2, "train__val_every": 3},
+            r"train.val_every must be a multiple of 2 \(train.steps_per_call",
+        ),
         ({"train__steps_per_call": 0}, "train.steps_per_call must be a whole number of at least 1"),
         (
             {"train__steps_per_call": 5},
