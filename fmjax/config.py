@@ -133,6 +133,7 @@ def default_config() -> ConfigDict:
             "seed": 0,
             "log_every": 50,
             "checkpoint_every": 500,
+            "val_every": 0,  # the held-out loss also every so many steps; 0: at checkpoints only
             "sample_every": 500,  # 0: never
             "keep": 3,  # newest checkpoints, beside the best one
         }

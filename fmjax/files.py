@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from fmjax.errors import InputError, changed_keys
 
@@ -80,6 +81,36 @@ def check_writable(folder: Path, flag: str) -> None:
         raise InputError(
             f"cannot write to {folder}: {error.strerror}. Give another {flag}."
         ) from error
+
+
+def lock_folder(folder: Path, flag: str) -> IO | None:
+    """Keeps other runs out of a folder for as long as the file returned is open.
+
+    Args:
+        folder: which exists.
+        flag: that gives another folder, as the message names it.
+
+    Returns:
+        The open file; None where the system has no locks.
+
+    Raises:
+        InputError: another run has it.
+    """
+    try:
+        import fcntl
+    except ImportError:  # not a Unix
+        return None
+    handle = (folder / ".lock").open("a")
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        handle.close()
+        raise InputError(
+            f"another run is training in {folder}; wait for it, or give another {flag}."
+        ) from None
+    except OSError:  # a file system without locks
+        pass
+    return handle
 
 
 def differences(path: Path, content: dict, free: tuple[str, ...] = ()) -> list[str]:

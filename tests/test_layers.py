@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # Bottom to top. A name is a module or a package under fmjax/.
 SHARED = (
-    *("errors", "files", "checks", "axes", "conventions"),
+    *("errors", "first_process", "files", "checks", "axes", "conventions"),
     *("array_checks", "names", "conditions", "numerics"),
 )
 MATHEMATICS = (
@@ -32,7 +32,9 @@ MATHEMATICS = (
     ("likelihood",),
     ("testing",),
 )
-MACHINERY = ("models", "training", "data", "roofline", "metrics", "plots", "storage")
+# Of the machinery `training` alone is above others: `fit` reads data, saves, and logs utilisation.
+MACHINERY = ("models", "data", "roofline", "metrics", "plots", "storage", "training")
+BELOW_TRAINING = {"data", "roofline", "storage"}
 ASSEMBLY = ("config", "factory", "run", "__main__")
 
 # The doors: a dependency and the only files that may import it, as glob patterns.
@@ -61,7 +63,7 @@ DOORS = {
         "fmjax/samplers/time_grids.py",
     ),
     "sklearn": ("fmjax/metrics/classifier.py", "fmjax/data/tfds/digits.py"),
-    "tensorboardX": ("fmjax/run/train/progress.py",),
+    "tensorboardX": ("fmjax/training/progress.py",),
     "tensorflow": (),
     "tensorflow_datasets": (
         "fmjax/data/tfds/digits.py",
@@ -69,7 +71,7 @@ DOORS = {
         "fmjax/data/tfds/public.py",
         "fmjax/data/tfds/records.py",
     ),
-    "tqdm": ("fmjax/run/*", "fmjax/data/prepare.py"),
+    "tqdm": ("fmjax/run/*", "fmjax/training/progress.py", "fmjax/data/prepare.py"),
 }
 # What any module may import, beside the standard library.
 EVERYWHERE = {"jax", "flax", "optax", "numpy"}
@@ -83,6 +85,7 @@ def _layers_below() -> dict[str, set[str]]:
         below |= {name: set(lower) for name in rank}
         lower |= set(rank)
     below |= {name: set(SHARED) for name in MACHINERY}
+    below["training"] |= BELOW_TRAINING
     lower = set(SHARED)
     for name in ASSEMBLY:
         below[name] = set(lower)
@@ -267,6 +270,7 @@ GOOD = {
     "fmjax/models/adapters.py": "def nnx():\n    from flax import nnx",
     "fmjax/data/tfds/digits.py": "def digits():\n    from sklearn.datasets import load_digits",
     "fmjax/storage/checkpoints.py": "import orbax.checkpoint as ocp",
+    "fmjax/training/loop.py": "from fmjax import data, roofline\nimport fmjax.storage.checkpoints",
     "fmjax/config.py": "from ml_collections import config_dict",
     "fmjax/factory.py": "import fmjax.models.mlp\nfrom fmjax import config, samplers",
     "fmjax/run/loop.py": "from fmjax import factory, losses, storage\nfrom tqdm import tqdm",
@@ -297,6 +301,7 @@ BAD = {
     ),
     "up, among the shared": ("fmjax/errors.py", "import fmjax.conventions", "not below errors"),
     "sideways": ("fmjax/times.py", "from fmjax import schedules", "not below times"),
+    "data above training": ("fmjax/data/load.py", "import fmjax.training.step", "not below data"),
     "sideways, machinery": ("fmjax/models/mlp.py", "from fmjax.training import x", "below models"),
     "machinery to mathematics": ("fmjax/training/step.py", "from fmjax import losses", "training"),
     "mathematics to machinery": ("fmjax/losses.py", "import fmjax.models", "below losses"),

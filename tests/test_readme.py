@@ -8,24 +8,27 @@ import pytest
 from tests.conftest import ROOT
 
 README = (ROOT / "README.md").read_text()
+LIBRARY, FIT = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 
 
 @pytest.mark.slow
-def test_the_library_example_learns_its_two_gaussians():
-    (example,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+def test_the_library_example_learns_its_two_gaussians(tmp_path, monkeypatch):
     names = {}
-    exec(compile(example, "README.md", "exec"), names)
+    exec(compile(LIBRARY, "README.md", "exec"), names)
     for label in (0, 1):
         x = np.asarray(names["samples"])[np.asarray(names["labels"]) == label]
         np.testing.assert_allclose(x.mean(axis=0), [4 * label - 2, 0], atol=0.1)
         np.testing.assert_allclose(x.std(axis=0), 0.3, atol=0.1)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(FIT, "README.md", "exec"), names)
+    assert int(names["state"].step) == 1000
+    assert sorted(path.name for path in tmp_path.glob("runs/mine/checkpoints/*")) == ["1000", "500"]
 
 
 @pytest.mark.slow
 def test_the_library_example_uses_each_key_once(run_python):
-    (example,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
-    few = example.replace("jax.random.key(1), 1000)", "jax.random.key(1), 2)")
-    assert few != example
+    few = LIBRARY.replace("jax.random.key(1), 1000)", "jax.random.key(1), 2)")
+    assert few != LIBRARY
     run_python(few, devices=1, env={"JAX_DEBUG_KEY_REUSE": "1"})
     twice = few.replace("draw(draw_key,", "draw(data_key,")
     with pytest.raises(AssertionError, match="KeyReuseError"):

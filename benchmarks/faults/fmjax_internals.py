@@ -18,13 +18,13 @@ from jax.experimental import multihost_utils
 from orbax.checkpoint._src.path.atomicity import AtomicRenameTemporaryPath
 
 import fmjax.run.distributed.launch
-import fmjax.run.train.loop  # noqa: F401
+import fmjax.run.train.training  # noqa: F401
 from fmjax.factory.training import abstract_state
 from fmjax.run import pictures
 from fmjax.run.restore import open_run
-from fmjax.run.train.step_metrics import StepMetrics, not_finite
 from fmjax.storage.checkpoints import Checkpoints
 from fmjax.training.mesh import MeshSizes, make_mesh
+from fmjax.training.step_metrics import StepMetrics, not_finite
 
 
 def dump_state(workdir: Path, step: int | None, out: Path) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import grain
+import jax
 import numpy as np
 
 from fmjax.array_checks import check_shaped_as
@@ -22,7 +23,7 @@ from fmjax.data.dataset import Dataset, Split
 from fmjax.data.toys import ToyBatches
 from fmjax.errors import InputError
 
-HostBatch = dict[str, np.ndarray]
+HostBatch = dict[str, Any]
 
 Couple = Callable[[np.random.Generator, np.ndarray, np.ndarray | None], np.ndarray]
 """A coupling on the host: ``couple(rng, x1, labels) -> x0``, one source point per data point."""
@@ -83,11 +84,45 @@ def batches(
     if dataset.toy is not None:
         stream = _toy_stream(dataset, global_batch, seed, start, process, processes)
     else:
-        stream = _stored_stream(dataset, global_batch, seed, start, process, processes, flip)
+        stream = _stored_stream(dataset.train, global_batch, seed, start, process, processes, flip)
     if couple is not None:
         stream = stream.map_with_index(
             lambda k, batch: _coupled(couple, dataset.codec, batch, (seed, start + k, process))
         )
+    return _read_ahead(stream, threads)
+
+
+def split_batches(
+    split: Split,
+    *,
+    global_batch: int,
+    seed: int,
+    start: int = 0,
+    process: int = 0,
+    processes: int = 1,
+    threads: int = 2,
+) -> Iterator[HostBatch]:
+    """The batches of a split that is no image set of ours; all else is as in `batches`.
+
+    Args:
+        split: its arrays, of x and of labels, may be pytrees of arrays.
+        global_batch: as in `batches`, as all that follow.
+        seed: of the order.
+        start: the first global batch.
+        process: which process this is.
+        processes: how many there are.
+        threads: how many batches are read at the same time.
+
+    Returns:
+        An iterator with a ``close()``, over ``"x1"``, ``"index"`` and, where the split has them,
+        ``"labels"`` and ``"x0"``.
+    """
+    _check_stream(global_batch, seed, start, process, processes, threads)
+    stream = _stored_stream(split, global_batch, seed, start, process, processes, flip=False)
+    return _read_ahead(stream, threads)
+
+
+def _read_ahead(stream: grain.MapDataset, threads: int) -> Iterator[HostBatch]:
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
     return iter(stream.to_iter_dataset(options))
 
@@ -106,14 +141,14 @@ def _check_stream(global_batch, seed, start, process, processes, threads) -> Non
 
 
 def _stored_stream(
-    dataset: Dataset, global_batch, seed, start, process, processes, flip
+    split: Split, global_batch, seed, start, process, processes, flip
 ) -> grain.MapDataset:
     # grain shuffles epoch e with seed + e, so that nearby seeds would share whole epochs, and it
     # takes 32 bits; hashing the seed avoids both.
     order_seed, flip_seed = map(int, np.random.SeedSequence(seed).generate_state(2))
     # Positions go through the pipeline, and examples are read a whole batch at a time: one by one
     # an ArrayRecord costs thirty times as much.
-    stream = grain.MapDataset.range(len(dataset.train)).shuffle(order_seed).repeat()
+    stream = grain.MapDataset.range(len(split)).shuffle(order_seed).repeat()
     if flip:
         stream = stream.random_map(_toss, seed=flip_seed)
     else:
@@ -121,8 +156,13 @@ def _stored_stream(
     # Slicing comes after the augmentation, whose randomness is then keyed by the position in the
     # one global stream.
     stream = stream[start * global_batch + process :: processes]
-    index = np.arange(process, global_batch, processes, dtype=np.int32)
-    return stream.batch(len(index), batch_fn=lambda plan: _read_batch(dataset.train, plan, index))
+    index = rows_of(process, processes, global_batch)
+    return stream.batch(len(index), batch_fn=lambda plan: _read_planned(split, plan, index))
+
+
+def rows_of(process: int, processes: int, global_batch: int) -> np.ndarray:
+    """The positions in the global batch of one process's rows, int32."""
+    return np.arange(process, global_batch, processes, dtype=np.int32)
 
 
 def _toss(position: int, rng: np.random.Generator) -> tuple[int, bool]:
@@ -130,15 +170,22 @@ def _toss(position: int, rng: np.random.Generator) -> tuple[int, bool]:
     return position, bool(rng.random() < 0.5)
 
 
-def _read_batch(split: Split, plan: Sequence[tuple[int, bool]], index: np.ndarray) -> HostBatch:
+def _read_planned(split: Split, plan: Sequence[tuple[int, bool]], index: np.ndarray) -> HostBatch:
     positions, mirrored = map(np.array, zip(*plan, strict=True))
-    batch = {"index": index.copy()}
-    if hasattr(split, "read_pairs"):
-        batch["x0"], batch["x1"], labels = split.read_pairs(positions)
-    else:
-        batch["x1"], labels = split.read(positions)
+    batch = {"index": index.copy(), **read_batch(split, positions)}
     if mirrored.any():
         batch["x1"][mirrored] = batch["x1"][mirrored, :, ::-1]
+    return batch
+
+
+def read_batch(split: Split, positions: Sequence[int]) -> HostBatch:
+    """The examples at some positions: ``"x1"`` and, where there are any, ``"labels"``, ``"x0"``."""
+    if hasattr(split, "read_pairs"):
+        x0, x1, labels = split.read_pairs(positions)
+        batch = {"x0": x0, "x1": x1}
+    else:
+        x1, labels = split.read(positions)
+        batch = {"x1": x1}
     return batch if labels is None else {**batch, "labels": labels}
 
 
@@ -175,7 +222,9 @@ def in_rows(iterator: Iterator[HostBatch], calls: int) -> Iterator[HostBatch]:
         with contextlib.closing(iterator):
             while True:
                 row = list(itertools.islice(iterator, calls))
-                yield {name: np.stack([batch[name] for batch in row]) for name in row[0]}
+                if len(row) < calls:  # the iterator has ended
+                    return
+                yield jax.tree.map(lambda *leaves: np.stack(leaves), *row)
 
     return stacked()
 

@@ -2,9 +2,10 @@
 
 from typing import NamedTuple
 
-from fmjax.checks import check_at_least, check_between, check_multiple, check_seed
+from fmjax.checks import check_at_least, check_multiple
 from fmjax.config import ConfigDict
 from fmjax.errors import InputError
+from fmjax.training.settings import check_numbers
 
 
 class DataSettings(NamedTuple):
@@ -28,8 +29,13 @@ class TrainSettings(NamedTuple):
     seed: int
     log_every: int
     checkpoint_every: int
+    val_every: int
     sample_every: int
     keep: int
+
+    def of_fit(self) -> dict[str, int | float]:
+        """The numbers that `fmjax.training.fit` takes, by its names."""
+        return {name: value for name, value in self._asdict().items() if name != "sample_every"}
 
 
 class EvalSettings(NamedTuple):
@@ -51,17 +57,10 @@ def train_settings(config: ConfigDict) -> TrainSettings:
         InputError: a number lies outside its range; the key is named.
     """
     train = TrainSettings(**config.train)
-    for key in (
-        *("steps", "batch_size", "accumulate", "log_every", "checkpoint_every", "keep"),
-        "steps_per_call",
-    ):
-        check_at_least(f"train.{key}", getattr(train, key))
-    for key in ("steps", "log_every", "checkpoint_every", "sample_every"):
-        of = "train.steps_per_call; nothing happens inside a call"
-        check_multiple(f"train.{key}", getattr(train, key), train.steps_per_call, of)
+    check_numbers(train, "train.")
     check_at_least("train.sample_every", train.sample_every, 0)
-    check_seed(train.seed, "train.seed")
-    check_between("train.ema", train.ema, 0, 1, "[)")
+    of = "train.steps_per_call; nothing happens inside a call"
+    check_multiple("train.sample_every", train.sample_every, train.steps_per_call, of)
     return train
 
 

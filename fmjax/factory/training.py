@@ -31,14 +31,6 @@ def make_init(experiment: Experiment) -> Callable[[jax.Array], TrainState]:
     return lambda key: init_state(experiment.init_params(key), experiment.optimizer)
 
 
-def state_from(experiment: Experiment, params: Any, mesh: jax.sharding.Mesh) -> TrainState:
-    """The state before the first step of a run that begins with these parameters."""
-    make_state = partial(init_state, optimizer=experiment.optimizer)
-    abstract = jax.eval_shape(make_state, params)
-    shardings = state_shardings(abstract, mesh, experiment.sharding_rules)
-    return jax.jit(make_state, out_shardings=shardings)(params)
-
-
 def abstract_params(experiment: Experiment) -> Any:
     """Shapes and dtypes of the parameters, nothing allocated."""
     return jax.eval_shape(experiment.init_params, jax.random.key(0))

@@ -12,6 +12,7 @@ _MAY_CHANGE = (
     "train.steps",
     "train.log_every",
     "train.checkpoint_every",
+    "train.val_every",
     "train.sample_every",
     "train.keep",
     "train.steps_per_call",

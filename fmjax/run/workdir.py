@@ -10,17 +10,14 @@ from typing import IO, NamedTuple
 from fmjax.config import ConfigDict, default_config
 from fmjax.errors import InputError
 from fmjax.factory import DataSpec
-from fmjax.files import check_space, check_writable, write_json
+from fmjax.files import check_space, check_writable, lock_folder, write_json
 from fmjax.names import describe, rebuild
 from fmjax.run.resume import check_resumable
+from fmjax.training.folder import CHECKPOINTS, EVENTS, METRICS, PROFILE, has_checkpoints
 
 RECORD = "run.json"
-CHECKPOINTS = "checkpoints"
-METRICS = "metrics.jsonl"
-EVENTS = "tensorboard"
 SAMPLES = "samples"
 EVALUATION = "evaluation.json"
-PROFILE = "profile"
 _OURS = (RECORD, CHECKPOINTS, METRICS, EVENTS, SAMPLES, EVALUATION, PROFILE, "corrupt")
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "diffrax", "orbax-checkpoint", "grain")
 
@@ -79,30 +76,6 @@ def evaluated_step(workdir: Path) -> int | None:
         return None
 
 
-def has_checkpoints(workdir: Path) -> bool:
-    """Whether a checkpoint has been written here, readable or not."""
-    return any(path.name.isdecimal() for path in (workdir / CHECKPOINTS).glob("*"))
-
-
-def _lock(workdir: Path) -> IO | None:
-    """Keeps other runs out of the folder for as long as the file returned is open."""
-    try:
-        import fcntl
-    except ImportError:  # not a Unix
-        return None
-    handle = (workdir / ".lock").open("a")
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        handle.close()
-        raise InputError(
-            f"another run is training in {workdir}; wait for it, or give another --workdir."
-        ) from None
-    except OSError:  # a file system without locks
-        pass
-    return handle
-
-
 def claim(workdir: Path, record: Record, state_bytes: int, overwrite: bool) -> IO | None:
     """Makes the folder a run's own, to start or to go on there; called by one process.
 
@@ -119,7 +92,7 @@ def claim(workdir: Path, record: Record, state_bytes: int, overwrite: bool) -> I
         InputError: the folder cannot be written, is too full, is in use, or holds another run.
     """
     check_writable(workdir, "--workdir")
-    lock = _lock(workdir)
+    lock = lock_folder(workdir, "--workdir")
     try:
         if overwrite:
             _delete_run(workdir)

@@ -14,7 +14,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from fmjax.axes import DATA, FSDP, ROWS, TENSOR
+from fmjax.axes import AXES, DATA, FSDP, ROWS, TENSOR
 from fmjax.errors import InputError, unknown_name
 from fmjax.training.mesh import (
     DATA_PARALLEL,
@@ -75,11 +75,10 @@ class Jit:
         """The step compiled ahead of its first call, for arguments like these."""
         return self.compile(step).lower(*args).compile()
 
-    def place(self, batch: dict[str, np.ndarray]) -> Batch:
+    def place(self, batch: dict[str, Any]) -> Batch:
         """A batch of this process's examples, put on the devices."""
-        rows = P(ROWS) if self.steps == 1 else P(None, ROWS)
-        make = jax.make_array_from_process_local_data
-        return {name: make(NamedSharding(self.mesh, rows), x) for name, x in batch.items()}
+        rows = NamedSharding(self.mesh, P(ROWS) if self.steps == 1 else P(None, ROWS))
+        return jax.tree.map(lambda x: jax.make_array_from_process_local_data(rows, x), batch)
 
     def to_global(self, state: TrainState) -> TrainState:
         """The state as arrays over all processes, as a checkpoint holds it."""
@@ -137,14 +136,15 @@ class Pmap:
         step = self.compile(step)
         return step if jax.process_count() > 1 else step.lower(*args).compile()
 
-    def place(self, batch: dict[str, np.ndarray]) -> Batch:
+    def place(self, batch: dict[str, Any]) -> Batch:
         """A batch of this process's examples, on the devices, with a device axis before rows."""
         before = () if self.steps == 1 else (self.steps,)
         devices = len(self.mesh.local_devices)
-        split = {
-            name: x.reshape(*before, devices, -1, *x.shape[len(before) + 1 :])
-            for name, x in batch.items()
-        }
+
+        def by_device(x: np.ndarray) -> np.ndarray:
+            return x.reshape(*before, devices, -1, *x.shape[len(before) + 1 :])
+
+        split = jax.tree.map(by_device, batch)
         return jax.device_put(split, self._local(*[None] * len(before), DATA))
 
     def to_global(self, state: TrainState) -> TrainState:
@@ -183,9 +183,23 @@ def make_layout(
         InputError: the name is unknown, the sizes do not fit the devices, or pmap is asked to split
             parameters.
     """
+    return layout_over(make_mesh(devices, sizes), name, steps, rules)
+
+
+def layout_over(mesh: Mesh, name: str = "jit", steps: int = 1, rules: Rules = ()) -> Jit | Pmap:
+    """The layout of that name over a mesh; as `make_layout`, which makes the mesh.
+
+    Raises:
+        InputError: the name is unknown, the mesh has other axes than those of `make_mesh`, or pmap
+            is asked to split parameters.
+    """
     if name not in LAYOUTS:
         raise unknown_name("way to compile (--parallel)", name, LAYOUTS)
-    mesh = make_mesh(devices, sizes)
+    if tuple(mesh.shape) != AXES:
+        raise InputError(
+            f"the mesh must have the axes {', '.join(AXES)}, as fmjax.training.mesh.make_mesh "
+            f"makes it; got {', '.join(map(str, mesh.shape))}."
+        )
     if name == "pmap" and mesh.shape[DATA] != mesh.size:
         raise InputError(
             "pmap holds the whole state on every device, so it cannot split it: write "
@@ -196,13 +210,16 @@ def make_layout(
     return LAYOUTS[name](mesh, steps, rules)
 
 
-def check_divides(batch_size: int, parts: int, accumulate: int = 1) -> None:
+def check_divides(
+    batch_size: int, parts: int, accumulate: int = 1, name: str = "train.batch_size"
+) -> None:
     """Checks that a global batch splits evenly over the mesh and over accumulated parts.
 
     Args:
         batch_size: the global batch.
         parts: into how many the mesh splits it; see `fmjax.training.mesh.row_shards`.
         accumulate: into how many it is split in time.
+        name: of the batch size, as the message says what to write.
 
     Raises:
         InputError: it does not.
@@ -213,5 +230,5 @@ def check_divides(batch_size: int, parts: int, accumulate: int = 1) -> None:
         raise InputError(
             f"a global batch of {batch_size} does not divide over {parts} devices"
             + (f" and {accumulate} accumulated parts" if accumulate > 1 else "")
-            + f"; write train.batch_size={nearest}."
+            + f"; write {name}={nearest}."
         )

@@ -13,7 +13,7 @@ class TrainState(NamedTuple):
     Attributes:
         step: updates made so far, int32 scalar.
         params: the parameters, float32.
-        ema_params: their exponential moving average, float32.
+        ema_params: their exponential moving average, float32; None where none is kept.
         opt_state: the optimiser's state.
     """
 
@@ -23,16 +23,24 @@ class TrainState(NamedTuple):
     opt_state: Any
 
 
-def init_state(params: Any, optimizer: optax.GradientTransformation) -> TrainState:
+def init_state(
+    params: Any, optimizer: optax.GradientTransformation, average: bool = True
+) -> TrainState:
     """The state before the first step; the average starts as a copy of the parameters.
 
     A copy, because the state is donated and one buffer cannot be donated twice; in float32, because
     an average of decay 0.9999 held in bfloat16 never moves.
+
+    Args:
+        params: the parameters.
+        optimizer: the optax transformation.
+        average: whether an average is kept.
     """
+    copied = jax.tree.map(lambda x: jnp.array(x, jnp.float32, copy=True), params)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
-        ema_params=jax.tree.map(lambda x: jnp.array(x, jnp.float32, copy=True), params),
+        ema_params=copied if average else None,
         opt_state=optimizer.init(params),
     )
 

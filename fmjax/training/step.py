@@ -1,6 +1,7 @@
 """One training step: a pure function from (state, key, batch) to (state, metrics)."""
 
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -8,13 +9,65 @@ import optax
 from optax.microbatching import AccumulationType, microbatch
 
 from fmjax.checks import check_multiple
+from fmjax.errors import InputError
 from fmjax.training.ema import update_ema
 from fmjax.training.outliers import OutlierState
 from fmjax.training.state import TrainState
 
-Batch = dict[str, jax.Array]
+Batch = dict[str, Any]
 Metrics = dict[str, jax.Array]
 Step = Callable[[TrainState, jax.Array, Batch], tuple[TrainState, Metrics]]
+
+
+class Drawn(NamedTuple):
+    """What a loss takes beside parameters, each array with a leading batch axis.
+
+    Attributes:
+        args: x0, x1, t and labels, or whatever else the loss takes by position.
+        noise: by name, of a loss that has an attribute ``noise``; else None.
+    """
+
+    args: tuple
+    noise: dict[str, Any] | None = None
+
+
+def uses_target(loss_fn: Callable) -> bool:
+    """Whether a loss asks for a second set of parameters, ``target_params=``."""
+    return bool(getattr(loss_fn, "uses_target", False))
+
+
+def on_drawn(loss_fn: Callable) -> Callable[[Any, Any, Any], jax.Array]:
+    """A loss as ``loss(params, drawn, target_params)``, of what a draw gave.
+
+    Args:
+        loss_fn: ``loss_fn(params, *args) -> scalar``. With a non-empty attribute ``noise`` it also
+            takes ``noise=``, a dictionary of arrays with these names; with a true attribute
+            ``uses_target`` it also takes ``target_params=``.
+
+    Raises:
+        InputError: calling the result raises it where the draw lacks a noise that the loss needs.
+    """
+    names = set(getattr(loss_fn, "noise", None) or ())
+    keyword = uses_target(loss_fn)
+
+    def loss(params: Any, drawn: Drawn, target_params: Any) -> jax.Array:
+        given = {} if drawn.noise is None else drawn.noise
+        if missing := sorted(names - set(given)):
+            raise InputError(
+                f"the loss needs the noise {', '.join(missing)}, and the draw gives "
+                f"{', '.join(sorted(given)) or 'none'}; give the draw the laws in loss_fn.noise."
+            )
+        more = {"noise": given} if names else {}
+        if keyword:
+            more["target_params"] = target_params
+        return loss_fn(params, *drawn.args, **more)
+
+    return loss
+
+
+def drawn_from(drawn: Any) -> Drawn:
+    """What a draw returned: an iterable of the arguments, perhaps with an attribute ``noise``."""
+    return Drawn(tuple(drawn), getattr(drawn, "noise", None))
 
 
 def in_parts(value_and_grad: Callable, parts: int) -> Callable:
@@ -23,29 +76,34 @@ def in_parts(value_and_grad: Callable, parts: int) -> Callable:
     The mean over equal parts is the mean over the batch, so the result is the same but for
     rounding, with the activations of one part in memory at a time.
 
+    Args:
+        value_and_grad: ``value_and_grad(params, drawn, *whole)``.
+        parts: into how many ``drawn``, a pytree of arrays with a leading batch axis, is split; what
+            comes after it is not.
+
     Raises:
         InputError: calling the result raises it when the batch does not divide.
     """
 
-    def accumulated(params, *args):
-        batch = args[0].shape[0]
+    def accumulated(params, drawn, *whole):
+        batch = jax.tree.leaves(drawn)[0].shape[0]
         check_multiple("the batch", batch, parts, "equal parts")
         return microbatch(
             value_and_grad,
-            argnums=tuple(range(1, 1 + len(args))),
+            argnums=1,
             microbatch_size=batch // parts,
             accumulator=AccumulationType.MEAN,
-        )(params, *args)
+        )(params, drawn, *whole)
 
     return accumulated
 
 
 def make_step(
     loss_fn: Callable,
-    draw: Callable[[jax.Array, Batch], tuple],
+    draw: Callable[[jax.Array, Batch], Any],
     optimizer: optax.GradientTransformation,
     *,
-    ema: float = 0.9999,
+    ema: float | None = 0.9999,
     accumulate: int = 1,
     axis_name: str | None = None,
     learning_rate: Callable[[jax.Array], jax.Array] | None = None,
@@ -53,10 +111,12 @@ def make_step(
     """Makes the pure update that both jit and pmap compile.
 
     Args:
-        loss_fn: ``loss_fn(params, *args) -> scalar``.
-        draw: ``draw(key, batch) -> args``, all the randomness of the step.
+        loss_fn: ``loss_fn(params, *args) -> scalar``, as in `on_drawn`; the target parameters are
+            the average before the update, and no gradient flows into them.
+        draw: ``draw(key, batch) -> args``, all the randomness of the step: an iterable, with an
+            attribute ``noise`` where the loss needs any.
         optimizer: the optax transformation.
-        ema: decay of the moving average, reached after a warm-up.
+        ema: decay of the moving average, reached after a warm-up; None keeps no average.
         accumulate: into how many parts the batch is split to save memory.
         axis_name: the pmap axis to average over; None under jit, where the batch is global.
         learning_rate: the optimiser's schedule, to be told among the metrics.
@@ -65,24 +125,28 @@ def make_step(
         ``step(state, key, batch) -> (state, metrics)`` with the run's key (the same at every step:
         the step folds in its own number) and metrics ``loss``, ``grad_norm`` and, where they are
         given, ``learning_rate`` and ``skipped`` (of `skip_outliers`), float32 scalars.
+
+    Raises:
+        InputError: the loss asks for target parameters, and no average is kept.
     """
-    value_and_grad = jax.value_and_grad(loss_fn)
+    if uses_target(loss_fn) and ema is None:
+        raise InputError(
+            "the loss takes the averaged parameters as its target_params, and ema=None keeps no "
+            "average; write ema=0.999, say."
+        )
+    value_and_grad = jax.value_and_grad(on_drawn(loss_fn))
     if accumulate > 1:
         value_and_grad = in_parts(value_and_grad, accumulate)
 
     def step(state: TrainState, key: jax.Array, batch: Batch) -> tuple[TrainState, Metrics]:
-        args = draw(jax.random.fold_in(key, state.step), batch)
-        loss, grads = value_and_grad(state.params, *args)
+        drawn = drawn_from(draw(jax.random.fold_in(key, state.step), batch))
+        loss, grads = value_and_grad(state.params, drawn, state.ema_params)
         if axis_name is not None:
             loss, grads = jax.lax.pmean((loss, grads), axis_name)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        new_state = TrainState(
-            step=state.step + 1,
-            params=params,
-            ema_params=update_ema(state.ema_params, params, state.step, ema),
-            opt_state=opt_state,
-        )
+        average = None if ema is None else update_ema(state.ema_params, params, state.step, ema)
+        new_state = TrainState(state.step + 1, params, average, opt_state)
         metrics = {"loss": loss, "grad_norm": optax.tree.norm(grads)}
         if learning_rate is not None:
             metrics["learning_rate"] = jnp.asarray(learning_rate(state.step), jnp.float32)

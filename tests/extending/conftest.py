@@ -13,7 +13,7 @@ from fmjax.run.restore import open_run
 from fmjax.run.sample.request import Request
 from fmjax.run.sample.to_disk import sample
 from fmjax.run.train import report
-from fmjax.run.train.loop import train
+from fmjax.run.train.training import train
 from tests.conftest import ROOT
 from tests.run.conftest import small_config
 

@@ -12,7 +12,7 @@ from jax.experimental.compilation_cache.compilation_cache import reset_cache
 
 from fmjax.config import ConfigDict, default_config
 from fmjax.run.train import report
-from fmjax.run.train.loop import train
+from fmjax.run.train.training import train
 from tests.run.forked import Commands
 
 SMALL = {

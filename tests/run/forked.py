@@ -23,7 +23,7 @@ SERVER = """
 import gc, json, os, runpy, sys
 import tensorboardX
 import fmjax.run.compile.programs, fmjax.run.likelihood.measure, fmjax.run.reflow.rounds
-import fmjax.run.sample.export, fmjax.run.sample.to_disk, fmjax.run.train.loop
+import fmjax.run.sample.export, fmjax.run.sample.to_disk, fmjax.run.train.training
 
 gc.freeze()  # else every fork ends with half a second of looking through all the modules
 for line in sys.stdin:

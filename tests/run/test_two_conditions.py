@@ -16,7 +16,7 @@ from fmjax.run.restore import open_run
 from fmjax.run.sample.export import export_run
 from fmjax.run.sample.request import Request, resolve
 from fmjax.run.sample.to_disk import sample
-from fmjax.run.train.loop import train
+from fmjax.run.train.training import train
 from fmjax.samplers import sde_spec, solver_spec
 from tests.run import two_conditions
 from tests.run.conftest import small_config

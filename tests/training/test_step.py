@@ -15,7 +15,7 @@ from fmjax.training.ema import ema_decay
 from fmjax.training.optimizer import learning_rate_schedule, make_optimizer
 from fmjax.training.parallelism import check_divides, make_layout
 from fmjax.training.state import init_state
-from fmjax.training.step import in_parts, make_step
+from fmjax.training.step import drawn_from, in_parts, make_step, on_drawn
 
 
 def apply_fn(params, x, t, labels):
@@ -59,6 +59,94 @@ def test_a_step_is_the_update_written_by_hand():
         ema = 0.1 * p + 0.9 * expected
         np.testing.assert_allclose(new.ema_params[name], ema, rtol=1e-5, atol=1e-5)
     assert int(new.step) == 1
+
+
+def with_target(params, x0, x1, t, labels, *, target_params):
+    """Half the square of |p - 2 target|, whose gradient is p - 2 target."""
+    wanted = jax.tree.map(lambda p: 2 * p, target_params)
+    return optax.tree.norm(optax.tree.sub(params, wanted), squared=True) / 2 + 0 * jnp.mean(x1)
+
+
+with_target.uses_target = True
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_a_loss_with_a_target_gets_the_average_and_no_gradient_flows_into_it(parts):
+    rate, decay = 0.1, 0.9
+    optimizer = optax.sgd(rate)
+    state = init_state(make_params(jax.random.key(0)), optimizer)
+    step = make_step(with_target, draw, optimizer, ema=decay, accumulate=parts)
+    params = average = np.asarray(state.params["a"])
+    for k in range(4):
+        state, metrics = step(state, jax.random.key(1), batch(k))
+        if k == 0:  # the average is the parameters: |p - 2 p|
+            norm = optax.tree.norm(make_params(jax.random.key(0)))
+            np.testing.assert_allclose(metrics["grad_norm"], norm, rtol=1e-5)
+        params = params - rate * (params - 2 * average)
+        d = min(decay, (1 + k) / (10 + k))
+        average = d * average + (1 - d) * params
+        np.testing.assert_allclose(state.params["a"], params, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(state.ema_params["a"], average, rtol=1e-5, atol=1e-5)
+
+
+def test_a_loss_with_a_target_needs_an_average():
+    with pytest.raises(InputError, match=r"ema=None keeps no average; write ema=0\.999"):
+        make_step(with_target, draw, optax.sgd(0.1), ema=None)
+
+
+def test_without_an_average_the_parameters_are_the_same():
+    optimizer = optax.adam(1e-2)
+    params = make_params(jax.random.key(0))
+    states = [init_state(params, optimizer, average) for average in (True, False)]
+    steps = [make_step(LOSS, draw, optimizer, ema=ema) for ema in (0.9, None)]
+    for k in range(2):
+        states = [
+            step(state, jax.random.key(1), batch(k))[0]
+            for step, state in zip(steps, states, strict=True)
+        ]
+    assert states[1].ema_params is None
+    for a, b in zip(*(jax.tree.leaves(state.params) for state in states), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+class ArgsWithNoise(tuple):
+    """The arguments of a loss, and their noise."""
+
+    noise: dict
+
+
+def draw_noisy(key, batch):
+    args = ArgsWithNoise(draw(key, batch))
+    args.noise = {"z": jax.random.normal(key, args[1].shape)}
+    return args
+
+
+def with_noise(params, x0, x1, t, labels, *, noise):
+    return jnp.mean(jnp.sum((x1 - noise["z"] * params["c"][0]) ** 2, axis=-1))
+
+
+with_noise.noise = {"z": None}
+
+
+@pytest.mark.parametrize("parts", [1, 4])
+def test_a_loss_with_noise_gets_what_the_draw_gives_in_the_parts_of_the_batch(parts):
+    optimizer, key = optax.sgd(1.0), jax.random.key(1)
+    state = init_state(make_params(jax.random.key(0)), optimizer)
+    new, metrics = make_step(with_noise, draw_noisy, optimizer, accumulate=parts)(
+        state, key, batch(0)
+    )
+    drawn = draw_noisy(jax.random.fold_in(key, 0), batch(0))
+    error = drawn[1] - drawn.noise["z"]
+    np.testing.assert_allclose(metrics["loss"], jnp.mean(jnp.sum(error**2, -1)), rtol=1e-5)
+    slope = -2 * jnp.mean(jnp.sum(error * drawn.noise["z"], -1))
+    np.testing.assert_allclose(new.params["c"][0], 1 - slope, rtol=1e-4, atol=1e-5)
+
+
+def test_a_loss_that_misses_its_noise_says_which():
+    optimizer = optax.sgd(1.0)
+    state = init_state(make_params(jax.random.key(0)), optimizer)
+    with pytest.raises(InputError, match="needs the noise z, and the draw gives none"):
+        make_step(with_noise, draw, optimizer)(state, jax.random.key(1), batch(0))
 
 
 def test_each_step_draws_anew_from_the_same_key():
@@ -105,9 +193,9 @@ def test_the_average_starts_as_a_copy_that_donation_accepts():
 @pytest.mark.parametrize("parts", [2, 4, 8])
 def test_accumulated_parts_give_the_gradient_of_the_whole_batch(parts):
     params, args = make_params(jax.random.key(0)), draw(jax.random.key(1), batch(0))
-    value_and_grad = jax.value_and_grad(LOSS)
-    whole = value_and_grad(params, *args)
-    accumulated = in_parts(value_and_grad, parts)(params, *args)
+    value_and_grad = jax.value_and_grad(on_drawn(LOSS))
+    whole = value_and_grad(params, drawn_from(args), None)
+    accumulated = in_parts(value_and_grad, parts)(params, drawn_from(args), None)
     for a, b in zip(*map(jax.tree.leaves, (whole, accumulated)), strict=True):
         np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-5)
 
@@ -115,7 +203,9 @@ def test_accumulated_parts_give_the_gradient_of_the_whole_batch(parts):
 def test_a_batch_that_does_not_split_into_its_parts_is_refused():
     args = draw(jax.random.key(1), batch(0))
     with pytest.raises(InputError, match="equal parts"):
-        in_parts(jax.value_and_grad(LOSS), 3)(make_params(jax.random.key(0)), *args)
+        in_parts(jax.value_and_grad(on_drawn(LOSS)), 3)(
+            make_params(jax.random.key(0)), drawn_from(args), None
+        )
 
 
 def test_the_learning_rate_warms_up_and_falls_along_a_cosine():
@@ -171,6 +261,56 @@ def test_the_state_is_donated_and_the_second_step_compiles_nothing(count_compila
         with count_compilations() as compiled:
             step(new, key, second)
         assert compiled.count == 0, (name, compiled.names)
+
+
+TARGETS = """
+import json
+import jax, jax.numpy as jnp, numpy as np, optax
+from tests.training.test_step import apply_fn, batch, draw
+from fmjax.training.mesh import MeshSizes
+from fmjax.training.parallelism import make_layout
+from fmjax.training.state import init_state
+from fmjax.training.step import make_step
+
+
+def params(key):
+    a, b = jax.random.split(key)
+    return {
+        "a": jax.random.normal(a, (2, 2**14)),
+        "b": jax.random.normal(b, (2**14, 2)) / 2**7,
+        "c": jnp.ones(2**14),
+    }
+
+
+def loss(params, x0, x1, t, labels, *, target_params):
+    target = apply_fn(target_params, x1, t, labels)
+    return jnp.mean((apply_fn(params, x0, t, labels) - 0.5 * target) ** 2)
+
+
+loss.uses_target = True
+results = {}
+ways = ("jit", 1, 1, 1), ("jit", 4, 1, 1), ("pmap", 4, 1, 1), ("jit", 2, 2, 1), ("jit", 2, 2, 2)
+for name, data, fsdp, parts in ways:
+    devices = jax.devices()[:data * fsdp]
+    layout, optimizer = make_layout(name, devices, MeshSizes(data, fsdp)), optax.adam(1e-3)
+    step = make_step(loss, draw, optimizer, accumulate=parts, axis_name=layout.axis_name)
+    step = layout.compile(step)
+    state = layout.init(lambda k: init_state(params(k), optimizer), jax.random.key(0))
+    assert state.ema_params["a"].is_fully_replicated == (fsdp == 1)
+    for k in range(5):
+        state, _ = step(state, jax.random.key(1), layout.place(batch(k)))
+    leaves = [np.ravel(x)[:50] for x in jax.tree.leaves((state.params, state.ema_params))]
+    results[f"{name}-{data}-{fsdp}-{parts}"] = np.concatenate(leaves).tolist()
+print(json.dumps(results))
+"""
+
+
+@pytest.mark.slow
+def test_the_target_is_the_same_under_jit_pmap_fsdp_and_accumulation(run_python):
+    results = json.loads(run_python(TARGETS, devices=4).splitlines()[-1])
+    alone = results.pop("jit-1-1-1")
+    for name, other in results.items():
+        np.testing.assert_allclose(other, alone, rtol=1e-5, atol=1e-5, err_msg=name)
 
 
 LAYOUTS = """

@@ -13,7 +13,7 @@ from absl import flags
 from fmjax.data.load import load
 from fmjax.errors import InputError
 from fmjax.files import check_writable, write_json
-from fmjax.run.distributed.first_process import say
+from fmjax.first_process import say
 from fmjax.run.evaluate.measure import check_evaluated, describe_evaluation, evaluate_flow
 from fmjax.run.restore import open_run, restore_flow
 from fmjax.run.sample.flags import recipe, request, weights

@@ -10,7 +10,7 @@ from fmjax.data.pairs.records import INFO, PairInfo, missing_shards, shard_path
 from fmjax.data.pairs.writer import PairPart, begin_pairs, write_shard
 from fmjax.factory import Recipe
 from fmjax.files import check_space, check_writable
-from fmjax.run.distributed.first_process import on_first_process, say
+from fmjax.first_process import on_first_process, say
 from fmjax.run.restore import TrainedFlow
 from fmjax.run.sample.request import Request
 from fmjax.run.sample.sampler import SampleBatch, draw_batches, fit_batch, make_sample_fn

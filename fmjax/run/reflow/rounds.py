@@ -21,13 +21,13 @@ from fmjax.data.load import load
 from fmjax.errors import InputError, unknown_name
 from fmjax.factory import Recipe, make_experiment
 from fmjax.files import write_json
+from fmjax.first_process import on_first_process, say
 from fmjax.run import workdir as folder
-from fmjax.run.distributed.first_process import on_first_process, say
 from fmjax.run.reflow.compare import compare, describe_comparison
 from fmjax.run.reflow.draw_pairs import draw_pairs
 from fmjax.run.restore import TrainedFlow, open_run, restore_flow
 from fmjax.run.sample.request import Request, resolve
-from fmjax.run.train.loop import train
+from fmjax.run.train.training import train
 from fmjax.samplers import ODESolver, solver_spec
 from fmjax.storage.fingerprint import fingerprint
 from fmjax.training.parallelism import check_divides

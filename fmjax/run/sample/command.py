@@ -15,10 +15,10 @@ from absl import flags
 from ml_collections import config_flags
 
 from fmjax.errors import InputError
+from fmjax.first_process import say
 from fmjax.run.compile.programs import compile_sampling, record_of
 from fmjax.run.compile.report import print_report
 from fmjax.run.distributed import launch
-from fmjax.run.distributed.first_process import say
 from fmjax.run.sample.export import export_run
 from fmjax.run.sample.flags import recipe, request, weights
 from fmjax.run.sample.to_disk import describe_result, sample

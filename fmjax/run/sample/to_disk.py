@@ -10,8 +10,8 @@ from jax.experimental import multihost_utils
 from fmjax.checks import check_at_least
 from fmjax.errors import InputError
 from fmjax.factory import Recipe
+from fmjax.first_process import on_first_process, say
 from fmjax.guidance import network_calls
-from fmjax.run.distributed.first_process import on_first_process, say
 from fmjax.run.pictures import check_pictured
 from fmjax.run.restore import LATEST, TrainedFlow, Weights, open_run, restore_flow
 from fmjax.run.sample.files import (

@@ -1,24 +1,58 @@
-"""The batches of a training run on its devices; `fmjax.data.pipeline.batches` makes them."""
+"""The examples of a run, as `fmjax.training.fit` takes them."""
 
-import jax
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from fmjax.data import pipeline
-from fmjax.run.train.setup import Run
+from fmjax.data.dataset import Dataset
+from fmjax.factory import Experiment
+
+_HELD_OUT = 512
 
 
-def training_batches(run: Run, start: int) -> pipeline.DevicePrefetch:
-    """The batches from a step on, two of them waiting on the devices."""
-    experiment = run.experiment
-    batches = pipeline.batches(
-        run.training,
-        global_batch=experiment.train.batch_size,
-        seed=experiment.train.seed,
-        start=start,
-        process=jax.process_index(),
-        processes=jax.process_count(),
-        flip=experiment.data.flip,
-        threads=experiment.data.threads,
-        couple=experiment.couple,
-    )
-    calls = pipeline.in_rows(batches, experiment.train.steps_per_call)
-    return pipeline.device_prefetch(calls, run.layout.place, size=2)
+def read_examples(dataset: Dataset, split: str, limit: int) -> dict[str, Any]:
+    """Some examples of a split as the pipeline gives a batch, without their index."""
+    read_pairs = getattr(getattr(dataset, split), "read_pairs", None)
+    if read_pairs is None:
+        parts = dict(zip(("x1", "labels"), dataset.arrays(split, limit), strict=True))
+    else:
+        chosen = np.arange(min(limit, len(getattr(dataset, split))))
+        parts = dict(zip(("x0", "x1", "labels"), read_pairs(chosen), strict=True))
+    return {name: x for name, x in parts.items() if x is not None}
+
+
+def held_out(dataset: Dataset) -> dict[str, Any]:
+    """Test examples, under the names that `fmjax.training.fit` takes."""
+    parts = read_examples(dataset, "test", _HELD_OUT)
+    return {"x" if name == "x1" else name: x for name, x in parts.items()}
+
+
+class RunStream(NamedTuple):
+    """The batches of a run: a `fmjax.data.streams.Stream`.
+
+    Attributes:
+        dataset: its train split is read.
+        experiment: says how.
+    """
+
+    dataset: Dataset
+    experiment: Experiment
+    exact = True
+    number = None  # a batch may be larger than the set: it spans epochs
+
+    def take(self, limit: int) -> dict[str, Any]:
+        """Some training examples."""
+        return read_examples(self.dataset, "train", limit)
+
+    def batches(self, **place: int) -> Iterator[pipeline.HostBatch]:
+        """As `fmjax.data.pipeline.batches`."""
+        data = self.experiment.data
+        return pipeline.batches(
+            self.dataset,
+            flip=data.flip,
+            threads=data.threads,
+            couple=self.experiment.couple,
+            **place,
+        )

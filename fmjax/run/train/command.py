@@ -15,7 +15,7 @@ from fmjax.errors import InputError
 from fmjax.run.compile.programs import compile_training
 from fmjax.run.compile.report import print_report
 from fmjax.run.distributed import launch
-from fmjax.run.train.loop import train
+from fmjax.run.train.training import train
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Configuration: a name such as digits, or the path of a file."

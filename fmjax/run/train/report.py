@@ -7,19 +7,19 @@ from typing import Any
 import jax
 
 from fmjax.factory import Recipe
+from fmjax.factory.training import abstract_params
 from fmjax.files import write_json
 from fmjax.run import workdir as folder
 from fmjax.run.evaluate.measure import describe_evaluation, evaluate_flow
-from fmjax.run.pictures import save_overview
+from fmjax.run.pictures import is_pictured, save_overview
 from fmjax.run.restore import TrainedFlow
 from fmjax.run.sample.request import Request
 from fmjax.run.train.setup import Run
-from fmjax.training.state import TrainState
 
 
-def opening(run: Run, start: int, state: TrainState) -> str:
+def opening(run: Run, start: int) -> str:
     """The first sentence: what is trained, on what, and where it goes."""
-    params = sum(x.size for x in jax.tree.leaves(state.params))
+    params = sum(x.size for x in jax.tree.leaves(abstract_params(run.experiment)))
     device = jax.devices()[0].device_kind
     mesh = "x".join(map(str, run.layout.mesh.devices.shape))
     kernel = run.experiment.attention
@@ -60,8 +60,9 @@ def write_preview(run: Run, params: Any, step: int) -> None:
 
 def final_report(run: Run, params: Any, step: int) -> str:
     """Draws, measures and writes what the trained flow gives; returns it in words."""
-    text = f"samples: {_write_overview(run, params, step, 'final.png')}"
-    experiment = run.experiment
+    experiment, text = run.experiment, f"step {step}"
+    if is_pictured(experiment.spec.codec):
+        text = f"samples: {_write_overview(run, params, step, 'final.png')}"
     if experiment.evaluation.num == 0:
         return text
     flow = TrainedFlow(run.workdir, experiment, step, params, run.layout.mesh)

@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 
@@ -13,14 +13,14 @@ from fmjax.data.load import load
 from fmjax.data.pairs.records import open_pairs
 from fmjax.errors import InputError
 from fmjax.factory import Experiment, make_experiment, spec_of
-from fmjax.factory.training import abstract_state, make_init, state_from
+from fmjax.factory.training import abstract_state
+from fmjax.first_process import on_first_process, say
 from fmjax.run import workdir as folder
-from fmjax.run.distributed.first_process import on_first_process, say
 from fmjax.run.weights.initial import check_initial, initial_params
 from fmjax.storage.checkpoints import Checkpoints
+from fmjax.training.folder import Folder
 from fmjax.training.mesh import row_shards
 from fmjax.training.parallelism import Jit, Pmap, check_divides, make_layout
-from fmjax.training.sharding import notes
 from fmjax.training.state import TrainState
 
 
@@ -40,10 +40,6 @@ class Run(NamedTuple):
     dataset: Dataset
     training: Dataset
     layout: Jit | Pmap
-
-    def ema_params(self, state: TrainState):
-        """The averaged parameters as arrays over all processes."""
-        return self.layout.to_global(state).ema_params
 
 
 def build(config: ConfigDict, workdir: Path, parallel: str) -> Run:
@@ -88,7 +84,7 @@ def check(run: Run, overwrite: bool, init_from: Path | None) -> None:
 
 
 @contextlib.contextmanager
-def claimed(run: Run, config: ConfigDict, overwrite: bool) -> Iterator[Checkpoints]:
+def claimed(run: Run, config: ConfigDict, overwrite: bool) -> Iterator[Folder]:
     """Makes the folder this run's own for as long as the context lasts.
 
     Args:
@@ -97,7 +93,7 @@ def claimed(run: Run, config: ConfigDict, overwrite: bool) -> Iterator[Checkpoin
         overwrite: deletes an earlier run in the folder first.
 
     Yields:
-        The checkpoints of the folder.
+        The folder and its checkpoints.
 
     Raises:
         InputError: the folder cannot be written, is too full, is in use, or holds another run.
@@ -107,12 +103,10 @@ def claimed(run: Run, config: ConfigDict, overwrite: bool) -> Iterator[Checkpoin
     record = folder.Record(config, run.experiment.spec)
     lock = on_first_process(lambda: folder.claim(run.workdir, record, state_bytes, overwrite))
     try:
-        for note in notes(state.params, run.layout.mesh, run.layout.rules):
-            say(note)
         keep = run.experiment.train.keep
         checkpoints = Checkpoints(run.workdir / folder.CHECKPOINTS, keep, notify=say)
         try:
-            yield checkpoints
+            yield Folder(run.workdir, checkpoints)
         finally:
             checkpoints.close()
     finally:
@@ -120,18 +114,17 @@ def claimed(run: Run, config: ConfigDict, overwrite: bool) -> Iterator[Checkpoin
             lock.close()
 
 
-def restore(run: Run, checkpoints: Checkpoints, init_from: Path | None) -> tuple[int, TrainState]:
-    """The step to start from and the state there.
+def restore(run: Run, checkpoints: Checkpoints, init_from: Path | None) -> tuple[int, Any]:
+    """The step to start from, and what to start with, as `fmjax.training.fit` takes it.
 
     The newest whole checkpoint; without one the parameters of another run, if they are asked for;
-    else fresh ones.
+    else how to make fresh ones.
     """
-    experiment, layout = run.experiment, run.layout
-    found = checkpoints.restore_latest(abstract_state(experiment, layout.mesh)._asdict())
+    experiment, mesh = run.experiment, run.layout.mesh
+    found = checkpoints.restore_latest(abstract_state(experiment, mesh)._asdict())
     if found is not None:
         step, state = found
-        return step, layout.from_global(TrainState(**state))
+        return step, TrainState(**state)
     if init_from is not None:
-        params = initial_params(init_from, experiment, layout.mesh)
-        return 0, layout.from_global(state_from(experiment, params, layout.mesh))
-    return 0, layout.init(make_init(experiment), jax.random.key(experiment.train.seed))
+        return 0, initial_params(init_from, experiment, mesh)
+    return 0, experiment.init_params

@@ -9,8 +9,8 @@ from pathlib import Path
 from absl import flags
 
 from fmjax.errors import InputError
+from fmjax.first_process import say
 from fmjax.run.distributed import launch
-from fmjax.run.distributed.first_process import say
 from fmjax.run.weights.export import export_weights
 from fmjax.storage.safetensors import DTYPES
 

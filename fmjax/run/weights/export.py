@@ -9,8 +9,8 @@ from fmjax.errors import InputError, unknown_name
 from fmjax.factory import make_experiment
 from fmjax.factory.training import abstract_params
 from fmjax.files import check_space, check_writable
+from fmjax.first_process import on_first_process
 from fmjax.run import workdir as folder
-from fmjax.run.distributed.first_process import on_first_process
 from fmjax.run.restore import EXPORTED, load_params
 from fmjax.storage.fingerprint import fingerprint
 from fmjax.storage.safetensors import DTYPES, write_weights

@@ -12,6 +12,7 @@ from flax.traverse_util import flatten_dict
 from fmjax.data.load import load
 from fmjax.data.pairs.records import open_pairs, read_info, shard_path
 from fmjax.data.pairs.writer import save_pairs
+from fmjax.data.streams import as_stream
 from fmjax.errors import InputError
 from fmjax.factory import Recipe
 from fmjax.metrics.transport import wasserstein
@@ -25,14 +26,14 @@ from fmjax.run.restore import open_run, restore_flow
 from fmjax.run.sample.request import Request, resolve
 from fmjax.run.sample.sampler import draw_samples
 from fmjax.run.train import report as report_module
-from fmjax.run.train.batches import training_batches
-from fmjax.run.train.loop import train
+from fmjax.run.train.batches import RunStream, held_out
 from fmjax.run.train.setup import build
-from fmjax.run.train.validation import held_out
+from fmjax.run.train.training import train
 from fmjax.run.workdir import load_record
 from fmjax.samplers import solve, solver_spec
 from fmjax.storage.fingerprint import fingerprint
 from fmjax.storage.safetensors import write_weights
+from fmjax.training.validation import held_out_batch
 from tests.run.conftest import small_config
 from tests.run.forked import finish, free_port
 from tests.run.train.test_train import assert_same_bits, read_state
@@ -201,9 +202,11 @@ def test_the_run_trains_and_validates_on_the_pairs(reflowed):
     run = build(load_record(reflowed).config, reflowed, "jit")
     x0, x1, labels = all_pairs(reflowed / "pairs")
     where = {tuple(x): i for i, x in enumerate(x1)}
-    with contextlib.closing(training_batches(run, 3)) as batches:
-        batch = jax.device_get(next(batches))
-    validated = held_out(run.training)
+    stream = RunStream(run.training, run.experiment)
+    place = {"global_batch": 32, "seed": 0, "start": 3, "process": 0, "processes": 1}
+    with contextlib.closing(stream.batches(**place)) as batches:
+        batch = next(batches)
+    validated = held_out_batch(as_stream(held_out(run.training)))
     assert len(validated["x1"]) == 8  # of the ten held out, a power of two
     for part, size in ((batch, 32), (validated, 8)):
         rows = [where[tuple(x)] for x in part["x1"]]

@@ -13,7 +13,7 @@ from fmjax.run.restore import Weights, open_run
 from fmjax.run.sample.request import Request, resolve
 from fmjax.run.sample.to_disk import sample
 from fmjax.run.train import report
-from fmjax.run.train.loop import train
+from fmjax.run.train.training import train
 from fmjax.samplers import SolveError, sde_spec, solver_spec
 from tests.conftest import rounding
 from tests.run.conftest import small_config

@@ -9,16 +9,16 @@ import pytest
 
 from fmjax.data.load import load
 from fmjax.errors import InputError
-from fmjax.factory import training
 from fmjax.factory.training import abstract_state
 from fmjax.run import workdir as folder
 from fmjax.run.pictures import save_overview
 from fmjax.run.restore import open_run, restore_flow
-from fmjax.run.train.loop import train
-from fmjax.run.train.profile import traced
+from fmjax.run.train.training import train
 from fmjax.run.workdir import load_record
 from fmjax.storage.checkpoints import Checkpoints
+from fmjax.training import fitting
 from fmjax.training.mesh import make_mesh
+from fmjax.training.profile import traced
 from tests.run.conftest import small_config
 
 
@@ -77,6 +77,16 @@ def test_stopping_and_resuming_gives_the_same_bits(train_small, trained, tmp_pat
         assert {k: v for k, v in a.items() if k not in strip} == {
             k: v for k, v in b.items() if k not in strip
         }
+
+
+@pytest.mark.slow
+def test_the_held_out_loss_comes_as_often_as_it_is_asked_for(train_small, trained):
+    workdir = train_small(train__val_every=2, train__checkpoint_every=6)
+    held = {line["step"]: line["val_loss"] for line in metrics(workdir) if "val_loss" in line}
+    usual = {line["step"]: line["val_loss"] for line in metrics(trained) if "val_loss" in line}
+    assert list(held) == [2, 4, 6, 8, 10, 12]
+    assert list(usual) == [4, 8, 12]  # at checkpoints alone
+    assert usual.items() <= held.items()
 
 
 @pytest.mark.slow
@@ -168,7 +178,7 @@ def test_a_damaged_newest_checkpoint_is_passed_over(train_small, trained, capsys
 def test_a_loss_that_is_not_finite_names_its_step_and_spares_the_checkpoints(
     train_small, tmp_path, monkeypatch
 ):
-    make_step = training.make_step
+    make_step = fitting.make_step
 
     def poisoned(loss_fn, *args, **kwargs):
         step = make_step(loss_fn, *args, **kwargs)
@@ -181,7 +191,7 @@ def test_a_loss_that_is_not_finite_names_its_step_and_spares_the_checkpoints(
 
         return at_step_7
 
-    monkeypatch.setattr(training, "make_step", poisoned)
+    monkeypatch.setattr(fitting, "make_step", poisoned)
     with pytest.raises(FloatingPointError, match=r"loss is nan at step 7\b"):
         train_small()
     assert read_state(tmp_path / "run").keys()
@@ -241,6 +251,11 @@ def test_the_second_picture_compiles_nothing(trained, count_compilations, tmp_pa
         ({"train__batch_size": 0}, "train.batch_size"),
         ({"train__accumulate": 5}, "5 accumulated parts"),
         ({"train__ema": 1.0}, "train.ema"),
+        ({"train__val_every": -1}, "train.val_every must be a whole number of at least 0"),
+        (
+            {"train__steps_per_call": 2, "train__val_every": 3},
+            r"train.val_every must be a multiple of 2 \(train.steps_per_call",
+        ),
         ({"train__steps_per_call": 0}, "train.steps_per_call must be a whole number of at least 1"),
         (
             {"train__steps_per_call": 5},

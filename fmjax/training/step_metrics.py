@@ -1,4 +1,4 @@
-"""The metrics of every step, read late so that the device never waits; a NaN stops the run."""
+"""The metrics of every step, read late so the device never waits; a NaN stops the training."""
 
 import contextlib
 import math
@@ -11,20 +11,19 @@ from collections.abc import Iterator
 import jax
 import numpy as np
 
-from fmjax.factory.settings import TrainSettings
 from fmjax.roofline.chips import chip_of, mfu
-from fmjax.run.train.progress import Progress
+from fmjax.training.progress import Progress
 
 _AHEAD = 2  # calls the host may run ahead of the device: enough to hide dispatch, few to hold
 _SKIPPED = "skipped"
 
 
 def not_finite(name: str, value: float, step: int) -> FloatingPointError:
-    """The error that stops a run with a NaN or an infinity."""
+    """The error that stops a training with a NaN or an infinity."""
     return FloatingPointError(
         f"the {name} is {value} at step {step}. Nothing was saved since, so the last checkpoint is "
-        "good. Look at the data, or start anew with a lower optimizer.learning_rate or "
-        "optimizer.clip_norm in another --workdir."
+        "good. Look at the data, or start anew in another workdir with a lower learning rate "
+        "(optimizer.learning_rate) or gradients clipped at a lower norm (optimizer.clip_norm)."
     )
 
 
@@ -41,7 +40,8 @@ class StepMetrics:
     """Reads the metrics of every step two calls late, checks all of them, and logs their means.
 
     Args:
-        settings: how many examples a step has, and over how many steps a mean is taken.
+        batch_size: examples in a step.
+        log_every: over how many steps a mean is taken.
         progress: where the means go.
         flops: operations of training on one example; None logs no utilisation.
         compile_seconds: told in the first line.
@@ -49,12 +49,13 @@ class StepMetrics:
 
     def __init__(
         self,
-        settings: TrainSettings,
+        batch_size: int,
+        log_every: int,
         progress: Progress,
         flops: int | None = None,
         compile_seconds: float = 0.0,
     ):
-        self._settings, self._progress = settings, progress
+        self._batch_size, self._log_every, self._progress = batch_size, log_every, progress
         self._once = {"compile_seconds": compile_seconds}
         self._flops, self._chip = flops, chip_of(jax.devices()[0])
         self._pending, self._read = deque(), []
@@ -66,7 +67,7 @@ class StepMetrics:
         Args:
             step: the last step just dispatched.
             metrics: its scalars; of several steps in one call, an array of each.
-            waited: seconds spent waiting for data since the run began.
+            waited: seconds spent waiting for data since training began.
         """
         self._pending.append((step, metrics, waited))
         # The first call may still compile, and warms up: speed is counted from its end.
@@ -88,7 +89,7 @@ class StepMetrics:
             for k in range(steps):
                 self._check(step - steps + 1 + k, {name: float(x[k]) for name, x in values.items()})
             self._since = self._since or (time.perf_counter(), step, waited)
-            if step % self._settings.log_every == 0:
+            if step % self._log_every == 0:
                 self._report(step, waited)
 
     def _check(self, step: int, values: dict[str, float]) -> None:
@@ -107,8 +108,8 @@ class StepMetrics:
             raise FloatingPointError(
                 f"{len(read) - len(taken)} of the {len(read)} steps up to {step} were left out for "
                 f"their gradient's norm, {read[-1]['grad_norm']:.3g} in the last: these are no "
-                "outliers. Start anew with a lower optimizer.learning_rate in another --workdir, "
-                "or raise optimizer.skip_above."
+                "outliers. Start anew with a lower learning rate in another workdir, or raise the "
+                "factor of skip_outliers (optimizer.skip_above)."
             )
         means = {name: sum(values[name] for values in taken) / len(taken) for name in taken[0]}
         if _SKIPPED in means:
@@ -119,7 +120,7 @@ class StepMetrics:
         """Logs the means since the last line."""
         now, (then, first, waited_then) = time.perf_counter(), self._since
         elapsed = max(now - then, 1e-9)
-        examples = (step - first) * self._settings.batch_size
+        examples = (step - first) * self._batch_size
         speed = {
             "examples_per_second": examples / elapsed,
             "data_wait": min((waited - waited_then) / elapsed, 1.0),

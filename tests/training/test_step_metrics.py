@@ -5,11 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fmjax.factory.settings import train_settings
 from fmjax.roofline.chips import CHIPS
-from fmjax.run.train.progress import Progress
-from fmjax.run.train.step_metrics import StepMetrics
-from tests.run.conftest import small_config
+from fmjax.training.progress import Progress
+from fmjax.training.step_metrics import StepMetrics
 
 
 class Lines:
@@ -24,9 +22,8 @@ class Lines:
 
 def told(calls, log_every=4, batch_size=8, flops=None, steps=1):
     """The lines after some calls of `steps` steps each; a call is a dict of their metrics."""
-    settings = train_settings(small_config())._replace(batch_size=batch_size, log_every=log_every)
     log = Lines()
-    meter = StepMetrics(settings, log, flops)
+    meter = StepMetrics(batch_size, log_every, log, flops)
     for k, metrics in enumerate(calls, start=1):
         meter.add(k * steps, {name: np.float32(x) for name, x in metrics.items()}, waited=0.0)
     meter.drain()
@@ -58,11 +55,11 @@ def test_steps_left_out_are_counted_and_not_averaged():
 
 def test_utilisation_is_operations_over_the_peak(monkeypatch):
     chip = CHIPS["NVIDIA H200"]
-    monkeypatch.setattr("fmjax.run.train.step_metrics.chip_of", lambda device: chip)
+    monkeypatch.setattr("fmjax.training.step_metrics.chip_of", lambda device: chip)
     lines = told([{"loss": 1.0}] * 8, flops=10**9)
     speed = lines[-1][1]
     assert speed["mfu"] == pytest.approx(speed["examples_per_second"] * 1e9 / chip.flops)
-    monkeypatch.setattr("fmjax.run.train.step_metrics.chip_of", lambda device: None)
+    monkeypatch.setattr("fmjax.training.step_metrics.chip_of", lambda device: None)
     assert "mfu" not in told([{"loss": 1.0}] * 8, flops=10**9)[-1][1]
 
 

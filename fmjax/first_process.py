@@ -1,7 +1,7 @@
 """What one process does for all of them: checks that fail on every process, and printing."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TextIO
 
 import jax
 import numpy as np
@@ -28,7 +28,7 @@ def on_first_process(work: Callable[[], Any]) -> Any:
     return result
 
 
-def say(text: str) -> None:
-    """Prints on one process of all."""
+def say(text: str, file: TextIO | None = None) -> None:
+    """Prints on one process of all, to the standard output unless a file is given."""
     if jax.process_index() == 0:
-        print(text, flush=True)
+        print(text, flush=True, file=file)

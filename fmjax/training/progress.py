@@ -1,4 +1,4 @@
-"""Where a training run reports: a progress bar, ``metrics.jsonl`` and TensorBoard event files."""
+"""Where a training reports: a progress bar, ``metrics.jsonl`` and TensorBoard event files."""
 
 import contextlib
 import json
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import jax
 
-from fmjax.run.workdir import EVENTS, METRICS
+from fmjax.training.folder import EVENTS, METRICS
 
 
 def _keep_until(path: Path, step: int) -> None:
@@ -27,22 +27,24 @@ class Progress:
     """Writes metrics to every place that shows them, on the first process; a context.
 
     Args:
-        workdir: the run's folder.
-        start: the step the run starts from.
+        workdir: the folder of the files; None for the bar alone.
+        start: the step the training starts from.
         steps: the step it ends at.
     """
 
-    def __init__(self, workdir: Path, start: int, steps: int):
+    def __init__(self, workdir: Path | None, start: int, steps: int):
         self._active = jax.process_index() == 0
+        self._path = None if workdir is None else workdir / METRICS
         if not self._active:
             return
-        from tensorboardX import SummaryWriter
         from tqdm import tqdm
 
-        self._path = workdir / METRICS
-        _keep_until(self._path, start)
-        self._file = self._path.open("a", buffering=1)
-        self._events = SummaryWriter(str(workdir / EVENTS), purge_step=start + 1)
+        if self._path is not None:
+            from tensorboardX import SummaryWriter
+
+            _keep_until(self._path, start)
+            self._file = self._path.open("a", buffering=1)
+            self._events = SummaryWriter(str(workdir / EVENTS), purge_step=start + 1)
         self._bar = tqdm(
             total=steps,
             initial=start,
@@ -71,6 +73,11 @@ class Progress:
         """
         if not self._active:
             return
+        if self._path is not None:
+            self._to_files(step, values)
+        self._to_bar(values)
+
+    def _to_files(self, step: int, values: dict[str, float]) -> None:
         try:
             self._file.write(json.dumps({"step": step} | values) + "\n")
         except OSError as error:
@@ -80,6 +87,8 @@ class Progress:
             ) from error
         for name, value in values.items():
             self._events.add_scalar(name, value, step)
+
+    def _to_bar(self, values: dict[str, float]) -> None:
         shown = {
             "loss": f"{values['loss']:.4f}" if "loss" in values else None,
             "img/s": f"{values['examples_per_second']:.0f}"
@@ -99,8 +108,10 @@ class Progress:
 
     def close(self) -> None:
         """Flushes and closes everything."""
-        if self._active:
-            self._bar.close()
+        if not self._active:
+            return
+        self._bar.close()
+        if self._path is not None:
             with contextlib.suppress(OSError):  # a full disk, which has been said before
                 self._file.close()
             with contextlib.suppress(OSError):  # the same: the event files are a convenience

@@ -1,0 +1,95 @@
+"""Training, from a configuration and a folder to a trained flow in that folder."""
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from fmjax.config import ConfigDict
+from fmjax.first_process import say
+from fmjax.run.train import report
+from fmjax.run.train.batches import RunStream, held_out
+from fmjax.run.train.draw import RunDraw
+from fmjax.run.train.setup import Run, build, check, claimed, restore
+from fmjax.training import fit
+from fmjax.training.folder import Folder
+from fmjax.training.signals import Stopped
+from fmjax.training.state import TrainState
+
+
+def train(
+    config: ConfigDict,
+    workdir: Path,
+    parallel: str = "jit",
+    overwrite: bool = False,
+    init_from: Path | None = None,
+    profile: bool = False,
+) -> int:
+    """Trains until ``train.steps``, from the newest checkpoint of the folder if it has one.
+
+    Args:
+        config: every key of `fmjax.config.default_config`.
+        workdir: the run's folder.
+        parallel: ``"jit"`` or ``"pmap"``.
+        overwrite: deletes an earlier run in this folder first.
+        init_from: a run's folder or a file of parameters, with which a run without a checkpoint
+            begins; see `fmjax.run.weights.initial`. None for fresh parameters.
+        profile: also writes a trace of a few steps to the folder's ``profile/``.
+
+    Returns:
+        0 when the run is finished, else the signal that stopped it after its state was saved.
+
+    Raises:
+        InputError: something does not fit; nothing has been computed or overwritten then.
+        FloatingPointError: the loss or its gradient became NaN or infinite; the step is named.
+    """
+    began = time.perf_counter()
+    run = build(config, workdir, parallel)
+    check(run, overwrite, init_from)
+    with claimed(run, config, overwrite) as own:
+        start, begin = restore(run, own.checkpoints, init_from)
+        if report.is_finished(run, start):
+            say(report.already_finished(run, start))
+            return 0
+        say(report.opening(run, start), file=sys.stderr)
+        try:
+            state = _fit(run, own, begin, parallel, profile)
+        except Stopped as stopped:
+            what = f"stopped by signal {stopped.signal}: saved step {stopped.step}."
+            say(f"{what} Run it again to go on.", file=sys.stderr)
+            return stopped.signal
+        step = int(state.step)
+        say(f"trained {step} steps in {time.perf_counter() - began:.0f} s")
+        say(report.final_report(run, state.ema_params, step))
+        say(f"next: {report.sample_command(run)}")
+    return 0
+
+
+def _fit(run: Run, own: Folder, begin: Any, parallel: str, profile: bool) -> TrainState:
+    """`fmjax.training.fit` with everything that the configuration stands for."""
+    experiment, settings = run.experiment, run.experiment.train
+    every = settings.sample_every or settings.steps
+    previews = range(every, settings.steps, every)  # the last step has the final report's
+
+    def preview(step: int, state: TrainState) -> None:
+        if step in previews:
+            report.write_preview(run, state.ema_params, step)
+
+    return fit(
+        experiment.apply_fn,
+        begin,
+        RunStream(run.training, experiment),
+        loss_fn=experiment.loss_fn,
+        draw=RunDraw(experiment),
+        optimizer=experiment.optimizer,
+        learning_rate=experiment.learning_rate,
+        held_out=held_out(run.training),
+        workdir=own,
+        mesh=run.layout.mesh,
+        parallel=parallel,
+        sharding_rules=experiment.sharding_rules,
+        callbacks=[preview],
+        flops=experiment.flops,
+        profile=profile,
+        **settings.of_fit(),
+    )

@@ -1,0 +1,210 @@
+"""`fit`: what ``train.py`` does, for any network and any data."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import optax
+from jax.sharding import Mesh
+
+from fmjax.conventions import ApplyFn
+from fmjax.data.streams import as_stream
+from fmjax.errors import InputError
+from fmjax.first_process import say
+from fmjax.training.batches import placed_batches
+from fmjax.training.begin import Begin
+from fmjax.training.fit_checks import check_data, check_functions
+from fmjax.training.folder import PROFILE, Folder, opened, record_of
+from fmjax.training.loop import Callback, Training, run_steps
+from fmjax.training.mesh import DATA_PARALLEL, MeshSizes, make_mesh, row_shards
+from fmjax.training.parallelism import Jit, Pmap, check_divides, layout_over
+from fmjax.training.progress import Progress
+from fmjax.training.settings import Settings, check_numbers
+from fmjax.training.sharding import Rules, notes
+from fmjax.training.signals import Stopped
+from fmjax.training.state import TrainState
+from fmjax.training.step import Batch, make_step
+from fmjax.training.validation import held_out_batch, make_validation
+
+
+def fit(
+    apply_fn: ApplyFn,
+    params: Any,
+    data: Any,
+    *,
+    loss_fn: Callable,
+    draw: Callable,
+    optimizer: optax.GradientTransformation,
+    steps: int,
+    workdir: Path | str | Folder | None = None,
+    mesh: Mesh | MeshSizes | None = None,
+    callbacks: Sequence[Callback] = (),
+    held_out: Any = None,
+    batch_size: int = 128,
+    seed: int = 0,
+    ema: float | None = 0.9999,
+    accumulate: int = 1,
+    log_every: int = 50,
+    checkpoint_every: int = 500,
+    val_every: int = 0,
+    keep: int = 3,
+    parallel: str = "jit",
+    steps_per_call: int = 1,
+    sharding_rules: Rules = (),
+    threads: int = 2,
+    learning_rate: Callable[[jax.Array], jax.Array] | None = None,
+    flops: int | None = None,
+    profile: bool = False,
+) -> TrainState:
+    """Trains a network on data until `steps`, over all devices, and goes on where it was stopped.
+
+        state = fit(apply_fn, params, {"x": x, "labels": labels}, loss_fn=make_loss_fn(apply_fn),
+                    draw=Draw(), optimizer=optax.adam(1e-3), steps=10_000, workdir="runs/mine")
+
+    The k-th step takes the k-th batch and randomness that is a function of the seed and of k. A
+    second call with the same workdir goes on from its newest checkpoint, and where batch k is a
+    function of k too, which it is unless data is an iterator, gives the same bits as one call.
+
+    With a workdir, the folder gets ``checkpoints/``, ``metrics.jsonl``, ``tensorboard/`` and
+    ``fit.json``, which remembers what decides the numbers; SIGTERM and SIGINT end the training
+    between two steps, after its state is saved. Without one, nothing is written.
+
+    Args:
+        apply_fn: ``apply_fn(params, x, t, labels)``, a velocity or an `fmjax.conventions.Output`.
+            It is checked against the data; of a network of two times give its
+            `fmjax.conventions.diagonal`.
+        params: its parameters, a pytree of floating-point arrays, which are copied; or
+            ``init(key)``, which makes them, each device its own part; or a `TrainState` to go on
+            from, which is used up, unless the workdir has a later one.
+        data: an array x (n, ...), or ``{"x": x, "labels": labels, "x0": x0}``, the last two where
+            there are any, each a pytree of arrays; or anything with ``len(data)`` and ``data[k]``,
+            one example in the same form, grain's sources among them; or an iterator of batches
+            in the same form; or a `fmjax.data.streams.Stream`. x are floats, or tokens.
+        loss_fn: ``loss_fn(params, x0, x1, t, labels) -> scalar``, as `fmjax.make_loss_fn` gives.
+            With an attribute ``noise`` it also gets ``noise=`` from the draw, with ``uses_target``
+            also ``target_params=``, the average before the step.
+        draw: ``draw(key, index, x1, labels=None, x0=None)``, an `fmjax.Draw` or any function that
+            gives x0, x1, t and labels. One with a method ``on(layout)`` is asked for the draw of a
+            step that is spread over devices.
+        optimizer: the optax transformation.
+        steps: until which step, from the first one on; it may grow from call to call.
+        workdir: the folder of the training; None for none.
+        mesh: the devices, from `fmjax.training.mesh.make_mesh`, or how many along each axis; None
+            for all of them, each with a part of the batch.
+        callbacks: each is called as ``callback(step, state)`` after every call of the compiled
+            step. The next step overwrites the state: copy what is to stay. The time is left out of
+            the speed in the log.
+        held_out: examples in the same form as data, up to 512 of which give the held-out loss, at
+            every checkpoint: of the averaged parameters, with the same noise and times each time.
+        batch_size: examples in a step, over all devices and processes.
+        seed: of init, of the order of the data and of every draw.
+        ema: decay of the average of the parameters, reached after a warm-up; None keeps none.
+        accumulate: into how many parts a batch is split to save memory.
+        log_every: steps from one line of the log to the next.
+        checkpoint_every: steps from one checkpoint to the next; there is one at the end as well.
+        val_every: steps from one held-out loss to the next, beside those at checkpoints; 0: none.
+        keep: how many of the newest checkpoints stay, beside the one of lowest held-out loss.
+        parallel: ``"jit"`` over the mesh, or ``"pmap"``.
+        steps_per_call: steps in one call of the compiled program: more where they take under 10 ms.
+        sharding_rules: which axes of the mesh split which parameters, e.g. ``DiT.sharding_rules``;
+            what none of them names is split over fsdp.
+        threads: how many batches are read at the same time.
+        learning_rate: the optimiser's schedule, for the log.
+        flops: operations of training on one example, for the utilisation in the log.
+        profile: writes a trace of a few steps to the workdir's ``profile/``.
+
+    Returns:
+        The state after the last step, ``params``, ``ema_params`` (None for ``ema=None``),
+        ``opt_state`` and ``step``; at once where the workdir has it already.
+
+    Raises:
+        InputError: something does not fit, in one sentence, before any device works; or an iterator
+            ended before the last step.
+        FloatingPointError: a loss, a gradient or the state became NaN or infinite.
+        Stopped: a signal came, and the state was saved; a ``KeyboardInterrupt``.
+    """
+    settings = Settings(
+        *(steps, batch_size, accumulate, steps_per_call, ema, seed),
+        *(log_every, checkpoint_every, val_every, keep),
+    )
+    check_numbers(settings)
+    layout = _layout(mesh, parallel, steps_per_call, sharding_rules)
+    check_divides(batch_size, row_shards(layout.mesh), accumulate, "batch_size")
+    if profile and workdir is None:
+        raise InputError("profile=True writes its trace to a workdir: give workdir as well.")
+    stream = as_stream(data, threads)
+    validated = None if held_out is None else as_stream(held_out, threads, "held_out")
+    begin = Begin(params, optimizer, layout, settings)
+    step = make_step(
+        loss_fn,
+        _of_batch(draw, layout),
+        optimizer,
+        ema=ema,
+        accumulate=accumulate,
+        axis_name=layout.axis_name,
+        learning_rate=learning_rate,
+    )
+    batch = check_data(stream, validated, settings)
+    check_functions(apply_fn, loss_fn, _of_batch(draw), begin.abstract.params, batch)
+    record = record_of(settings, begin.abstract.params)
+    with opened(workdir, record, begin.abstract, keep) as folder:
+        state = begin.state(folder, stream.exact)
+        if int(state.step) >= steps:
+            return layout.to_global(state)
+        validate = None
+        if validated is not None:
+            examples = held_out_batch(validated)
+            validate = make_validation(loss_fn, _of_batch(draw), examples, layout.mesh)
+        training = Training(
+            settings=settings,
+            layout=layout,
+            step=step,
+            batches=partial(placed_batches, stream, layout, settings),
+            validate=validate,
+            callbacks=tuple(callbacks),
+            checkpoints=None if folder is None else folder.checkpoints,
+            flops=flops,
+            trace=folder.path / PROFILE if profile else None,
+        )
+        return layout.to_global(_train(training, folder, state))
+
+
+def _train(training: Training, folder: Folder | None, state: TrainState) -> TrainState:
+    """The state after the last step, once it is on disk.
+
+    Raises:
+        Stopped: by a signal.
+    """
+    for note in notes(state.params, training.layout.mesh, training.layout.rules):
+        say(note)
+    path = None if folder is None else folder.path
+    start = int(state.step)
+    with Progress(path, start, training.settings.steps) as progress:
+        step, state, signal = run_steps(training, progress, start, state)
+    if folder is not None:
+        folder.checkpoints.wait()
+    if signal:
+        raise Stopped(signal, step, path)
+    return state
+
+
+def _layout(mesh: Mesh | MeshSizes | None, parallel: str, steps: int, rules: Rules) -> Jit | Pmap:
+    if not isinstance(mesh, Mesh):
+        mesh = make_mesh(sizes=DATA_PARALLEL if mesh is None else MeshSizes(*mesh))
+    return layout_over(mesh, parallel, steps, rules)
+
+
+def _of_batch(
+    draw: Callable, layout: Jit | Pmap | None = None
+) -> Callable[[jax.Array, Batch], Any]:
+    """A draw as the step asks it, ``draw(key, batch)``; without a layout the batch is whole."""
+    if layout is not None and hasattr(draw, "on"):
+        draw = draw.on(layout)
+
+    def draw_batch(key: jax.Array, batch: Batch) -> Any:
+        x0 = {"x0": batch["x0"]} if "x0" in batch else {}
+        return draw(key, batch["index"], batch["x1"], batch.get("labels"), **x0)
+
+    return draw_batch

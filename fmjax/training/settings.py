@@ -1,0 +1,57 @@
+"""The numbers of a training: how long it is, how often it reports, and what else decides it."""
+
+from typing import Any, NamedTuple
+
+from fmjax.checks import check_at_least, check_between, check_multiple, check_seed
+
+
+class Settings(NamedTuple):
+    """The numbers of a training.
+
+    Attributes:
+        steps: of training, from the first one on.
+        batch_size: examples in a step, over all devices and processes.
+        accumulate: into how many parts a batch is split to save memory.
+        steps_per_call: of the compiled program; what happens between steps happens between calls.
+        ema: decay of the average of the parameters; None keeps no average.
+        seed: of the parameters, the order of the data and every draw.
+        log_every: steps from one line of the log to the next.
+        checkpoint_every: steps from one checkpoint to the next.
+        val_every: steps from one held-out loss to the next, beside those at checkpoints; 0: none.
+        keep: how many of the newest checkpoints stay.
+    """
+
+    steps: int
+    batch_size: int
+    accumulate: int
+    steps_per_call: int
+    ema: float | None
+    seed: int
+    log_every: int
+    checkpoint_every: int
+    val_every: int
+    keep: int
+
+
+def check_numbers(numbers: Any, prefix: str = "") -> None:
+    """Checks the numbers of a training.
+
+    Args:
+        numbers: with the attributes of `Settings`.
+        prefix: before each name in a message, e.g. ``"train."`` in a configuration.
+
+    Raises:
+        InputError: one lies outside its range, or does not fit the others.
+    """
+    for key in (
+        *("steps", "batch_size", "accumulate", "log_every", "checkpoint_every", "keep"),
+        "steps_per_call",
+    ):
+        check_at_least(f"{prefix}{key}", getattr(numbers, key))
+    check_at_least(f"{prefix}val_every", numbers.val_every, 0)
+    for key in ("steps", "log_every", "checkpoint_every", "val_every"):
+        of = f"{prefix}steps_per_call; nothing happens inside a call"
+        check_multiple(f"{prefix}{key}", getattr(numbers, key), numbers.steps_per_call, of)
+    check_seed(numbers.seed, f"{prefix}seed")
+    if numbers.ema is not None:
+        check_between(f"{prefix}ema", numbers.ema, 0, 1, "[)")
