@@ -1,7 +1,8 @@
 """The experiment: everything a configuration stands for, built and so checked."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -38,8 +39,11 @@ from fmjax.training.optimizer import learning_rate_schedule, make_optimizer
 from fmjax.training.sharding import Rules
 
 
-class Experiment(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Experiment:
     """Everything a configuration stands for, so that nobody asks the configuration again.
+
+    Two of them are never equal, so that one can be a key of compiled programs.
 
     Attributes:
         spec: the data it is for.

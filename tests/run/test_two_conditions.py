@@ -69,13 +69,13 @@ def test_samples_take_the_conditions_of_held_out_data_and_are_data(trained, tmp_
 
 def test_the_guidance_of_several_conditions_is_one_call_with_all_nulls(trained, tmp_path):
     both = {}
-    for w in (0.0, 1.0):
+    for w in (0.0, 300.0):  # hardly trained, it hardly heeds its conditions
         sample(trained, tmp_path / str(w), Request(8, w=(w,)), RECIPE)
         both[w] = np.load(tmp_path / str(w) / "samples.npz")["samples"]
     sample(trained, tmp_path / "none", Request(8, None), RECIPE)
     none = np.load(tmp_path / "none" / "samples.npz")["samples"]
     np.testing.assert_allclose(both[0.0], none, rtol=1e-5, atol=1e-5)  # w = 0 is unconditional
-    assert not np.allclose(both[1.0], none, atol=1e-3)
+    assert not np.allclose(both[300.0], none, atol=1e-2)
 
 
 def test_an_exported_sampler_takes_the_conditions_by_name(trained, tmp_path):
