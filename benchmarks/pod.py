@@ -19,7 +19,7 @@ from fmjax.factory import Recipe
 from fmjax.run.compile.programs import compile_sampling, compile_training, record_of
 from fmjax.run.compile.report import Report, too_large
 from fmjax.run.sample.request import Request
-from fmjax.samplers.ode import solver_spec
+from fmjax.samplers import solver_spec
 
 RESULTS = machine.RESULTS / "pod.json"
 TRAINING = (  # topology, copies of the state, parts of the state, what is computed again

@@ -72,18 +72,19 @@ def make_experiment(name: str, changes: dict) -> tuple[object, object, object]:
     config = runpy.run_path(str(config_file(Path.cwd(), name)))["get_config"]()
     config.update_from_flattened_dict(changes)
     data = find("load", "load_dataset", under="data")(config.data.name, config.data.dir)
-    spec = find("DataSpec")(data.shape, data.num_classes, data.class_names)
-    return config, data, find("make_experiment")(config, spec)
+    return config, data, find("make_experiment")(config, find("spec_of")(data))
 
 
 def draw_of(experiment: object, key: object, batch: dict) -> dict[str, object]:
     """All that one training step draws, by name."""
     import jax
 
-    x0, x1, t, labels, *more = experiment.draw(key, batch)
-    x0, *noise = jax.tree.leaves(x0)  # a stochastic path has its noise beside x0
+    args = experiment.draw(key, batch)
+    x0, x1, t, labels = args
+    x0, *noise = jax.tree.leaves(x0)  # a stochastic path had its noise beside x0
+    noise += jax.tree.leaves(getattr(args, "noise", None))
     drawn = {"x0": x0, "x1": x1, "t": t, "labels": labels}
-    return drawn | {f"noise{i}": z for i, z in enumerate(noise + jax.tree.leaves(more))}
+    return drawn | {f"noise{i}": z for i, z in enumerate(noise)}
 
 
 # ---- What runs in a process of the checkout
@@ -157,7 +158,8 @@ def record_samples(weights: str) -> dict[str, np.ndarray]:
     solve, solve_sde, guided = find("solve", under="samplers"), find("solve_sde"), find("Guided")
     x0 = jax.random.normal(jax.random.key(0), (64, *data.shape))
     keys = jax.random.split(jax.random.key(1), len(x0))
-    labels = np.arange(len(x0), dtype=np.int32) % data.num_classes
+    # All ten digits and the null one, which both checkouts call by its number.
+    labels, null = np.arange(len(x0), dtype=np.int32) % 10, np.int32(10)
     w = np.full(len(x0), 1.5, np.float32)
     record = {}
     for name, (spec, guidance) in sampling_cases().items():
@@ -165,7 +167,7 @@ def record_samples(weights: str) -> dict[str, np.ndarray]:
         @jax.jit
         def sample(params, x0, keys, labels, w, name=name, spec=spec, guidance=guidance):
             velocity = functools.partial(experiment.apply_fn, params)
-            velocity = find("classifier_free")(velocity, experiment.null_label, **guidance)
+            velocity = find("classifier_free")(velocity, null, **guidance)
             if hasattr(spec, "diffusion"):
                 return solve_sde(velocity, x0, keys, guided(labels, w), spec)
             return solve(velocity, x0, guided(labels, w), spec)

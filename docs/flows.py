@@ -1,6 +1,7 @@
 """What several pages train: a small network on points in the plane, the loop of "learn" again."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,7 @@ def train(
     draw: Draw | None = None,
     steps: int = 2000,
     batch: int = 256,
-    num_classes: int | None = None,
+    conditions: Any = None,
     **loss,
 ) -> Callable:
     """Trains an MLP and gives back what it learned.
@@ -25,13 +26,13 @@ def train(
         draw: how times and pairs are drawn.
         steps: of Adam.
         batch: points in a step.
-        num_classes: of the labels, None without.
+        conditions: what the labels are, None without.
         **loss: what `fmjax.make_loss_fn` takes beside the network.
 
     Returns:
         ``predict(x, t, labels)``.
     """
-    model = mlp.MLP(width=64, depth=3, num_classes=num_classes)
+    model = mlp.MLP(width=64, depth=3, conditions=conditions)
     apply_fn, adam = (
         adapters.from_linen(model),
         optax.adam(optax.cosine_decay_schedule(3e-3, steps)),

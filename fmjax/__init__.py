@@ -1,8 +1,9 @@
 """Flow matching and rectified flow in JAX.
 
-A flow is learned by drawing a **pair** (`couplings`), a **time** (`times`), a point on a **path**
-(`paths`, `schedules`), and regressing on it (`losses`) what the network predicts (`predictions`);
-`draws` puts the randomness together. It is used by **guiding** the velocity (`guidance`),
+A flow is learned by drawing a **pair** (`couplings`) from a **source** (`sources`) and the data, a
+**time** (`times`), a point on a **path** (`paths`, `schedules`), and regressing on it (`losses`)
+what the network predicts (`predictions`), under **conditions** (`conditions`); `draws` puts the
+randomness together. It is used by **guiding** the velocity (`guidance`),
 **solving** its ODE or SDE (`samplers`), and reading off a **likelihood** (`likelihood`);
 `fmjax.testing` holds a flow to what it should be. The convention is stated once, in
 `fmjax.conventions`.
@@ -17,6 +18,7 @@ import importlib
 from types import ModuleType
 
 from fmjax import (
+    conditions,
     conventions,
     couplings,
     draws,
@@ -27,18 +29,29 @@ from fmjax import (
     predictions,
     samplers,
     schedules,
+    sources,
     times,
 )
-from fmjax.conventions import ApplyFn, Velocity
-from fmjax.draws import Draw, LossArgs, normal
+from fmjax.conditions import ClassIds, Vector
+from fmjax.conventions import ApplyFn, Output, Span, Velocity, diagonal
+from fmjax.draws import Draw, LossArgs
 from fmjax.errors import InputError
 from fmjax.guidance import Guided, autoguidance, classifier_free, scale_from_excess
 from fmjax.likelihood import Exact, Hutchinson, bits_per_dim, log_likelihood, sample_with_log_prob
 from fmjax.losses import make_loss_fn
-from fmjax.paths import AffinePath, BrownianBridge, Noisy, NoisyStraight
+from fmjax.paths import AffinePath, BrownianBridge, Joint, NoisyStraight
 from fmjax.predictions import as_velocity, convert
-from fmjax.samplers.ode import Solution, SolveError, check_solution, invert, solve, solver_spec
-from fmjax.samplers.sde import sde_spec, solve_sde
+from fmjax.samplers import (
+    Solution,
+    SolveError,
+    check_solution,
+    invert,
+    sde_spec,
+    solve,
+    solve_sde,
+    solver_spec,
+)
+from fmjax.sources import StandardNormal
 
 __version__ = "0.3.0"
 
@@ -48,25 +61,32 @@ __all__ = [
     "AffinePath",
     "ApplyFn",
     "BrownianBridge",
+    "ClassIds",
     "Draw",
     "Exact",
     "Guided",
     "Hutchinson",
     "InputError",
+    "Joint",
     "LossArgs",
-    "Noisy",
     "NoisyStraight",
+    "Output",
     "Solution",
     "SolveError",
+    "Span",
+    "StandardNormal",
+    "Vector",
     "Velocity",
     "as_velocity",
     "autoguidance",
     "bits_per_dim",
     "check_solution",
     "classifier_free",
+    "conditions",
     "conventions",
     "convert",
     "couplings",
+    "diagonal",
     "draws",
     "guidance",
     "invert",
@@ -74,7 +94,6 @@ __all__ = [
     "log_likelihood",
     "losses",
     "make_loss_fn",
-    "normal",
     "paths",
     "predictions",
     "sample_with_log_prob",
@@ -85,6 +104,7 @@ __all__ = [
     "solve",
     "solve_sde",
     "solver_spec",
+    "sources",
     "times",
 ]
 

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fmjax.conventions import Span
 from fmjax.errors import InputError
 
 
@@ -121,44 +122,85 @@ def check_pairs(x0: Any, x1: Any, labels: Any = None) -> None:
     """Checks a batch of pairs before anything is compiled.
 
     Args:
-        x0: source points (batch, ...), or a tuple of arrays of that shape for stochastic paths.
-        x1: data points (batch, ...).
+        x0: source points (batch, ...), or a pytree of such arrays.
+        x1: data points, built as x0.
         labels: arrays with a leading batch axis, or None.
 
     Raises:
-        InputError: x0 and x1 differ in shape or have no batch axis, a label array has another
-            leading size than the batch, or x0 or x1 is not finite.
+        InputError: x0 and x1 differ in structure or shape or have no batch axis, a label array has
+            another leading size than the batch, or x0 or x1 is not finite.
     """
-    shape = jnp.shape(x1)
-    for source in jax.tree.leaves(x0):
+    if jax.tree.structure(x0) != jax.tree.structure(x1):
+        raise InputError(
+            f"x0 and x1 must be built alike; got x0 {jax.tree.structure(x0)} and x1 "
+            f"{jax.tree.structure(x1)}."
+        )
+    shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(x1)]
+    for source, shape in zip(jax.tree.leaves(x0), shapes, strict=True):
         if jnp.shape(source) != shape or not shape:
             raise InputError(
                 "x0 and x1 must have one shape, (batch, ...); "
                 f"got x0 {jnp.shape(source)} and x1 {shape}."
             )
-    check_leading_size(labels, shape[0])
+    if len({shape[:1] for shape in shapes}) != 1:
+        raise InputError(f"the parts of x1 must have one leading size, the batch; got {shapes}.")
+    check_leading_size(labels, shapes[0][0])
     for name, x in (("x0", x0), ("x1", x1)):
         check_finite(name, x)
 
 
-def check_training_batch(x0: Any, x1: jax.Array, t: jax.Array, labels: Any = None) -> None:
+def check_prefix(t: Any, tree: Any) -> None:
+    """Checks that a tree of times is one time for all, or one for each part of another tree.
+
+    Args:
+        t: an array, or a pytree of arrays.
+        tree: what the times are of.
+
+    Raises:
+        InputError: t is no prefix of the tree.
+    """
+    try:
+        jax.tree.broadcast(t, tree)
+    except ValueError as error:
+        raise InputError(
+            "t must be one array for all of x, or a pytree that is a prefix of x, "
+            f"{jax.tree.structure(tree)}; got {jax.tree.structure(t)}."
+        ) from error
+
+
+def check_training_batch(x0: Any, x1: Any, t: Any, labels: Any = None) -> None:
     """Checks one training batch before anything is compiled.
 
     Args:
         x0: as in `check_pairs`.
         x1: as in `check_pairs`.
-        t: times (batch,).
+        t: times (batch,); or (batch, n, ...), one for each element of leading axes of x1; or a
+            pytree of such times that is a prefix of x1; or a `fmjax.conventions.Span` of two.
         labels: as in `check_pairs`.
 
     Raises:
-        InputError: as in `check_pairs`; t is not ``(batch,)``, or lies outside [0, 1].
+        InputError: as in `check_pairs`; a time has another shape, or lies outside [0, 1].
     """
     check_pairs(x0, x1, labels)
-    if t.shape != x1.shape[:1]:
+    for times in t if isinstance(t, Span) else [t]:
+        check_prefix(times, x1)
+        spread = jax.tree.leaves(jax.tree.broadcast(times, x1))
+        for one, part in zip(spread, jax.tree.leaves(x1), strict=True):
+            _check_time_shape(one, jnp.shape(part))
+        for one in jax.tree.leaves(times):
+            _check_in_unit_interval(one)
+
+
+def _check_time_shape(t: Any, shape: tuple[int, ...]) -> None:
+    if not jnp.ndim(t) or jnp.shape(t) != shape[: jnp.ndim(t)]:
         raise InputError(
-            f"t must have shape (batch,) = {x1.shape[:1]}, one time per example; got {t.shape}. "
+            f"t must have shape (batch,) = {shape[:1]}, one time per example, or the leading axes "
+            f"of x, {shape}, one per element; got {jnp.shape(t)}. "
             "For one time for all write jnp.full((batch,), t)."
         )
+
+
+def _check_in_unit_interval(t: Any) -> None:
     if not is_concrete(t):
         return
     with jax.ensure_compile_time_eval():  # a constant of a traced program has values, too

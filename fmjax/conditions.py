@@ -204,8 +204,8 @@ def check_labels(labels: Any, conditions: Any, batch: int) -> None:
     if labels is None and expected:
         raise InputError(
             f"labels=None came to a model with {_listed(expected)}, expected arrays with a leading "
-            f"batch axis of {batch}: for the unconditional velocity pass the null of each, as "
-            "fmjax.conditions.null_labels gives it."
+            f"batch axis of {batch}: for the unconditional velocity pass what stands for none, "
+            f"fmjax.conditions.nulls(conditions, {batch})."
         )
     if given.keys() != expected.keys():
         raise InputError(

@@ -24,11 +24,13 @@ def default_config() -> ConfigDict:
     )
     config.model = ConfigDict(
         {
-            "name": "dit",  # dit, mlp, or a preset such as DiT-B/2
+            # dit, mlp, a preset such as DiT-B/2, or your own: my_module:build
+            "name": "dit",
             "width": placeholder(int),  # the preset's
             "depth": placeholder(int),  # the preset's
             "heads": placeholder(int),  # the preset's
             "patch_size": placeholder(int),  # the preset's
+            "time_scale": placeholder(float),  # the network's: t is multiplied by it first
             "dtype": "float32",  # of the matrix products: float32 or bfloat16
             "attention": "auto",  # xla, cudnn, or the one of them that fits
             "scan": False,  # blocks compiled once, as a loop: large models compile much faster
@@ -41,6 +43,16 @@ def default_config() -> ConfigDict:
             "data": -1,  # copies of the state
             "fsdp": 1,  # parts of the state
             "tensor": 1,  # parts of each matrix product
+        }
+    )
+    config.source = ConfigDict(
+        {
+            "name": "normal",  # normal, uniform, data
+            "low": -1.0,  # of uniform
+            "high": 1.0,  # of uniform
+            "data": placeholder(str),  # of data: the name of the data set that flows start from
+            "dir": placeholder(str),  # of data: where it lies, as data.dir
+            "size": 10_000,  # of data: how many of its training examples, at most
         }
     )
     config.path = ConfigDict(
@@ -84,7 +96,7 @@ def default_config() -> ConfigDict:
         {
             "target": "fm",  # fm or rf
             "prediction": "velocity",  # velocity, x1, x0, score or v
-            "distance": "squared",  # squared, pseudo_huber or adaptive
+            "distance": "path",  # the path's own; squared, pseudo_huber or adaptive
             "c": placeholder(float),  # of pseudo_huber and adaptive
             "power": 1.0,  # of adaptive
             "weight": "none",  # velocity: another prediction's error counts as a velocity's
@@ -93,8 +105,10 @@ def default_config() -> ConfigDict:
     config.labels = ConfigDict(
         {
             "conditional": True,
-            "drop_rate": 0.1,  # for classifier-free guidance
-            "null": placeholder(int),  # one past the last class
+            "drop_rate": 0.1,  # for classifier-free guidance; of each condition without its own
+            "drop_all": 0.0,  # of several conditions: the probability that all go together
+            "null": placeholder(int),  # of class ids: one past the last class
+            "only": placeholder(str),  # of several conditions: which the model takes, e.g. age,sex
         }
     )
     config.optimizer = ConfigDict(

@@ -40,12 +40,22 @@ def expand(t: Array, x: Array) -> Array:
     return jnp.reshape(t, t.shape + (1,) * (x.ndim - t.ndim))
 
 
+def per_example_sum(x: Array) -> Array:
+    """The sum over all axes but the first: (batch, ...) -> (batch,)."""
+    return jnp.sum(x, axis=tuple(range(1, jnp.ndim(x))))
+
+
 def at_least_float32(x: Array) -> Array:
     """Casts half-precision and integer arrays to float32; float32 and float64 stay as they are.
 
     Half of 1001 equally spaced times coincide in bfloat16, so the path is never computed in it.
     """
     return jnp.asarray(x, jnp.promote_types(jnp.result_type(x), jnp.float32))
+
+
+def example_keys(key: Array, index: Array) -> Array:
+    """One key per example: ``fold_in(key, index)`` for each place (batch,) in the global batch."""
+    return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, index)
 
 
 class Span(NamedTuple):

@@ -4,98 +4,153 @@ Everything random about an example is keyed by its position in the global batch.
 gives the same numbers on one device or on many, on one host or on several, by jit or by pmap.
 """
 
+import zlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any
 
 import jax
 
 from fmjax.checks import check_at_least, check_between
-from fmjax.conventions import Array, Labels
+from fmjax.conditions import check_conditions
+from fmjax.conventions import Array, Labels, example_keys
 from fmjax.couplings import Coupling, independent
+from fmjax.errors import InputError
 from fmjax.guidance import drop_labels
-from fmjax.paths import Noisy
-from fmjax.times import TimeDistribution, Uniform, stratified
+from fmjax.sources import STANDARD_NORMAL, Law, Source, draw_source, example_shape
+from fmjax.times import PerElement, TimeDistribution, Uniform, stratified
 
 
-class LossArgs(NamedTuple):
-    """What ``loss_fn(params, *args)`` takes: x0, x1 (batch, ...), t (batch,), labels."""
-
-    x0: Array | Noisy
-    x1: Array
-    t: Array
-    labels: Labels
-
-
-def example_keys(key: Array, index: Array) -> Array:
-    """One key per example: ``fold_in(key, index)`` for each index (batch,)."""
-    return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, index)
-
-
-def normal(key: Array, index: Array, shape: tuple[int, ...]) -> Array:
-    """Standard normal source points x0 (batch, *shape), float32, one key per example."""
-    return jax.vmap(lambda k: jax.random.normal(k, shape))(example_keys(key, index))
-
-
+@jax.tree_util.register_dataclass
 @dataclass(frozen=True)
+class LossArgs:
+    """What a loss takes after params: ``loss_fn(params, *args)``, which is x0, x1, t and labels.
+
+    A loss that declares noise takes it by its name: ``loss_fn(params, *args, noise=args.noise)``.
+
+    Attributes:
+        x0: source points (batch, ...).
+        x1: data (batch, ...).
+        t: times (batch,), or a pytree of times.
+        labels: conditions with a leading batch axis, or None.
+        noise: what was drawn from each law of `Draw.noise`, by name.
+    """
+
+    x0: Any
+    x1: Any
+    t: Any
+    labels: Labels
+    noise: dict[str, Any]
+
+    def __iter__(self) -> Iterator[Any]:
+        yield from (self.x0, self.x1, self.t, self.labels)
+
+
+@dataclass(frozen=True, eq=False)
 class Draw:
-    """Draws x0, t, the coupling and the label drop for one batch of data.
+    """Draws x0, t, the coupling, the label drop and noise for one batch of data.
 
     Args:
         coupling: how source and data points are paired.
-        time_distribution: the distribution of t.
-        null_labels: the null condition, without a batch axis; unused when the rate is 0.
-        drop_rate: probability that an example's label is replaced by the null condition.
+        time_distribution: the distribution of t; or a pytree of distributions, a prefix of x1, for
+            times of their own, independent of each other.
+        conditions: what the labels are, with their nulls and drop rates (`fmjax.conditions`), built
+            as the labels; None drops nothing.
+        drop_all: probability that all conditions of an example are dropped together.
         stratify: the size of the global batch, to draw one t from each of as many equally likely
             intervals of the distribution, whatever the number of devices; None draws them
             independently.
-        noisy: draws the noise z of a stochastic path too; x0 is then ``Noisy(x0, z)``.
+        source: the distribution of x0.
+        noise: laws by name, of what the loss takes beside the pair: ``loss_fn.noise``.
 
     Raises:
-        InputError: the drop rate lies outside [0, 1], or stratify is below 1.
+        InputError: a rate lies outside [0, 1], stratify is below 1, or a condition is none.
     """
 
     coupling: Coupling = independent
-    time_distribution: TimeDistribution = field(default_factory=Uniform)
-    null_labels: Labels = None
-    drop_rate: float = 0.0
+    time_distribution: TimeDistribution | Any = field(default_factory=Uniform)
+    conditions: Any = None
+    drop_all: float = 0.0
     stratify: int | None = None
-    noisy: bool = False
+    source: Source = STANDARD_NORMAL
+    noise: Mapping[str, Law] = field(default_factory=dict)
 
     def __post_init__(self):
-        check_between("the drop rate", self.drop_rate, 0, 1)
+        check_conditions(self.conditions)
+        check_between("drop_all", self.drop_all, 0, 1)
         if self.stratify is not None:
             check_at_least("stratify, the size of the global batch,", self.stratify)
 
     def __call__(
-        self, key: Array, index: Array, x1: Array, labels: Labels = None, x0: Array | None = None
+        self, key: Array, index: Array, x1: Any, labels: Labels = None, x0: Any = None
     ) -> LossArgs:
         """The arguments of the loss for one step.
 
         Args:
             key: the key of this step.
             index: position of each example in the global batch, int (batch,).
-            x1: data (batch, ...).
+            x1: data (batch, ...), or a pytree of such arrays.
             labels: conditions with a leading batch axis, or None.
-            x0: source points that are paired with x1 already (batch, ...), as stored pairs are;
-                standard normal ones are drawn if None. The coupling is applied in both cases.
+            x0: source points that are paired with x1 already, built as x1, as stored pairs are;
+                the source is asked if None. The coupling is applied in both cases.
 
         Returns:
-            x0, x1, t and labels.
+            x0, x1, t, labels and the noise.
+
+        Raises:
+            InputError: the source or the labels do not fit, or as the coupling says.
         """
-        x0_key, t_key, drop_key, pair_key, z_key = jax.random.split(key, 5)
+        x0_key, t_key, drop_key, pair_key, noise_key = jax.random.split(key, 5)
+        shape = example_shape(x1)
         if x0 is None:
-            x0 = normal(x0_key, index, x1.shape[1:])
-        u = jax.vmap(jax.random.uniform)(example_keys(t_key, index))
-        if self.stratify is not None:
-            # Rotate the strata by one random offset a step: no batch position keeps one stratum.
-            offset = jax.random.randint(jax.random.fold_in(t_key, 2**31), (), 0, self.stratify)
-            u = stratified(u, (index + offset) % self.stratify, self.stratify)
-        t = self.time_distribution.quantile(u)
+            x0 = draw_source(self.source, x0_key, index, shape)
+        t = self._times(t_key, index, x1)
         # Pair before dropping, so that a condition-aware coupling sees the true conditions.
         x0, x1, labels = self.coupling(pair_key, x0, x1, labels)
-        if self.noisy:
-            x0 = Noisy(x0, normal(z_key, index, x1.shape[1:]))
-        if labels is not None and self.drop_rate > 0:
+        noise = {
+            name: law.sample(jax.random.fold_in(noise_key, _number(name)), index, shape)
+            for name, law in self.noise.items()
+        }
+        if labels is not None and self.conditions is not None:
             keys = example_keys(drop_key, index)
-            labels = drop_labels(keys, labels, self.null_labels, self.drop_rate)
-        return LossArgs(x0, x1, t, labels)
+            labels = drop_labels(keys, labels, self.conditions, drop_all=self.drop_all)
+        return LossArgs(x0, x1, t, labels, noise)
+
+    def _times(self, key: Array, index: Array, x1: Any) -> Any:
+        """One time for all of x1, or one for each part that has a distribution of its own."""
+        distributions, tree = jax.tree.flatten(self.time_distribution)
+        if tree == jax.tree.structure(0):
+            return self._time(key, index, self.time_distribution, x1)
+        try:
+            parts = tree.flatten_up_to(x1)
+        except ValueError as error:
+            raise InputError(
+                f"the time distributions must be a prefix of x1, {jax.tree.structure(x1)}; got "
+                f"{tree}."
+            ) from error
+        each = enumerate(zip(distributions, parts, strict=True))
+        return tree.unflatten(
+            [
+                self._time(jax.random.fold_in(key, i), index, distribution, part)
+                for i, (distribution, part) in each
+            ]
+        )
+
+    def _time(self, key: Array, index: Array, distribution: Any, x1: Any) -> Array:
+        keys = example_keys(key, index)
+        if isinstance(distribution, PerElement):
+            if self.stratify is not None:
+                raise InputError("times of each element cannot be stratified; leave stratify out.")
+            shape = distribution.elements(x1)
+            return distribution.quantile(jax.vmap(lambda k: jax.random.uniform(k, shape))(keys))
+        u = jax.vmap(jax.random.uniform)(keys)
+        if self.stratify is not None:
+            # Rotate the strata by one random offset a step: no batch position keeps one stratum.
+            offset = jax.random.randint(jax.random.fold_in(key, 2**31), (), 0, self.stratify)
+            u = stratified(u, (index + offset) % self.stratify, self.stratify)
+        return distribution.quantile(u)
+
+
+def _number(name: str) -> int:
+    """A number for a name, so that what one law draws does not depend on which others there are."""
+    return zlib.crc32(name.encode())

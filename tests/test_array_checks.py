@@ -13,6 +13,7 @@ from fmjax.array_checks import (
     check_training_batch,
     is_concrete,
 )
+from fmjax.conventions import Span
 from fmjax.errors import InputError
 
 X = np.zeros((3, 2), np.float32)
@@ -98,14 +99,16 @@ def test_labels_must_have_the_size_of_the_batch():
 
 
 def test_pairs_that_fit_pass():
-    check_pairs((X, X), X, {"class": np.zeros(3, int)})
+    check_pairs((X, X[:, 0]), (X, X[:, 0]), {"class": np.zeros(3, int)})
 
 
 @pytest.mark.parametrize(
     ("x0", "x1", "labels", "message"),
     [
         (X[:2], X, None, r"one shape, \(batch, ...\); got x0 \(2, 2\) and x1 \(3, 2\)"),
-        ((X, X[:2]), X, None, "one shape"),
+        ((X, X[:2]), (X, X), None, "one shape"),
+        ((X, X), X, None, "must be built alike"),
+        ((X, X[:2]), (X, X[:2]), None, "one leading size"),
         (np.float32(0), np.float32(0), None, "one shape"),
         (X, X, np.zeros(2), "leading size of the batch, 3"),
         (X + np.nan, X, None, "x0 must be finite"),
@@ -124,3 +127,15 @@ def test_times_lie_in_the_unit_interval_one_for_each_example():
     assert "t must lie in [0, 1]" in refused(check_training_batch, X, X, T.at[0].set(jnp.nan))
     assert "jnp.full((batch,), t)" in refused(check_training_batch, X, X, T[:2])
     assert "one shape" in refused(check_training_batch, X[:2], X, T)
+
+
+def test_times_are_a_prefix_of_the_data():
+    tree, times = {"a": X, "b": X[:, :1]}, jnp.full((3, 2), 0.5)
+    for t in (T, {"a": T, "b": T}, {"a": times, "b": T}, Span(T, T)):
+        check_training_batch(tree, tree, t)
+    check_training_batch(X, X, times)
+    assert "a prefix of x" in refused(check_training_batch, tree, tree, {"a": T})
+    assert "one per element; got (3, 2)" in refused(check_training_batch, tree, tree, times)
+    assert "got values from 0.5 to 1.5" in refused(
+        check_training_batch, X, X, Span(T, T + jnp.array([0.5, 1.0, 1.5]))
+    )

@@ -7,15 +7,18 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from fmjax.conditions import ClassIds
 from fmjax.couplings import independent
 from fmjax.draws import Draw
 from fmjax.errors import InputError
+from fmjax.sources import StandardNormal
 from fmjax.times import LogitNormal, Uniform
 
 KEY = jax.random.key(3)
 X1 = np.random.default_rng(4).normal(size=(4096, 2)).astype("float32")
 LABELS = np.arange(4096, dtype="int32") % 5
-DRAW = Draw(null_labels=5, drop_rate=0.2, time_distribution=LogitNormal())
+FIVE = ClassIds(5, drop_rate=0.2)
+DRAW = Draw(conditions=FIVE, time_distribution=LogitNormal())
 INDEX = np.arange(4096)
 
 
@@ -67,7 +70,7 @@ def test_pairs_are_made_before_labels_are_dropped():
         seen["labels"] = labels
         return independent(key, x0, x1[::-1], labels[::-1])
 
-    draw = Draw(coupling=reverse, null_labels=5, drop_rate=0.5)
+    draw = Draw(coupling=reverse, conditions=ClassIds(5, drop_rate=0.5))
     _, x1, _, labels = draw(KEY, INDEX, X1, LABELS)  # outside jit, where the labels can be seen
     np.testing.assert_array_equal(seen["labels"], LABELS)
     np.testing.assert_array_equal(x1, X1[::-1])
@@ -101,19 +104,25 @@ def test_no_place_in_the_batch_keeps_one_stratum():
 def test_stored_pairs_keep_their_source():
     stored = drawn(DRAW, KEY, INDEX, X1, LABELS, -X1)
     np.testing.assert_array_equal(stored.x0, -X1)
-    for a, b in zip(stored[1:], drawn(DRAW, KEY, INDEX, X1, LABELS)[1:], strict=True):
+    for a, b in zip(list(stored)[1:], list(drawn(DRAW, KEY, INDEX, X1, LABELS))[1:], strict=True):
         np.testing.assert_array_equal(a, b)
 
 
 def test_the_noise_of_a_stochastic_path_is_independent_of_the_source():
-    x0, z = drawn(dataclasses.replace(DRAW, noisy=True), KEY, INDEX, X1, LABELS).x0
+    args = drawn(dataclasses.replace(DRAW, noise={"z": StandardNormal()}), KEY, INDEX, X1, LABELS)
+    x0, z = args.x0, args.noise["z"]
     rows = np.stack([x0[:, 0], x0[:, 1], z[:, 0], z[:, 1]])
     assert np.abs(np.cov(rows) - np.eye(4)).max() < 5 * np.sqrt(2 / 4096)
     np.testing.assert_array_equal(x0, drawn(DRAW, KEY, INDEX, X1, LABELS).x0)
 
 
 @pytest.mark.parametrize(
-    ("field", "message"), [({"drop_rate": 1.5}, "drop rate"), ({"stratify": 0}, "at least 1")]
+    ("field", "message"),
+    [
+        ({"drop_all": 1.5}, "drop_all must lie in"),
+        ({"stratify": 0}, "at least 1"),
+        ({"conditions": {"class": 10}}, r"conditions such as ClassIds\(10\).*got int"),
+    ],
 )
 def test_values_out_of_range_are_refused(field, message):
     with pytest.raises(InputError, match=message):

@@ -20,11 +20,11 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # Bottom to top. A name is a module or a package under fmjax/.
 SHARED = (
-    *("errors", "first_process", "files", "checks", "array_checks", "axes"),
-    *("conventions", "names", "conditions", "numerics"),
+    *("errors", "first_process", "files", "checks", "axes", "conventions"),
+    *("array_checks", "names", "conditions", "numerics"),
 )
 MATHEMATICS = (
-    ("schedules", "times"),
+    ("schedules", "times", "sources"),
     ("paths", "predictions", "couplings"),
     ("losses", "guidance"),
     ("draws",),

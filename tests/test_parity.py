@@ -17,7 +17,7 @@ import pytest
 from fmjax.couplings.entropic import log_plan
 from fmjax.metrics.transport import wasserstein
 from fmjax.numerics.host_assignment import least_cost_columns
-from fmjax.paths import AffinePath, BrownianBridge, Noisy, NoisyStraight
+from fmjax.paths import AffinePath, BrownianBridge, NoisyStraight
 from fmjax.predictions import change_path, convert, error_ratio
 from fmjax.schedules import VP, Cosine, Linear, LinearVP, Polynomial, inverse_log_snr
 
@@ -107,12 +107,12 @@ def test_paths_of_torchcfm(dtype):
     with jax.enable_x64(True):
         x0, x1, t, z = given(dtype, "x0", "x1", "t", "noise")
         paths = {
-            "independent": (NoisyStraight(sigma["independent"]), Noisy(x0, z)),
-            "target": (AffinePath(Linear(sigma["target"])), x0),
-            "trigonometric": (AffinePath(Cosine()), x0),
+            "independent": (NoisyStraight(sigma["independent"]), {"z": z}),
+            "target": (AffinePath(Linear(sigma["target"])), {}),
+            "trigonometric": (AffinePath(Cosine()), {}),
         }
-        for name, (path, source) in paths.items():
-            x_t, u_t = jax.jit(path.sample)(source, x1, t)
+        for name, (path, noise) in paths.items():
+            x_t, u_t = jax.jit(path.sample)(x0, x1, t, noise)
             agree(x_t, f"{name}/x_t", dtype)
             # Their velocity is a quotient that cancels; ours is the derivative, written out.
             agree(u_t, f"{name}/u_t", dtype, factor=4)
@@ -123,7 +123,7 @@ def test_the_bridge_of_torchcfm_is_ours_without_the_softening_of_the_ends():
     with jax.enable_x64(True):
         x0, x1, t, z = given("float64", "x0", "x1", "t", "noise")
         bridge = BrownianBridge(sigma, softening=1e-8)
-        x_t, u_t = jax.jit(bridge.sample)(Noisy(x0, z), x1, t)
+        x_t, u_t = jax.jit(bridge.sample)(x0, x1, t, {"z": z})
         agree(x_t, "bridge/x_t", "float64")
         u_t, x0, x1, t = (np.asarray(a) for a in (u_t, x0, x1, t))
         # They add 1e-8 to the denominators 2 t (1 - t) and sigma^2; so do we, to compare.

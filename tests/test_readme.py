@@ -43,7 +43,7 @@ def test_every_file_it_names_exists():
 
 
 def test_its_table_names_every_solver_and_toy_config():
-    from fmjax.samplers.ode import SOLVERS
+    from fmjax.samplers import SOLVERS
 
     assert all(name in README for name in SOLVERS)
     assert all(f"`{path.stem}`" in README for path in (ROOT / "configs").glob("*.py"))

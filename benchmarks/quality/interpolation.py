@@ -24,7 +24,7 @@ from fmjax.guidance import (
     spherical_weights,
 )
 from fmjax.plots import image_grid, save_png
-from fmjax.samplers.ode import solve, solver_spec
+from fmjax.samplers import solve, solver_spec
 
 COLUMNS, SCALE = 13, 1.5
 
@@ -38,7 +38,8 @@ def main() -> None:
     arguments = parser.parse_args()
     spec = solver_spec("heun", 25)
     run = open_run(arguments.workdir)
-    null, classes = run.flow.experiment.null_label, run.flow.experiment.num_classes
+    digits = run.flow.experiment.classes
+    null, classes = digits.null_value(), digits.num_classes
     starts = jax.random.normal(
         jax.random.key(4), (arguments.rows, 1, *run.flow.experiment.spec.shape)
     )

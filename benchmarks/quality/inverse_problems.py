@@ -23,11 +23,12 @@ import numpy as np
 
 from benchmarks import machine
 from benchmarks.quality.trained_run import TrainedRun, open_run
+from fmjax.conditions import nulls
 from fmjax.data import pixels
 from fmjax.metrics.classifier import accuracy, fit_classifier
 from fmjax.plots import image_grid, save_png
+from fmjax.samplers import solver_spec
 from fmjax.samplers.fit_source import fit_source
-from fmjax.samplers.ode import solver_spec
 
 RESULTS = machine.RESULTS / "inverse_problems.json"
 PICTURE = machine.ROOT / "docs" / "inverse_problems.png"
@@ -53,7 +54,7 @@ def problems() -> dict:
 def solve_problem(trained: TrainedRun, measure, truth: jax.Array, prior: float):
     """The digits found, and how long it took."""
     y = measure(truth)
-    labels = jnp.full(len(truth), trained.flow.experiment.null_label)
+    labels = jnp.asarray(nulls(trained.flow.experiment.conditions, len(truth)))
     x0 = jax.random.normal(jax.random.key(1), truth.shape)
 
     @jax.jit

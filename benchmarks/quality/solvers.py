@@ -22,10 +22,9 @@ import numpy as np
 from benchmarks import machine
 from benchmarks.quality.trained_run import open_run
 from fmjax.data import pixels
-from fmjax.draws import normal
 from fmjax.metrics.frechet import fit_pca, frechet_distance
-from fmjax.samplers.ode import solver_spec
-from fmjax.samplers.spec import SOLVERS
+from fmjax.samplers import SOLVERS, solver_spec
+from fmjax.sources import StandardNormal
 
 RESULTS = machine.RESULTS / "solvers.json"
 NUM, BATCH, SCALE = 1000, 250, 1.5
@@ -52,7 +51,8 @@ class Bench:
         self.run = open_run(workdir)
         self.index = jnp.arange(NUM)
         self.labels = self.index % 10
-        self.x0 = normal(jax.random.key(0), self.index, self.run.flow.experiment.spec.shape)
+        shape = self.run.flow.experiment.spec.shape
+        self.x0 = StandardNormal().sample(jax.random.key(0), self.index, shape)
         train = self.run.training_set()[0]
         order = np.random.default_rng(0).permutation(len(train))
         n = min(len(train) // 2, NUM)

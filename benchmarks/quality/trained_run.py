@@ -12,7 +12,7 @@ from fmjax.data.load import load
 from fmjax.factory import Recipe, make_sampler
 from fmjax.run import restore
 from fmjax.run.restore import TrainedFlow
-from fmjax.samplers.spec import SolverSpec
+from fmjax.samplers import Solver
 
 
 class TrainedRun(NamedTuple):
@@ -29,7 +29,7 @@ class TrainedRun(NamedTuple):
         """All training images, uint8 (n, H, W, C), and their classes (n,)."""
         return self.dataset.arrays("train", 10**9)
 
-    def guided_sampler(self, solver: SolverSpec):
+    def guided_sampler(self, solver: Solver):
         """``sample(x0, key, index, labels, w) -> Solution``, compiled, classifier-free guided."""
         sampler = jax.jit(make_sampler(self.flow.experiment, Recipe(solver)))
         return partial(sampler, self.flow.params)

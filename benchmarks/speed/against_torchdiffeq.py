@@ -15,11 +15,11 @@ from torch.nn import functional
 from torchdiffeq import odeint
 
 from benchmarks.speed.dit_torch import DiT
-from benchmarks.speed.networks import DIGITS, network
+from benchmarks.speed.networks import DIGITS, make_dit, network
 from benchmarks.timing import least_seconds, rounded
 from fmjax.guidance import Guided, classifier_free
-from fmjax.models import dit, mlp
-from fmjax.samplers.ode import solve, solver_spec
+from fmjax.models import mlp
+from fmjax.samplers import solve, solver_spec
 
 
 def _tensors(tree) -> dict:
@@ -61,11 +61,12 @@ class TorchDiT:
     """`fmjax.models.dit.DiT` under classifier-free guidance, on images of one shape (H, W, C)."""
 
     def __init__(self, params: dict, module, shape: tuple, labels: np.ndarray, scale: float):
-        sizes = (module.patch_size, module.width, module.depth, module.heads, module.num_classes)
+        classes = module.conditions.num_classes
+        sizes = (module.patch_size, module.width, module.depth, module.heads, classes)
         self.network, self.scale = DiT(shape, *sizes), scale
         flat = traverse_util.flatten_dict(params, sep="/")
         self.network.load({name: np.asarray(x) for name, x in flat.items()})
-        null = np.full_like(labels, module.num_classes)
+        null = np.full_like(labels, classes)
         self.labels = torch.tensor(np.concatenate([null, labels]))
 
     def __call__(self, t: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
@@ -93,14 +94,14 @@ def compare(batch: int, steps: int, repeat: int) -> dict:
     found["mlp"] = time_both(lambda: run(params, x0), torch_mlp, repeat)
     found["mlp"] |= {"points": len(x0), "steps": steps, "solver": "midpoint"}
 
-    apply_fn, params, x0, labels = network(dit.DiT(**DIGITS), (8, 8, 1), batch)
+    apply_fn, params, x0, labels = network(make_dit(DIGITS), (8, 8, 1), batch)
 
     @jax.jit
     def guided_digits(params, x0):
         velocity = classifier_free(lambda x, t, y: apply_fn(params, x, t, y), 10)
         return solve(velocity, x0, Guided(labels, 1.5), spec).x1
 
-    theirs = TorchDiT(params, dit.DiT(**DIGITS), (8, 8, 1), np.asarray(labels), scale=1.5)
+    theirs = TorchDiT(params, make_dit(DIGITS), (8, 8, 1), np.asarray(labels), scale=1.5)
     start = torch.tensor(np.asarray(x0))
 
     def torch_dit():

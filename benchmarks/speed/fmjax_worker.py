@@ -18,13 +18,15 @@ from flax import traverse_util
 from benchmarks.machine import versions
 from benchmarks.speed.networks import with_noise
 from benchmarks.speed.worker import THREADS, Variants, serve
+from fmjax.conditions import ClassIds
 from fmjax.config import ConfigDict, default_config
+from fmjax.data.codecs import Pixels
 from fmjax.factory import DataSpec, Experiment, make_experiment
 from fmjax.factory.training import make_init, train_step
 from fmjax.guidance import Guided, classifier_free
 from fmjax.roofline.chips import chip_of
 from fmjax.run.allocator import keep_freed_memory
-from fmjax.samplers.ode import solve, solver_spec
+from fmjax.samplers import solve, solver_spec
 from fmjax.training.parallelism import make_layout
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax")
@@ -46,7 +48,7 @@ def configure(case: dict, name: str) -> ConfigDict:
 
 def experiment_of(case: dict, name: str) -> Experiment:
     """What the configuration stands for."""
-    spec = DataSpec(tuple(case["shape"]), case["model"]["num_classes"])
+    spec = DataSpec(Pixels(tuple(case["shape"])), ClassIds(case["model"]["num_classes"]))
     return make_experiment(configure(case, name), spec)
 
 
@@ -80,7 +82,7 @@ def sampler(case: dict, name: str, params: dict) -> Callable[[int], float]:
     @jax.jit
     def sample(params, x0, w):
         velocity = classifier_free(
-            lambda x, t, y: experiment.apply_fn(params, x, t, y), experiment.null_label
+            lambda x, t, y: experiment.apply_fn(params, x, t, y), np.int32(classes)
         )
         return solve(velocity, x0, Guided(labels, w), spec).x1
 

@@ -30,7 +30,7 @@ PLACES = {  # newest first
     "make_sample_fn": ("fmjax.run.sample.sampler", "fmjax.run.sampling"),
     "Recipe": ("fmjax.factory", "fmjax.build"),
     "Guidance": ("fmjax.factory", "fmjax.build"),
-    "solver_spec": ("fmjax.samplers.ode",),
+    "solver_spec": ("fmjax.samplers", "fmjax.samplers.ode"),
 }
 SHAPE, CLASSES, SAMPLES, HEUN_STEPS, SCALE = (8, 8, 1), 10, 100, 25, 1.5
 

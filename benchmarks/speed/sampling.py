@@ -25,11 +25,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import machine
-from benchmarks.speed.networks import DIGITS, network
+from benchmarks.speed.networks import DIGITS, make_dit, network
 from benchmarks.timing import least_seconds, rounded
 from fmjax.guidance import Guided, classifier_free
 from fmjax.models import dit, mlp
-from fmjax.samplers.ode import nodes, solve, solver_spec
+from fmjax.samplers import solve, solver_spec
 
 RESULTS = machine.RESULTS / "sampling.json"
 PACKAGES = ("jax", "diffrax", "flax", "torch", "torchdiffeq", "flow-matching")
@@ -50,7 +50,7 @@ def bare_heun(velocity, x0, labels, times_of):
 
 def guided(size: dict, batch: int, steps: int, repeat: int) -> dict:
     """Guidance, everywhere and in an interval, against the conditional field."""
-    apply_fn, params, x0, labels = network(dit.DiT(**size["dit"]), size["shape"], batch)
+    apply_fn, params, x0, labels = network(make_dit(size["dit"]), size["shape"], batch)
     null, spec = size["dit"]["num_classes"], solver_spec("euler", steps)
 
     @jax.jit
@@ -95,7 +95,7 @@ def against_scan(module, shape, batch: int, steps: int, repeat: int) -> dict:
 
     @jax.jit
     def bare(params, x0):
-        return bare_heun(lambda x, t, y: apply_fn(params, x, t, y), x0, labels, nodes(spec))
+        return bare_heun(lambda x, t, y: apply_fn(params, x, t, y), x0, labels, spec.nodes())
 
     np.testing.assert_allclose(ours(params, x0), bare(params, x0), rtol=1e-3, atol=1e-3)
     least = least_seconds(
@@ -144,7 +144,7 @@ def first_sample() -> dict:
 
 def digits_sampler(batch: int, steps: int) -> Callable[[], jax.Array]:
     """Draws guided samples of the digits' DiT by Heun's steps, and waits for them."""
-    apply_fn, params, x0, labels = network(dit.DiT(**DIGITS), (8, 8, 1), batch)
+    apply_fn, params, x0, labels = network(make_dit(DIGITS), (8, 8, 1), batch)
     spec = solver_spec("heun", steps)
 
     @jax.jit
@@ -167,7 +167,7 @@ def measure(toy: bool, only: list[str], repeat: int) -> dict:
             | {"digits' DiT": guided(small, 64, 24, repeat)}
         ),
         "diffrax": lambda: {
-            name: against_scan(dit.DiT(**size["dit"]), size["shape"], batch, 3, repeat),
+            name: against_scan(make_dit(size["dit"]), size["shape"], batch, 3, repeat),
             "MLP of width 128": against_scan(mlp.MLP(), (2,), 256, 50, repeat),
         },
         "cache": first_sample,

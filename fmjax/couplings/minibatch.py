@@ -15,6 +15,7 @@ from fmjax.array_checks import check_pairs
 from fmjax.conventions import Array, Labels
 from fmjax.couplings.conditions import Conditions
 from fmjax.couplings.cost import check_memory, squared_cost
+from fmjax.errors import InputError
 from fmjax.numerics.assignment import assign
 
 Match = Callable[[Array, Array], tuple[Array, Array | None]]
@@ -47,9 +48,15 @@ class MinibatchCoupling:
             x0, x1 and labels, row k of each belonging together; dtypes as they came.
 
         Raises:
-            InputError: see `check_pairs` and `check_memory`.
+            InputError: x0 and x1 are pytrees; see also `check_pairs` and `check_memory`.
         """
         check_pairs(x0, x1, labels)
+        if not hasattr(x1, "shape"):
+            raise InputError(
+                "a coupling by distance takes x0 and x1 as one array each; got a "
+                f"{type(x1).__name__}. For a pytree take the coupling independent, or write one "
+                "that says which distance it pairs by."
+            )
         check_memory(len(x1), jnp.promote_types(jnp.result_type(x0, x1), jnp.float32).itemsize)
         # Which pair is chosen is not differentiable; the gathered points are.
         cost = squared_cost(jax.lax.stop_gradient(x0), jax.lax.stop_gradient(x1))

@@ -2,11 +2,13 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from fmjax.checks import check_at_least
+from fmjax.conditions import ClassIds
+from fmjax.data.codecs import Codec
 from fmjax.data.toys import Toy
 from fmjax.errors import InputError
 
@@ -21,10 +23,10 @@ class Split(Protocol):
         """How many examples."""
 
     def __getitem__(self, index: int) -> dict:
-        """``{"image": uint8 (H, W, C), "label": int}``; no label where the set has none."""
+        """One example by itself, a dictionary."""
 
-    def read(self, indices: Sequence[int]) -> tuple[np.ndarray, np.ndarray | None]:
-        """Images uint8 ``(k, H, W, C)`` and labels int32 ``(k,)``, or None, at k positions."""
+    def read(self, indices: Sequence[int]) -> tuple[np.ndarray, Any]:
+        """Data ``(k, ...)`` and labels ``(k, ...)``, or None, at k positions."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -40,7 +42,7 @@ class Subset:
     def __getitem__(self, index: int) -> dict:
         return self.source[int(self.indices[index])]
 
-    def read(self, indices: Sequence[int]) -> tuple[np.ndarray, np.ndarray | None]:
+    def read(self, indices: Sequence[int]) -> tuple[np.ndarray, Any]:
         """As `Split.read`, at positions in this part."""
         return self.source.read(self.indices[np.asarray(indices)])
 
@@ -51,23 +53,32 @@ class Dataset:
 
     Attributes:
         name: what it was loaded by.
-        shape: the shape of one example, e.g. ``(8, 8, 1)``, or ``(2,)`` for a toy.
-        num_classes: labels are 0 to ``num_classes - 1``; None for a set without labels.
-        class_names: one name per class, or None for a set without labels.
+        codec: what the data are, and how they become states (`fmjax.data.codecs`).
+        conditions: what the labels are (`fmjax.conditions`), built as they are; None for a set
+            without labels.
         train: the training split; None for a toy, which is drawn afresh.
         test: examples that are not in `train`; None for a toy.
-        toy: the distribution of a toy; None for images.
+        toy: the distribution of a toy; None for a set that is stored.
     """
 
     name: str
-    shape: tuple[int, ...]
-    num_classes: int | None
-    class_names: tuple[str, ...] | None
+    codec: Codec
+    conditions: Any = None
     train: Split | None = None
     test: Split | None = None
     toy: Toy | None = None
 
-    def arrays(self, split: str, limit: int | None = None) -> tuple[np.ndarray, np.ndarray | None]:
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one example as a state."""
+        return self.codec.shape
+
+    @property
+    def classes(self) -> ClassIds | None:
+        """The classes, where the labels are one array of class ids."""
+        return self.conditions if isinstance(self.conditions, ClassIds) else None
+
+    def arrays(self, split: str, limit: int | None = None) -> tuple[np.ndarray, Any]:
         """Examples of a split as arrays, for evaluation: the same ones at every call.
 
         Args:
@@ -76,8 +87,8 @@ class Dataset:
                 for 10,000 points of a toy.
 
         Returns:
-            ``x`` uint8 ``(n, H, W, C)``, or float32 ``(n, 2)`` for a toy, and labels int32
-            ``(n,)``, or None where the set has no classes.
+            Data ``(n, ...)``, e.g. uint8 ``(n, H, W, C)``, and labels ``(n, ...)``, e.g. int32
+            ``(n,)``, or None where the set has none.
 
         Raises:
             InputError: for a split that does not exist, or a limit below 1.
@@ -88,15 +99,15 @@ class Dataset:
             check_at_least("the limit", limit, advice="For all examples write None.")
         if self.toy is not None:
             return self._points(split, TOY_POINTS if limit is None else limit)
-        return self._images(self.train if split == "train" else self.test, limit)
+        return self._stored(self.train if split == "train" else self.test, limit)
 
     def _points(self, split: str, n: int) -> tuple[np.ndarray, np.ndarray | None]:
         # A spawn key, unlike a plain seed, gives a stream that no training seed can give.
         seed = np.random.SeedSequence(0, spawn_key=(SPLITS.index(split),))
         points, labels = self.toy.sample(np.random.default_rng(seed), n)
-        return points, labels if self.num_classes is not None else None
+        return points, labels if self.conditions is not None else None
 
-    def _images(self, source: Split, limit: int | None) -> tuple[np.ndarray, np.ndarray | None]:
+    def _stored(self, source: Split, limit: int | None) -> tuple[np.ndarray, Any]:
         chosen = np.random.default_rng(0).permutation(len(source))[:limit]
         return source.read(np.sort(chosen))
 

@@ -4,11 +4,15 @@ import dataclasses
 import os
 from pathlib import Path
 
+from fmjax.conditions import ClassIds
 from fmjax.data import random_images
+from fmjax.data.codecs import Pixels, Vectors
 from fmjax.data.dataset import Dataset
 from fmjax.data.tfds import directory
 from fmjax.data.toys import TOYS
 from fmjax.errors import InputError, unknown_name
+from fmjax.files import first_line
+from fmjax.names import load_object
 
 
 def load(name: str, data_dir: str | os.PathLike | None = None) -> Dataset:
@@ -17,8 +21,9 @@ def load(name: str, data_dir: str | os.PathLike | None = None) -> Dataset:
     Args:
         name: ``"toy/moons"`` and the like; ``"random/32x32x4/1000"``, images of that shape in so
             many classes with nothing in them to learn; ``"digits"``, the embedded set, prepared on
-            first use; or the name of a set prepared in the data directory, ``"name"`` or
-            ``"name/config"``.
+            first use; the name of a set prepared in the data directory, ``"name"`` or
+            ``"name/config"``; or ``"package.module:function"``, a function of your own that gives
+            a `Dataset`.
         data_dir: where the sets lie; None for TFDS's own directory (``TFDS_DATA_DIR``).
 
     Returns:
@@ -32,6 +37,8 @@ def load(name: str, data_dir: str | os.PathLike | None = None) -> Dataset:
         return _load_toy(name)
     if name.startswith(random_images.PREFIX):
         return _load_random(name)
+    if ":" in name:
+        return _load_own(name)
     return _load_prepared(name, directory.data_root(data_dir))
 
 
@@ -39,16 +46,31 @@ def _load_toy(name: str) -> Dataset:
     if name.removeprefix("toy/") not in TOYS:
         raise unknown_name("toy", name, [f"toy/{known}" for known in TOYS])
     toy = TOYS[name.removeprefix("toy/")]
-    names = None if toy.num_classes is None else _numbered(toy.num_classes)
-    return Dataset(name, (2,), toy.num_classes, names, toy=toy)
+    return Dataset(name, Vectors(2), _numbered(toy.num_classes), toy=toy)
 
 
 def _load_random(name: str) -> Dataset:
     shape, classes = random_images.parse_shape(name)
     train = random_images.RandomImages(shape, classes)
     test = dataclasses.replace(train, size=2**13, first=train.size)
-    names = None if classes is None else _numbered(classes)
-    return Dataset(name, shape, classes, names, train, test)
+    return Dataset(name, Pixels(shape), _numbered(classes), train, test)
+
+
+def _load_own(name: str) -> Dataset:
+    make = load_object("data.name", name)
+    try:
+        dataset = make()
+    except InputError:
+        raise
+    except Exception as error:  # a function of the user's own: anything may go wrong in it
+        what = f"{type(error).__name__}: {first_line(error)}"
+        raise InputError(f"data.name={name!r} fails with {what}.") from error
+    if not isinstance(dataset, Dataset):
+        raise InputError(
+            f"data.name={name!r} must be a function without arguments that gives a "
+            f"fmjax.data.dataset.Dataset; it gave a {type(dataset).__name__}."
+        )
+    return dataclasses.replace(dataset, name=name)
 
 
 def _load_prepared(name: str, root: Path) -> Dataset:
@@ -84,5 +106,8 @@ def _not_prepared(name: str, root: Path, found: dict[str, Path]) -> InputError:
     return InputError(f"{unknown_name('data set', name, known)} Import your own images with {own}")
 
 
-def _numbered(num_classes: int) -> tuple[str, ...]:
-    return tuple(map(str, range(num_classes)))
+def _numbered(num_classes: int | None) -> ClassIds | None:
+    """Classes that have their numbers for names."""
+    if num_classes is None:
+        return None
+    return ClassIds(num_classes, names=tuple(map(str, range(num_classes))))

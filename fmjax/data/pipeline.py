@@ -18,6 +18,7 @@ import numpy as np
 
 from fmjax.array_checks import check_shaped_as
 from fmjax.checks import check_at_least, check_between, check_multiple
+from fmjax.data.codecs import Codec
 from fmjax.data.dataset import Dataset, Split
 from fmjax.data.toys import ToyBatches
 from fmjax.errors import InputError
@@ -69,12 +70,15 @@ def batches(
         x1 float32, and like a coupling they add ``"x0"`` float32, shaped as x1.
 
     Raises:
-        InputError: for numbers that do not fit together, a flip asked of points, a coupling asked
-            of pairs that are stored; at the first batch, for a coupling that gives another shape.
+        InputError: for numbers that do not fit together, a flip asked of anything but pixels, a
+            coupling asked of pairs that are stored; at the first batch, for a coupling that gives
+            another shape.
     """
     _check_stream(global_batch, seed, start, process, processes, threads)
-    if flip and len(dataset.shape) != 3:
-        raise InputError(f"data set {dataset.name!r} has points, not images: flip must be off.")
+    if flip and dataset.codec.kind != "pixels":
+        raise InputError(
+            f"data set {dataset.name!r} has {dataset.codec.kind}, not pixels: flip must be off."
+        )
     if couple is not None and hasattr(dataset.train, "read_pairs"):
         raise InputError(f"the pairs in {dataset.name} are coupled already: couple must be None.")
     if dataset.toy is not None:
@@ -83,7 +87,7 @@ def batches(
         stream = _stored_stream(dataset.train, global_batch, seed, start, process, processes, flip)
     if couple is not None:
         stream = stream.map_with_index(
-            lambda k, batch: _coupled(couple, batch, (seed, start + k, process))
+            lambda k, batch: _coupled(couple, dataset.codec, batch, (seed, start + k, process))
         )
     return _read_ahead(stream, threads)
 
@@ -170,8 +174,7 @@ def _read_planned(split: Split, plan: Sequence[tuple[int, bool]], index: np.ndar
     positions, mirrored = map(np.array, zip(*plan, strict=True))
     batch = {"index": index.copy(), **read_batch(split, positions)}
     if mirrored.any():
-        for name in {"x0", "x1"} & batch.keys():  # the mirror image of a pair is a pair
-            batch[name][mirrored] = batch[name][mirrored, :, ::-1]
+        batch["x1"][mirrored] = batch["x1"][mirrored, :, ::-1]
     return batch
 
 
@@ -198,13 +201,13 @@ def _toy_stream(dataset: Dataset, global_batch, seed, start, process, processes)
     return grain.MapDataset.source(ToyBatches(dataset.toy, global_batch, seed))[start:].map(rows)
 
 
-def _coupled(couple: Couple, batch: HostBatch, place: tuple[int, int, int]) -> HostBatch:
+def _coupled(
+    couple: Couple, codec: Codec, batch: HostBatch, place: tuple[int, int, int]
+) -> HostBatch:
     """The batch with the coupling's x0; `place` is its seed, its number and its process."""
     seed, k, process = place
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_COUPLE, k, process)))
-    x1 = batch["x1"]
-    if x1.dtype == np.uint8:
-        x1 = x1.astype(np.float32) / 127.5 - 1.0  # `pixels.to_unit`, without a device
+    x1 = codec.encode(batch["x1"])
     x0 = np.asarray(couple(rng, x1, batch.get("labels")), np.float32)
     check_shaped_as("x0 from couple", x0, "x1", x1.shape)
     return {**batch, "x0": x0}

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from fmjax.errors import InputError
 
@@ -9,7 +10,7 @@ BIN_WIDTH = 2 / 255
 """The distance of two neighbouring levels in [-1, 1]."""
 
 
-def to_unit(x: jax.Array) -> jax.Array:
+def to_unit(x: jax.Array | np.ndarray) -> jax.Array | np.ndarray:
     """Pixels to [-1, 1]; floats pass through unchanged.
 
     Args:
@@ -21,12 +22,13 @@ def to_unit(x: jax.Array) -> jax.Array:
     Raises:
         InputError: for any other dtype.
     """
-    x = jnp.asarray(x)
+    if not isinstance(x, np.ndarray):  # numpy stays numpy: data threads stay off the device
+        x = jnp.asarray(x)
     if jnp.issubdtype(x.dtype, jnp.floating):
         return x
     if x.dtype != jnp.uint8:
         raise InputError(f"pixels must be uint8 (0 to 255) or floats, got {x.dtype}.")
-    return x.astype(jnp.float32) / 127.5 - 1.0
+    return x.astype(np.float32) / np.float32(127.5) - np.float32(1.0)
 
 
 def dequantize(keys: jax.Array, pixels: jax.Array) -> jax.Array:

@@ -98,7 +98,8 @@ def _import_images(options: argparse.Namespace, root: Path) -> Path:
 
 def _print_summary(dataset: Dataset, folder: Path, options: argparse.Namespace) -> None:
     """Says what was written and the command that trains on it."""
-    classes = "no classes" if dataset.num_classes is None else f"{dataset.num_classes} classes"
+    number = dataset.classes and dataset.classes.num_classes
+    classes = f"{number or 'no'} classes"
     print(
         f"{options.name}: {len(dataset.train)} train and {len(dataset.test)} test images of shape "
         f"{dataset.shape}, {classes}, in {folder}"

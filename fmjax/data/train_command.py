@@ -38,7 +38,7 @@ def train_command(dataset: Dataset, data_dir: str | None = None) -> str:
         batch = _batch_size(len(dataset.train), _tokens(*dataset.shape[:2], patch_size))
         if batch != BATCH:
             flags.append(f"--config.train.batch_size={batch}")
-        if dataset.num_classes is None:
+        if dataset.conditions is None:
             flags.append("--config.labels.conditional=False")
     return shlex.join(["python", "-m", "fmjax", "train", f"--config={config}", *flags])
 
@@ -46,7 +46,8 @@ def train_command(dataset: Dataset, data_dir: str | None = None) -> str:
 def _has_own_config(dataset: Dataset) -> bool:
     return (
         dataset.shape == _OWN_CONFIG.get(dataset.name)
-        and dataset.num_classes == _OWN_CLASSES
+        and dataset.classes is not None
+        and dataset.classes.num_classes == _OWN_CLASSES
         and len(dataset.train) >= _OWN_BATCH
     )
 

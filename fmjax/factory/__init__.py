@@ -4,14 +4,16 @@ The two halves of the library meet here: the mathematics, which sees velocity fu
 machinery, which sees arrays and pytrees.
 
 - `registry`: the tables of names, and the pieces of mathematics they name;
-- `model`: the network; `settings`: the numbers of a run;
+- `data_spec`: what a model knows of its data; `model`: the network; `settings`: the numbers of a
+  run;
 - `draw`: from a key and a batch to the arguments of the loss;
 - `experiment`: all of these together, which is what everything else asks;
 - `training`: from an experiment to the state and the step; `generation`: to the sampler.
 """
 
-from fmjax.factory.experiment import DataSpec, Experiment, make_experiment, spec_of
-from fmjax.factory.generation import Guidance, Recipe, Solver, bind, make_sampler
+from fmjax.factory.data_spec import DataSpec, spec_of
+from fmjax.factory.experiment import Experiment, make_experiment
+from fmjax.factory.generation import Guidance, Recipe, Solver, make_sampler
 
 __all__ = [
     "DataSpec",
@@ -19,7 +21,6 @@ __all__ = [
     "Guidance",
     "Recipe",
     "Solver",
-    "bind",
     "make_experiment",
     "make_sampler",
     "spec_of",

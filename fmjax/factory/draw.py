@@ -2,19 +2,21 @@
 
 import dataclasses
 import math
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
 import jax
-import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from fmjax import couplings
 from fmjax.axes import ROWS
 from fmjax.config import ConfigDict
-from fmjax.data import pixels
-from fmjax.draws import Draw, LossArgs, example_keys
+from fmjax.conventions import example_keys
+from fmjax.data.codecs import States
+from fmjax.draws import Draw, LossArgs
+from fmjax.factory.data_spec import DataSpec, chosen_labels
 from fmjax.factory.registry import make_coupling, make_time_distribution
+from fmjax.sources import Law, Source
 from fmjax.training.mesh import row_shards
 
 # `Draw` splits the step's key into its first few children; the pixels take one far from them.
@@ -28,23 +30,39 @@ class Layout(Protocol):
     axis_name: str | None
 
 
-def make_draw(config: ConfigDict, null_label: int | None, noisy: bool) -> Callable[..., LossArgs]:
+def make_draw(
+    config: ConfigDict,
+    spec: DataSpec,
+    conditions: Any,
+    source: Source,
+    noise: Mapping[str, Law],
+) -> Callable[..., LossArgs]:
     """``draw(key, batch, layout=None) -> (x0, x1, t, labels)`` for batches of the pipeline.
 
     Without a layout the batch is whole and on one device, as in validation.
 
+    Args:
+        config: the configuration.
+        spec: of the data.
+        conditions: of the model.
+        source: of x0, where the batch brings none.
+        noise: what the loss takes beside the pair.
+
     Raises:
         InputError: a name is unknown, or a value does not fit.
     """
-    conditional = null_label is not None
-    coupling = make_coupling(config, conditional)
+    coupling = make_coupling(config, conditions)
     groups, stratified = config.coupling.groups, config.time.stratified
-    dequantized = config.data.dequantize
+    # Stored pairs are states, whatever the data are: a flow made them.
+    stored = config.coupling.name == "pairs"
+    codec = States(spec.shape) if stored else spec.codec
+    dequantized = config.data.dequantize and not stored
     draw = Draw(
         time_distribution=make_time_distribution(config),
-        null_labels=null_label,
-        drop_rate=config.labels.drop_rate,
-        noisy=noisy,
+        conditions=conditions,
+        drop_all=config.labels.drop_all,
+        source=source,
+        noise=noise,
     )
 
     def draw_batch(key: jax.Array, batch: dict, layout: Layout | None = None) -> LossArgs:
@@ -55,11 +73,13 @@ def make_draw(config: ConfigDict, null_label: int | None, noisy: bool) -> Callab
             coupling=place_coupling(coupling, groups, len(index), layout),
             stratify=len(index) * devices if stratified else None,
         )
-        labels = batch["labels"] if conditional else None
-        x1 = batch["x1"]
-        if dequantized and x1.dtype == jnp.uint8:  # stored pairs have no levels
-            x1 = pixels.dequantize(example_keys(jax.random.fold_in(key, _DEQUANTIZE), index), x1)
-        return placed(key, index, pixels.to_unit(x1), labels, batch.get("x0"))
+        if dequantized:
+            keys = example_keys(jax.random.fold_in(key, _DEQUANTIZE), index)
+            x1 = codec.dequantize(keys, batch["x1"])
+        else:
+            x1 = codec.encode(batch["x1"])
+        labels = chosen_labels(batch.get("labels"), conditions)
+        return placed(key, index, x1, labels, batch.get("x0"))
 
     return draw_batch
 

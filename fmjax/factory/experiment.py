@@ -7,13 +7,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from fmjax.checks import check_between, check_finite_number
+from fmjax.checks import check_finite_number
+from fmjax.conditions import ClassIds, nulls
 from fmjax.config import ConfigDict
 from fmjax.conventions import ApplyFn
-from fmjax.data.dataset import Dataset
 from fmjax.draws import LossArgs
 from fmjax.errors import InputError
 from fmjax.factory import registry
+from fmjax.factory.data_spec import DataSpec, model_conditions
 from fmjax.factory.draw import make_draw
 from fmjax.factory.model import make_model
 from fmjax.factory.settings import (
@@ -26,36 +27,15 @@ from fmjax.factory.settings import (
 )
 from fmjax.losses import LossFn
 from fmjax.models import adapters
-from fmjax.models.flops import forward_flops, training_flops
-from fmjax.paths import Path
+from fmjax.models.flops import training_flops
+from fmjax.paths import Path, schedule_of
 from fmjax.predictions import as_velocity
-from fmjax.samplers.ode import SolverSpec, solver_spec
+from fmjax.samplers import Solver
+from fmjax.schedules import Linear
+from fmjax.sources import Source, StandardNormal
 from fmjax.training.mesh import MeshSizes
 from fmjax.training.optimizer import learning_rate_schedule, make_optimizer
-
-
-class DataSpec(NamedTuple):
-    """What a model has to know of its data.
-
-    Attributes:
-        shape: the shape of one example: (H, W, C) for images, (D,) for points.
-        num_classes: how many classes the labels have, or None.
-        class_names: their names, or None.
-    """
-
-    shape: tuple[int, ...]
-    num_classes: int | None
-    class_names: tuple[str, ...] | None = None
-
-    @property
-    def is_image(self) -> bool:
-        """Whether examples are uint8 images rather than float points."""
-        return len(self.shape) == 3
-
-
-def spec_of(dataset: Dataset) -> DataSpec:
-    """What a model has to know of a data set."""
-    return DataSpec(dataset.shape, dataset.num_classes, dataset.class_names)
+from fmjax.training.sharding import Rules
 
 
 class Experiment(NamedTuple):
@@ -65,22 +45,25 @@ class Experiment(NamedTuple):
         spec: the data it is for.
         data: which data set, and how it is read.
         pairs: the folder of stored pairs that it trains on; None for the data set itself.
-        path: from noise to data.
+        source: where the flow starts.
+        path: from the source to the data.
         network: the name of the network.
         apply_fn: ``apply_fn(params, x, t, labels) -> velocity``, whatever the network predicts.
         attention: the kernel that was chosen; None for a network without attention.
         flops: operations of training on one example, or None where they are not known.
+        sharding_rules: by which a mesh splits its parameters; see `fmjax.training.sharding`.
         init_params: ``init_params(key) -> params``.
         loss_fn: ``loss_fn(params, x0, x1, t, labels) -> scalar``.
         draw: ``draw(key, batch) -> (x0, x1, t, labels)``; see `fmjax.factory.draw.make_draw`.
         couple: the coupling that the data pipeline computes, or None.
+        independent: whether x0 is independent of x1: no coupling, no stored pairs.
         optimizer: the optax transformation.
         learning_rate: its schedule, by step.
         mesh: how many devices along each axis.
         train: how long to train, and how often to report.
         evaluation: of what size the final evaluation is.
-        num_classes: of the conditional model; None for an unconditional one.
-        null_label: the class id that stands for no class; None for an unconditional model.
+        conditions: what the labels of the model are, with their nulls and drop rates; None for an
+            unconditional one.
         solver: how samples are drawn unless asked otherwise.
         guidance_scale: the scale w of samples with labels unless asked otherwise.
     """
@@ -88,24 +71,36 @@ class Experiment(NamedTuple):
     spec: DataSpec
     data: DataSettings
     pairs: str | None
+    source: Source
     path: Path
     network: str
     apply_fn: ApplyFn
     attention: str | None
     flops: int | None
+    sharding_rules: Rules
     init_params: Callable[[jax.Array], Any]
     loss_fn: LossFn
     draw: Callable[..., LossArgs]
     couple: Callable | None
+    independent: bool
     optimizer: optax.GradientTransformation
     learning_rate: Callable[[int], float]
     mesh: MeshSizes
     train: TrainSettings
     evaluation: EvalSettings
-    num_classes: int | None
-    null_label: int | None
-    solver: SolverSpec
+    conditions: Any
+    solver: Solver
     guidance_scale: float
+
+    @property
+    def classes(self) -> ClassIds | None:
+        """The classes, where the labels of the model are one array of class ids."""
+        return self.conditions if isinstance(self.conditions, ClassIds) else None
+
+    @property
+    def has_score(self) -> bool:
+        """Whether the velocity tells the score: x0 is standard normal and independent of x1."""
+        return isinstance(self.source, StandardNormal) and self.independent
 
 
 def make_experiment(config: ConfigDict, spec: DataSpec, portable: bool = False) -> Experiment:
@@ -122,11 +117,12 @@ def make_experiment(config: ConfigDict, spec: DataSpec, portable: bool = False) 
     """
     _check_data(config, spec)
     train, evaluation = train_settings(config), eval_settings(config)
-    null_label = _null_label(config, spec)
-    num_classes = None if null_label is None else spec.num_classes
-    model = make_model(config, num_classes, portable)
-    network, path = adapters.from_linen(model), registry.make_path(config)
-    init_params = _make_init(model, spec, null_label)
+    conditions = model_conditions(config, spec)
+    source, path = registry.make_source(config, spec), registry.make_path(config)
+    model = make_model(config, conditions, portable)
+    network = adapters.from_linen(model)
+    loss_fn = registry.make_configured_loss_fn(config, network, path)
+    init_params = _make_init(model, spec, conditions)
     jax.eval_shape(init_params, jax.random.key(0))  # the network accepts these shapes
     learning_rate, optimizer = _make_optimizer(config)
     s = config.sample
@@ -135,29 +131,31 @@ def make_experiment(config: ConfigDict, spec: DataSpec, portable: bool = False) 
         spec=spec,
         data=data_settings(config),
         pairs=config.coupling.dir if config.coupling.name == "pairs" else None,
+        source=source,
         path=path,
         network=config.model.name,
         apply_fn=_velocity(network, path, config.loss.prediction),
         attention=getattr(model, "attention", None),
-        flops=training_flops(forward_flops(model, spec.shape)),
+        flops=training_flops(model, spec.shape),
+        sharding_rules=getattr(model, "sharding_rules", ()),
         init_params=init_params,
-        loss_fn=registry.make_configured_loss_fn(config, network, path),
-        draw=make_draw(config, null_label, path.stochastic),
-        couple=registry.make_host_coupling(config, null_label is not None),
+        loss_fn=loss_fn,
+        draw=make_draw(config, spec, conditions, source, loss_fn.noise),
+        couple=registry.make_host_coupling(config, conditions, source),
+        independent=config.coupling.name == "independent",
         optimizer=optimizer,
         learning_rate=learning_rate,
         mesh=MeshSizes(**config.mesh),
         train=train,
         evaluation=evaluation,
-        num_classes=num_classes,
-        null_label=null_label,
-        solver=solver_spec(s.solver, s.steps, shift=s.shift),
+        conditions=conditions,
+        solver=registry.make_solver(s.solver, s.steps, shift=s.shift),
         guidance_scale=s.guidance,
     )
 
 
 def _check_data(config: ConfigDict, spec: DataSpec) -> None:
-    if config.data.dequantize and not spec.is_image:
+    if config.data.dequantize and spec.codec.bin_width is None:
         raise InputError(
             f"data.name={config.data.name!r} has no pixels to dequantise; "
             "write data.dequantize=False."
@@ -168,29 +166,18 @@ def _check_data(config: ConfigDict, spec: DataSpec) -> None:
         )
 
 
-def _null_label(config: ConfigDict, spec: DataSpec) -> int | None:
-    if not config.labels.conditional:
-        return None
-    if spec.num_classes is None:
-        raise InputError(
-            f"data.name={config.data.name!r} has no labels; write labels.conditional=False."
-        )
-    null = spec.num_classes if config.labels.null is None else config.labels.null
-    check_between("labels.null, a class or the number of classes,", null, 0, spec.num_classes)
-    return null
-
-
-def _make_init(model: Any, spec: DataSpec, null_label: int | None) -> Callable[[jax.Array], Any]:
+def _make_init(model: Any, spec: DataSpec, conditions: Any) -> Callable[[jax.Array], Any]:
     def init_params(key: jax.Array) -> Any:
-        x = jnp.zeros((1, *spec.shape))
-        labels = None if null_label is None else jnp.zeros((1,), jnp.int32)
-        return model.init(key, x, jnp.zeros((1,)), labels)["params"]
+        labels = jax.tree.map(jnp.asarray, nulls(conditions, 1))
+        return model.init(key, jnp.zeros((1, *spec.shape)), jnp.zeros((1,)), labels)["params"]
 
     return init_params
 
 
 def _velocity(network: ApplyFn, path: Path, prediction: str) -> ApplyFn:
-    return network if path.stochastic else as_velocity(network, path.schedule, prediction)
+    """The network as one that predicts velocities, of a part of what it gives."""
+    schedule = schedule_of(path)
+    return as_velocity(network, Linear() if schedule is None else schedule, prediction)
 
 
 def _make_optimizer(config: ConfigDict) -> tuple[Callable, optax.GradientTransformation]:

@@ -8,18 +8,13 @@ import jax
 import jax.numpy as jnp
 
 from fmjax.checks import check_between
-from fmjax.conventions import Array, Velocity
-from fmjax.draws import example_keys
+from fmjax.conditions import null_labels
+from fmjax.conventions import Array, Labels, Velocity, example_keys
 from fmjax.errors import InputError
 from fmjax.factory.experiment import Experiment
 from fmjax.factory.registry import GUIDANCE_RULES, choose
 from fmjax.guidance import SCALE_SCHEDULES, GuidanceInterval, Guided, autoguidance, classifier_free
-from fmjax.paths import Path
-from fmjax.samplers.ode import Solution, solve
-from fmjax.samplers.sde import SDESpec, solve_sde
-from fmjax.samplers.spec import SolverSpec
-
-Solver = SolverSpec | SDESpec
+from fmjax.samplers import Solution, Solver
 
 _NOISE = 2**31  # what a sample's noise is keyed by, apart from its starting point
 
@@ -48,7 +43,7 @@ class Recipe(NamedTuple):
     """How samples are drawn; hashable, static under jit.
 
     Attributes:
-        solver: from `solver_spec`, or from `sde_spec`.
+        solver: from `solver_spec`, from `sde_spec`, or your own.
         guidance: which guidance; None takes the conditional field as it is.
     """
 
@@ -56,28 +51,22 @@ class Recipe(NamedTuple):
     guidance: Guidance | None = Guidance()
 
 
-def bind(solver: Solver, path: Path) -> Solver:
-    """The solver on the path of a model: its signal-to-noise ratio, its score.
+def fit_solver(solver: Solver, experiment: Experiment) -> Solver:
+    """The solver for the flow of a model.
 
     Raises:
-        InputError: the solver needs what this path does not have.
+        InputError: the solver needs what the path does not have, or a score that this velocity does
+            not tell.
     """
-    if isinstance(solver, SDESpec):
-        if path.stochastic:
-            raise InputError(
-                f"sampling with noise needs the score, which the velocity on a "
-                f"{type(path).__name__} does not give; take an ODE solver such as heun."
-            )
-        ode = solver.ode._replace(schedule=path.schedule)
-        return solver._replace(path=path, ode=ode)
-    if not path.stochastic:
-        return solver._replace(schedule=path.schedule)
-    if solver.solver in ("dpmpp_2m", "unipc"):
+    if getattr(solver, "needs_score", False) and not experiment.has_score:
         raise InputError(
-            f"{solver.solver} steps in the signal-to-noise ratio of an affine path, and "
-            f"{type(path).__name__} has none; take ab2 or heun."
+            "sampling with noise needs the score, which the velocity tells only where x0 is "
+            "standard normal and independent of x1; this model was trained from "
+            f"{type(experiment.source).__name__} points"
+            f"{'' if experiment.independent else ', coupled with the data'}. Take an ODE solver "
+            "such as heun."
         )
-    return solver
+    return solver.on_path(experiment.path)
 
 
 def check_guidance(guidance: Guidance, experiment: Experiment) -> None:
@@ -89,11 +78,11 @@ def check_guidance(guidance: Guidance, experiment: Experiment) -> None:
     choose("guidance rule", guidance.rule, GUIDANCE_RULES)
     choose("guidance schedule", guidance.schedule, SCALE_SCHEDULES)
     GuidanceInterval(guidance.interval, guidance.zero_until)
-    if guidance.rule == "apg" and experiment.path.stochastic:
+    if guidance.rule == "apg" and getattr(experiment.path, "schedule", None) is None:
         raise InputError(
             f"the rule 'apg' needs an affine path; this model has {type(experiment.path).__name__}."
         )
-    if experiment.num_classes is None and not guidance.weak:
+    if experiment.conditions is None and not guidance.weak:
         raise InputError(
             "this model is unconditional: there is nothing to guide. Leave the guidance out, or "
             "guide by a weaker checkpoint (--weak)."
@@ -101,7 +90,12 @@ def check_guidance(guidance: Guidance, experiment: Experiment) -> None:
     if guidance.weak and (guidance.negative is not None or guidance.zero_until):
         raise InputError("guidance by a weaker checkpoint takes no negative and no zero_until.")
     if guidance.negative is not None:
-        check_between("the negative class", guidance.negative, 0, experiment.num_classes - 1)
+        if experiment.classes is None:
+            raise InputError(
+                "a negative class needs labels that are one array of class ids; leave it out."
+            )
+        last = experiment.classes.num_classes - 1
+        check_between("the negative class", guidance.negative, 0, last)
 
 
 def make_sampler(experiment: Experiment, recipe: Recipe) -> Callable[..., Solution]:
@@ -113,31 +107,29 @@ def make_sampler(experiment: Experiment, recipe: Recipe) -> Callable[..., Soluti
 
     Returns:
         ``sampler(params, x0, key, index, labels, w, save_at=None) -> Solution``: x0 (batch, ...),
-        one key for all, index and labels int32 (batch,), w float32 (batch,); under weak guidance
-        params is the pair (params, weak params).
+        one key for all, index int32 (batch,), labels built as the conditions of the model or None,
+        w float32 (batch,); under weak guidance params is the pair (params, weak params).
     """
-    solver = bind(recipe.solver, experiment.path)
+    solver = fit_solver(recipe.solver, experiment)
 
     def sampler(
         params: Any,
         x0: Array,
         key: Array,
         index: Array,
-        labels: Array,
+        labels: Labels,
         w: Array,
         save_at: Sequence[float] | None = None,
     ) -> Solution:
         velocity, conditions = guided_velocity(experiment, recipe.guidance, params, labels, w)
-        if isinstance(solver, SDESpec):
-            keys = example_keys(jax.random.fold_in(key, _NOISE), index)
-            return solve_sde(velocity, x0, keys, conditions, solver, save_at=save_at)
-        return solve(velocity, x0, conditions, solver, save_at=save_at)
+        keys = example_keys(jax.random.fold_in(key, _NOISE), index)  # dropped where not used
+        return solver.solve(velocity, x0, conditions, keys=keys, save_at=save_at)
 
     return sampler
 
 
 def guided_velocity(
-    experiment: Experiment, guidance: Guidance | None, params: Any, labels: Array, w: Array
+    experiment: Experiment, guidance: Guidance | None, params: Any, labels: Labels, w: Array
 ) -> tuple[Velocity, Any]:
     """The velocity that a recipe solves, and the conditions it takes in the place of labels.
 
@@ -145,10 +137,9 @@ def guided_velocity(
         experiment: what the configuration stands for.
         guidance: which guidance, or None.
         params: the parameters; under weak guidance the pair (params, weak params).
-        labels: class ids (batch,), the null label included.
+        labels: built as the conditions of the model; None for an unconditional one.
         w: guidance scales (batch,).
     """
-    labels = None if experiment.null_label is None else labels
     if guidance is None:
         return partial(experiment.apply_fn, params), labels
     how = {
@@ -161,7 +152,7 @@ def guided_velocity(
         return autoguidance(strong, weak, **how), Guided(labels, w)
     velocity = classifier_free(
         partial(experiment.apply_fn, params),
-        experiment.null_label,
+        null_labels(experiment.conditions),
         zero_until=guidance.zero_until,
         **how,
     )

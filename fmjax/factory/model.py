@@ -1,5 +1,6 @@
 """The network of a configuration, by name."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -9,16 +10,20 @@ from fmjax.config import ConfigDict
 from fmjax.errors import InputError, unknown_name
 from fmjax.models import dit, mlp
 from fmjax.models.attention import choose_attention
+from fmjax.names import load_object
 
 COMPUTE_DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+_DIT_SIZES = ("width", "depth", "heads", "patch_size")
 
 
-def make_model(config: ConfigDict, num_classes: int | None, portable: bool = False) -> Any:
+def make_model(config: ConfigDict, conditions: Any, portable: bool = False) -> Any:
     """The Linen module of ``config.model``.
 
     Args:
-        config: the configuration.
-        num_classes: None for an unconditional model.
+        config: the configuration. Its ``model.name`` is one of `MODELS`, or ``my_module:build`` of
+            a module of your own, which is called as ``build(config.model, conditions)``.
+        conditions: what the labels are, as `fmjax.conditions` describes; None for an unconditional
+            model.
         portable: whether it must compile for any device and have every derivative, whatever
             attention the configuration asks for.
 
@@ -29,39 +34,72 @@ def make_model(config: ConfigDict, num_classes: int | None, portable: bool = Fal
     c = config.model
     if c.dtype not in COMPUTE_DTYPES:
         raise unknown_name("dtype", c.dtype, COMPUTE_DTYPES)
-    given = {k: c[k] for k in ("width", "depth", "heads", "patch_size") if c[k] is not None}
-    if c.name == "mlp":
-        return _make_mlp(c, given, num_classes)
-    common = {
-        "num_classes": num_classes,
-        "dtype": COMPUTE_DTYPES[c.dtype],
-        "scan": c.scan,
-        "remat": c.remat,
-    }
-    if c.name == "dit":
-        missing = {"width", "depth", "heads", "patch_size"} - given.keys()
-        if missing:
-            raise InputError(
-                f"model.name='dit' needs model.{', model.'.join(sorted(missing))}; "
-                f"or take a preset: {', '.join(sorted(dit.PRESETS))}."
-            )
-        model = dit.DiT(**given, **common)
-    elif c.name in dit.PRESETS:
-        model = dit.preset(c.name, **given, **common)
-    else:
-        raise unknown_name("model", c.name, ["mlp", "dit", *dit.PRESETS])
-    if portable:
+    if ":" in c.name:
+        return _load(c, conditions)
+    if c.name not in MODELS:
+        raise unknown_name("model", c.name, MODELS)
+    model = MODELS[c.name](c, conditions)
+    if portable or not hasattr(model, "attention"):
         return model
     head = model.width // max(model.heads, 1)
     kernel = choose_attention(c.attention, model.dtype, head, jax.default_backend())
     return model.clone(attention=kernel)
 
 
-def _make_mlp(c: ConfigDict, given: dict[str, int], num_classes: int | None) -> mlp.MLP:
-    unused = {"heads", "patch_size"} & given.keys()
+def _mlp(c: ConfigDict, conditions: Any) -> mlp.MLP:
+    unused = _given(c, "heads", "patch_size")
     if unused or (c.dtype, c.attention, c.scan, c.remat) != ("float32", "auto", False, "none"):
         raise InputError(
             "the mlp is float32 and has no heads, patch_size, attention, scan or remat; "
             f"got {c.to_dict()}."
         )
-    return mlp.MLP(**given, num_classes=num_classes)
+    return mlp.MLP(**_given(c, "width", "depth", "time_scale"), conditions=conditions)
+
+
+def _dit(c: ConfigDict, conditions: Any) -> dit.DiT:
+    missing = set(_DIT_SIZES) - _given(c, *_DIT_SIZES).keys()
+    if missing:
+        raise InputError(
+            f"model.name='dit' needs model.{', model.'.join(sorted(missing))}; "
+            f"or take a preset: {', '.join(sorted(dit.PRESETS))}."
+        )
+    return dit.DiT(**_dit_fields(c, conditions))
+
+
+def _dit_preset(c: ConfigDict, conditions: Any) -> dit.DiT:
+    return dit.preset(c.name, **_dit_fields(c, conditions))
+
+
+def _dit_fields(c: ConfigDict, conditions: Any) -> dict[str, Any]:
+    how = {"dtype": COMPUTE_DTYPES[c.dtype], "scan": c.scan, "remat": c.remat}
+    return _given(c, *_DIT_SIZES, "time_scale") | how | {"conditions": conditions}
+
+
+def _given(c: ConfigDict, *names: str) -> dict[str, Any]:
+    """The fields that are set."""
+    return {name: c[name] for name in names if c[name] is not None}
+
+
+MODELS: dict[str, Callable[[ConfigDict, Any], Any]] = {
+    "mlp": _mlp,
+    "dit": _dit,
+    **dict.fromkeys(dit.PRESETS, _dit_preset),
+}
+"""``build(config.model, conditions)``, the module, by name."""
+
+
+def _load(c: ConfigDict, conditions: Any) -> Any:
+    """The module of ``my_module:build``."""
+    build = load_object("model.name", c.name)
+    if not callable(build):
+        raise InputError(
+            f"model.name={c.name!r} must name a function build(model_config, conditions) that "
+            f"gives a Linen module; it is of type {type(build).__name__}."
+        )
+    model = build(c, conditions)
+    if not (hasattr(model, "init") and hasattr(model, "apply")):
+        raise InputError(
+            f"model.name={c.name!r} must give a Linen module, with init and apply; it gave one of "
+            f"type {type(model).__name__}."
+        )
+    return model

@@ -3,13 +3,21 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from fmjax import couplings, losses, paths, schedules, times
+import jax.numpy as jnp
+
+from fmjax import couplings, losses, paths, schedules, sources, times
+from fmjax.conditions import ClassIds, named_leaves
 from fmjax.config import ConfigDict
 from fmjax.conventions import Array
 from fmjax.couplings.host import HostCoupling
+from fmjax.data.load import load
 from fmjax.errors import InputError, unknown_name
+from fmjax.factory.data_spec import DataSpec
 from fmjax.guidance import Projected, Rescale, Rule, ZeroStar, linear
+from fmjax.names import load_object
 from fmjax.predictions import convert_weight
+from fmjax.samplers import METHODS, Solver, sde_spec, solver_spec
+from fmjax.samplers.base import check_solver
 
 PATHS = {
     "linear": lambda c: paths.AffinePath(schedules.Linear(c.sigma_min)),
@@ -31,10 +39,16 @@ TIMES = {
 }
 """Each takes the fields of its class from the keys of ``config.time`` that are set."""
 
+SOURCES = {
+    "normal": lambda c, spec: sources.StandardNormal(),
+    "uniform": lambda c, spec: sources.UniformBox(c.low, c.high),
+    "data": lambda c, spec: _points_of(c, spec),
+}
 DISTANCES = {
-    "squared": lambda c: losses.squared,
-    "pseudo_huber": lambda c: losses.PseudoHuber(c.c),
-    "adaptive": lambda c: losses.Adaptive(c.power, 1e-3 if c.c is None else c.c),
+    "path": lambda c: None,  # the path's own
+    "squared": lambda c: paths.squared,
+    "pseudo_huber": lambda c: paths.PseudoHuber(c.c),
+    "adaptive": lambda c: paths.Adaptive(c.power, 1e-3 if c.c is None else c.c),
 }
 WEIGHTS = ("none", "velocity")
 COUPLINGS = {
@@ -66,19 +80,74 @@ GUIDANCE_RULES: dict[str, Callable[[paths.Path], Rule]] = {
 
 
 def choose(kind: str, name: str, table: Mapping[str, Any]) -> Any:
-    """The entry of that name.
+    """The entry of that name; or the object of your own that ``package.module:Name`` names.
 
     Raises:
         InputError: there is none; the known ones are listed.
     """
+    if ":" in name:
+        return load_object(kind, name)
     if name not in table:
         raise unknown_name(kind, name, table)
     return table[name]
 
 
 def make_path(config: ConfigDict) -> paths.Path:
-    """The path of ``config.path``."""
+    """The path of ``config.path``; one of your own is made from these keys, too."""
     return choose("path", config.path.name, PATHS)(config.path)
+
+
+def make_solver(name: str, steps: int | None = None, **options: Any) -> Solver:
+    """The solver of that name: of the ODE, of the SDE, or one of your own.
+
+    Args:
+        name: of `fmjax.samplers.SOLVERS` or `fmjax.samplers.METHODS`, or ``package.module:Name``,
+            which is called with the number of steps, or with nothing where that is None.
+        steps: fixed steps.
+        **options: of `solver_spec` or of `sde_spec`.
+
+    Raises:
+        InputError: the name is unknown, or an option does not fit.
+    """
+    if ":" in name:
+        usual = {"shift": 1.0}
+        if given := [key for key, value in options.items() if value not in (None, usual.get(key))]:
+            raise InputError(
+                f"a solver of your own takes the number of steps alone; leave {', '.join(given)} "
+                "out."
+            )
+        make = load_object("solver", name)
+        solver = make() if steps is None else make(steps)
+        check_solver(solver)
+        return solver
+    return (sde_spec if name in METHODS else solver_spec)(name, steps, **options)
+
+
+def make_source(config: ConfigDict, spec: DataSpec) -> sources.Source:
+    """The source of ``config.source``; one of your own is made from these keys and the data's spec.
+
+    Raises:
+        InputError: the name is unknown, a value does not fit, or the source is data of another
+            shape.
+    """
+    c = config.source
+    if (c.name == "data") != (c.data is not None):
+        raise InputError(
+            "source.name='data' and source.data, the name of its data set, go together; got "
+            f"source.name={c.name!r} and source.data={c.data!r}."
+        )
+    return choose("source", c.name, SOURCES)(c, spec)
+
+
+def _points_of(c: ConfigDict, spec: DataSpec) -> sources.Empirical:
+    """Training examples of a data set as a source."""
+    dataset = load(c.data, c.dir)
+    if dataset.shape != spec.shape:
+        raise InputError(
+            f"source.data={c.data!r} has examples of shape {dataset.shape}, and the data of shape "
+            f"{spec.shape}; a flow starts from points of the data's own shape."
+        )
+    return sources.Empirical(dataset.codec.encode(dataset.arrays("train", c.size)[0]))
 
 
 def make_time_distribution(config: ConfigDict) -> times.TimeDistribution:
@@ -107,7 +176,7 @@ def make_weight(
     factors = []
     c = config.loss
     if choose("loss weight", c.weight, dict.fromkeys(WEIGHTS, c.weight)) == "velocity":
-        if path.stochastic or c.prediction == "velocity":
+        if paths.schedule_of(path) is None or c.prediction == "velocity":
             raise InputError(
                 "loss.weight='velocity' counts the error of another prediction as one of velocity; "
                 f"loss.prediction={c.prediction!r} on path.name={config.path.name!r} needs none."
@@ -142,8 +211,12 @@ def make_configured_loss_fn(
     )
 
 
-def make_coupling(config: ConfigDict, conditional: bool) -> couplings.Coupling:
+def make_coupling(config: ConfigDict, conditions: Any) -> couplings.Coupling:
     """The coupling of ``config.coupling`` for one batch on one device.
+
+    Args:
+        config: the configuration.
+        conditions: of the model.
 
     Raises:
         InputError: the name is unknown, a value does not fit, or stored pairs have no folder.
@@ -160,15 +233,40 @@ def make_coupling(config: ConfigDict, conditional: bool) -> couplings.Coupling:
             "coupling.name='pairs' and coupling.dir, the folder of the pairs, go together; "
             f"got coupling.name={c.name!r} and coupling.dir={c.dir!r}."
         )
-    return make(config, _conditions(config, conditional))
+    return make(config, _pairs_within(config, conditions))
 
 
-def make_host_coupling(config: ConfigDict, conditional: bool) -> HostCoupling | None:
-    """The coupling that the data pipeline does, None where it does none."""
+def make_host_coupling(
+    config: ConfigDict, conditions: Any, source: sources.Source
+) -> HostCoupling | None:
+    """The coupling that the data pipeline does, None where it does none.
+
+    Raises:
+        InputError: the source is not the standard normal one, which this coupling draws itself.
+    """
     if config.coupling.name != "host_ot":
         return None
-    return HostCoupling(_conditions(config, conditional), config.coupling.groups)
+    if source != sources.STANDARD_NORMAL:
+        raise InputError(
+            "coupling.name='host_ot' draws standard normal points itself; with "
+            f"source.name={config.source.name!r} write coupling.name=ot."
+        )
+    return HostCoupling(_pairs_within(config, conditions), config.coupling.groups)
 
 
-def _conditions(config: ConfigDict, conditional: bool) -> couplings.SameClass | None:
-    return couplings.SameClass() if conditional and config.coupling.by_label else None
+def _pairs_within(config: ConfigDict, conditions: Any) -> couplings.SameClass | None:
+    """Pairs within a class only, where the labels say a class."""
+    if not config.coupling.by_label:
+        return None
+    if isinstance(conditions, ClassIds):
+        return couplings.SameClass()
+    classes = [name for name, one in named_leaves(conditions).items() if isinstance(one, ClassIds)]
+    if not classes:
+        return None
+    return couplings.SameClass(lambda labels: _columns(labels, classes))
+
+
+def _columns(labels: Any, names: list[str]) -> Array:
+    """Several arrays of class ids (batch,) side by side, (batch, k)."""
+    leaves = named_leaves(labels)
+    return jnp.stack([leaves[name] for name in names], axis=1)

@@ -42,5 +42,5 @@ def abstract_state(experiment: Experiment, mesh: jax.sharding.Mesh) -> TrainStat
     return jax.tree.map(
         lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
         abstract,
-        state_shardings(abstract, mesh),
+        state_shardings(abstract, mesh, experiment.sharding_rules),
     )

@@ -5,10 +5,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from fmjax.conditions import share
 from fmjax.conventions import Array, Labels, Velocity, expand
 from fmjax.errors import InputError
 from fmjax.guidance.interval import GuidanceInterval, evaluate_in_interval
-from fmjax.guidance.labels import Guided, null_like, only_labels, per_example, stack
+from fmjax.guidance.labels import Guided, batch_size, null_like, only_labels, per_example, stack
 from fmjax.guidance.rules import Rule, linear
 from fmjax.guidance.scale_schedules import ScaleSchedule, scale_schedule
 
@@ -39,10 +40,11 @@ def classifier_free(
     then gives ``u_null + sum_k (rule(u_null, u_k, w_k) - u_null)``.
 
     Args:
-        velocity: ``velocity(x, t, labels)``.
+        velocity: ``velocity(x, t, labels)``, of an array or of a pytree of arrays.
         null_labels: the condition that stands for none, without a batch axis: the null class id, or
             a pytree shaped as one example's condition.
-        rule: how the two velocities make one, see `fmjax.guidance.rules`.
+        rule: how the two velocities make one, see `fmjax.guidance.rules`; each array of a pytree by
+            itself.
         schedule: how w depends on t: a name of `fmjax.guidance.SCALE_SCHEDULES`, or
             ``schedule(w, t) -> w_t`` with all three (batch,).
         interval: (lo, hi); outside it every scale is 1 and the null branch is not computed, unless
@@ -61,9 +63,10 @@ def classifier_free(
     at = scale_schedule(schedule)
     when = GuidanceInterval(interval, zero_until)
 
-    def guided(x: Array, t: Array, conditions: Guided | tuple[Guided, ...]) -> Array:
+    def guided(x: Any, t: Array, conditions: Guided | tuple[Guided, ...]) -> Any:
         several = _as_tuple(conditions)
-        labels = [jax.tree.map(jnp.asarray, c.labels) for c in several]
+        batch = batch_size(x)
+        labels = [jax.tree.map(jnp.asarray, share(c.labels, batch)) for c in several]
         scales = [at(per_example("w", c.w, x), t) for c in several]
         negative = several[0].negative
         reference = null_like(labels[0], null_labels if negative is None else negative)
@@ -73,9 +76,14 @@ def classifier_free(
             return _as(x, velocity(x, t, labels[0]))
 
         def every(inside):
-            u_ref, *us = _as(x, jax.vmap(velocity, in_axes=(None, None, 0))(x, t, branches))
-            parts = [_by(rule, inside, u_ref, u, w, x, t) for u, w in zip(us, scales, strict=True)]
-            return parts[0] if len(parts) == 1 else u_ref + sum(part - u_ref for part in parts)
+            def combined(us, x):
+                u_ref, *us = us
+                pairs = zip(us, scales, strict=True)
+                parts = [_by(rule, inside, u_ref, u, w, x, t) for u, w in pairs]
+                return parts[0] if len(parts) == 1 else u_ref + sum(part - u_ref for part in parts)
+
+            us = _as(x, jax.vmap(velocity, in_axes=(None, None, 0))(x, t, branches))
+            return jax.tree.map(combined, us, x)
 
         return evaluate_in_interval(when, x, t, conditional if len(several) == 1 else None, every)
 
@@ -98,7 +106,7 @@ def autoguidance(
     w = 1 is kept. It needs no condition. Source: Karras et al., arXiv:2406.02507.
 
     Args:
-        velocity: ``velocity(x, t, labels)``.
+        velocity: ``velocity(x, t, labels)``, of an array or of a pytree of arrays.
         weak_velocity: the same of the weaker network.
         rule: as in `classifier_free`, with the weaker network for reference.
         schedule: as in `classifier_free`.
@@ -113,16 +121,18 @@ def autoguidance(
     at = scale_schedule(schedule)
     when = GuidanceInterval(interval)
 
-    def guided(x: Array, t: Array, conditions: Guided) -> Array:
-        labels = only_labels(conditions, "autoguidance")
+    def guided(x: Any, t: Array, conditions: Guided) -> Any:
+        labels = share(only_labels(conditions, "autoguidance"), batch_size(x))
         w = at(per_example("w", conditions.w, x), t)
 
         def strong():
             return _as(x, velocity(x, t, labels))
 
         def both(inside):
-            weak = _as(x, weak_velocity(x, t, labels))
-            return _by(rule, inside, weak, strong(), w, x, t)
+            def combined(weak, strong, x):
+                return _by(rule, inside, weak, strong, w, x, t)
+
+            return jax.tree.map(combined, _as(x, weak_velocity(x, t, labels)), strong(), x)
 
         return evaluate_in_interval(when, x, t, strong, both)
 
@@ -148,11 +158,11 @@ def _as_tuple(conditions: Any) -> tuple[Guided, ...]:
     return several
 
 
-def _as(x: Array, u: Array) -> Array:
-    return u.astype(jnp.promote_types(x.dtype, jnp.float32))
+def _as(x: Any, u: Any) -> Any:
+    return jax.tree.map(lambda x, u: u.astype(jnp.promote_types(x.dtype, jnp.float32)), x, u)
 
 
 def _by(rule: Rule, inside: Array | None, u_ref, u_cond, w, x, t) -> Array:
-    """The rule for the examples inside, u_cond for the others."""
-    u = rule(u_ref, u_cond, w, x, t)
+    """The rule for the examples inside, u_cond for the others; of one array."""
+    u = rule(u_ref, u_cond, w.astype(u_cond.dtype), x, t)
     return u if inside is None else jnp.where(expand(inside, u), u, u_cond)

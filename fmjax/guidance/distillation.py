@@ -6,8 +6,16 @@ import jax
 import jax.numpy as jnp
 
 from fmjax.array_checks import check_shaped_as, check_training_batch
-from fmjax.conventions import ApplyFn, Array, Params, Velocity, at_least_float32
-from fmjax.guidance.labels import Guided, only_labels, per_example
+from fmjax.conditions import share
+from fmjax.conventions import (
+    ApplyFn,
+    Array,
+    Params,
+    Velocity,
+    at_least_float32,
+    take_part,
+)
+from fmjax.guidance.labels import Guided, batch_size, only_labels, per_example
 from fmjax.paths import AffinePath, Path
 
 
@@ -65,7 +73,7 @@ def make_distillation_loss_fn(
         check_training_batch(x0, x1, t, labels)
         x_t, t = path.sample(x0, x1, t).x_t, at_least_float32(t)
         goal = jax.lax.stop_gradient(at_least_float32(teacher(x_t, t, conditions)))
-        student = at_least_float32(apply_fn(params, x_t, t, labels))
+        student = at_least_float32(take_part(apply_fn(params, x_t, t, labels), "velocity"))
         check_shaped_as("what the student returns", student, "x", goal.shape)
         return jnp.mean(jnp.square(student - goal))
 
@@ -73,5 +81,5 @@ def make_distillation_loss_fn(
 
 
 def _inputs(x: Array, conditions: Guided) -> dict:
-    labels = only_labels(conditions, "distilled guidance")
+    labels = share(only_labels(conditions, "distilled guidance"), batch_size(x))
     return {"labels": labels, "guidance": per_example("w", conditions.w, x)}

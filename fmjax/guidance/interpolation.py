@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from fmjax.conditions import share
 from fmjax.conventions import Array, Labels, Velocity, at_least_float32, expand
 from fmjax.errors import InputError, unknown_name
-from fmjax.guidance.labels import per_example, stack
+from fmjax.guidance.labels import batch_size, per_example, stack
 
 PARALLEL_MARGIN = 1e-6
 """How near 1 a cosine is read as 1: nearer, the angle is lost in the rounding of float32."""
@@ -18,7 +19,8 @@ class Between(NamedTuple):
     """A condition between two.
 
     Attributes:
-        start: the conditions at s = 0, whatever the velocity takes: labels, or `Guided`.
+        start: the conditions at s = 0, whatever the velocity takes: labels, or `Guided`; lone ones
+            are shared by the batch.
         end: the conditions at s = 1, built as start.
         s: one number or one per example (batch,).
     """
@@ -40,7 +42,7 @@ def interpolated(velocity: Velocity, how: str = "linear") -> Velocity:
     ``Guided(Between(a, b, s), w)``.
 
     Args:
-        velocity: ``velocity(x, t, labels)``.
+        velocity: ``velocity(x, t, labels)``, of an array or of a pytree of arrays.
         how: ``"linear"`` or ``"spherical"``.
 
     Returns:
@@ -54,16 +56,19 @@ def interpolated(velocity: Velocity, how: str = "linear") -> Velocity:
         raise unknown_name("interpolation", how, _BLENDS)
     blend = _BLENDS[how]
 
-    def between(x: Array, t: Array, conditions: Between) -> Array:
+    def between(x: Any, t: Array, conditions: Between) -> Any:
         if not isinstance(conditions, Between):
             raise InputError(
                 "an interpolated velocity takes Between(start, end, s); "
                 f"got {type(conditions).__name__}."
             )
-        s = per_example("s", conditions.s, x)
-        ends = stack(conditions.start, conditions.end)
-        start, end = jax.vmap(velocity, in_axes=(None, None, 0))(x, t, ends)
-        return blend(start, end, s)
+        batch = batch_size(x)
+        ends = stack(share(conditions.start, batch), share(conditions.end, batch))
+
+        def one(u, x):
+            return blend(*u, per_example("s", conditions.s, x))
+
+        return jax.tree.map(one, jax.vmap(velocity, in_axes=(None, None, 0))(x, t, ends), x)
 
     return between
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -63,16 +64,16 @@ class GuidanceInterval:
 
 def evaluate_in_interval(
     when: GuidanceInterval,
-    x: Array,
+    x: Any,
     t: Array,
-    conditional: Callable[[], Array] | None,
-    guided: Callable[[Array | None], Array],
-) -> Array:
+    conditional: Callable[[], Any] | None,
+    guided: Callable[[Array | None], Any],
+) -> Any:
     """The guided velocity; what no example of the batch needs at its time is not computed.
 
     Args:
         when: when the velocity is 0, conditional or guided.
-        x: points (batch, ...).
+        x: points (batch, ...), or a pytree of such arrays.
         t: times (batch,).
         conditional: gives the conditional velocity; None if that takes every branch anyway.
         guided: ``guided(inside)`` gives the guided velocity of the examples that are inside, bool
@@ -85,11 +86,14 @@ def evaluate_in_interval(
         return guided(None)
     level = when.level(jax.lax.stop_gradient(at_least_float32(t)))
 
-    def moving(u: Array) -> Array:
-        return jnp.where(expand(level > STILL, u), u, 0.0)
+    def still(x: Array) -> Array:
+        return jnp.zeros(x.shape, jnp.promote_types(x.dtype, jnp.float32))
+
+    def moving(u: Any) -> Any:
+        return jax.tree.map(lambda u: jnp.where(expand(level > STILL, u), u, 0.0), u)
 
     fields = [
-        lambda: jnp.zeros(x.shape, jnp.promote_types(x.dtype, jnp.float32)),
+        lambda: jax.tree.map(still, x),
         lambda: moving(conditional()),
         lambda: moving(guided(level == GUIDED)),
     ]

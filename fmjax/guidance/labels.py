@@ -11,15 +11,19 @@ import jax.numpy as jnp
 import numpy as np
 
 from fmjax.checks import check_between
+from fmjax.conditions import check_labels, null_labels, share
 from fmjax.conventions import Array, Labels, expand
 from fmjax.errors import InputError
+
+_ALL = 2**31  # the stream that drops all conditions together, apart from those of each
 
 
 class Guided(NamedTuple):
     """The conditions of a guided velocity.
 
     Attributes:
-        labels: class ids (batch,) or a pytree of per-example conditions.
+        labels: class ids (batch,) or a pytree of per-example conditions; the whole batch shares a
+            lone number, or an array with a leading axis of 1.
         w: guidance scale, one number or one per example (batch,); a traced array, so that changing
             it compiles nothing.
         negative: what to lead away from, in the place of the null condition: built as labels, for
@@ -71,53 +75,84 @@ def scale_from_excess(s: Array | float) -> Array | float:
 def drop_labels(
     keys: Array,
     labels: Labels,
-    null_labels: Labels,
-    rate: float,
+    conditions: Any,
+    *,
+    drop_all: float = 0.0,
     force_drop: Array | None = None,
 ) -> Labels:
-    """Replaces labels by the null condition, per example, for classifier-free training.
+    """Replaces labels by their nulls, per example, for classifier-free training.
 
-    Drawn before the loss, which stays deterministic. Source: Ho & Salimans, arXiv:2207.12598,
-    algorithm 1.
+    Each array of the labels is dropped at the rate of its own condition, independently of the
+    others; and all together at the rate `drop_all`, so that the unconditional velocity of several
+    conditions is trained. Drawn before the loss, which stays deterministic. Source: Ho & Salimans,
+    arXiv:2207.12598, algorithm 1.
 
     Args:
         keys: one random key per example (batch,).
         labels: class ids (batch,), or a pytree with a leading batch axis.
-        null_labels: the null condition, without a batch axis.
-        rate: probability of a drop, in [0, 1].
-        force_drop: bool (batch,): True drops this label, False keeps it; None draws.
+        conditions: what each array of labels is (`fmjax.conditions`), built as labels.
+        drop_all: probability that all are dropped, in [0, 1].
+        force_drop: bool (batch,): True drops the labels, False keeps them; None draws.
 
     Returns:
-        The labels, those dropped replaced in every leaf together.
+        The labels, those dropped replaced by the null of their condition.
 
     Raises:
-        InputError: rate lies outside [0, 1], or the null condition does not fit the labels.
+        InputError: drop_all lies outside [0, 1], or the labels are not what the conditions say.
     """
-    check_between("the label drop rate", rate, 0, 1)
-    dropped = jax.vmap(lambda key: jax.random.bernoulli(key, rate))(keys)
-    if force_drop is not None:
-        dropped = jnp.asarray(force_drop)
-    nulls = null_like(labels, null_labels)
-    return jax.tree.map(lambda x, null: jnp.where(expand(dropped, x), null, x), labels, nulls)
+    check_between("drop_all", drop_all, 0, 1)
+    check_labels(labels, conditions, len(keys))
+    nulls = null_like(labels, null_labels(conditions))
+    leaves, tree = jax.tree.flatten(labels)
+    rates = [condition.drop_rate for condition in jax.tree.leaves(conditions)]
+    # One condition alone is keyed by the example; of several, each by its number, too.
+    streams = [keys] if len(leaves) == 1 else [_fold(keys, i) for i in range(len(leaves))]
+    everything = jnp.zeros(len(keys), bool)
+    if drop_all > 0:
+        everything = _toss(_fold(keys, _ALL), drop_all)
+
+    def one(x, null, rate, stream):
+        dropped = _toss(stream, rate) | everything if rate > 0 else everything
+        dropped = dropped if force_drop is None else jnp.asarray(force_drop)
+        return jnp.where(expand(dropped, x), null, x)
+
+    parts = zip(leaves, jax.tree.leaves(nulls), rates, streams, strict=True)
+    return tree.unflatten([one(*part) for part in parts])
 
 
-def per_example(name: str, value: Any, x: Array) -> Array:
+def _toss(keys: Array, rate: float) -> Array:
+    return jax.vmap(lambda key: jax.random.bernoulli(key, rate))(keys)
+
+
+def _fold(keys: Array, number: int) -> Array:
+    return jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, number)
+
+
+def per_example(name: str, value: Any, x: Any) -> Array:
     """One number per example of x (batch, ...): (batch,), in the dtype of x, at least float32.
 
     Args:
         name: how the caller calls it.
         value: one number, or an array (batch,).
-        x: the batch.
+        x: the batch, an array or a pytree of arrays.
 
     Raises:
         InputError: it has another shape.
     """
-    value = jnp.asarray(value, jnp.promote_types(x.dtype, jnp.float32))
-    if value.shape not in ((), x.shape[:1]):
+    dtypes = [leaf.dtype for leaf in jax.tree.leaves(x)]
+    value = jnp.asarray(value, jnp.promote_types(jnp.result_type(*dtypes), jnp.float32))
+    batch = batch_size(x)
+    shared = share(value, batch)
+    if shared.shape != (batch,):
         raise InputError(
-            f"{name} must be one number or one per example, {x.shape[:1]}; got shape {value.shape}."
+            f"{name} must be one number or one per example, {(batch,)}; got shape {value.shape}."
         )
-    return jnp.broadcast_to(value, x.shape[:1])
+    return shared
+
+
+def batch_size(x: Any) -> int:
+    """How many examples there are in x, an array (batch, ...) or a pytree of such arrays."""
+    return jax.tree.leaves(x)[0].shape[0]
 
 
 def only_labels(conditions: Any, who: str) -> Labels:
@@ -144,7 +179,7 @@ def stack(*conditions: Labels) -> Labels:
     """The conditions one above the other, on a new leading axis to map over.
 
     Args:
-        *conditions: pytrees of one structure; a lone number is repeated for the examples.
+        *conditions: pytrees of one structure.
 
     Raises:
         InputError: they are not built alike, or the shapes differ.
@@ -157,10 +192,9 @@ def stack(*conditions: Labels) -> Labels:
             )
 
     def one(*leaves):
-        shapes = {np.shape(leaf) for leaf in leaves} - {()}
+        shapes = {np.shape(leaf) for leaf in leaves}
         if len(shapes) > 1:
             raise InputError(f"conditions side by side must have one shape; got {sorted(shapes)}.")
-        shape = shapes.pop() if shapes else ()
-        return jnp.stack([jnp.broadcast_to(jnp.asarray(leaf), shape) for leaf in leaves])
+        return jnp.stack([jnp.asarray(leaf) for leaf in leaves])
 
     return jax.tree.map(one, *conditions)

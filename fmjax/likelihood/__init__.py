@@ -6,7 +6,6 @@ from fmjax.likelihood.density import (
     check_path,
     log_likelihood,
     sample_with_log_prob,
-    standard_normal,
 )
 from fmjax.likelihood.divergence import (
     Exact,
@@ -26,6 +25,5 @@ __all__ = [
     "draw_probes",
     "log_likelihood",
     "sample_with_log_prob",
-    "standard_normal",
     "velocity_and_divergence",
 ]

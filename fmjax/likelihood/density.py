@@ -9,7 +9,6 @@ Source: Chen et al., arXiv:1806.07366 (instantaneous change of variables).
 """
 
 import math
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -24,11 +23,11 @@ from fmjax.likelihood.divergence import (
     Exact,
     Trace,
     draw_probes,
-    per_example_sum,
     velocity_and_divergence,
 )
 from fmjax.paths import Path
-from fmjax.samplers.ode import Solution, SolverSpec, solve, solver_spec
+from fmjax.samplers import Solution, Solver, solve, solver_spec
+from fmjax.sources import STANDARD_NORMAL, Source
 
 
 class Likelihood(NamedTuple):
@@ -55,22 +54,15 @@ class Likelihood(NamedTuple):
     t_end: Array
 
 
-def standard_normal(x: Any) -> Array:
-    """log N(x; 0, I) in nats (batch,), of an array (batch, ...) or a pytree of them."""
-    return sum(
-        per_example_sum(-0.5 * (leaf**2 + math.log(2 * math.pi))) for leaf in jax.tree.leaves(x)
-    )
-
-
 def log_likelihood(
     velocity: Velocity,
     x1: Any,
     labels: Labels = None,
-    spec: SolverSpec | None = None,
+    spec: Solver | None = None,
     *,
     trace: Trace = EXACT_TRACE,
     key: Array | None = None,
-    log_p0: Callable[[Any], Array] = standard_normal,
+    source: Source = STANDARD_NORMAL,
 ) -> Likelihood:
     """The log-density of given points, by one solve from t = 1 back to t = 0.
 
@@ -89,29 +81,29 @@ def log_likelihood(
         trace: `Exact`, or `Hutchinson` with its probes.
         key: of the probes: one key, folded with each example's place in the batch, or one key per
             example (batch,). Not used by `Exact`.
-        log_p0: the log-density of the source, ``log_p0(x0) -> (batch,)`` in nats.
+        source: the distribution of x0, of which the log-density is asked (`fmjax.sources`).
 
     Returns:
         The log-density, its standard error, and the source points.
 
     Raises:
         InputError: x1 is not of floats or not finite, a key is missing or of the wrong shape, the
-            velocity is not shaped as x1, or log_p0 does not give one number per example.
+            velocity is not shaped as x1, or the source does not give one number per example.
     """
     x1 = _as_points("x1", x1)
     x0, grown, solution = _carry(velocity, x1, labels, spec, trace, key, 1.0, 0.0)
-    return _likelihood(_source_density(log_p0, x0), grown, trace, x0, x1, solution)
+    return _likelihood(_source_density(source, x0), grown, trace, x0, x1, solution)
 
 
 def sample_with_log_prob(
     velocity: Velocity,
     x0: Any,
     labels: Labels = None,
-    spec: SolverSpec | None = None,
+    spec: Solver | None = None,
     *,
     trace: Trace = EXACT_TRACE,
     key: Array | None = None,
-    log_p0: Callable[[Any], Array] = standard_normal,
+    source: Source = STANDARD_NORMAL,
 ) -> Likelihood:
     """Samples and their log-density in one solve forwards, from t = 0 to t = 1.
 
@@ -122,7 +114,7 @@ def sample_with_log_prob(
         spec: as in `log_likelihood`.
         trace: as in `log_likelihood`.
         key: as in `log_likelihood`.
-        log_p0: as in `log_likelihood`.
+        source: as in `log_likelihood`.
 
     Returns:
         The samples, ``x1``, and what `log_likelihood` says of them.
@@ -132,7 +124,7 @@ def sample_with_log_prob(
     """
     x0 = _as_points("x0", x0)
     x1, grown, solution = _carry(velocity, x0, labels, spec, trace, key, 0.0, 1.0)
-    return _likelihood(_source_density(log_p0, x0), -grown, trace, x0, x1, solution)
+    return _likelihood(_source_density(source, x0), -grown, trace, x0, x1, solution)
 
 
 def bits_per_dim(log_p: Array, dims: int, bin_width: float = 2 / 255) -> Array:
@@ -167,7 +159,7 @@ def check_path(path: Path) -> None:
     Raises:
         InputError: the path is stochastic.
     """
-    if path.stochastic:
+    if path.noise:
         raise InputError(
             "the likelihood is that of a flow along a deterministic path; "
             f"{type(path).__name__} is stochastic, with noise of its own between source and data. "
@@ -225,12 +217,13 @@ def _likelihood(log_p0, grown, trace, x0, x1, solution) -> Likelihood:
     return Likelihood(log_p, error, x0, x1, solution.nfe, success, solution.t_end)
 
 
-def _source_density(log_p0: Callable[[Any], Array], x0: Any) -> Array:
-    log_p = log_p0(x0)
+def _source_density(source: Source, x0: Any) -> Array:
+    log_p = source.log_prob(x0)
     batch = jax.tree.leaves(x0)[0].shape[:1]
     if jnp.shape(log_p) != batch:
         raise InputError(
-            f"log_p0 must give one number per example, {batch}; got shape {jnp.shape(log_p)}."
+            f"log_prob of {type(source).__name__} must give one number per example, {batch}; got "
+            f"shape {jnp.shape(log_p)}."
         )
     return log_p
 

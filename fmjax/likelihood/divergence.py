@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 
 from fmjax.checks import check_at_least
-from fmjax.conventions import Array, Labels, Velocity
+from fmjax.conventions import Array, Labels, Velocity, per_example_sum
 from fmjax.draws import example_keys
 from fmjax.errors import InputError, unknown_name
 
@@ -169,11 +169,6 @@ def _directional_derivative(push: Callable, direction: Any) -> Array:
     moved = push(direction)
     products = jax.tree.map(lambda e, du: per_example_sum(e * du), direction, moved)
     return sum(jax.tree.leaves(products))
-
-
-def per_example_sum(x: Array) -> Array:
-    """The sum over all but the batch axis (batch,)."""
-    return jnp.sum(x, axis=tuple(range(1, x.ndim)))
 
 
 def _unit_vector(i: Array, x: Any) -> Any:

@@ -1,34 +1,105 @@
-"""What every loss function is, and the error that all of them measure."""
+"""What every loss function is, and how one says what it needs beside its five arguments."""
 
-from typing import Protocol
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
-from fmjax.array_checks import check_shaped_as
-from fmjax.conventions import Array, Labels, Params, at_least_float32
-from fmjax.paths import Noisy
+import jax
+
+from fmjax.conventions import Array, Labels, Params
+from fmjax.errors import InputError
+from fmjax.sources import Law
 
 
 class LossFn(Protocol):
     """``loss_fn(params, x0, x1, t, labels) -> scalar``: no key, no hidden state.
 
-    x0 is ``Noisy(x0, z)`` on a stochastic path; the arguments after params are those that
-    `fmjax.Draw` gives.
+    The arguments after params are those that `fmjax.Draw` gives.
+
+    Attributes:
+        noise: the laws, by name, of the noise that it takes too; empty for most.
+        uses_target: whether it takes a second set of parameters, the averaged ones.
     """
 
+    @property
+    def noise(self) -> Mapping[str, Law]:
+        """The laws of the noise by name."""
+
+    @property
+    def uses_target(self) -> bool:
+        """Whether it takes ``target_params``."""
+
     def __call__(
-        self, params: Params, x0: Array | Noisy, x1: Array, t: Array, labels: Labels = None
+        self,
+        params: Params,
+        x0: Any,
+        x1: Any,
+        t: Any,
+        labels: Labels = None,
+        *,
+        noise: Mapping[str, Any] | None = None,
+        target_params: Params = None,
     ) -> Array:
         """The loss of a batch, or the losses of its examples (batch,)."""
 
 
-def error_of(predicted: Array, goal: Array) -> Array:
-    """predicted - goal, (batch, ...), in float32 or wider.
+@dataclass(frozen=True, eq=False)
+class DeclaredLoss:
+    """A loss that says what it needs, and has every call checked for it; see `declare`."""
+
+    loss: Callable[..., Array]
+    noise: Mapping[str, Law] = field(default_factory=dict)
+    uses_target: bool = False
+
+    def __call__(
+        self,
+        params: Params,
+        x0: Any,
+        x1: Any,
+        t: Any,
+        labels: Labels = None,
+        *,
+        noise: Mapping[str, Any] | None = None,
+        target_params: Params = None,
+    ) -> Array:
+        """The loss; see `LossFn`."""
+        given, extra = noise or {}, {}
+        if given.keys() != self.noise.keys():
+            needed = ", ".join(self.noise) or "none"
+            raise InputError(
+                f"this loss takes the noise {needed}; got {', '.join(given) or 'none'}. Draw it by "
+                "args = Draw(noise=loss_fn.noise)(...), and write "
+                "loss_fn(params, *args, noise=args.noise)."
+            )
+        if self.noise:
+            extra["noise"] = given
+        if self.uses_target:
+            if target_params is None:
+                raise InputError(
+                    "this loss compares with averaged parameters, and none came: write "
+                    "target_params=ema_params; a training step that keeps an average gives them."
+                )
+            extra["target_params"] = jax.lax.stop_gradient(target_params)
+        return self.loss(params, x0, x1, t, labels, **extra)
+
+
+def declare(
+    loss: Callable[..., Array],
+    *,
+    noise: Mapping[str, Law] | None = None,
+    uses_target: bool = False,
+) -> DeclaredLoss:
+    """Says what a loss needs beside its five arguments.
 
     Args:
-        predicted: what a network gave (batch, ...).
-        goal: what it should have given, at least float32.
+        loss: ``loss(params, x0, x1, t, labels)``, which also takes what is declared.
+        noise: laws by name; the loss takes ``noise``, a dictionary of what was drawn. `fmjax.Draw`
+            draws it, for each example by its place in the global batch.
+        uses_target: whether it takes ``target_params``: the training step gives the averaged
+            parameters, through which no gradient flows. A frozen network needs none of this: the
+            loss closes over it.
 
-    Raises:
-        InputError: the shapes differ.
+    Returns:
+        The loss, which raises InputError when it is called without what it needs.
     """
-    check_shaped_as("what apply_fn returns", predicted, "x", goal.shape)
-    return at_least_float32(predicted) - goal
+    return DeclaredLoss(loss, dict(noise or {}), uses_target)

@@ -3,10 +3,9 @@
 import jax.numpy as jnp
 
 from fmjax.array_checks import check_training_batch
-from fmjax.conventions import ApplyFn, at_least_float32, expand
-from fmjax.losses.base import LossFn, error_of
-from fmjax.losses.distances import squared
-from fmjax.paths import BrownianBridge
+from fmjax.conventions import ApplyFn, at_least_float32, expand, take_part
+from fmjax.losses.base import LossFn, declare
+from fmjax.paths import BrownianBridge, squared
 
 
 def make_flow_and_score_loss_fn(
@@ -26,19 +25,20 @@ def make_flow_and_score_loss_fn(
         bridge: the path.
 
     Returns:
-        ``loss_fn(params, Noisy(x0, z), x1, t, labels) -> scalar``.
+        ``loss_fn(params, x0, x1, t, labels, noise={"z": z}) -> scalar``.
 
     Raises:
         InputError: calling the result raises it when shapes do not fit.
     """
 
-    def loss_fn(params, x0, x1, t, labels=None):
+    def loss_fn(params, x0, x1, t, labels, *, noise):
         check_training_batch(x0, x1, t, labels)
-        x_t, u_t = bridge.sample(x0, x1, t)
+        x_t, u_t = bridge.sample(x0, x1, t, noise)
         t = at_least_float32(t)
-        flow = error_of(flow_fn(params, x_t, t, labels), u_t)
-        scaled = expand(bridge.std(t), x_t) * score_fn(params, x_t, t, labels)
-        score = error_of(scaled, -at_least_float32(x0.z))
-        return jnp.mean(squared(flow)) + jnp.mean(squared(score))
+        flow = take_part(flow_fn(params, x_t, t, labels), "velocity")
+        score = take_part(score_fn(params, x_t, t, labels), "score")
+        scaled = expand(bridge.std(t), x_t) * score
+        error = squared(flow, u_t) + squared(scaled, -at_least_float32(noise["z"]))
+        return jnp.mean(error)
 
-    return loss_fn
+    return declare(loss_fn, noise=bridge.noise)

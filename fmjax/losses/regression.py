@@ -2,14 +2,14 @@
 
 from collections.abc import Callable
 
+import jax
 import jax.numpy as jnp
 
-from fmjax.array_checks import check_training_batch
-from fmjax.conventions import ApplyFn, Array, at_least_float32
+from fmjax.array_checks import check_shaped_as, check_training_batch
+from fmjax.conventions import ApplyFn, Array, at_least_float32, take_part
 from fmjax.errors import InputError, unknown_name
-from fmjax.losses.base import LossFn, error_of
-from fmjax.losses.distances import Distance, squared
-from fmjax.paths import AffinePath, Path
+from fmjax.losses.base import LossFn, declare
+from fmjax.paths import AffinePath, Distance, Path, PathSample, schedule_of
 from fmjax.predictions import PREDICTIONS, target_of
 from fmjax.schedules import Linear
 
@@ -23,7 +23,7 @@ def make_per_example_loss_fn(
     target: str = "fm",
     *,
     prediction: str = "velocity",
-    distance: Distance = squared,
+    distance: Distance | None = None,
 ) -> LossFn:
     """Makes ``losses(params, x0, x1, t, labels) -> (batch,)``, the error of each example.
 
@@ -34,17 +34,19 @@ def make_per_example_loss_fn(
 
     Args:
         apply_fn: the network, ``apply_fn(params, x, t, labels) -> prediction``.
-        path: the path of target ``"fm"``; the straight path if None. A stochastic one takes
-            ``Noisy(x0, z)`` for x0.
+        path: the path of target ``"fm"``; the straight path if None. The noise of a stochastic one
+            is that of the loss.
         target: ``"fm"`` or ``"rf"``.
         prediction: what the network predicts and the error is measured in: ``"velocity"``,
             ``"x1"``, ``"x0"``, ``"score"`` or ``"v"`` (see `fmjax.predictions`, which also turns
             such a network into a velocity, and converts weights).
-        distance: from errors (batch, ...) to (batch,): `squared`, `PseudoHuber`, `Adaptive`, any.
+        distance: ``distance(predicted, target, x_t, t) -> (batch,)``: `fmjax.paths.PseudoHuber`,
+            `fmjax.paths.Adaptive`, one of your own; the path's own if None.
 
     Returns:
         A function of params, x0 (batch, ...), x1 (batch, ...), t (batch,) and labels that gives the
-        distance of each example, (batch,), in float32 whatever apply_fn computes in.
+        distance of each example, (batch,), in float32 whatever apply_fn computes in. Of an `Output`
+        it takes the part named as the prediction, or as ``path.takes`` says.
 
     Raises:
         InputError: the target or the prediction is unknown, ``"rf"`` is asked on a path that is not
@@ -53,18 +55,21 @@ def make_per_example_loss_fn(
     """
     path = STRAIGHT if path is None else path
     regress = _regression(path, target, prediction)
+    part = getattr(path, "takes", prediction)
+    measure = path.distance if distance is None else distance
 
-    def per_example_loss_fn(params, x0, x1, t, labels=None):
+    def per_example_loss_fn(params, x0, x1, t, labels, *, noise=None):
         check_training_batch(x0, x1, t, labels)
-        x_t, goal = regress(x0, x1, t)
-        predicted = apply_fn(params, x_t, at_least_float32(t), labels)
-        return distance(error_of(predicted, goal))
+        x_t, goal = regress(x0, x1, t, noise)
+        t = jax.tree.map(at_least_float32, t)
+        predicted = take_part(apply_fn(params, x_t, t, labels), part)
+        return measure(predicted, goal, x_t, t)
 
-    return per_example_loss_fn
+    return declare(per_example_loss_fn, noise=path.noise)
 
 
-def _regression(path: Path, target: str, prediction: str) -> Callable:
-    """``regress(x0, x1, t) -> (x_t, what the network is to predict there)``."""
+def _regression(path: Path, target: str, prediction: str) -> Callable[..., PathSample]:
+    """``regress(x0, x1, t, noise) -> (x_t, what the network is to predict there)``."""
     if target not in TARGETS:
         raise unknown_name("target", target, TARGETS)
     if prediction not in PREDICTIONS:
@@ -76,22 +81,24 @@ def _regression(path: Path, target: str, prediction: str) -> Callable:
         )
     if prediction == "velocity":
         return path.sample if target == "fm" else _rectified_flow
-    if path.stochastic:
+    schedule = schedule_of(path)
+    if schedule is None:
         raise InputError(
             f"prediction {prediction!r} needs a path with a schedule; on {path} the network "
             "predicts the velocity (its score is trained by make_flow_and_score_loss_fn)."
         )
 
-    def regress(x0, x1, t):
-        x0, x1, t = at_least_float32(x0), at_least_float32(x1), at_least_float32(t)
-        return path.sample(x0, x1, t).x_t, target_of(prediction, path.schedule, x0, x1, t)
+    def regress(x0, x1, t, noise):
+        x_t = path.sample(x0, x1, t, noise).x_t
+        return PathSample(x_t, target_of(prediction, schedule, x0, x1, t))
 
     return regress
 
 
-def _rectified_flow(x0: Array, x1: Array, t: Array) -> tuple[Array, Array]:
+def _rectified_flow(x0: Array, x1: Array, t: Array, noise: None) -> PathSample:
     """x1 - x0, written out rather than read off the schedule: the definition holds for any pair."""
-    return STRAIGHT.sample(x0, x1, t).x_t, at_least_float32(x1) - at_least_float32(x0)
+    x_t = STRAIGHT.sample(x0, x1, t, noise).x_t
+    return PathSample(x_t, at_least_float32(x1) - at_least_float32(x0))
 
 
 def make_loss_fn(
@@ -101,7 +108,7 @@ def make_loss_fn(
     weight: Callable[[Array], Array] | None = None,
     *,
     prediction: str = "velocity",
-    distance: Distance = squared,
+    distance: Distance | None = None,
 ) -> LossFn:
     """Makes ``loss_fn(params, x0, x1, t, labels) -> scalar``, deterministic and without a key.
 
@@ -125,8 +132,12 @@ def make_loss_fn(
         apply_fn, path, target, prediction=prediction, distance=distance
     )
 
-    def loss_fn(params, x0, x1, t, labels=None):
-        losses = per_example(params, x0, x1, t, labels)
-        return jnp.mean(losses if weight is None else weight(t) * losses)
+    def loss_fn(params, x0, x1, t, labels, *, noise=None):
+        losses = per_example(params, x0, x1, t, labels, noise=noise)
+        if weight is None:
+            return jnp.mean(losses)
+        weights = weight(t)
+        check_shaped_as("what weight gives", weights, "the losses of a batch", losses.shape)
+        return jnp.mean(weights * losses)
 
-    return loss_fn
+    return declare(loss_fn, noise=per_example.noise)

@@ -8,9 +8,15 @@ of the shape of `x`; `adapters` turns that, or an NNX or Equinox module, into th
 |---|---|
 | `mlp` | `MLP`, for vectors |
 | `dit` | `DiT` and its presets, for images |
-| `embed` | what the two share: time, class and position embeddings |
-| `checks` | what they refuse, and what they say |
-| `adapters` | `from_linen`, `from_nnx`, `from_equinox` |
+| `transformer` | the blocks of `DiT`, and which axis of a mesh splits their parameters |
+| `attention` | attention, and which kernel computes it |
+| `embedders` | embeddings of times, labels, guidance scale and position |
+| `input_checks` | what the networks refuse, and what they say |
+| `flops` | what is counted of a network's operations |
+| `adapters` | `from_linen`, `from_nnx`, `from_equinox`, `extend_params` |
 
-A network knows nothing of flow matching: it sees arrays, and imports no other part of the library.
+A network knows nothing of flow matching: it sees arrays, and imports only what both halves share.
+A network of your own is used as these are. Beside `init` and `apply` it may have a method
+``forward_flops(shape)``, for the log of a run, and a class attribute ``sharding_rules``, for a mesh
+that splits parameters.
 """

@@ -4,17 +4,22 @@
     apply_fn, params = from_nnx(module)
     apply_fn, params = from_equinox(module)
 
-x has shape (B, ...), t (B,), labels (B,), a pytree of arrays with a leading axis B, or None. The
-velocity has the shape of x. An `apply_fn` holds no state: it can be jitted, vmapped, differentiated
-and called again with other params, and what a module would write to itself is dropped.
+x has shape (B, ...), t (B,), or is a `Span` of two such for a network of two times; labels are
+(B,), a pytree of arrays with a leading axis B, or None. The velocity has the shape of x. An
+`apply_fn` holds no state: it can be jitted, vmapped, differentiated and called again with other
+params, and what a module would write to itself is dropped.
+`extend_params` puts the parameters of one network into those of a larger one.
 """
 
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import linen as nn
 
+from fmjax.conditions import named_leaves
 from fmjax.conventions import ApplyFn
+from fmjax.errors import InputError
 
 
 def from_linen(module: nn.Module) -> ApplyFn:
@@ -84,6 +89,37 @@ def from_equinox(module: Any) -> tuple[ApplyFn, Any]:
         return jax.vmap(eqx.combine(params, static))(x, t, labels)
 
     return apply_fn, params
+
+
+def extend_params(fresh: Any, trained: Any) -> Any:
+    """The parameters of one network in those of another that has more.
+
+    A network that gains an input or a layer which adds zero at first, as `guidance` and `span` of
+    the networks here do, so starts as the trained one.
+
+    Args:
+        fresh: of the larger network, as `init` gives them.
+        trained: of the smaller one; each array is found under its name in `fresh`.
+
+    Returns:
+        A tree like `fresh`: trained arrays where there are any, fresh ones elsewhere.
+
+    Raises:
+        InputError: the larger network lacks one of the arrays, or has it in another shape.
+    """
+    new, old = named_leaves(fresh, "params"), named_leaves(trained, "params")
+    for name, leaf in old.items():
+        if name not in new:
+            raise InputError(
+                f"the larger network has no parameter {name}, which the trained one has: build it "
+                "with the same fields, and more."
+            )
+        if jnp.shape(new[name]) != jnp.shape(leaf):
+            raise InputError(
+                f"the parameter {name} has shape {jnp.shape(leaf)} in the trained network and "
+                f"{jnp.shape(new[name])} in the larger one: build both with the same sizes."
+            )
+    return jax.tree.unflatten(jax.tree.structure(fresh), list((new | old).values()))
 
 
 def _copy(leaf: Any) -> Any:

@@ -1,6 +1,6 @@
 """DiT: a transformer over image patches with adaLN-zero (Peebles and Xie, arXiv:2212.09748).
 
-    c    = SiLU(embed(t) + embed(label) + embed(w))                        w if asked for
+    c    = SiLU(embed(t) + embed(labels) + embed(w) + embed(t - s))        w and s if asked for
     h    = patches W + positions
     h    = h + gate_1 * attention(modulate(norm(h), shift_1, scale_1))     in each block
     h    = h + gate_2 * mlp(modulate(norm(h), shift_2, scale_2))           in each block
@@ -11,26 +11,30 @@ Those linear maps start at zero, and so does W': each block starts as the identi
 model outputs 0.
 
 Differences from the paper: no learned variance, so there are as many channels out as in; any
-rectangular image whose sides the patch divides; `num_classes=None` gives an unconditional model.
+rectangular image whose sides the patch divides; any conditions beside classes, or none; a guidance
+scale and a second time as inputs.
 """
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from fmjax.axes import split_rows
+from fmjax.checks import check_positive
+from fmjax.conventions import Span
 from fmjax.errors import InputError, unknown_name
-from fmjax.models.attention import attend, check_attention
-from fmjax.models.embedders import Condition, sincos_2d
-from fmjax.models.input_checks import (
-    check_batch,
-    check_labels,
-    check_rank,
-    check_sizes,
-    split_guidance,
+from fmjax.models.attention import check_attention
+from fmjax.models.embedders import TIME_SCALE, ConditionEmbed, HashableConditions, sincos_2d
+from fmjax.models.input_checks import check_inputs, check_rank, check_sizes
+from fmjax.models.transformer import (
+    REMAT,
+    SHARDING_RULES,
+    Block,
+    Modulation,
+    block_products,
+    modulate,
 )
 
 _SIZES = {  # depth, width, heads: Table 1 of the paper
@@ -44,18 +48,6 @@ PRESETS: dict[str, dict[str, int]] = {
     for size, (depth, width, heads) in _SIZES.items()
     for patch in (2, 4, 8)
 }
-
-_KEEP = jax.checkpoint_policies
-REMAT = {
-    "none": _KEEP.everything_saveable,
-    "dots": _KEEP.dots_with_no_batch_dims_saveable,
-    "full": _KEEP.nothing_saveable,
-}
-"""What a block keeps for its backward pass, the rest being computed again: everything; what comes
-out of its dense layers, but nothing of attention; nothing but its input."""
-
-_xavier = nn.initializers.xavier_uniform()
-_zeros = nn.initializers.zeros_init()
 
 
 def patchify(x: jax.Array, patch_size: int) -> jax.Array:
@@ -91,124 +83,8 @@ def unpatchify(patches: jax.Array, patch_size: int, shape: tuple[int, ...]) -> j
     return x.reshape(B, H, W, C)
 
 
-def modulate(h: jax.Array, shift: jax.Array, scale: jax.Array) -> jax.Array:
-    """Normalise tokens and modulate them: norm(h) (1 + scale) + shift.
-
-    The norm has no learned scale or offset of its own: those of the condition take their place.
-
-    Args:
-        h: tokens, shape (B, T, D).
-        shift: shape (B, 1, D).
-        scale: shape (B, 1, D).
-
-    Returns:
-        Shape (B, T, D), float32 (float64 if `h` is).
-    """
-    dtype = jnp.promote_types(h.dtype, jnp.float32)
-    norm = nn.LayerNorm(epsilon=1e-6, use_bias=False, use_scale=False, dtype=dtype)
-    return norm(h) * (1 + scale) + shift
-
-
-class Modulation(nn.Module):
-    """The shifts, scales and gates of one block: one linear map of the condition, zero at first.
-
-    Computed in float32: it acts on B rows where the tokens have B T, so it costs next to nothing,
-    and a gate rounded to bfloat16 would not move while it is small beside 1.
-
-    Attributes:
-        parts: number of vectors.
-    """
-
-    parts: int
-
-    @nn.compact
-    def __call__(self, c: jax.Array) -> list[jax.Array]:
-        """Map c of shape (B, D) to `parts` arrays of shape (B, 1, D), of the dtype of c."""
-        vectors = nn.Dense(self.parts * c.shape[-1], kernel_init=_zeros, name="dense")(c)
-        return jnp.split(vectors[:, None, :], self.parts, axis=-1)
-
-
-class Attention(nn.Module):
-    """Multi-head self-attention with one fused projection for queries, keys and values.
-
-    Attributes:
-        heads: number of heads, a divisor of D.
-        dtype: what it computes in; softmax is float32.
-        kernel: ``"xla"`` or ``"cudnn"``; see `fmjax.models.attention`.
-    """
-
-    heads: int
-    dtype: Any
-    kernel: str
-
-    @nn.compact
-    def __call__(self, h: jax.Array) -> jax.Array:
-        """Let tokens h of shape (B, T, D) attend to one another; same shape out."""
-        B, T, D = h.shape
-        # Every Dense of the block sees rows, (B T, D). From (B, T, D) it computes the same, but on
-        # CPU XLA then copies the operands of the weight gradient, which contracts over B and T,
-        # into a transposed layout: a training step took 1.3 times as long.
-        rows = h.reshape(B * T, D)
-        qkv = nn.Dense(3 * D, kernel_init=_xavier, dtype=self.dtype, name="qkv")(rows)
-        # Heads outermost: a shard of the columns over a tensor axis then holds whole heads.
-        q, k, v = jnp.split(qkv.reshape(B, T, self.heads, 3 * (D // self.heads)), 3, axis=-1)
-        h = attend(q, k, v, self.kernel)
-        h = nn.Dense(D, kernel_init=_xavier, dtype=self.dtype, name="out")(h.reshape(B * T, D))
-        return h.reshape(B, T, D)
-
-
-class FeedForward(nn.Module):
-    """Dense, tanh-GELU, Dense on each token.
-
-    Attributes:
-        hidden: size between the two.
-        dtype: what it computes in.
-    """
-
-    hidden: int
-    dtype: Any
-
-    @nn.compact
-    def __call__(self, h: jax.Array) -> jax.Array:
-        """Map tokens h of shape (B, T, D) one by one; same shape out."""
-        B, T, D = h.shape
-        rows = h.reshape(B * T, D)  # see Attention
-        rows = nn.Dense(self.hidden, kernel_init=_xavier, dtype=self.dtype, name="up")(rows)
-        rows = nn.gelu(rows, approximate=True)
-        rows = nn.Dense(D, kernel_init=_xavier, dtype=self.dtype, name="down")(rows)
-        return rows.reshape(B, T, D)
-
-
-class Block(nn.Module):
-    """One adaLN-zero block: attention and feed-forward, each modulated and gated.
-
-    Attributes:
-        heads: number of attention heads.
-        mlp_ratio: size of the hidden layer over D.
-        dtype: dtype of the tokens and of the large matmuls.
-        kernel: of attention.
-    """
-
-    heads: int
-    mlp_ratio: float
-    dtype: Any
-    kernel: str
-
-    @nn.compact
-    def __call__(self, h: jax.Array, c: jax.Array) -> tuple[jax.Array, None]:
-        """Transform tokens h (B, T, D) under the condition c (B, D); same shape and dtype out."""
-        h = split_rows(h)
-        shift_1, scale_1, gate_1, shift_2, scale_2, gate_2 = Modulation(6, name="adaln")(c)
-        attention = Attention(self.heads, self.dtype, self.kernel, name="attention")
-        mlp = FeedForward(int(self.mlp_ratio * h.shape[-1]), self.dtype, name="mlp")
-        # Sums and products with float32 vectors are float32 and rounded once; only the matmuls and
-        # the tokens between the lines are of the compute dtype.
-        h = (h + gate_1 * attention(modulate(h, shift_1, scale_1))).astype(self.dtype)
-        return (h + gate_2 * mlp(modulate(h, shift_2, scale_2))).astype(self.dtype), None
-
-
-class DiT(nn.Module):
-    """Velocity of an image at a time, and optionally given its class.
+class DiT(HashableConditions, nn.Module):
+    """Velocity of an image at a time, and optionally given labels.
 
     Called as `model.apply({"params": params}, x, t, labels)`.
 
@@ -218,7 +94,8 @@ class DiT(nn.Module):
         depth: number of blocks.
         heads: number of attention heads.
         mlp_ratio: size of the hidden layer of a block over `width`.
-        num_classes: number of classes; the null class is index `num_classes`. None: unconditional.
+        conditions: a condition such as ``ClassIds(10)``, or a dictionary of them, which the labels
+            are; see `fmjax.conditions`. None: unconditional.
         dtype: dtype of the tokens and of the large matmuls, e.g. `jnp.bfloat16`. Parameters, time
             embedding, modulation, normalisation, softmax and output stay float32.
         guidance: whether the network takes a guidance scale w as an input, embedded and added to
@@ -227,7 +104,13 @@ class DiT(nn.Module):
             forward-mode derivative.
         scan: whether the blocks are compiled once, as the body of a loop, or each by itself. A loop
             compiles many times faster and is a little slower to run; parameters are the same.
-        remat: what each block keeps for its backward pass: a name of `REMAT`.
+        remat: what each block keeps for its backward pass: a name of
+            `fmjax.models.transformer.REMAT`.
+        span: whether the network takes two times, ``Span(s, t)`` in the place of t, for the average
+            velocity between them; see `fmjax.conventions.Span`. What t - s adds is zero at first.
+        time_scale: what t is multiplied by first, so that the frequencies are those of 1000
+            diffusion steps; 1 for weights of a network that was trained on t in [0, 1] as it is.
+        sharding_rules: which axis of a mesh splits which parameter; see `fmjax.training.sharding`.
     """
 
     patch_size: int
@@ -235,23 +118,25 @@ class DiT(nn.Module):
     depth: int
     heads: int
     mlp_ratio: float = 4.0
-    num_classes: int | None = None
+    conditions: Any = None
     dtype: Any = jnp.float32
     guidance: bool = False
     attention: str = "xla"
     scan: bool = False
     remat: str = "none"
+    span: bool = False
+    time_scale: float = TIME_SCALE
+    sharding_rules: ClassVar = SHARDING_RULES
 
     @nn.compact
-    def __call__(self, x: jax.Array, t: jax.Array, labels: Any = None) -> jax.Array:
+    def __call__(self, x: jax.Array, t: jax.Array | Span, labels: Any = None) -> jax.Array:
         """Predict the velocity.
 
         Args:
             x: images, shape (B, H, W, C), any floating dtype.
-            t: times in [0, 1], shape (B,), float32.
-            labels: class ids, shape (B,), integer, or weights over the classes and the null class,
-                (B, num_classes + 1), floating; None exactly if `num_classes` is None. With
-                `guidance`, a dict of these and the scale w, shape (B,), floating.
+            t: times in [0, 1], shape (B,), float32; with `span`, ``Span(s, t)`` of two such.
+            labels: arrays with a leading axis B, built as `conditions` are; None exactly if that
+                is None. With `guidance`, a dict of these and the scale w, shape (B,), floating.
 
         Returns:
             Shape of `x`, float32 (float64 if `dtype` is).
@@ -262,20 +147,19 @@ class DiT(nn.Module):
         """
         labels, w = self._check(x, t, labels)
         p = self.patch_size
-        condition = Condition(
-            self.width, self.num_classes, guidance=self.guidance, name="condition"
-        )
-        c = nn.silu(condition(t, labels, w))
+        c = nn.silu(self._embedding()(t, labels, w))
         h = self._tokens(x)
         h = self._blocks(h, c)
         h = modulate(h, *Modulation(2, name="adaln")(c))
-        h = nn.Dense(p * p * x.shape[-1], kernel_init=_zeros, name="out")(h)
+        h = nn.Dense(p * p * x.shape[-1], kernel_init=nn.initializers.zeros_init(), name="out")(h)
         return unpatchify(h, p, x.shape)
 
     def _tokens(self, x: jax.Array) -> jax.Array:
         p = self.patch_size
         patches = patchify(x, p)
-        h = nn.Dense(self.width, kernel_init=_xavier, dtype=self.dtype, name="patch")(patches)
+        h = nn.Dense(
+            self.width, kernel_init=nn.initializers.xavier_uniform(), dtype=self.dtype, name="patch"
+        )(patches)
         positions = sincos_2d(x.shape[1] // p, x.shape[2] // p, self.width)
         return h + jnp.asarray(positions, self.dtype)[None]
 
@@ -296,9 +180,39 @@ class DiT(nn.Module):
         blocks = stack(self.heads, self.mlp_ratio, self.dtype, self.attention, name="blocks")
         return blocks(h, c)[0]
 
-    def _check(self, x: jax.Array, t: jax.Array, labels: Any) -> tuple[Any, jax.Array | None]:
+    @nn.nowrap
+    def forward_flops(self, shape: tuple[int, ...]) -> int | None:
+        """Operations of one forward pass over one example; see `fmjax.models.flops`.
+
+        Args:
+            shape: of the image, (H, W, C).
+
+        Returns:
+            The number; None where an embedding of a condition's own does not say.
+        """
+        height, width, channels = shape
+        patch, D = self.patch_size**2 * channels, self.width
+        T = height * width // self.patch_size**2
+        ends = T * patch * D + D * 2 * D + T * D * patch
+        embedding = self._embedding().forward_flops()
+        products = self.depth * block_products(T, D, self.mlp_ratio) + ends
+        return None if embedding is None else 2 * products + embedding
+
+    @nn.nowrap
+    def _embedding(self) -> ConditionEmbed:
+        return ConditionEmbed(
+            self.width,
+            self.conditions,
+            time_scale=self.time_scale,
+            guidance=self.guidance,
+            span=self.span,
+            name="condition",
+        )
+
+    def _check(self, x: jax.Array, t: Any, labels: Any) -> tuple[Any, jax.Array | None]:
         """The labels and the guidance scale, or None, once everything fits."""
-        check_sizes(self, "patch_size", "width", "depth", "heads", "num_classes")
+        check_sizes(self, "patch_size", "width", "depth", "heads")
+        check_positive("time_scale", self.time_scale)
         if self.width % math.lcm(self.heads, 4):
             raise InputError(
                 f"width={self.width} is not a multiple of heads={self.heads} and of 4 (the parts "
@@ -318,14 +232,11 @@ class DiT(nn.Module):
                 f"{self.patch_size}x{self.patch_size}: choose a patch_size that divides both "
                 "sides, or pad the images."
             )
-        check_batch(x, t)
-        labels, w = split_guidance(labels, x.shape[0], self.guidance)
-        check_labels(labels, x.shape[0], self.num_classes)
-        return labels, w
+        return check_inputs(self, x, t, labels)
 
 
 def preset(name: str, **overrides: Any) -> DiT:
-    """A DiT of the paper by name, e.g. `preset("DiT-XL/2", num_classes=1000)`.
+    """A DiT of the paper by name, e.g. `preset("DiT-XL/2", conditions=ClassIds(1000))`.
 
     Args:
         name: one of `PRESETS`: size S, B, L or XL, and patch size 2, 4 or 8.

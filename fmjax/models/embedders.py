@@ -1,13 +1,26 @@
-"""Embeddings of time, class, guidance scale and position.
+"""Embeddings of times, conditions, guidance scale and position.
+
+`EMBEDDERS` says which module embeds a condition of which kind. A condition of another kind brings
+its own: a method ``embedder(width, name)`` that makes a Linen module, from the array (B, ...) of
+such labels to (B, width). Its operations are counted if the module has a method
+``forward_flops()``, those of one example.
 
 Time is embedded in float32 (float64 if `t` is) whatever the network computes in: half of the times
 0, 1/1000, ..., 1 coincide in bfloat16.
 """
 
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from flax.core import freeze
+
+from fmjax.conditions import named_leaves
+from fmjax.errors import InputError
 
 TIME_SCALE = 1000.0
 GUIDANCE_SCALE = 10.0  # of a scale w up to 10: angles up to 100, smooth between scales
@@ -89,6 +102,11 @@ class TimeEmbed(nn.Module):
         init = nn.initializers.zeros_init() if self.zero_init else _normal
         return nn.Dense(self.width, kernel_init=init, name="dense_1")(h)
 
+    @nn.nowrap
+    def forward_flops(self) -> int:
+        """Operations of one time: two for each multiply-add of the two products."""
+        return 2 * (self.features * self.width + self.width * self.width)
+
 
 class LabelEmbed(nn.Module):
     """One learned vector per class, and one more for "no class" (arXiv:2207.12598).
@@ -118,34 +136,161 @@ class LabelEmbed(nn.Module):
             .get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
         )
 
+    @nn.nowrap
+    def forward_flops(self) -> int:
+        """Operations of one class id: a look-up is no product."""
+        return 0
 
-class Condition(nn.Module):
-    """The vector that conditions a network: embeddings of time, of class, and of guidance scale.
+
+class VectorEmbed(nn.Module):
+    """Dense, SiLU, Dense, as the time is embedded after its sinusoidal features.
+
+    Attributes:
+        size: how many numbers a vector has.
+        width: number of output features.
+    """
+
+    size: int
+    width: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Embed vectors (B, size) as (B, width), float32 (float64 if they are)."""
+        h = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        h = nn.silu(nn.Dense(self.width, kernel_init=_normal, name="dense_0")(h))
+        return nn.Dense(self.width, kernel_init=_normal, name="dense_1")(h)
+
+    @nn.nowrap
+    def forward_flops(self) -> int:
+        """Operations of one vector: two for each multiply-add of the two products."""
+        return 2 * (self.size * self.width + self.width * self.width)
+
+
+EMBEDDERS: dict[str, Callable[[Any, int, str], nn.Module]] = {
+    "class": lambda condition, width, name: LabelEmbed(condition.num_classes, width, name=name),
+    "vector": lambda condition, width, name: VectorEmbed(condition.size, width, name=name),
+}
+"""By the kind of a condition: ``make(condition, width, name)``, the module that embeds it."""
+
+
+def make_embedder(condition: Any, width: int, name: str) -> nn.Module:
+    """The module that embeds a condition: its own, or that of its kind.
+
+    Args:
+        condition: see `fmjax.conditions`.
+        width: number of output features.
+        name: of the module, and so of its parameters.
+
+    Raises:
+        InputError: it has none of its own, and no module is known for its kind.
+    """
+    if hasattr(condition, "embedder"):
+        return condition.embedder(width, name)
+    if condition.kind not in EMBEDDERS:
+        raise InputError(
+            f"the network cannot embed a condition of kind {condition.kind!r}, and can of "
+            f"{', '.join(EMBEDDERS)}: give {type(condition).__name__} a method embedder(width, "
+            "name) that makes a Linen module from (batch, ...) to (batch, width)."
+        )
+    return EMBEDDERS[condition.kind](condition, width, name)
+
+
+class HashableConditions:
+    """Freezes the field `conditions` of a module that inherits from this before `nn.Module`.
+
+    Flax hashes a module under ``jax.jit(module.init)``, and a dictionary has no hash.
+    """
+
+    conditions: Any
+
+    def __post_init__(self):
+        if isinstance(self.conditions, dict):
+            self.conditions = freeze(self.conditions)
+        super().__post_init__()
+
+
+class ConditionEmbed(HashableConditions, nn.Module):
+    """The vector that a network is conditioned by: a sum of embeddings.
+
+        embed(t) + sum_i embed_i(labels_i) + embed(w) + embed(t - s)
+
+    The last two, where they are asked for, are zero at first: a network that takes its other
+    parameters from a trained one without them (`fmjax.models.adapters.extend_params`) starts as
+    that one.
 
     Attributes:
         width: number of features.
-        num_classes: number of classes, or None for time alone.
+        conditions: a condition, or a dictionary of them, as `fmjax.conditions` describes; None for
+            no labels.
         time_features: number of sinusoidal features.
         time_scale: what t in [0, 1] is multiplied by; see `sinusoidal`.
-        guidance: whether a guidance scale is embedded, too. That embedding is zero at first, so
-            that a network which takes its other weights from a trained one starts as that one.
+        guidance: whether a guidance scale w is embedded.
+        span: whether there are two times.
     """
 
     width: int
-    num_classes: int | None = None
+    conditions: Any = None
     time_features: int = 256
     time_scale: float = TIME_SCALE
     guidance: bool = False
+    span: bool = False
 
     @nn.compact
-    def __call__(
-        self, t: jax.Array, labels: jax.Array | None = None, w: jax.Array | None = None
-    ) -> jax.Array:
-        """Embed t (B,), labels (B,) and w (B,) as (B, width), float32 (float64 if t is)."""
-        c = TimeEmbed(self.width, self.time_features, self.time_scale, name="time")(t)
-        if self.num_classes is not None:
-            c = c + LabelEmbed(self.num_classes, self.width, name="label")(labels)
+    def __call__(self, t: Any, labels: Any = None, w: jax.Array | None = None) -> jax.Array:
+        """Embed times, labels and guidance scales.
+
+        Args:
+            t: times (B,), or ``Span(s, t)`` with `span`.
+            labels: arrays (B, ...), built as the conditions are.
+            w: (B,) with `guidance`.
+
+        Returns:
+            (B, width), float32 (float64 if the times are).
+
+        Raises:
+            InputError: there is no embedding for a condition, or it gives another shape.
+        """
+        embed, arrays = self._modules(), named_leaves(labels)
+        c = embed["time"](t.t if self.span else t)
+        for name in named_leaves(self.conditions):
+            label = embed[_label_name(name)](arrays[name])
+            if label.shape != c.shape:
+                raise InputError(
+                    f"the embedding of {name} must be of shape {c.shape}; got {label.shape}: see "
+                    "what the method embedder of its condition makes."
+                )
+            c = c + label
         if self.guidance:
-            embed = TimeEmbed(self.width, self.time_features, GUIDANCE_SCALE, True, name="guidance")
-            c = c + embed(w)
+            c = c + embed["guidance"](w)
+        if self.span:
+            c = c + embed["span"](t.t - t.s)
         return c
+
+    @nn.nowrap
+    def forward_flops(self) -> int | None:
+        """Operations of one example; None where a module of a condition's own does not say."""
+        total = 0
+        for module in self._modules().values():
+            if not hasattr(module, "forward_flops"):
+                return None
+            total += module.forward_flops()
+        return total
+
+    @nn.nowrap
+    def _modules(self) -> dict[str, nn.Module]:
+        """Each embedding, under the name of its parameters."""
+        time = partial(TimeEmbed, self.width, self.time_features)
+        made: dict[str, nn.Module] = {"time": time(self.time_scale, name="time")}
+        for leaf, condition in named_leaves(self.conditions).items():
+            name = _label_name(leaf)
+            made[name] = make_embedder(condition, self.width, name)
+        if self.guidance:
+            made["guidance"] = time(GUIDANCE_SCALE, zero_init=True, name="guidance")
+        if self.span:
+            made["span"] = time(self.time_scale, zero_init=True, name="span")
+        return made
+
+
+def _label_name(leaf: str) -> str:
+    """What the embedding of a condition is called: "label" of a single one."""
+    return "label" if leaf == "labels" else f"label_{leaf.replace('/', '_')}"

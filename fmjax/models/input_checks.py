@@ -7,6 +7,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from fmjax.checks import check_at_least
+from fmjax.conditions import check_conditions, check_labels
+from fmjax.conventions import Span
 from fmjax.errors import InputError
 
 
@@ -33,78 +35,69 @@ def check_rank(x: jax.Array, layout: str, lowest: int, highest: float) -> None:
         )
 
 
-def check_batch(x: jax.Array, t: jax.Array) -> None:
-    """Refuse an `x` that is not floating point and a `t` that is not one full-precision time each.
+def check_inputs(
+    model: nn.Module, x: jax.Array, t: Any, labels: Any
+) -> tuple[Any, jax.Array | None]:
+    """Refuse a batch, times or labels that do not fit a network.
 
     Args:
+        model: it has the fields `conditions`, `guidance` and `span`.
         x: the batch, shape (B, ...), any floating dtype.
-        t: the times, shape (B,). bfloat16 and float16 are refused: about half of the times
-            0, 1/1000, ..., 1 coincide with a neighbour in bfloat16.
+        t: the times, shape (B,), of at least float32; `Span` of two such exactly with `span`.
+        labels: arrays as the conditions describe; with `guidance` as `split_guidance` takes them.
+
+    Returns:
+        The labels, and the guidance scale or None.
 
     Raises:
-        InputError: one of these does not hold.
+        InputError: one of these does not fit.
     """
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise InputError(
             f"x has dtype {x.dtype}, expected a floating-point array: scale images to [-1, 1] "
             "first, e.g. x.astype(jnp.float32) / 127.5 - 1."
         )
-    if jnp.shape(t) != (x.shape[0],):
+    check_times(t, x.shape[0], model.span)
+    check_conditions(model.conditions)
+    labels, w = split_guidance(labels, x.shape[0], model.guidance)
+    check_labels(labels, model.conditions, x.shape[0])
+    return labels, w
+
+
+def check_times(t: Any, batch: int, span: bool) -> None:
+    """Refuse what is not one time, or one span of two times, for each example.
+
+    Args:
+        t: times (B,), or ``Span(s, t)`` of two such. bfloat16 and float16 are refused: about half
+            of the times 0, 1/1000, ..., 1 coincide with a neighbour in bfloat16.
+        batch: B.
+        span: whether the network takes two times.
+
+    Raises:
+        InputError: it does not fit.
+    """
+    if span != isinstance(t, Span):
         raise InputError(
-            f"t has shape {jnp.shape(t)}, expected one time per example, {(x.shape[0],)}: "
-            f"write jnp.full(({x.shape[0]},), t) for one time shared by the batch."
+            "a network with span=True takes Span(s, t) in the place of t and got one time: pass "
+            "Span(s, t), or call diagonal(apply_fn) of fmjax.conventions for the velocity at t."
+            if span
+            else "a Span came to a network of one time: pass t alone, or build the network with "
+            "span=True."
+        )
+    for name, time in zip(("s", "t"), t, strict=True) if span else [("t", t)]:
+        _check_time(name, time, batch)
+
+
+def _check_time(name: str, t: Any, batch: int) -> None:
+    if jnp.shape(t) != (batch,):
+        raise InputError(
+            f"{name} has shape {jnp.shape(t)}, expected one time per example, {(batch,)}: "
+            f"write jnp.full(({batch},), {name}) for one time shared by the batch."
         )
     if not jnp.issubdtype(t.dtype, jnp.floating) or jnp.finfo(t.dtype).bits < 32:
         raise InputError(
-            f"t has dtype {t.dtype}, expected float32, which half-precision times cannot be "
-            "recovered from: draw the times in float32 and write t.astype(jnp.float32)."
-        )
-
-
-def check_labels(labels: Any, batch: int, num_classes: int | None) -> None:
-    """Refuse labels that do not fit the model: present or absent, shape, dtype.
-
-    Values are not looked at (they may be traced); a class outside 0..num_classes gives NaN.
-
-    Args:
-        labels: class ids, shape (B,), any integer dtype; or weights over the classes and the null
-            class, shape (B, num_classes + 1), any floating dtype; None for an unconditional model.
-        batch: B.
-        num_classes: the model's number of classes, or None if it is unconditional.
-
-    Raises:
-        InputError: one of these does not hold.
-    """
-    if num_classes is None:
-        if labels is not None:
-            raise InputError(
-                "labels were given to an unconditional model (num_classes=None): pass labels=None, "
-                "or build the model with num_classes=<number of classes>."
-            )
-        return
-    if labels is None:
-        raise InputError(
-            f"labels=None came to a model of {num_classes} classes, expected class ids of shape "
-            f"({batch},): for the unconditional velocity pass the null class, "
-            f"jnp.full(({batch},), {num_classes})."
-        )
-    if hasattr(labels, "dtype") and jnp.issubdtype(labels.dtype, jnp.floating) and labels.ndim == 2:
-        if labels.shape != (batch, num_classes + 1):
-            raise InputError(
-                f"weights over classes have shape {labels.shape}, expected one for each class and "
-                f"one for the null class, {(batch, num_classes + 1)}."
-            )
-        return
-    if not hasattr(labels, "dtype") or not jnp.issubdtype(labels.dtype, jnp.integer):
-        found = f"dtype {labels.dtype}" if hasattr(labels, "dtype") else type(labels).__name__
-        raise InputError(
-            f"labels are of {found}, expected one array of integer class ids of shape ({batch},): "
-            "write jnp.asarray(labels, jnp.int32)."
-        )
-    if labels.shape != (batch,):
-        raise InputError(
-            f"labels have shape {labels.shape}, expected one class id per example, ({batch},): "
-            f"write jnp.full(({batch},), label) for one class shared by the batch."
+            f"{name} has dtype {t.dtype}, expected float32, which half-precision times cannot be "
+            f"recovered from: draw the times in float32 and write {name}.astype(jnp.float32)."
         )
 
 
@@ -125,7 +118,7 @@ def split_guidance(labels: Any, batch: int, guidance: bool) -> tuple[Any, jax.Ar
             fit.
     """
     if not guidance:
-        if isinstance(labels, dict) and "guidance" in labels:
+        if isinstance(labels, dict) and labels.keys() == {"labels", "guidance"}:
             raise InputError(
                 "a guidance scale came to a model that does not take one (guidance=False): pass "
                 'labels["labels"] alone, or build the model with guidance=True.'
@@ -153,11 +146,10 @@ def check_sizes(model: nn.Module, *names: str) -> None:
 
     Args:
         model: the model.
-        *names: its fields; None, a part left out, passes.
+        *names: its fields.
 
     Raises:
         InputError: one is not; the message names the field.
     """
     for name in names:
-        if getattr(model, name) is not None:
-            check_at_least(name, getattr(model, name))
+        check_at_least(name, getattr(model, name))

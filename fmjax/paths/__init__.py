@@ -3,27 +3,35 @@
 ===================================  ===========================================================
 `AffinePath`                         deterministic, alpha_t x1 + sigma_t x0 of any schedule
 `BrownianBridge`, `NoisyStraight`    stochastic, the straight line with noise z around it
-`Noisy`                              the source ``(x0, z)`` that stochastic paths take for x0
+`Joint`                              a path for each part of a pytree
 `Path`, `PathSample`                 what a loss asks of a path, and what it gets
+`squared`, `PseudoHuber`, `Adaptive` distances between what is predicted and the target
 `sde_drifts`                         the SDEs with the marginals of a flow
 ===================================  ===========================================================
 
-A stochastic path takes its noise with the source point, so that every path is a function of its
-arguments.
+A stochastic path declares its noise, and takes it as an argument, so that every path is a function
+of its arguments.
 """
 
 from fmjax.paths.affine import AffinePath
-from fmjax.paths.base import Noisy, Path, PathSample
+from fmjax.paths.base import Path, PathSample, schedule_of
+from fmjax.paths.distances import Adaptive, Distance, PseudoHuber, squared
 from fmjax.paths.drifts import Drifts, sde_drifts
+from fmjax.paths.joint import Joint
 from fmjax.paths.stochastic import BrownianBridge, NoisyStraight
 
 __all__ = [
+    "Adaptive",
     "AffinePath",
     "BrownianBridge",
+    "Distance",
     "Drifts",
-    "Noisy",
+    "Joint",
     "NoisyStraight",
     "Path",
     "PathSample",
+    "PseudoHuber",
+    "schedule_of",
     "sde_drifts",
+    "squared",
 ]

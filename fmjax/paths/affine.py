@@ -1,12 +1,15 @@
 """The affine path: the pair and the time fix the point."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 from fmjax.conventions import Array, at_least_float32, expand
-from fmjax.errors import InputError
-from fmjax.paths.base import Noisy, PathSample
+from fmjax.paths.base import PathSample, check_noise
+from fmjax.paths.distances import squared
 from fmjax.schedules import Linear, Schedule
+from fmjax.sources import Law
 
 
 @dataclass(frozen=True)
@@ -19,31 +22,34 @@ class AffinePath:
     """
 
     schedule: Schedule = field(default_factory=Linear)
-    stochastic: ClassVar[bool] = False
+    noise: ClassVar[Mapping[str, Law]] = MappingProxyType({})
 
-    def sample(self, x0: Array, x1: Array, t: Array) -> PathSample:
+    def sample(
+        self, x0: Array, x1: Array, t: Array, noise: Mapping[str, Any] | None = None
+    ) -> PathSample:
         """The point and the conditional velocity at t.
 
         Args:
             x0: source points (batch, ...).
             x1: data points (batch, ...).
-            t: times (batch,) in [0, 1].
+            t: times (batch,) in [0, 1]; or (batch, n, ...), one for each element of leading axes.
+            noise: none: the pair fixes the path.
 
         Returns:
             x_t and u_t (batch, ...), in float32 or wider whatever the inputs are.
 
         Raises:
-            InputError: x0 is a `Noisy` source.
+            InputError: noise came.
         """
-        if isinstance(x0, Noisy):
-            raise InputError(
-                "AffinePath adds no noise: it takes x0 as an array, got Noisy(x0, z). Write "
-                "path.sample(source.x0, x1, t), and Draw(noisy=False) where sources are drawn."
-            )
+        check_noise(self, noise)
         x0, x1, t = at_least_float32(x0), at_least_float32(x1), at_least_float32(t)
         t = expand(t, x1)
         s = self.schedule
         return PathSample(
             x_t=s.alpha(t) * x1 + s.sigma(t) * x0,
-            u_t=s.d_alpha(t) * x1 + s.d_sigma(t) * x0,
+            target=s.d_alpha(t) * x1 + s.d_sigma(t) * x0,
         )
+
+    def distance(self, predicted: Array, target: Array, x_t: Array, t: Array) -> Array:
+        """The mean squared error of the velocity (batch,)."""
+        return squared(predicted, target, x_t, t)

@@ -1,28 +1,80 @@
-"""What every path is: a function from a pair (x0, x1) and a time to a point and its velocity."""
+"""What every path is: from a pair (x0, x1), a time and noise to a point and what is learned there.
 
-from typing import Any, ClassVar, NamedTuple, Protocol
+Losses, draws and training steps know of a path what stands here, and nothing of its space.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol
 
 from fmjax.conventions import Array
+from fmjax.errors import InputError
+from fmjax.schedules import Schedule
+from fmjax.sources import Law
 
 
 class PathSample(NamedTuple):
-    """A point of a conditional path: position x_t and velocity u_t, both shaped as x1."""
+    """A point of a conditional path.
 
-    x_t: Array
-    u_t: Array
+    Attributes:
+        x_t: where the path is at t, built as x1.
+        target: what a network is to predict there: the velocity u_t on the paths of this package.
+    """
 
-
-class Noisy(NamedTuple):
-    """The source of a stochastic path: a source point x0, and standard normal z shaped as x0."""
-
-    x0: Array
-    z: Array
+    x_t: Any
+    target: Any
 
 
 class Path(Protocol):
-    """What a loss needs of a path; `stochastic` says which source it takes."""
+    """What a loss needs of a path.
 
-    stochastic: ClassVar[bool]
+    Attributes:
+        noise: the random variables that it takes beside the pair, by name; empty for most. They are
+            drawn by `fmjax.Draw`, for each example by its place in the global batch.
+    """
 
-    def sample(self, source: Any, x1: Array, t: Array) -> PathSample:
-        """The point and the conditional velocity at t (batch,)."""
+    @property
+    def noise(self) -> Mapping[str, Law]:
+        """The laws of the noise by name."""
+
+    def sample(
+        self, x0: Any, x1: Any, t: Any, noise: Mapping[str, Any] | None = None
+    ) -> PathSample:
+        """The point and the target at t.
+
+        Args:
+            x0: source points (batch, ...), or a pytree of such arrays.
+            x1: data points, built as x0.
+            t: times (batch,), or (batch, n) for one an element, or a pytree of times that is a
+                prefix of x1.
+            noise: an array for each name of `noise`.
+        """
+
+    def distance(self, predicted: Any, target: Any, x_t: Any, t: Any) -> Array:
+        """How far a prediction is from the target, for each example (batch,)."""
+
+
+def check_noise(path: Path, noise: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """The noise that came to a path, once it is what the path takes.
+
+    Raises:
+        InputError: something is missing, or there is too much.
+    """
+    noise = noise or {}
+    if noise.keys() != path.noise.keys():
+        name = type(path).__name__
+        if not path.noise:
+            raise InputError(
+                f"{name} takes no noise; got {', '.join(noise)}. Leave noise out, and "
+                "Draw(noise=...) where it is drawn."
+            )
+        raise InputError(
+            f"{name} takes the noise {', '.join(path.noise)}; got {', '.join(noise) or 'none'}. "
+            f"Write noise={{{', '.join(f'{key!r}: {key}' for key in path.noise)}}}, which "
+            "Draw(noise=path.noise) draws."
+        )
+    return noise
+
+
+def schedule_of(path: Path) -> Schedule | None:
+    """The schedule of an affine path, by which predictions are converted; None for any other."""
+    return getattr(path, "schedule", None)

@@ -3,19 +3,26 @@
 Their conditional density is N(x_t; t x1 + (1 - t) x0, s_t^2), with
 
     x_t = t x1 + (1 - t) x0 + s_t z,  u_t = x1 - x0 + s'_t z,  score = -z / s_t.
+
+z is standard normal, and comes as ``noise={"z": z}``.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from types import MappingProxyType
+from typing import ClassVar
 
 import jax.numpy as jnp
 
 from fmjax.array_checks import check_shaped_as
 from fmjax.checks import check_between, check_positive
 from fmjax.conventions import Array, at_least_float32, expand
-from fmjax.errors import InputError
-from fmjax.paths.base import Noisy, PathSample
+from fmjax.paths.base import PathSample, check_noise
+from fmjax.paths.distances import squared
 from fmjax.schedules import END, clamp
+from fmjax.sources import STANDARD_NORMAL, Law
+
+_NOISE = MappingProxyType({"z": STANDARD_NORMAL})
 
 
 @dataclass(frozen=True)
@@ -44,7 +51,7 @@ class BrownianBridge:
 
     sigma: float = 1.0
     softening: float = 1e-2
-    stochastic: ClassVar[bool] = True
+    noise: ClassVar[Mapping[str, Law]] = _NOISE
 
     def __post_init__(self):
         _check_sigma("BrownianBridge", self.sigma)
@@ -60,17 +67,25 @@ class BrownianBridge:
         q, e2 = t * (1.0 - t), 4.0 * self.softening**2
         return self.sigma * (1.0 - 2.0 * t) * (0.5 * q + e2) / (q + e2) ** 1.5
 
-    def sample(self, source: Noisy, x1: Array, t: Array) -> PathSample:
+    def sample(
+        self, x0: Array, x1: Array, t: Array, noise: Mapping[str, Array] | None = None
+    ) -> PathSample:
         """The point and the conditional velocity at t (see `NoisyStraight.sample`)."""
-        return _noisy_sample(self, source, x1, t)
+        return _noisy_sample(self, x0, x1, t, noise)
 
-    def score(self, source: Noisy, x1: Array, t: Array) -> Array:
+    def distance(self, predicted: Array, target: Array, x_t: Array, t: Array) -> Array:
+        """The mean squared error of the velocity (batch,)."""
+        return squared(predicted, target, x_t, t)
+
+    def score(
+        self, x0: Array, x1: Array, t: Array, noise: Mapping[str, Array] | None = None
+    ) -> Array:
         """The conditional score -z / s_t, shaped as x1; near an end s_t is read `END` inside.
 
         It grows without bound towards the ends. A network s(x, t) is trained without it: with the
         weight of `score_weight`, regress score_weight(t) s(x_t, t) on -z.
         """
-        return _score(self, source, x1, t)
+        return _score(self, x0, x1, t, noise)
 
     def score_weight(self, t: Array) -> Array:
         """lambda_t = s_t, by which the score becomes -z: bounded, and of unit variance.
@@ -94,7 +109,7 @@ class NoisyStraight:
     """
 
     sigma: float = 0.1
-    stochastic: ClassVar[bool] = True
+    noise: ClassVar[Mapping[str, Law]] = _NOISE
 
     def __post_init__(self):
         _check_sigma("NoisyStraight", self.sigma)
@@ -107,25 +122,34 @@ class NoisyStraight:
         """Equal to 0."""
         return jnp.zeros_like(t)
 
-    def sample(self, source: Noisy, x1: Array, t: Array) -> PathSample:
+    def sample(
+        self, x0: Array, x1: Array, t: Array, noise: Mapping[str, Array] | None = None
+    ) -> PathSample:
         """The point and the conditional velocity at t.
 
         Args:
-            source: ``Noisy(x0, z)``, source points and standard normal noise, each (batch, ...).
+            x0: source points (batch, ...).
             x1: data points (batch, ...).
-            t: times (batch,) in [0, 1].
+            t: times (batch,) in [0, 1]; or (batch, n, ...), one for each element of leading axes.
+            noise: ``{"z": z}``, standard normal, shaped as x0.
 
         Returns:
             x_t and u_t (batch, ...), in float32 or wider whatever the inputs are.
 
         Raises:
-            InputError: source is not a `Noisy`, or z has another shape than x0.
+            InputError: there is no z, or it has another shape than x0.
         """
-        return _noisy_sample(self, source, x1, t)
+        return _noisy_sample(self, x0, x1, t, noise)
 
-    def score(self, source: Noisy, x1: Array, t: Array) -> Array:
+    def distance(self, predicted: Array, target: Array, x_t: Array, t: Array) -> Array:
+        """The mean squared error of the velocity (batch,)."""
+        return squared(predicted, target, x_t, t)
+
+    def score(
+        self, x0: Array, x1: Array, t: Array, noise: Mapping[str, Array] | None = None
+    ) -> Array:
         """The conditional score -z / sigma, shaped as x1."""
-        return _score(self, source, x1, t)
+        return _score(self, x0, x1, t, noise)
 
     def score_weight(self, t: Array) -> Array:
         """lambda_t = sigma, by which the score becomes -z."""
@@ -137,28 +161,22 @@ def _check_sigma(name: str, sigma: float) -> None:
     check_positive(f"sigma of {name}", sigma, advice=advice)
 
 
-def _unpack(path: Any, source: Noisy, x1: Array, t: Array) -> tuple[Array, Array, Array, Array]:
-    """x0, z, x1 and t ready to broadcast, once the source is known to carry noise."""
-    name = type(path).__name__
-    if not isinstance(source, Noisy):
-        raise InputError(
-            f"{name} adds noise: it takes Noisy(x0, z) with z standard normal, got "
-            f"{type(source).__name__}. Write path.sample(Noisy(x0, z), x1, t), and "
-            "Draw(noisy=True) where sources are drawn."
-        )
-    check_shaped_as(f"the noise z of {name}", source.z, "x0", source.x0.shape)
-    x0, z, x1 = (at_least_float32(x) for x in (*source, x1))
+def _unpack(path, x0, x1, t, noise) -> tuple[Array, Array, Array, Array]:
+    """x0, z, x1 and t ready to broadcast."""
+    z = check_noise(path, noise)["z"]
+    check_shaped_as(f"the noise z of {type(path).__name__}", z, "x0", x0.shape)
+    x0, z, x1 = (at_least_float32(x) for x in (x0, z, x1))
     return x0, z, x1, expand(at_least_float32(t), x1)
 
 
-def _noisy_sample(path: Any, source: Noisy, x1: Array, t: Array) -> PathSample:
-    x0, z, x1, t = _unpack(path, source, x1, t)
+def _noisy_sample(path, x0, x1, t, noise) -> PathSample:
+    x0, z, x1, t = _unpack(path, x0, x1, t, noise)
     return PathSample(
         x_t=t * x1 + (1.0 - t) * x0 + path.std(t) * z,
-        u_t=x1 - x0 + path.d_std(t) * z,
+        target=x1 - x0 + path.d_std(t) * z,
     )
 
 
-def _score(path: Any, source: Noisy, x1: Array, t: Array) -> Array:
-    _, z, _, t = _unpack(path, source, x1, t)
+def _score(path, x0, x1, t, noise) -> Array:
+    _, z, _, t = _unpack(path, x0, x1, t, noise)
     return -z / path.std(clamp(t, END, 1.0 - END))

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fmjax.checks import check_between
-from fmjax.conventions import ApplyFn, Array, at_least_float32, expand
+from fmjax.conventions import ApplyFn, Array, at_least_float32, expand, take_part
 from fmjax.errors import unknown_name
 from fmjax.schedules import END, Schedule, clamp
 
@@ -174,7 +174,8 @@ def as_velocity(
         margin: how near, in (0, 0.5); errors grow at most by about its inverse.
 
     Returns:
-        ``apply_fn(params, x, t, labels) -> velocity``; apply_fn itself for ``"velocity"``.
+        ``apply_fn(params, x, t, labels) -> velocity``; of an `fmjax.conventions.Output` it takes
+        the part named as the prediction.
 
     Raises:
         InputError: the name is unknown, or the margin lies outside (0, 0.5).
@@ -182,13 +183,13 @@ def as_velocity(
     _check_prediction(prediction)
     check_between("the margin", margin, 0, 0.5, "()")
     if prediction == "velocity":
-        return apply_fn
+        return lambda params, x, t, labels: take_part(apply_fn(params, x, t, labels), prediction)
     low, high = _reach_of_det(schedule, "x0" if prediction == "score" else prediction)
     low, high = margin if low > 0 else 0.0, 1.0 - margin if high < 1 else 1.0
 
     def velocity_fn(params, x, t, labels):
         t = clamp(t, low, high)
-        predicted = apply_fn(params, x, t, labels)
+        predicted = take_part(apply_fn(params, x, t, labels), prediction)
         return convert(predicted, x, t, schedule, source=prediction, target="velocity")
 
     return velocity_fn

@@ -1,33 +1,75 @@
-"""Pictures of samples: a grid of images, or a scatter plot of points."""
+"""Pictures of samples, by what the data are: a grid of images, a scatter plot of vectors."""
 
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 
 from fmjax import plots
+from fmjax.data.codecs import Codec
 from fmjax.data.dataset import Dataset
-from fmjax.factory import Recipe
+from fmjax.errors import InputError
+from fmjax.factory import Experiment, Recipe
 from fmjax.run.restore import TrainedFlow
 from fmjax.run.sample.request import Request, resolve
 from fmjax.run.sample.sampler import draw_samples
 
 _ROWS = 10
-_POINTS_IN_PICTURE = 2000
+_VECTORS = 2000  # of an overview
 
 
-def save_samples(samples: np.ndarray, columns: int, labels: np.ndarray | None, path: Path) -> None:
-    """Writes samples as a PNG: a grid of images, or a scatter plot of points."""
-    if samples.ndim == 4:
-        plots.save_png(plots.image_grid(samples, columns), path)
-    else:
-        plots.save_png(plots.scatter(samples, labels), path)
+def is_pictured(codec: Codec) -> bool:
+    """Whether there is a picture for such data: pixels, and vectors of two numbers or more."""
+    return codec.kind == "pixels" or (codec.kind == "vectors" and codec.data_shape > (1,))
+
+
+def check_pictured(codec: Codec) -> None:
+    """Checks that there is a picture for such data.
+
+    Raises:
+        InputError: there is none.
+    """
+    if not is_pictured(codec):
+        raise InputError(
+            f"there is no picture of {codec.kind} of shape {codec.data_shape}; leave --trajectory "
+            "out."
+        )
+
+
+def pictured(codec: Codec, images: int, vectors: int) -> int:
+    """How many samples a picture takes: vectors need more than images to show their shape."""
+    return images if codec.kind == "pixels" else vectors
+
+
+def draw_picture(
+    codec: Codec, samples: np.ndarray, columns: int, classes: Any = None, **options: Any
+) -> np.ndarray:
+    """A picture of samples, uint8 (height, width, channels).
+
+    Args:
+        codec: of the data, one that `is_pictured`.
+        samples: data (n, ...).
+        columns: of a grid of images.
+        classes: class ids (n,) that colour vectors, or None.
+        **options: of `fmjax.plots.scatter`, for vectors, whose first two numbers are shown.
+    """
+    if codec.kind == "pixels":
+        return plots.image_grid(samples, columns)
+    return plots.scatter(samples[:, :2], classes, **options)
+
+
+def shown_classes(experiment: Experiment, request: Request, num: int) -> np.ndarray | None:
+    """The classes of the first samples of a resolved request; None where they have none."""
+    if request.labels is None or experiment.classes is None:
+        return None
+    return request.rows(experiment.conditions, 0, num)[1]
 
 
 def save_overview(flow: TrainedFlow, dataset: Dataset, seed: int, path: Path) -> None:
-    """Draws samples of every class and writes a picture of them.
+    """Draws samples of every class and writes a picture of them, where there is one.
 
-    Images lie in a grid, a class a column; points beside real ones.
+    Images lie in a grid, a class a column; vectors beside real ones.
 
     Args:
         flow: a trained flow, on all processes; process 0 writes.
@@ -36,16 +78,19 @@ def save_overview(flow: TrainedFlow, dataset: Dataset, seed: int, path: Path) ->
         path: of the PNG.
     """
     experiment = flow.experiment
-    columns = min(experiment.num_classes or _ROWS, 20)
-    num = columns * _ROWS if experiment.spec.is_image else _POINTS_IN_PICTURE
+    codec, classes = experiment.spec.codec, experiment.classes
+    if not is_pictured(codec):
+        return
+    columns = min(classes.num_classes if classes else _ROWS, 20)
+    num = pictured(codec, columns * _ROWS, _VECTORS)
     request, recipe = resolve(experiment, Request(num, seed=seed), Recipe(experiment.solver))
     samples = draw_samples(flow, request, recipe)
     if jax.process_index() != 0:
         return
-    labels = None if request.labels is None else np.arange(num) % len(request.labels)
-    if experiment.spec.is_image:
-        save_samples(samples, columns, labels, path)
-    else:  # real points on the left: a distribution has to be seen beside its model
-        real, classes = dataset.arrays("test", num)
-        drawn = plots.scatter(samples, labels, reference=real, reference_labels=classes)
-        plots.save_png(drawn, path)
+    beside = {}
+    if codec.kind == "vectors":  # a distribution has to be seen beside its model
+        real, labels = dataset.arrays("test", num)
+        beside["reference"] = real[:, :2]
+        beside["reference_labels"] = labels if dataset.classes else None
+    asked = shown_classes(experiment, request, num)
+    plots.save_png(draw_picture(codec, samples, columns, asked, **beside), path)

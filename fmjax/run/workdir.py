@@ -11,6 +11,7 @@ from fmjax.config import ConfigDict, default_config
 from fmjax.errors import InputError
 from fmjax.factory import DataSpec
 from fmjax.files import check_space, check_writable, lock_folder, write_json
+from fmjax.names import describe, rebuild
 from fmjax.run.resume import check_resumable
 from fmjax.training.folder import CHECKPOINTS, EVENTS, METRICS, PROFILE, has_checkpoints
 
@@ -39,7 +40,7 @@ def save_record(workdir: Path, record: Record) -> None:
     """Writes the record with the versions it ran with."""
     content = {
         "config": record.config.to_dict(),
-        "data": record.spec._asdict(),
+        "data": describe(record.spec._asdict()),
         "versions": versions(),
     }
     write_json(workdir / RECORD, content)
@@ -57,9 +58,7 @@ def load_record(workdir: Path) -> Record:
         config = default_config()
         config.update(stored["config"])
         config.model.attention = "auto"  # of the machine it trained on, not of this one
-        data = stored["data"]
-        names = data["class_names"] and tuple(data["class_names"])
-        return Record(config, DataSpec(tuple(data["shape"]), data["num_classes"], names))
+        return Record(config, DataSpec(**rebuild(stored["data"])))
     except (FileNotFoundError, NotADirectoryError):
         raise InputError(
             f"{workdir} holds no run. Train one with: "
@@ -126,11 +125,11 @@ def _check_content(workdir: Path, record: Record) -> None:
     if (workdir / RECORD).exists() and has_checkpoints(workdir):
         stored = load_record(workdir)
         check_resumable(stored.config, record.config, workdir)
-        if (stored.spec.shape, stored.spec.num_classes) != record.spec[:2]:
+        if stored.spec != record.spec:
             raise InputError(
-                f"{workdir} was trained on examples of shape {stored.spec.shape} in "
-                f"{stored.spec.num_classes} classes; {record.config.data.name!r} now has "
-                f"{record.spec.shape} in {record.spec.num_classes}. Give another --workdir."
+                f"{workdir} was trained on {stored.spec.codec} with labels "
+                f"{stored.spec.conditions}; {record.config.data.name!r} now has "
+                f"{record.spec.codec} with labels {record.spec.conditions}. Give another --workdir."
             )
     elif any(workdir.glob("*.safetensors")):
         raise InputError(

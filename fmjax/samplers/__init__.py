@@ -1,18 +1,23 @@
 """Samplers: from a velocity and source points to samples.
 
-- `ode`: `solve` and `invert`, by the solvers of `spec`, which is how a solve is described;
-- `sde`: `solve_sde`, sampling with noise, and `sde_spec`, how it is described;
+- `ode`: `solve` and `invert`; `sde`: `solve_sde`, sampling with noise;
+- `base`: what every solver is; `ode_solver` and `sde_solver`: those of this package, their names
+  and `solver_spec` and `sde_spec`, which make them; `ode_integration` and `sde_integration`: how
+  they call diffrax; `diffrax_steps`: the steps that diffrax does not have;
+- `fixed_steps`: the steps of a solver of your own;
 - `time_grids`: where fixed steps are taken; `diffusion_coefficients`: how much noise is added;
-- `solution`: what every solve gives back; `fit_source`: inverse problems;
-- `diffrax_steps`: the steps that diffrax does not have.
+- `solution`: what every solve gives back; `fit_source`: inverse problems.
 """
 
+from fmjax.samplers.base import Solver
 from fmjax.samplers.diffusion_coefficients import DIFFUSIONS
 from fmjax.samplers.fit_source import SourceFit, fit_source
-from fmjax.samplers.ode import evaluation_times, invert, nodes, solve
-from fmjax.samplers.sde import METHODS, SDESpec, sde_spec, solve_sde
+from fmjax.samplers.fixed_steps import take_steps
+from fmjax.samplers.ode import invert, solve
+from fmjax.samplers.ode_solver import SOLVERS, ODESolver, solver_spec
+from fmjax.samplers.sde import solve_sde
+from fmjax.samplers.sde_solver import METHODS, SDESolver, sde_spec
 from fmjax.samplers.solution import Solution, SolveError, check_solution
-from fmjax.samplers.spec import SOLVERS, SolverSpec, solver_spec
 from fmjax.samplers.time_grids import GRIDS
 
 __all__ = [
@@ -20,18 +25,18 @@ __all__ = [
     "GRIDS",
     "METHODS",
     "SOLVERS",
-    "SDESpec",
+    "ODESolver",
+    "SDESolver",
     "Solution",
     "SolveError",
-    "SolverSpec",
+    "Solver",
     "SourceFit",
     "check_solution",
-    "evaluation_times",
     "fit_source",
     "invert",
-    "nodes",
     "sde_spec",
     "solve",
     "solve_sde",
     "solver_spec",
+    "take_steps",
 ]

@@ -42,8 +42,8 @@ def diffusion_coefficient(
         g, a function of t.
 
     Raises:
-        InputError: the name is unknown, the scale is negative or not finite, or the path is
-            stochastic and has no sigma.
+        InputError: the name is unknown, the scale is negative or not finite, or the path has no
+            schedule and so no sigma.
     """
     check_between("the scale of the diffusion", scale, 0, math.inf, "[)")
     if callable(diffusion):
@@ -54,10 +54,11 @@ def diffusion_coefficient(
         return lambda t: jnp.full_like(t, math.sqrt(scale))
     if diffusion == "zero_ends":
         return lambda t: math.sqrt(scale) * jnp.sin(math.pi * t)
-    if path.stochastic:
+    schedule = getattr(path, "schedule", None)
+    if schedule is None:
         raise InputError(
             f"{type(path).__name__} has no sigma_t, so that diffusion={diffusion!r} says nothing; "
             "take 'constant', 'zero_ends' or a function g(t)."
         )
     power = 0.5 if diffusion == "sigma" else 1.0
-    return lambda t: math.sqrt(2.0 * scale) * path.schedule.sigma(t) ** power
+    return lambda t: math.sqrt(2.0 * scale) * schedule.sigma(t) ** power

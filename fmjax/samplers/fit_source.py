@@ -11,8 +11,9 @@ import optax
 from fmjax.checks import check_at_least, check_between
 from fmjax.conventions import Array, Labels, Velocity
 from fmjax.errors import InputError
+from fmjax.samplers.base import Solver
 from fmjax.samplers.ode import solve
-from fmjax.samplers.spec import SolverSpec, solver_spec
+from fmjax.samplers.ode_solver import solver_spec
 
 
 class SourceFit(NamedTuple):
@@ -34,7 +35,7 @@ def fit_source(
     x0: Array,
     cost: Callable[[Array], Array],
     labels: Labels = None,
-    spec: SolverSpec | None = None,
+    spec: Solver | None = None,
     *,
     iterations: int = 100,
     optimizer: optax.GradientTransformation | None = None,
@@ -55,7 +56,7 @@ def fit_source(
         velocity: ``velocity(x, t, labels)``; guided or not.
         x0: where to begin (batch, ...), standard normal.
         cost: from samples x1 (batch, ...) to one number each, (batch,).
-        labels: conditions of the velocity.
+        labels: as in `fmjax.samplers.ode.solve`.
         spec: how to solve; 6 fixed midpoint steps if None, for the gradient costs several solves.
         iterations: gradient steps, at least 1.
         optimizer: acts on each number of x0 by itself, as Adam does; Adam with 0.1 if None.

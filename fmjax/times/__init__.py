@@ -19,6 +19,7 @@ from fmjax.times.distributions import (
     UShaped,
     importance_weight,
 )
+from fmjax.times.per_element import PerElement
 from fmjax.times.shift import Shifted, resolution_shift, shift_time, sqrt_shift
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "LogNormal",
     "LogitNormal",
     "Mode",
+    "PerElement",
     "Shifted",
     "TimeDistribution",
     "UShaped",

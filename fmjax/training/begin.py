@@ -62,7 +62,7 @@ class Begin:
             return self._restored(folder, exact)
         if self._is_init():
             return self._layout.init(self._init, jax.random.key(self._seed))
-        shardings = state_shardings(self.abstract, self._layout.mesh)
+        shardings = state_shardings(self.abstract, self._layout.mesh, self._layout.rules)
         if given >= 0:
             return self._layout.from_global(jax.device_put(self._given, shardings))
 
@@ -72,7 +72,7 @@ class Begin:
         return self._layout.from_global(jax.jit(copied, out_shardings=shardings)(self._given))
 
     def _restored(self, folder: Folder, exact: bool) -> TrainState:
-        shardings = state_shardings(self.abstract, self._layout.mesh)
+        shardings = state_shardings(self.abstract, self._layout.mesh, self._layout.rules)
         target = jax.tree.map(
             lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
             self.abstract,

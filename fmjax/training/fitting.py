@@ -22,7 +22,7 @@ from fmjax.training.mesh import DATA_PARALLEL, MeshSizes, make_mesh, row_shards
 from fmjax.training.parallelism import Jit, Pmap, check_divides, layout_over
 from fmjax.training.progress import Progress
 from fmjax.training.settings import Settings, check_numbers
-from fmjax.training.sharding import notes
+from fmjax.training.sharding import Rules, notes
 from fmjax.training.signals import Stopped
 from fmjax.training.state import TrainState
 from fmjax.training.step import Batch, make_step
@@ -51,6 +51,7 @@ def fit(
     val_every: int = 0,
     keep: int = 3,
     parallel: str = "jit",
+    rules: Rules = (),
     steps_per_call: int = 1,
     threads: int = 2,
     learning_rate: Callable[[jax.Array], jax.Array] | None = None,
@@ -106,6 +107,8 @@ def fit(
         val_every: steps from one held-out loss to the next, beside those at checkpoints; 0: none.
         keep: how many of the newest checkpoints stay, beside the one of lowest held-out loss.
         parallel: ``"jit"`` over the mesh, or ``"pmap"``.
+        rules: by which a mesh with fsdp or tensor splits the parameters; see
+            `fmjax.training.sharding`, which has one for parameters that no rule names.
         steps_per_call: steps in one call of the compiled program: more where they take under 10 ms.
         threads: how many batches are read at the same time.
         learning_rate: the optimiser's schedule, for the log.
@@ -127,7 +130,7 @@ def fit(
         *(log_every, checkpoint_every, val_every, keep),
     )
     check_numbers(settings)
-    layout = _layout(mesh, parallel, steps_per_call)
+    layout = _layout(mesh, parallel, steps_per_call, rules)
     check_divides(batch_size, row_shards(layout.mesh), accumulate, "batch_size")
     if profile and workdir is None:
         raise InputError("profile=True writes its trace to a workdir: give workdir as well.")
@@ -174,7 +177,7 @@ def _train(training: Training, folder: Folder | None, state: TrainState) -> Trai
     Raises:
         Stopped: by a signal.
     """
-    for note in notes(state.params, training.layout.mesh):
+    for note in notes(state.params, training.layout.mesh, training.layout.rules):
         say(note)
     path = None if folder is None else folder.path
     start = int(state.step)
@@ -187,10 +190,10 @@ def _train(training: Training, folder: Folder | None, state: TrainState) -> Trai
     return state
 
 
-def _layout(mesh: Mesh | MeshSizes | None, parallel: str, steps: int) -> Jit | Pmap:
+def _layout(mesh: Mesh | MeshSizes | None, parallel: str, steps: int, rules: Rules) -> Jit | Pmap:
     if not isinstance(mesh, Mesh):
         mesh = make_mesh(sizes=DATA_PARALLEL if mesh is None else MeshSizes(*mesh))
-    return layout_over(mesh, parallel, steps)
+    return layout_over(mesh, parallel, steps, rules)
 
 
 def _of_batch(

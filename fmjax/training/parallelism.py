@@ -23,7 +23,7 @@ from fmjax.training.mesh import (
     make_mesh,
     within,
 )
-from fmjax.training.sharding import state_shardings
+from fmjax.training.sharding import Rules, state_shardings
 from fmjax.training.state import TrainState
 from fmjax.training.step import Batch, Step
 
@@ -46,15 +46,17 @@ class Jit:
     Attributes:
         mesh: all devices.
         steps: of training, in one call of the compiled program.
+        rules: which axes of the mesh split which parameters; see `fmjax.training.sharding`.
     """
 
     mesh: Mesh
     steps: int = 1
+    rules: Rules = ()
     axis_name = None
 
     def init(self, make_state: Callable[[jax.Array], TrainState], key: jax.Array) -> TrainState:
         """Makes the state in its shards, so that no device ever holds more than its own."""
-        shardings = state_shardings(jax.eval_shape(make_state, key), self.mesh)
+        shardings = state_shardings(jax.eval_shape(make_state, key), self.mesh, self.rules)
         return jax.jit(make_state, out_shardings=shardings)(key)
 
     def compile(self, step: Step) -> jax.stages.Wrapped:
@@ -63,7 +65,7 @@ class Jit:
         def sharded_step(state, key, batch):
             with within(self.mesh):
                 new_state, metrics = step(state, key, batch)
-            shardings = state_shardings(new_state, self.mesh)
+            shardings = state_shardings(new_state, self.mesh, self.rules)
             new_state = jax.tree.map(jax.lax.with_sharding_constraint, new_state, shardings)
             return new_state, metrics
 
@@ -87,7 +89,8 @@ class Jit:
 
         An identity program: some restored arrays do not donate until they are its outputs.
         """
-        return jax.jit(lambda x: x, out_shardings=state_shardings(state, self.mesh))(state)
+        shardings = state_shardings(state, self.mesh, self.rules)
+        return jax.jit(lambda x: x, out_shardings=shardings)(state)
 
 
 @dataclass(frozen=True)
@@ -97,10 +100,12 @@ class Pmap:
     Attributes:
         mesh: all devices, along the data axis.
         steps: of training, in one call of the compiled program.
+        rules: as of `Jit`; nothing is split here.
     """
 
     mesh: Mesh
     steps: int = 1
+    rules: Rules = ()
     axis_name = DATA
 
     def _local(self, *axes: str | None) -> NamedSharding:
@@ -163,6 +168,7 @@ def make_layout(
     devices: Sequence[jax.Device] | None = None,
     sizes: MeshSizes = DATA_PARALLEL,
     steps: int = 1,
+    rules: Rules = (),
 ) -> Jit | Pmap:
     """The layout of that name over the devices given, all of them by default.
 
@@ -171,15 +177,16 @@ def make_layout(
         devices: which.
         sizes: of the mesh.
         steps: of training, in one call.
+        rules: of the network, by which its parameters are split.
 
     Raises:
         InputError: the name is unknown, the sizes do not fit the devices, or pmap is asked to split
             parameters.
     """
-    return layout_over(make_mesh(devices, sizes), name, steps)
+    return layout_over(make_mesh(devices, sizes), name, steps, rules)
 
 
-def layout_over(mesh: Mesh, name: str = "jit", steps: int = 1) -> Jit | Pmap:
+def layout_over(mesh: Mesh, name: str = "jit", steps: int = 1, rules: Rules = ()) -> Jit | Pmap:
     """The layout of that name over a mesh; as `make_layout`, which makes the mesh.
 
     Raises:
@@ -200,7 +207,7 @@ def layout_over(mesh: Mesh, name: str = "jit", steps: int = 1) -> Jit | Pmap:
             f"{mesh.shape[FSDP]} mesh.{TENSOR}={mesh.shape[TENSOR]}."
         )
     check_rows_within_processes(mesh)
-    return LAYOUTS[name](mesh, steps)
+    return LAYOUTS[name](mesh, steps, rules)
 
 
 def check_divides(

@@ -1,9 +1,9 @@
 """Which device holds which part of the state: an ordered list of rules, the first that fits wins.
 
 A rule is a pattern of the path of a leaf (``blocks/attention/qkv/kernel``) and an axis of the mesh
-for each dimension of the array. The same rules serve the parameters, their average and the
-optimiser's moments, whose paths end as the parameters' do. What no rule names is split by the
-automatic one, over fsdp alone.
+for each dimension of the array. Each network brings its own, as the attribute ``sharding_rules``.
+The same rules serve the parameters, their average and the optimiser's moments, whose paths end as
+the parameters' do. What no rule names is split by the automatic one, over fsdp alone.
 """
 
 import math
@@ -16,18 +16,9 @@ from jax.sharding import PartitionSpec as P
 
 from fmjax.axes import FSDP, TENSOR
 
-RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
-    # Blocks are stacked: dimension 0 is the depth, and stays whole for the scan over it.
-    # Tensor parallelism (arXiv:1909.08053): the first product of a pair is split by its columns
-    # and the second by its rows, so that each pair costs one sum over the tensor axis.
-    (r"blocks/attention/qkv/kernel$", (None, FSDP, TENSOR)),
-    (r"blocks/attention/qkv/bias$", (None, TENSOR)),
-    (r"blocks/attention/out/kernel$", (None, TENSOR, FSDP)),
-    (r"blocks/mlp/up/kernel$", (None, FSDP, TENSOR)),
-    (r"blocks/mlp/up/bias$", (None, TENSOR)),
-    (r"blocks/mlp/down/kernel$", (None, TENSOR, FSDP)),
-    (r"blocks/adaln/dense/kernel$", (None, FSDP, None)),
-)
+Rules = tuple[tuple[str, tuple[str | None, ...]], ...]
+"""In order: the pattern of a path, and the axis that splits each dimension, None for none."""
+
 _SMALL = 2**14  # numbers: splitting less costs a message and saves nothing
 
 
@@ -43,9 +34,9 @@ def automatic(path: str, shape: tuple[int, ...], parts: int) -> P:
     return P(*[FSDP if i == largest else None for i in range(len(shape))])
 
 
-def partition_of(path: str, shape: tuple[int, ...], mesh: Mesh) -> P:
+def partition_of(path: str, shape: tuple[int, ...], mesh: Mesh, rules: Rules) -> P:
     """The axes of one leaf; an axis that does not divide its dimension is left out of it."""
-    for pattern, axes in RULES:
+    for pattern, axes in rules:
         if re.search(pattern, path) and len(axes) == len(shape):
             fits = [
                 axis if axis and size % mesh.shape[axis] == 0 else None
@@ -60,16 +51,17 @@ def _path(keys: tuple) -> str:
     return jax.tree_util.keystr(keys, simple=True, separator="/")
 
 
-def state_shardings(abstract: Any, mesh: Mesh) -> Any:
+def state_shardings(abstract: Any, mesh: Mesh, rules: Rules = ()) -> Any:
     """The sharding of every leaf of a tree of arrays or of their shapes."""
     return jax.tree_util.tree_map_with_path(
-        lambda keys, x: NamedSharding(mesh, partition_of(_path(keys), x.shape, mesh)), abstract
+        lambda keys, x: NamedSharding(mesh, partition_of(_path(keys), x.shape, mesh, rules)),
+        abstract,
     )
 
 
-def notes(params: Any, mesh: Mesh) -> list[str]:
+def notes(params: Any, mesh: Mesh, rules: Rules) -> list[str]:
     """A sentence for each axis of the mesh, beyond data, that splits no parameter at all."""
-    specs = [sharding.spec for sharding in jax.tree.leaves(state_shardings(params, mesh))]
+    specs = [sharding.spec for sharding in jax.tree.leaves(state_shardings(params, mesh, rules))]
     used = {axis for spec in specs for axis in spec}
     return [
         f"mesh.{axis}={mesh.shape[axis]} divides no parameter of this model: they are replicated "

@@ -2,6 +2,8 @@
 
 import pytest
 
+from fmjax.conditions import ClassIds
+from fmjax.data.codecs import Vectors
 from fmjax.data.load import load
 from fmjax.data.toys import TOYS
 from fmjax.errors import InputError
@@ -11,10 +13,10 @@ from tests.data.tfds.image_sets import multiset, write
 def test_toys_load_by_name():
     for name, toy in TOYS.items():
         dataset = load(f"toy/{name}")
-        assert (dataset.shape, dataset.num_classes, dataset.toy) == ((2,), toy.num_classes, toy)
-        assert (dataset.class_names or ())[-1:] == (
-            (str(toy.num_classes - 1),) if toy.num_classes else ()
-        )
+        assert (dataset.codec, dataset.toy) == (Vectors(2), toy)
+        k = toy.num_classes
+        named = k and ClassIds(k, names=tuple(map(str, range(k))))
+        assert dataset.conditions == named
     with pytest.raises(InputError, match=r"unknown toy 'toy/mons'. Did you mean 'toy/moons'\?"):
         load("toy/mons")
 

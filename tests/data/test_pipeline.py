@@ -6,7 +6,9 @@ import time
 import numpy as np
 import pytest
 
+from fmjax.conditions import ClassIds
 from fmjax.data import pipeline
+from fmjax.data.codecs import Pixels
 from fmjax.data.dataset import Dataset
 from fmjax.data.load import load
 from fmjax.data.pairs.records import open_pairs
@@ -36,7 +38,7 @@ class Coded:
 
 def coded(n, labelled=True):
     source = Coded(n, labelled)
-    return Dataset("coded", (1, 2, 3), 7 if labelled else None, None, source, source)
+    return Dataset("coded", Pixels((1, 2, 3)), ClassIds(7) if labelled else None, source, source)
 
 
 def take(dataset, count, **options):
@@ -185,18 +187,16 @@ def couple(rng, x1, labels):
 
 
 def test_stored_pairs_stay_pairs(stored):
-    for flip in (False, True):
-        seen = take(stored, 6, global_batch=18, flip=flip)
-        for batch in seen:
-            assert {k: v.dtype.name for k, v in batch.items()} == {
-                "index": "int32",
-                "x0": "float32",
-                "x1": "float32",
-                "labels": "int32",
-            }
-            np.testing.assert_array_equal(batch["x0"], -batch["x1"])
-            np.testing.assert_array_equal(batch["labels"], numbers(batch) % 7)
-        assert any(mirrored(batch).any() for batch in seen) == flip
+    seen = take(stored, 6, global_batch=18)
+    for batch in seen:
+        assert {k: v.dtype.name for k, v in batch.items()} == {
+            "index": "int32",
+            "x0": "float32",
+            "x1": "float32",
+            "labels": "int32",
+        }
+        np.testing.assert_array_equal(batch["x0"], -batch["x1"])
+        np.testing.assert_array_equal(batch["labels"], numbers(batch) % 7)
     # 54 pairs are for training: one epoch shows each of them once.
     np.testing.assert_array_equal(
         np.sort(np.concatenate([numbers(batch) for batch in seen[:3]])),
@@ -209,7 +209,7 @@ SOURCES = ["stored", "coupled images", "coupled toy"]
 
 def options_of(kind, stored):
     if kind == "stored":
-        return stored, {"flip": True}
+        return stored, {}
     return (
         (coded(50), {"flip": True, "couple": couple})
         if kind == "coupled images"
@@ -233,8 +233,8 @@ def test_a_stream_with_x0_that_starts_at_k_is_the_rest_of_the_whole(kind, start,
 
 
 def test_stored_pairs_are_the_same_on_any_number_of_processes(stored):
-    alone = take(stored, 5, global_batch=16, flip=True)
-    parts = [take(stored, 5, global_batch=16, flip=True, process=p, processes=4) for p in range(4)]
+    alone = take(stored, 5, global_batch=16)
+    parts = [take(stored, 5, global_batch=16, process=p, processes=4) for p in range(4)]
     for k in range(5):
         assert_same(joined([part[k] for part in parts]), alone[k])
 
@@ -295,7 +295,7 @@ def test_a_coupling_that_does_not_fit_is_refused(stored):
 
 def test_flipping_stored_points_is_refused(tmp_path):
     save_pairs(tmp_path, np.zeros((4, 2)), np.zeros((4, 2)))
-    with pytest.raises(InputError, match="points, not images"):
+    with pytest.raises(InputError, match="not pixels: flip must be off"):
         take(open_pairs(tmp_path), 1, global_batch=2, flip=True)
     assert take(open_pairs(tmp_path), 1, global_batch=2)[0]["x0"].shape == (2, 2)
 
@@ -328,7 +328,7 @@ def test_numbers_that_do_not_fit_are_refused(dataset, options, sentence):
 
 
 def test_flipping_points_is_refused():
-    with pytest.raises(InputError, match="points, not images"):
+    with pytest.raises(InputError, match="not pixels: flip must be off"):
         take(load("toy/rings"), 1, global_batch=4, flip=True)
 
 

@@ -38,7 +38,7 @@ def run(*arguments):
 def test_a_folder_becomes_a_set_with_the_same_pixels(folder, data_dir, capsys):
     assert run("--name=flowers", f"--source={folder}") == 0
     dataset = load("flowers")
-    assert dataset.class_names == ("rose", "tulip")
+    assert dataset.classes.names == ("rose", "tulip")
     assert (len(dataset.train), len(dataset.test)) == (18, 2)
     on_disk = {
         np.array(Image.open(path)).tobytes(): path.parent.name for path in folder.glob("*/*.png")
@@ -47,7 +47,7 @@ def test_a_folder_becomes_a_set_with_the_same_pixels(folder, data_dir, capsys):
     for split in ("train", "test"):
         images, labels = dataset.arrays(split)
         read |= {
-            image.tobytes(): dataset.class_names[label]
+            image.tobytes(): dataset.classes.names[label]
             for image, label in zip(images, labels, strict=True)
         }
     assert read == on_disk
@@ -73,7 +73,7 @@ def test_a_data_directory_of_its_own_is_part_of_the_command(npz, tmp_path, capsy
     assert run("--name=noise", f"--source={npz}", f"--data_dir={place}") == 0
     command = train_command(load("noise", place), str(place))
     assert f"\n  {command}\n" in capsys.readouterr().out
-    assert load("noise", place).num_classes == 4
+    assert load("noise", place).classes.num_classes == 4
 
 
 def test_size_and_channels_reach_the_images(folder, data_dir):
@@ -85,9 +85,9 @@ def test_a_set_is_replaced_only_when_asked(npz, folder, data_dir, capsys):
     assert run("--name=same", f"--source={npz}") == 0
     assert run("--name=same", f"--source={folder}") == 2
     assert "exists in" in capsys.readouterr().err
-    assert load("same").num_classes == 4
+    assert load("same").classes.num_classes == 4
     assert run("--name=same", f"--source={folder}", "--overwrite") == 0
-    assert load("same").num_classes == 2
+    assert load("same").classes.num_classes == 2
 
 
 def test_a_broken_image_is_named_and_leaves_nothing(folder, data_dir, capsys):

@@ -30,7 +30,7 @@ def test_levels_and_classes_are_uniform_and_splits_differ():
 
 def test_without_classes_there_are_no_labels():
     data = load("random/4x4x3")
-    assert data.num_classes is None
+    assert data.conditions is None
     assert data.train.read([0, 1])[1] is None
 
 

@@ -8,12 +8,14 @@ import jax
 import numpy as np
 import pytest
 
+from fmjax.conditions import ClassIds
 from fmjax.data import pipeline
+from fmjax.data.codecs import Pixels
 from fmjax.data.dataset import Dataset
 from fmjax.data.load import load
 from fmjax.data.tfds.image_set import write_image_set
 from fmjax.data.train_command import BATCH, choose_patch_size, train_command
-from fmjax.factory import DataSpec, make_experiment
+from fmjax.factory import DataSpec, make_experiment, spec_of
 from tests.conftest import ROOT
 
 RNG = np.random.default_rng(0)
@@ -21,8 +23,7 @@ RNG = np.random.default_rng(0)
 
 def set_of(shape=(32, 32, 3), classes=10, count=60_000, name="own"):
     """A data set of which only the sizes are asked."""
-    names = classes and tuple(map(str, range(classes)))
-    return Dataset(name, shape, classes, names, range(count), range(10))
+    return Dataset(name, Pixels(shape), classes and ClassIds(classes), range(count), range(10))
 
 
 def flags_of(command):
@@ -69,7 +70,7 @@ def write(shape, classes, train, test):
 def test_a_set_trains_by_the_command(data_dir, shape, classes, train):
     dataset = write(shape, classes, train, test=1)
     config = configuration(train_command(dataset))
-    spec = DataSpec(dataset.shape, dataset.num_classes, dataset.class_names)
+    spec = spec_of(dataset)
     experiment = make_experiment(config, spec)
     assert load(config.data.name, config.data.dir).shape == shape
     assert config.train.batch_size <= len(dataset.train)
@@ -91,7 +92,7 @@ def test_a_known_set_has_a_configuration_of_its_own(name, shape):
     assert command == f"python -m fmjax train --config={name}"
     config = configuration(command)
     assert config.data.name == name
-    make_experiment(config, DataSpec(shape, 10))
+    make_experiment(config, DataSpec(Pixels(shape), ClassIds(10)))
 
 
 @pytest.mark.parametrize(

@@ -6,12 +6,14 @@ import numpy as np
 import optax
 import pytest
 
-from fmjax import losses, paths, schedules, times
+from fmjax import paths, schedules, times
+from fmjax.conditions import ClassIds
 from fmjax.config import default_config
+from fmjax.data.codecs import Pixels, Vectors
 from fmjax.errors import InputError
 from fmjax.factory import DataSpec, make_experiment, registry
 
-SPEC = DataSpec((2,), 3)
+SPEC = DataSpec(Vectors(2), ClassIds(3))
 X1 = np.random.default_rng(0).normal(size=(64, 2)).astype(np.float32)
 BATCH = {"x1": X1, "labels": np.arange(64, dtype=np.int32) % 3, "index": np.arange(64)}
 KEY = jax.random.key(1)
@@ -77,10 +79,11 @@ def test_every_time_distribution_has_a_name_and_takes_its_own_keys(name):
 
 def test_distances_and_their_parameters():
     for changes, expected in (
-        ({"distance": "squared"}, losses.squared),
-        ({"distance": "pseudo_huber", "c": 0.1}, losses.PseudoHuber(0.1)),
-        ({"distance": "pseudo_huber"}, losses.PseudoHuber()),
-        ({"distance": "adaptive", "power": 0.5}, losses.Adaptive(0.5, 1e-3)),
+        ({"distance": "path"}, None),
+        ({"distance": "squared"}, paths.squared),
+        ({"distance": "pseudo_huber", "c": 0.1}, paths.PseudoHuber(0.1)),
+        ({"distance": "pseudo_huber"}, paths.PseudoHuber()),
+        ({"distance": "adaptive", "power": 0.5}, paths.Adaptive(0.5, 1e-3)),
     ):
         c = config(**{f"loss__{key}": value for key, value in changes.items()}).loss
         assert registry.DISTANCES[c.distance](c) == expected
@@ -141,7 +144,7 @@ IMAGES = {
 
 
 def test_dequantised_training_adds_noise_of_one_level_and_changes_nothing_else():
-    spec = DataSpec((2, 2, 1), 3)
+    spec = DataSpec(Pixels((2, 2, 1)), ClassIds(3))
     plain, spread = (
         make_experiment(config(data__dequantize=on), spec).draw for on in (False, True)
     )
@@ -156,9 +159,10 @@ def test_dequantised_training_adds_noise_of_one_level_and_changes_nothing_else()
     assert np.all(np.asarray(spread(jax.random.key(2), IMAGES).x1) != after.x1)
     part = spread(KEY, {name: x[5:9] for name, x in IMAGES.items()})
     np.testing.assert_array_equal(part.x1, after.x1[5:9])
-    # What is stored in pairs was made by a flow, and has no levels.
+    # What is stored in pairs was made by a flow: it is in the model's unit, and has no levels.
+    stored = config(data__dequantize=True, coupling__name="pairs", coupling__dir="pairs")
     floats = IMAGES | {"x1": np.float32(IMAGES["x1"])}
-    np.testing.assert_array_equal(spread(KEY, floats).x1, floats["x1"])
+    np.testing.assert_array_equal(make_experiment(stored, spec).draw(KEY, floats).x1, floats["x1"])
 
 
 def test_points_have_no_levels():
@@ -184,7 +188,7 @@ def test_the_pieces_combine_and_the_loss_falls(changes):
     optimizer = optax.adam(1e-2)
     state, losses_seen = optimizer.init(params), []
     for _ in range(30):
-        loss, grads = loss_and_grad(params, *args)
+        loss, grads = loss_and_grad(params, *args, noise=args.noise)
         updates, state = optimizer.update(grads, state)
         params = optax.apply_updates(params, updates)
         losses_seen.append(float(loss))

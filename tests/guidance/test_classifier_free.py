@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from fmjax.conditions import ClassIds, Vector
 from fmjax.errors import InputError
 from fmjax.guidance import SCALE_SCHEDULES, Guided, classifier_free, drop_labels, scale_from_excess
 from tests.conftest import rounding
@@ -248,25 +249,34 @@ MANY = jnp.arange(20_000) % NULL
 
 @pytest.mark.parametrize("rate", [0.0, 0.1, 1.0])
 def test_labels_are_dropped_at_their_rate_and_otherwise_kept(rate):
-    dropped = drop_labels(KEYS, MANY, NULL, rate)
+    dropped = drop_labels(KEYS, MANY, ClassIds(NULL, drop_rate=rate))
     share = float(jnp.mean(dropped == NULL))
     assert abs(share - rate) <= 4 * np.sqrt(rate * (1 - rate) / len(MANY))
     assert jnp.all((dropped == NULL) | (dropped == MANY))
 
 
-def test_a_drop_takes_every_leaf_of_a_condition_together():
+SEVERAL = {"a": ClassIds(NULL, drop_rate=0.3), "b": Vector(2, (-1.0, 5.0), drop_rate=0.6)}
+
+
+@pytest.mark.parametrize("drop_all", [0.0, 0.2])
+def test_each_condition_is_dropped_at_its_own_rate_to_its_own_null(drop_all):
     labels = {"a": MANY, "b": jnp.ones((len(MANY), 2))}
-    dropped = drop_labels(KEYS, labels, {"a": NULL, "b": jnp.zeros(2)}, 0.3)
-    np.testing.assert_array_equal(dropped["a"] == NULL, jnp.all(dropped["b"] == 0, axis=1))
+    dropped = drop_labels(KEYS, labels, SEVERAL, drop_all=drop_all)
+    a, b = dropped["a"] == NULL, jnp.all(dropped["b"] == jnp.array([[-1.0, 5.0]]), axis=1)
+    assert jnp.all(b | jnp.all(dropped["b"] == 1, axis=1))
+    # Independent of each other, and both where all are dropped together.
+    expected = [drop_all + (1 - drop_all) * p for p in (0.3, 0.6, 0.18)]
+    found = [float(jnp.mean(share)) for share in (a, b, a & b)]
+    np.testing.assert_allclose(found, expected, atol=4 * np.sqrt(0.25 / len(MANY)))
 
 
 def test_a_drop_can_be_forced_either_way():
     force = MANY == 1
-    dropped = drop_labels(KEYS, MANY, NULL, 0.5, force_drop=force)
+    dropped = drop_labels(KEYS, MANY, ClassIds(NULL), force_drop=force)
     np.testing.assert_array_equal(dropped, jnp.where(force, NULL, MANY))
 
 
 @pytest.mark.parametrize("rate", [-0.1, 1.1, float("nan")])
 def test_a_drop_rate_outside_its_interval_is_refused(rate):
     with pytest.raises(InputError, match=r"\[0, 1\]"):
-        drop_labels(KEYS, MANY, NULL, rate)
+        drop_labels(KEYS, MANY, ClassIds(NULL), drop_all=rate)

@@ -6,12 +6,13 @@ import numpy as np
 import optax
 import pytest
 
+from fmjax.conditions import ClassIds
 from fmjax.errors import InputError
 from fmjax.guidance import Guided, classifier_free, distilled, make_distillation_loss_fn
 from fmjax.models import adapters
 from fmjax.models.mlp import MLP
 from fmjax.paths import AffinePath
-from fmjax.samplers.ode import solve, solver_spec
+from fmjax.samplers import solve, solver_spec
 from fmjax.schedules import Cosine
 
 NULL = 2
@@ -122,7 +123,7 @@ def test_a_student_of_another_shape_is_refused():
 
 @pytest.mark.slow
 def test_a_student_follows_the_guided_teacher_at_every_scale():
-    model = MLP(width=64, depth=3, num_classes=2, guidance=True)
+    model = MLP(width=64, depth=3, conditions=ClassIds(2), guidance=True)
     apply_fn = adapters.from_linen(model)
     loss_fn = make_distillation_loss_fn(apply_fn, teacher)
     adam = optax.adam(optax.cosine_decay_schedule(1e-2, 2000))

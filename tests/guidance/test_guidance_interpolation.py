@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from fmjax.conditions import ClassIds
 from fmjax.errors import InputError
 from fmjax.guidance import (
     Between,
@@ -206,7 +207,7 @@ def test_weights_of_different_shapes_are_refused():
 
 @pytest.mark.slow
 def test_a_network_is_guided_towards_weights_over_classes():
-    model = MLP(width=8, depth=1, num_classes=NULL, zero_init=False)
+    model = MLP(width=8, depth=1, conditions=ClassIds(NULL), zero_init=False)
     params = jax.jit(model.init)(jax.random.key(2), X, T, A)
     net = jax.jit(lambda x, t, labels: model.apply(params, x, t, labels))
     guided = classifier_free(net, class_weights(NULL, NULL, 0.0, NULL))

@@ -16,7 +16,7 @@ from fmjax.guidance import (
     classifier_free,
     network_calls,
 )
-from fmjax.samplers.ode import solve, solver_spec
+from fmjax.samplers import solve, solver_spec
 from tests.conftest import rounding
 
 NULL, BATCH = 3, 3
@@ -271,7 +271,7 @@ def test_on_several_devices_it_is_the_same_field(run_python):
         import jax, jax.numpy as jnp, numpy as np
         from jax.sharding import NamedSharding, PartitionSpec as P, AxisType
         from fmjax.guidance import Guided, classifier_free
-        from fmjax.samplers.ode import solve, solver_spec
+        from fmjax.samplers import solve, solver_spec
         table = jnp.array([[0.0, 1.0], [1.0, 0.5], [-1.0, 0.2]])
         field = classifier_free(lambda x, t, c: jnp.sin(x + table[c]), 2, interval=(0.3, 0.6))
         x, w = np.arange(16, dtype="f4").reshape(8, 2), np.arange(8, dtype="f4")

@@ -17,14 +17,21 @@ from fmjax.likelihood import (
     draw_probes,
     log_likelihood,
     sample_with_log_prob,
-    standard_normal,
     velocity_and_divergence,
 )
 from fmjax.paths import AffinePath, BrownianBridge, NoisyStraight
-from fmjax.samplers.ode import solver_spec
+from fmjax.samplers import solver_spec
+from fmjax.sources import Empirical, StandardNormal, UniformBox
 
 KEY = jax.random.key(0)
 FINE = solver_spec("dopri5", 12)
+
+
+class OneNumber(StandardNormal):
+    """A source that gives one density for a whole batch."""
+
+    def log_prob(self, x):
+        return jnp.sum(x)
 
 
 class Gaussian:
@@ -223,7 +230,7 @@ def test_a_sample_comes_with_the_density_that_is_found_for_it(trace):
         @jax.jit
         def there_and_back(x0, key):
             out = sample_with_log_prob(net, x0, key=key, **how)
-            return out, log_likelihood(net, out.x1, key=key, **how), standard_normal(x0)
+            return out, log_likelihood(net, out.x1, key=key, **how), StandardNormal().log_prob(x0)
 
         out, back, normal = there_and_back(x0, KEY)
         np.testing.assert_allclose(back.log_p, out.log_p, atol=1e-6)
@@ -299,11 +306,8 @@ def test_a_guided_flow_has_the_density_of_its_own_samples(control, w):
 
 
 def test_another_source_has_its_own_density():
-    def log_p0(x):  # uniform on a square
-        inside = jnp.all(jnp.abs(x) < 1, axis=1)
-        return jnp.where(inside, -2 * math.log(2), -jnp.inf)
-
-    run = jax.jit(lambda x: log_likelihood(lambda x, t, _: 0.7 * x, x, log_p0=log_p0))
+    source = UniformBox(-1.0, 1.0)
+    run = jax.jit(lambda x: log_likelihood(lambda x, t, _: 0.7 * x, x, source=source))
     out = run(np.array([[0.5, 1.9], [0.0, 2.1]], np.float32))
     np.testing.assert_allclose(out.log_p[0], -2 * math.log(2) - 1.4, atol=1e-4)
     # Outside there is no density: -inf is what the formula gives, and no number is made of it.
@@ -398,8 +402,12 @@ def with_row(row, value):
         (lambda: log_likelihood(lambda x, t, _: x[:, :1], POINTS), "shaped as x"),
         (lambda: log_likelihood(lambda x, t, _: (x,), POINTS), "shaped as x"),
         (
-            lambda: jax.eval_shape(lambda x: log_likelihood(net, x, log_p0=jnp.sum), POINTS),
-            "log_p0 must give one number per example",
+            lambda: jax.eval_shape(lambda x: log_likelihood(net, x, source=OneNumber()), POINTS),
+            "log_prob of OneNumber must give one number per example",
+        ),
+        (
+            lambda: log_likelihood(net, POINTS, source=Empirical(POINTS)),
+            "a source that is data has no density",
         ),
     ],
 )

@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from fmjax.likelihood import Exact, Hutchinson, log_likelihood
-from fmjax.samplers.ode import solver_spec
+from fmjax.samplers import solver_spec
 
 KEY = jax.random.key(0)
 

@@ -4,17 +4,16 @@ import numpy as np
 import optax
 import pytest
 
+from fmjax.conventions import Output, example_keys
 from fmjax.draws import Draw
 from fmjax.errors import InputError
 from fmjax.losses import (
-    Adaptive,
-    PseudoHuber,
+    declare,
     make_flow_and_score_loss_fn,
     make_loss_fn,
     make_per_example_loss_fn,
-    squared,
 )
-from fmjax.paths import AffinePath, BrownianBridge, Noisy, NoisyStraight
+from fmjax.paths import Adaptive, AffinePath, BrownianBridge, NoisyStraight, PseudoHuber, squared
 from fmjax.predictions import PREDICTIONS, convert, convert_weight
 from fmjax.schedules import VP, Cosine, Linear
 
@@ -100,6 +99,7 @@ def test_labels_reach_the_network():
         ({"x0": jnp.zeros((7, 2))}, "one shape"),
         ({"t": jnp.zeros(())}, r"\(batch,\)"),
         ({"t": jnp.zeros((7, 1))}, r"\(batch,\)"),
+        ({"t": {"a": jnp.zeros(7)}}, "a prefix of x"),
         ({"labels": jnp.zeros(6, jnp.int32)}, "leading size"),
         ({"labels": {"text": jnp.zeros((6, 4))}}, "leading size"),
     ],
@@ -169,38 +169,38 @@ def test_the_converted_weight_makes_every_prediction_the_same_objective(predicti
 @pytest.mark.parametrize("path", [BrownianBridge(0.5), NoisyStraight(0.3)], ids=repr)
 def test_stochastic_paths_regress_on_the_derivative_of_their_position(path):
     x0, x1, t = batch()
-    source = Noisy(x0, jax.random.normal(jax.random.key(5), x0.shape))
+    noise = {"z": jax.random.normal(jax.random.key(5), x0.shape)}
 
     def oracle(params, x_t, t, labels):
         def position(t):
-            return path.sample(source, x1, t).x_t
+            return path.sample(x0, x1, t, noise).x_t
 
         np.testing.assert_allclose(x_t, position(t), rtol=1e-5, atol=1e-5)
         return jax.jvp(position, (t,), (jnp.ones_like(t),))[1]
 
-    np.testing.assert_allclose(
-        make_per_example_loss_fn(oracle, path)(None, source, x1, t), 0, atol=1e-6
-    )
+    losses = make_per_example_loss_fn(oracle, path)(None, x0, x1, t, noise=noise)
+    np.testing.assert_allclose(losses, 0, atol=1e-6)
 
 
 def test_flow_and_score_are_learned_together():
     bridge, (x0, x1, t) = BrownianBridge(0.5), batch()
-    source = Noisy(x0, jax.random.normal(jax.random.key(5), x0.shape))
-    inside = jnp.clip(t, 0.1, 0.9)
+    noise, inside = {"z": jax.random.normal(jax.random.key(5), x0.shape)}, jnp.clip(t, 0.1, 0.9)
     right = {
-        "flow": bridge.sample(source, x1, inside).u_t,
-        "score": bridge.score(source, x1, inside),
+        "flow": bridge.sample(x0, x1, inside, noise).target,
+        "score": bridge.score(x0, x1, inside, noise),
     }
-    loss = make_flow_and_score_loss_fn(lambda p, *_: p["flow"], lambda p, *_: p["score"], bridge)
-    assert loss(right, source, x1, inside) < 1e-9
+    declared = make_flow_and_score_loss_fn(
+        lambda p, *_: p["flow"], lambda p, *_: p["score"], bridge
+    )
+
+    def loss(predicted):
+        return declared(predicted, x0, x1, inside, noise=noise)
+
+    assert loss(right) < 1e-9
     # An error of 1 in the score counts std_t^2, one in the flow counts 1.
     wrong = right | {"score": right["score"] + 1}
-    np.testing.assert_allclose(
-        loss(wrong, source, x1, inside), jnp.mean(bridge.std(inside) ** 2), rtol=1e-5
-    )
-    np.testing.assert_allclose(
-        loss(right | {"flow": right["flow"] + 1}, source, x1, inside), 1, rtol=1e-5
-    )
+    np.testing.assert_allclose(loss(wrong), jnp.mean(bridge.std(inside) ** 2), rtol=1e-5)
+    np.testing.assert_allclose(loss(right | {"flow": right["flow"] + 1}), 1, rtol=1e-5)
 
 
 @pytest.mark.parametrize("path", [AffinePath(s) for s in SCHEDULES.values()], ids=SCHEDULES)
@@ -215,18 +215,19 @@ def test_loss_and_gradient_are_finite_at_both_ends(path, prediction):
 
 ERRORS = RNG.normal(size=(5, 4, 3)) * np.geomspace(1e-6, 1e3, 5)[:, None, None]
 ERRORS = ERRORS.astype("float32")
+ZERO = np.zeros_like(ERRORS)
 
 
 def test_squared_and_pseudo_huber_distances_by_hand():
     error = np.asarray(ERRORS, np.float64)
     square = (error**2).sum(axis=(1, 2))
-    np.testing.assert_allclose(squared(ERRORS), square / 12, rtol=1e-5)
+    np.testing.assert_allclose(squared(ERRORS, ZERO), square / 12, rtol=1e-5)
     for c in (0.1, 2.0, None):
         k = 0.00054 * np.sqrt(12) if c is None else c
         by_hand = np.sqrt(square + k**2) - k  # float64 loses some digits of the smallest, too
-        np.testing.assert_allclose(PseudoHuber(c)(ERRORS), by_hand, rtol=1e-3)
+        np.testing.assert_allclose(PseudoHuber(c)(ERRORS, ZERO), by_hand, rtol=1e-3)
     # Quadratic below c: half the square over c, which sqrt(s + c^2) - c loses in float32.
-    tiny = PseudoHuber(1.0)(ERRORS[:1])
+    tiny = PseudoHuber(1.0)(ERRORS[:1], ZERO[:1])
     np.testing.assert_allclose(tiny, square[:1] / 2, rtol=1e-5)
 
 
@@ -234,7 +235,7 @@ def test_squared_and_pseudo_huber_distances_by_hand():
 def test_the_adaptive_distance_scales_the_gradient_of_the_squared_error(power):
     distance, error = Adaptive(power, 1e-2), ERRORS[2:3]
     square = np.sum(error**2)
-    value, gradient = jax.jit(jax.value_and_grad(lambda e: distance(e)[0]))(error)
+    value, gradient = jax.jit(jax.value_and_grad(lambda e: distance(e, ZERO[:1])[0]))(error)
     np.testing.assert_allclose(value, square / (square + 1e-2) ** power, rtol=1e-5)
     np.testing.assert_allclose(gradient, 2 * error / (square + 1e-2) ** power, rtol=1e-5)
 
@@ -247,7 +248,10 @@ def test_the_adaptive_distance_scales_the_gradient_of_the_squared_error(power):
         (lambda: Adaptive(c=-1.0), "positive"),
         (lambda: make_loss_fn(zero, prediction="noise"), "Known: score, v, velocity, x0, x1"),
         (lambda: make_loss_fn(zero, BrownianBridge(), prediction="x1"), "path with a schedule"),
-        (lambda: make_loss_fn(zero, BrownianBridge())(None, *batch()), r"Noisy\(x0, z\)"),
+        (
+            lambda: make_loss_fn(zero, BrownianBridge())(None, *batch()),
+            r"takes the noise z; got none.*Draw\(noise",
+        ),
     ],
 )
 def test_pieces_that_do_not_fit_are_refused(make, message):
@@ -268,6 +272,68 @@ def test_values_that_do_not_fit_are_refused_before_anything_is_compiled(change, 
     x0, x1, t = batch()
     with pytest.raises(InputError, match=message):
         make_loss_fn(zero)(None, **({"x0": x0, "x1": x1, "t": t} | change))
+
+
+def test_a_distance_sees_the_prediction_the_target_the_point_and_the_time():
+    def in_data(predicted, target, x_t, t):  # the error of the data that each of them implies
+        ends = [x_t + (1 - t[:, None]) * u for u in (predicted, target)]
+        return jnp.sum((ends[0] - ends[1]) ** 2, axis=1)
+
+    x0, x1, t = batch()
+    x_t = t[:, None] * x1 + (1 - t[:, None]) * x0
+    x1_of_network = x_t + (1 - t[:, None]) * np.asarray(linear(PARAMS, x_t, t, None))
+    losses = make_per_example_loss_fn(linear, distance=in_data)(PARAMS, x0, x1, t)
+    expected = np.sum((x1_of_network - x1) ** 2, axis=1)
+    np.testing.assert_allclose(losses, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_loss_takes_the_part_of_an_output_that_it_is_about():
+    def two_heads(params, x, t, labels):
+        return Output(velocity=linear(params, x, t, labels), x1=x, divergence=t)
+
+    for prediction in ("velocity", "x1"):
+        by_part = {"velocity": linear, "x1": lambda params, x, t, labels: x}[prediction]
+        expected = make_loss_fn(by_part, prediction=prediction)(PARAMS, *batch())
+        loss = make_loss_fn(two_heads, prediction=prediction)(PARAMS, *batch())
+        np.testing.assert_array_equal(loss, expected)
+    with pytest.raises(InputError, match="Output of velocity, x1, divergence, and 'v' is wanted"):
+        make_loss_fn(two_heads, prediction="v")(PARAMS, *batch())
+    with pytest.raises(InputError, match="what apply_fn returns must be shaped as x"):
+        make_loss_fn(lambda *_: Output(velocity=X0[:, :1]))(PARAMS, *batch())
+
+
+class Coin:
+    """A law of one number for each example, whatever the shape of x."""
+
+    def sample(self, key, index, shape):
+        return jax.vmap(jax.random.bernoulli)(example_keys(key, index)).astype(jnp.float32)
+
+
+def test_a_loss_of_ones_own_declares_what_it_needs():
+    def loss(params, x0, x1, t, labels, *, noise, target_params):
+        return jnp.sum(params * noise["coin"]) + jnp.sum(params * target_params)
+
+    declared = declare(loss, noise={"coin": Coin()}, uses_target=True)
+    args = Draw(noise=declared.noise)(jax.random.key(0), jnp.arange(7), X1)
+    assert args.noise["coin"].shape == (7,)
+    params = jnp.arange(7.0)
+
+    def value(params):
+        return declared(params, *args, noise=args.noise, target_params=params)
+
+    # No gradient flows through the second parameters, though they are the same array here.
+    np.testing.assert_allclose(jax.grad(value)(params), args.noise["coin"] + params)
+    with pytest.raises(InputError, match=r"takes the noise coin; got none.*noise=args.noise"):
+        declared(params, *args, target_params=params)
+    with pytest.raises(InputError, match=r"averaged parameters, and none came.*target_params="):
+        declared(params, *args, noise=args.noise)
+    with pytest.raises(InputError, match="takes the noise none; got coin"):
+        make_loss_fn(linear)(PARAMS, *args, noise=args.noise)
+
+
+def test_a_weight_of_another_shape_is_refused():
+    with pytest.raises(InputError, match="what weight gives must be shaped as the losses"):
+        make_loss_fn(zero, weight=lambda t: t[:, None])(None, *batch())
 
 
 def gaussian_velocity(x, t, mean, std):

@@ -11,7 +11,8 @@ import pytest
 from flax import linen as nn
 from flax import nnx
 
-from fmjax.models.adapters import from_equinox, from_linen, from_nnx
+from fmjax.errors import InputError
+from fmjax.models.adapters import extend_params, from_equinox, from_linen, from_nnx
 
 B = 5
 X = np.random.default_rng(1).normal(size=(B, 2)).astype(np.float32)
@@ -214,3 +215,24 @@ def test_equinox_maps_any_pytree_of_labels(labels):
 
     apply_fn, params = from_equinox(Module(jnp.array(2.0)))
     np.testing.assert_allclose(apply_fn(params, X, T, labels), 2 * X * T[:, None], rtol=1e-6)
+
+
+def test_trained_parameters_take_their_places_and_new_ones_stay_fresh():
+    fresh = {"a": {"kernel": jnp.zeros((2, 3)), "bias": jnp.zeros(3)}, "new": jnp.full(4, 7.0)}
+    trained = {"a": {"bias": jnp.arange(3.0), "kernel": jnp.ones((2, 3))}}
+    expected = trained | {"new": fresh["new"]}
+    extended = extend_params(fresh, trained)
+    assert jax.tree.structure(extended) == jax.tree.structure(fresh)
+    jax.tree.map(np.testing.assert_array_equal, extended, expected)
+
+
+@pytest.mark.parametrize(
+    ("trained", "message"),
+    [
+        ({"b": jnp.ones(2)}, "the larger network has no parameter b, which"),
+        ({"a": {"bias": jnp.ones(2)}}, r"parameter a/bias has shape \(2,\) .* and \(3,\)"),
+    ],
+)
+def test_parameters_that_do_not_fit_a_larger_network_are_refused(trained, message):
+    with pytest.raises(InputError, match=message):
+        extend_params({"a": {"bias": jnp.zeros(3)}}, trained)

@@ -1,10 +1,24 @@
+import dataclasses
 import functools
+from typing import ClassVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
-from fmjax.models.embedders import Condition, LabelEmbed, TimeEmbed, sincos_2d, sinusoidal
+from fmjax.conditions import ClassIds, Vector
+from fmjax.conventions import Span
+from fmjax.errors import InputError
+from fmjax.models.embedders import (
+    ConditionEmbed,
+    LabelEmbed,
+    TimeEmbed,
+    VectorEmbed,
+    sincos_2d,
+    sinusoidal,
+)
 
 TIMES = np.linspace(0.0, 1.0, 1001, dtype=np.float32)
 
@@ -82,7 +96,7 @@ def test_a_class_out_of_range_is_nan_and_not_another_class(label):
 
 
 def test_condition_is_the_sum_of_time_and_class():
-    module = Condition(width=8, num_classes=3)
+    module = ConditionEmbed(width=8, conditions=ClassIds(3))
     t, labels = np.array([0.2, 0.7], np.float32), np.array([1, 3])
     params = jax.jit(module.init)(jax.random.key(0), t, labels)["params"]
     time = np.asarray(apply(TimeEmbed(8), params["time"], t))
@@ -93,12 +107,114 @@ def test_condition_is_the_sum_of_time_and_class():
 
 def test_the_guidance_scale_is_added_and_is_nothing_at_first():
     t, w = np.array([0.2, 0.7], np.float32), np.array([1.5, 4.0], np.float32)
-    module = Condition(width=8, guidance=True)
+    module = ConditionEmbed(width=8, guidance=True)
     params = jax.jit(module.init)(jax.random.key(0), t, None, w)["params"]
-    time = np.asarray(apply(Condition(width=8), {"time": params["time"]}, t))
+    time = np.asarray(apply(ConditionEmbed(width=8), {"time": params["time"]}, t))
     np.testing.assert_array_equal(apply(module, params, t, None, w), time)
     params["guidance"]["dense_1"]["kernel"] = np.ones_like(params["guidance"]["dense_1"]["kernel"])
     embed = np.asarray(apply(TimeEmbed(8, scale=10.0), params["guidance"], w))
     out = apply(module, params, t, None, w)
     np.testing.assert_allclose(out, time + embed, atol=1e-5)
+    assert np.abs(embed[0] - embed[1]).max() > 1e-3
+
+
+TWO = {"age": Vector(3), "class": ClassIds(5), "nested": {"b": ClassIds(2)}}
+T2 = np.array([0.2, 0.7], np.float32)
+GIVEN = {
+    "age": np.array([[1, 2, 3], [4, 5, 6]], np.float32),
+    "class": np.array([4, 5]),
+    "nested": {"b": np.array([0, 2])},
+}
+
+
+def test_each_condition_adds_its_embedding_under_its_name():
+    module = ConditionEmbed(width=8, conditions=TWO)
+    params = jax.jit(module.init)(jax.random.key(0), T2, GIVEN)["params"]
+    assert params.keys() == {"time", "label_age", "label_class", "label_nested_b"}
+    parts = [
+        apply(TimeEmbed(8), params["time"], T2),
+        apply(VectorEmbed(3, 8), params["label_age"], GIVEN["age"]),
+        np.asarray(params["label_class"]["table"])[GIVEN["class"]],
+        np.asarray(params["label_nested_b"]["table"])[GIVEN["nested"]["b"]],
+    ]
+    np.testing.assert_allclose(apply(module, params, T2, GIVEN), sum(parts), atol=1e-5)
+
+
+def test_a_vector_is_embedded_by_its_formula_in_float32():
+    module, x = VectorEmbed(size=3, width=8), np.asarray(GIVEN["age"])
+    params = jax.jit(module.init)(jax.random.key(0), x)["params"]
+    assert 0.01 < np.std(params["dense_0"]["kernel"]) < 0.03
+    first, second = (np.asarray(params[name]["kernel"]) for name in ("dense_0", "dense_1"))
+    hidden = x @ first
+    expected = (hidden / (1 + np.exp(-hidden))) @ second
+    np.testing.assert_allclose(apply(module, params, x), expected, rtol=1e-4, atol=1e-6)
+    assert apply(module, params, x.astype(jnp.bfloat16)).dtype == jnp.float32
+
+
+class Ordinal(nn.Module):
+    width: int
+    rows: int = 2
+
+    @nn.compact
+    def __call__(self, ids):
+        return jnp.ones((self.rows, self.width)) * ids[:, None] * self.param("a", nn.ones, ())
+
+
+@dataclasses.dataclass(frozen=True)
+class Levels:
+    """A condition of a kind that no table knows, which may bring its own embedding."""
+
+    drop_rate: float = 0.0
+    kind: ClassVar[str] = "levels"
+
+    def null_value(self):
+        return np.float32(0)
+
+    def check(self, name, x, batch):
+        pass
+
+
+class OwnLevels(Levels):
+    def embedder(self, width, name):
+        return Ordinal(width, name=name)
+
+
+class WrongLevels(Levels):
+    def embedder(self, width, name):
+        return Ordinal(width + 1, name=name)
+
+
+def test_a_condition_may_bring_its_own_embedding():
+    module, levels = ConditionEmbed(width=8, conditions=OwnLevels()), np.array([2.0, 3.0], "f4")
+    params = jax.jit(module.init)(jax.random.key(0), T2, levels)["params"]
+    assert params["label"].keys() == {"a"}
+    time = np.asarray(apply(TimeEmbed(8), params["time"], T2))
+    out = apply(module, params, T2, levels)
+    np.testing.assert_allclose(out, time + levels[:, None], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("condition", "message"),
+    [
+        (
+            Levels(),
+            "cannot embed a condition of kind 'levels'.*class, vector: give Levels a",
+        ),
+        (WrongLevels(), r"embedding of labels must be of shape \(2, 8\); got \(2, 9\)"),
+    ],
+)
+def test_a_condition_that_cannot_be_embedded_is_refused(condition, message):
+    module = ConditionEmbed(width=8, conditions=condition)
+    with pytest.raises(InputError, match=message):
+        jax.eval_shape(module.init, jax.random.key(0), T2, np.zeros(2, np.float32))
+
+
+def test_the_span_is_added_and_is_nothing_at_first():
+    s, module = np.array([0.6, 0.1], np.float32), ConditionEmbed(width=8, span=True)
+    params = jax.jit(module.init)(jax.random.key(0), Span(s, T2))["params"]
+    time = np.asarray(apply(TimeEmbed(8), params["time"], T2))
+    np.testing.assert_array_equal(apply(module, params, Span(s, T2)), time)
+    params["span"]["dense_1"]["kernel"] = np.ones_like(params["span"]["dense_1"]["kernel"])
+    embed = np.asarray(apply(TimeEmbed(8), params["span"], T2 - s))
+    np.testing.assert_allclose(apply(module, params, Span(s, T2)), time + embed, atol=1e-5)
     assert np.abs(embed[0] - embed[1]).max() > 1e-3

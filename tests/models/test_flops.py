@@ -1,22 +1,32 @@
 """The analytic counts are those of the program that is traced, and of the papers."""
 
+import dataclasses
 import math
+from functools import partial
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
+from flax import linen as nn
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
+from fmjax.conditions import ClassIds, Vector, nulls
+from fmjax.conventions import Span
 from fmjax.models import dit, mlp
-from fmjax.models.flops import forward_flops, training_flops
+from fmjax.models.flops import training_flops
 
 IMAGE, POINT = (8, 4, 3), (5,)
 DIT = {"patch_size": 2, "width": 24, "depth": 3, "heads": 2}
+TWO = {"class": ClassIds(7), "age": Vector(3)}
 MODELS = [
-    (dit.DiT(**DIT, num_classes=7), IMAGE),
+    (dit.DiT(**DIT, conditions=ClassIds(7)), IMAGE),
     (dit.DiT(**DIT, mlp_ratio=2.5), IMAGE),
-    (dit.DiT(**DIT, num_classes=7, guidance=True), (6, 6, 1)),
-    (mlp.MLP(width=16, depth=3, num_classes=4), POINT),
+    (dit.DiT(**DIT, conditions=ClassIds(7), guidance=True), (6, 6, 1)),
+    (mlp.MLP(width=16, depth=3, conditions=ClassIds(4)), POINT),
+    (dit.DiT(**DIT, conditions=TWO, span=True), IMAGE),
+    (mlp.MLP(width=16, depth=2, conditions=TWO, span=True), POINT),
     (mlp.MLP(width=16, depth=1, time_features=8, guidance=True), (2, 3)),
 ]
 
@@ -24,7 +34,8 @@ MODELS = [
 def _apply(model, shape: tuple[int, ...], batch: int):
     """The forward pass as a function of its parameters, and shapes of these and of its inputs."""
     x, t = jnp.zeros((batch, *shape)), jnp.zeros(batch)
-    labels = None if model.num_classes is None else jnp.zeros(batch, jnp.int32)
+    labels = nulls(model.conditions, batch)
+    t = Span(t, t) if model.span else t
     if model.guidance:
         labels = {"labels": labels, "guidance": jnp.ones(batch)}
     params = jax.eval_shape(model.init, jax.random.key(0), x, t, labels)
@@ -51,7 +62,7 @@ def _products(jaxpr: Jaxpr) -> int:
 @pytest.mark.parametrize(("model", "shape"), MODELS)
 def test_the_forward_count_is_that_of_the_traced_products(model, shape):
     function, args = _apply(model, shape, batch=2)
-    assert 2 * forward_flops(model, shape) == _products(jax.make_jaxpr(function)(*args).jaxpr)
+    assert 2 * model.forward_flops(shape) == _products(jax.make_jaxpr(function)(*args).jaxpr)
 
 
 @pytest.mark.parametrize(("model", "shape"), [MODELS[0], MODELS[3]])
@@ -59,7 +70,7 @@ def test_training_takes_three_times_the_forward_pass(model, shape):
     """All but the products whose gradient nothing needs: those by the inputs, which are data."""
     function, (params, *inputs) = _apply(model, shape, batch=2)
     gradient = jax.grad(lambda p: function(p, *inputs).sum())
-    counted = 2 * training_flops(forward_flops(model, shape))
+    counted = 2 * training_flops(model, shape)
     traced = _products(jax.make_jaxpr(gradient)(params).jaxpr)
     assert 0.85 * counted < traced < counted
 
@@ -69,13 +80,60 @@ def test_training_takes_three_times_the_forward_pass(model, shape):
 )
 def test_the_papers_sizes(size, giga):
     """Multiply-adds of a forward pass at 256x256 in units of 1e9: arXiv:2212.09748, appendix."""
-    model = dit.preset(f"DiT-{size}/2", num_classes=1000)
-    assert forward_flops(model, (32, 32, 4)) / 2e9 == pytest.approx(giga, rel=0.002)
+    model = dit.preset(f"DiT-{size}/2", conditions=ClassIds(1000))
+    assert model.forward_flops((32, 32, 4)) / 2e9 == pytest.approx(giga, rel=0.002)
 
 
 def test_another_network_has_no_count():
-    assert forward_flops(object(), IMAGE) is None
-    assert training_flops(None) is None
+    assert training_flops(object(), IMAGE) is None
+
+
+class Counted(nn.Module):
+    """Embeds a number per example by one product."""
+
+    width: int
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(self.width)(x[:, None])
+
+    @nn.nowrap
+    def forward_flops(self):
+        return 2 * self.width
+
+
+class Uncounted(nn.Module):
+    width: int
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(self.width)(x[:, None])
+
+
+@dataclasses.dataclass(frozen=True)
+class Number:
+    """A condition that brings its own embedding."""
+
+    module: type[nn.Module]
+    drop_rate: float = 0.0
+    kind: ClassVar[str] = "number"
+
+    def null_value(self):
+        return np.float32(0)
+
+    def check(self, name, x, batch):
+        pass
+
+    def embedder(self, width, name):
+        return self.module(width, name=name)
+
+
+@pytest.mark.parametrize("make", [partial(dit.DiT, **DIT), partial(mlp.MLP, width=16)])
+def test_an_embedding_of_your_own_is_counted_where_it_says(make):
+    plain, counted = make(), make(conditions=Number(Counted))
+    assert counted.forward_flops(IMAGE) == plain.forward_flops(IMAGE) + 2 * plain.width
+    assert make(conditions=Number(Uncounted)).forward_flops(IMAGE) is None
+    assert training_flops(make(conditions=Number(Uncounted)), IMAGE) is None
 
 
 @pytest.mark.slow
@@ -84,4 +142,4 @@ def test_xla_counts_a_few_percent_more():
     model, shape = dit.DiT(patch_size=2, width=256, depth=2, heads=4), (16, 16, 4)
     function, args = _apply(model, shape, batch=4)
     xla = jax.jit(function).lower(*args).compile().cost_analysis()["flops"]
-    assert 1 < xla / (4 * forward_flops(model, shape)) < 1.05
+    assert 1 < xla / (4 * model.forward_flops(shape)) < 1.05

@@ -5,6 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from fmjax.conditions import ClassIds, Vector
+from fmjax.conventions import Span
 from fmjax.errors import InputError
 from fmjax.models.dit import DiT, preset
 
@@ -15,12 +17,15 @@ LABELS = jax.ShapeDtypeStruct((4,), jnp.int32)
 
 def trace(x=X, t=T, labels=LABELS, **fields):
     """Nothing is computed here: an error that waited for a value would not come."""
-    base = {"patch_size": 2, "width": 8, "depth": 1, "heads": 2, "num_classes": 10}
+    base = {"patch_size": 2, "width": 8, "depth": 1, "heads": 2, "conditions": ClassIds(10)}
     return jax.eval_shape(DiT(**{**base, **fields}).init, jax.random.key(0), x, t, labels)
 
 
 def shaped(*shape, dtype=jnp.float32):
     return jax.ShapeDtypeStruct(shape, dtype)
+
+
+TWO = {"class": ClassIds(10), "age": Vector(2)}
 
 
 def guided(labels, w=T):
@@ -29,11 +34,14 @@ def guided(labels, w=T):
 
 def test_the_base_case_passes():
     trace()
-    trace(labels=None, num_classes=None)
+    trace(labels=None, conditions=None)
     trace(t=shaped(4, dtype=jnp.float32), labels=shaped(4, dtype=jnp.uint8))
     trace(labels=shaped(4, 11))
+    trace(conditions=TWO, labels={"age": shaped(4, 2), "class": LABELS})
+    trace(t=Span(T, T), span=True)
+    trace(conditions={"guidance": ClassIds(10)}, labels={"guidance": LABELS})
     trace(labels=guided(LABELS), guidance=True)
-    trace(labels=guided(None), guidance=True, num_classes=None)
+    trace(labels=guided(None), guidance=True, conditions=None)
     trace(labels=guided(shaped(4, 11, dtype=jnp.bfloat16)), guidance=True)
 
 
@@ -44,7 +52,8 @@ def test_the_base_case_passes():
         ({"width": 8.0}, "width must be a whole number of at least 1; got 8.0"),
         ({"depth": 0}, "depth must be a whole number of at least 1; got 0"),
         ({"heads": True}, "heads must be a whole number of at least 1; got True"),
-        ({"num_classes": 0}, "num_classes must be a whole number of at least 1; got 0"),
+        ({"conditions": 10}, r"must be conditions such as ClassIds\(10\) .*; got int"),
+        ({"time_scale": 0.0}, "time_scale must be a positive number; got 0.0"),
         ({"width": 20, "heads": 3}, "width=20 is not a multiple of heads=3 .* multiple of 12"),
         ({"width": 6, "heads": 2}, "width=6 is not a multiple .* of 4"),
         ({"mlp_ratio": 0.0}, "mlp_ratio=0.0: expected a positive"),
@@ -61,16 +70,19 @@ def test_the_base_case_passes():
         ({"t": shaped(3)}, r"t has shape \(3,\), expected .*\(4,\)"),
         ({"t": shaped(4, dtype=jnp.bfloat16)}, "t has dtype bfloat16, expected float32"),
         ({"t": shaped(4, dtype=jnp.int32)}, "t has dtype int32, expected float32"),
-        ({"num_classes": None}, "labels were given to an unconditional model"),
-        ({"labels": None}, r"labels=None came to a model of 10 classes.*jnp.full\(\(4,\), 10\)"),
+        ({"conditions": None}, "labels were given to an unconditional model"),
+        (
+            {"labels": None},
+            r"came to a model with labels \(class\).*nulls\(conditions, 4\)",
+        ),
         ({"labels": shaped(4)}, r"labels are of dtype float32.*jnp.asarray\(labels, jnp.int32\)"),
         ({"labels": shaped(3, dtype=jnp.int32)}, r"labels have shape \(3,\), expected .*\(4,\)"),
         ({"labels": shaped(dtype=jnp.int32)}, r"labels have shape \(\), expected .*\(4,\)"),
-        ({"labels": {"text": LABELS}}, "labels are of dict, expected one array"),
+        ({"labels": {"text": LABELS}}, r"must have the conditions labels \(class\); got text"),
         ({"labels": shaped(4, 10)}, r"weights .* \(4, 10\), expected .* null class, \(4, 11\)"),
         ({"labels": shaped(4, 1, dtype=jnp.int32)}, r"labels have shape \(4, 1\), expected"),
         ({"labels": guided(LABELS)}, r"does not take one \(guidance=False\): pass labels"),
-        ({"labels": guided(None), "num_classes": None}, "does not take one"),
+        ({"labels": guided(None), "conditions": None}, "does not take one"),
         ({"guidance": True}, r"takes {'labels': labels, 'guidance': w}; got labels alone"),
         ({"guidance": True, "labels": None}, "'guidance': w}; got labels alone"),
         ({"guidance": True, "labels": {"guidance": T}}, r"; got keys \['guidance'\]"),
@@ -80,7 +92,20 @@ def test_the_base_case_passes():
         ),
         ({"guidance": True, "labels": guided(LABELS, shaped(3))}, r"shape \(3,\).*\(4,\): write"),
         ({"guidance": True, "labels": guided(LABELS, LABELS)}, "type int32, expected one floating"),
-        ({"guidance": True, "labels": guided(None)}, "labels=None came to a model of 10 classes"),
+        ({"span": True}, r"span=True takes Span\(s, t\) .* got one time: .* diagonal\(apply_fn\)"),
+        ({"t": Span(T, T)}, "a Span came to a network of one time: .* with span=True"),
+        ({"t": Span(shaped(3), T), "span": True}, r"s has shape \(3,\), expected .*\(4,\), s\)"),
+        ({"t": Span(T, shaped()), "span": True}, r"t has shape \(\), expected .*\(4,\), t\)"),
+        (
+            {"t": Span(shaped(4, dtype=jnp.bfloat16), T), "span": True},
+            r"s has dtype bfloat16, expected float32.*s.astype\(",
+        ),
+        ({"conditions": TWO}, r"the conditions age \(vector\), class \(class\); got labels"),
+        (
+            {"conditions": TWO, "labels": {"age": shaped(4, 1), "class": LABELS}},
+            r"age must be vectors, floats of shape \(4, 2\)",
+        ),
+        ({"guidance": True, "labels": guided(None)}, "labels=None came to a model with labels"),
     ],
 )
 def test_wrong_input_is_refused(given, message):
@@ -104,6 +129,6 @@ def test_an_unknown_preset_lists_the_known_ones():
 
 def test_an_unknown_field_lists_the_known_ones():
     with pytest.raises(
-        InputError, match=r"'n_heads'. Did you mean 'heads'.*patch_size, remat, scan, width"
+        InputError, match=r"'n_heads'. Did you mean 'heads'.*patch_size, remat, .*width"
     ):
         preset("DiT-S/2", n_heads=4)

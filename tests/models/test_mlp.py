@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from fmjax.conditions import ClassIds, Vector
 from fmjax.errors import InputError
 from fmjax.models.mlp import MLP
 
@@ -24,7 +25,7 @@ def apply(model, params, x, t, labels=None):
 def make(**fields):
     """A small model, and parameters with nothing left at zero, as after training."""
     model = MLP(**{"width": 16, "depth": 2, **fields})
-    labels = None if model.num_classes is None else LABELS
+    labels = None if model.conditions is None else LABELS
     init = functools.partial(model.init, jax.random.key(0))
     leaves, tree = jax.tree.flatten(jax.eval_shape(init, X, T, labels)["params"])
     rng = np.random.default_rng(0)
@@ -32,10 +33,10 @@ def make(**fields):
     return model, jax.tree.unflatten(tree, noise)
 
 
-@pytest.mark.parametrize(("shape", "num_classes"), [((2,), None), ((2, 2, 3), 3)])
-def test_a_fresh_model_outputs_zero_in_the_shape_of_x(shape, num_classes):
-    labels = None if num_classes is None else LABELS
-    model, x = MLP(width=16, depth=2, num_classes=num_classes), np.ones((B, *shape), np.float32)
+@pytest.mark.parametrize(("shape", "conditions"), [((2,), None), ((2, 2, 3), ClassIds(3))])
+def test_a_fresh_model_outputs_zero_in_the_shape_of_x(shape, conditions):
+    labels = None if conditions is None else LABELS
+    model, x = MLP(width=16, depth=2, conditions=conditions), np.ones((B, *shape), np.float32)
     out, _ = jax.jit(model.init_with_output)(jax.random.key(0), x, T, labels)
     assert out.shape == x.shape
     assert out.dtype == jnp.float32
@@ -49,7 +50,7 @@ def test_without_zero_init_a_fresh_model_outputs_something():
 
 
 def test_time_and_class_matter():
-    model, params = make(num_classes=3)
+    model, params = make(conditions=ClassIds(3))
     same_x = np.broadcast_to(X[:1], X.shape)
     by_time = apply(model, params, same_x, T, np.zeros(B, np.int32))
     by_class = apply(model, params, same_x, np.full(B, 0.5, np.float32), LABELS)
@@ -58,20 +59,20 @@ def test_time_and_class_matter():
 
 
 def test_examples_do_not_see_their_neighbours():
-    model, params = make(num_classes=3)
+    model, params = make(conditions=ClassIds(3))
     alone = apply(model, params, X[2:3], T[2:3], LABELS[2:3])
     together = apply(model, params, X, T, LABELS)[2:3]
     np.testing.assert_allclose(alone, together, atol=1e-5)
 
 
-@pytest.mark.parametrize("num_classes", [None, 3])
-def test_the_guidance_scale_matters_where_it_is_an_input(num_classes):
-    model = MLP(width=16, depth=1, num_classes=num_classes, guidance=True, zero_init=False)
-    labels = None if num_classes is None else LABELS
+@pytest.mark.parametrize("conditions", [None, ClassIds(3)])
+def test_the_guidance_scale_matters_where_it_is_an_input(conditions):
+    model = MLP(width=16, depth=1, conditions=conditions, guidance=True, zero_init=False)
+    labels = None if conditions is None else LABELS
     w = np.linspace(0, 4, B, dtype=np.float32)
     given = {"labels": labels, "guidance": w}
     params = jax.jit(model.init)(jax.random.key(0), X, T, given)["params"]
-    without = MLP(width=16, depth=1, num_classes=num_classes, zero_init=False)
+    without = MLP(width=16, depth=1, conditions=conditions, zero_init=False)
     condition = {k: v for k, v in params["condition"].items() if k != "guidance"}
     plain = apply(without, params | {"condition": condition}, X, T, labels)
     # As the network without it at first, so that a student may start from its teacher.
@@ -85,7 +86,7 @@ def test_the_guidance_scale_matters_where_it_is_an_input(num_classes):
 
 
 def test_weights_over_classes_stand_for_class_ids():
-    model, params = make(num_classes=3)
+    model, params = make(conditions=ClassIds(3))
     weights = np.eye(4, dtype=np.float32)[LABELS]
     by_weight, by_id = (apply(model, params, X, T, given) for given in (weights, LABELS))
     np.testing.assert_allclose(by_weight, by_id, rtol=1e-5, atol=1e-5)
@@ -105,7 +106,7 @@ def test_jvp_is_the_finite_difference_in_float64():
         np.testing.assert_allclose(tangent, difference, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("field", ["width", "depth", "num_classes"])
+@pytest.mark.parametrize("field", ["width", "depth"])
 @pytest.mark.parametrize("value", [0, -2, 1.5, True])
 def test_sizes_must_be_positive_whole_numbers(field, value):
     with pytest.raises(
@@ -127,6 +128,13 @@ def test_x_needs_a_feature_axis():
     model, params = make()
     with pytest.raises(InputError, match=r"x has shape \(6,\), expected \(batch, ...\)"):
         model.apply({"params": params}, X[:, 0], T)
+
+
+def test_a_network_of_several_conditions_can_be_jitted_by_its_methods():
+    model = MLP(width=8, depth=1, conditions={"class": ClassIds(3), "age": Vector(2)})
+    labels = {"class": LABELS, "age": np.ones((B, 2), np.float32)}
+    assert jax.jit(model.init)(jax.random.key(0), X, T, labels)["params"].keys() >= {"condition"}
+    assert hash(model) == hash(model.clone())
 
 
 def test_labels_are_checked():

@@ -1,10 +1,12 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from fmjax.errors import InputError
-from fmjax.paths import AffinePath, BrownianBridge, Noisy, NoisyStraight, sde_drifts
+from fmjax.paths import AffinePath, BrownianBridge, NoisyStraight, sde_drifts
 from fmjax.schedules import VP, Cosine, Custom, Linear, LinearVP, Polynomial
 
 T = np.concatenate([[0, 1e-6, 1e-3], np.linspace(0.02, 0.98, 25), [1 - 1e-3, 1 - 1e-6, 1]])
@@ -24,8 +26,8 @@ PATHS = {
 }
 
 
-def source_of(path, x0, z):
-    return Noisy(x0, z) if path.stochastic else x0
+def noise_of(path, z):
+    return {"z": z} if path.noise else {}
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -34,15 +36,15 @@ def test_the_velocity_is_the_time_derivative_of_every_path_ends_included(dtype):
     def both(x0, x1, z, t):
         out = {}
         for name, path in PATHS.items():
-            source = source_of(path, x0, z)
-            x_dot = jax.jvp(lambda t: path.sample(source, x1, t).x_t, (t,), (jnp.ones_like(t),))[1]  # noqa: B023
-            u_dot = jax.grad(lambda t: jnp.sum(path.sample(source, x1, t).u_t))(t)  # noqa: B023
-            out[name] = path.sample(source, x1, t), x_dot, u_dot
+            at = functools.partial(path.sample, x0, x1, noise=noise_of(path, z))
+            x_dot = jax.jvp(lambda t: at(t).x_t, (t,), (jnp.ones_like(t),))[1]  # noqa: B023
+            u_dot = jax.grad(lambda t: jnp.sum(at(t).target))(t)  # noqa: B023
+            out[name] = at(t), x_dot, u_dot
         # Of those with noise, the score too, which is finite at the ends, as is its derivative.
         scores = {}
         for name in ("bridge", "noisy"):
             score = PATHS[name].score
-            total = lambda t: jnp.sum(score(Noisy(x0, z), x1, t))  # noqa: B023, E731
+            total = lambda t: jnp.sum(score(x0, x1, t, {"z": z}))  # noqa: B023, E731
             scores[name] = jax.value_and_grad(total)(t)
         return out, scores
 
@@ -50,9 +52,9 @@ def test_the_velocity_is_the_time_derivative_of_every_path_ends_included(dtype):
         rtol = {"float32": 1e-4, "float64": 1e-9}[dtype]
         points, scores = both(*(a.astype(dtype) for a in (X0, X1, Z, T)))
         for name, (point, x_dot, u_dot) in points.items():
-            np.testing.assert_allclose(point.u_t, x_dot, rtol=rtol, atol=rtol, err_msg=name)
+            np.testing.assert_allclose(point.target, x_dot, rtol=rtol, atol=rtol, err_msg=name)
             assert np.all(np.isfinite(u_dot)), name
-            assert point.x_t.dtype == point.u_t.dtype == dtype, name
+            assert point.x_t.dtype == point.target.dtype == dtype, name
         for name, value_and_gradient in scores.items():
             assert all(np.all(np.isfinite(a)) for a in value_and_gradient), name
 
@@ -60,8 +62,8 @@ def test_the_velocity_is_the_time_derivative_of_every_path_ends_included(dtype):
 @pytest.mark.parametrize("name", ["linear", "linear_vp", "cosine", "bridge", "bridge_sharp"])
 def test_a_path_begins_at_the_source_and_ends_at_the_data(name):
     path = AffinePath() if name == "linear" else PATHS[name]
-    source = source_of(path, X0, Z)
-    x_t = np.asarray(jax.jit(path.sample)(source, X1, T.astype("float32")).x_t)
+    x_t = jax.jit(path.sample)(X0, X1, T.astype("float32"), noise_of(path, Z)).x_t
+    x_t = np.asarray(x_t)
     np.testing.assert_array_equal(x_t[0], X0[0].astype("float32"))
     np.testing.assert_array_equal(x_t[-1], X1[-1].astype("float32"))
 
@@ -101,8 +103,7 @@ def test_the_marginal_of_the_bridge_has_its_mean_and_standard_deviation():
     n, times, sigma = 40_000, np.array([0.0, 0.1, 0.5, 0.8, 1.0]), 0.7
     z = RNG.normal(size=(len(times), n))
     x0, x1 = np.full_like(z, -1.0), np.full_like(z, 2.0)
-    sample = jax.jit(lambda *a: BrownianBridge(sigma).sample(Noisy(*a[:2]), *a[2:]).x_t)
-    x_t = sample(x0, z, x1, times)
+    x_t = jax.jit(BrownianBridge(sigma).sample)(x0, x1, times, {"z": z}).x_t
     np.testing.assert_allclose(np.mean(x_t, axis=1), 3 * times - 1, atol=5 * 0.35 / n**0.5)
     expected = sigma * np.sqrt(times * (1 - times))
     np.testing.assert_allclose(np.std(x_t, axis=1), expected, rtol=5 / (2 * n) ** 0.5, atol=1e-6)
@@ -121,10 +122,10 @@ def test_the_score_is_the_gradient_of_the_log_density(name):
             mean = t[:, None] * x1 + (1 - t[:, None]) * x0
             return -0.5 * jnp.sum(((x - mean) / std) ** 2)
 
-        source = Noisy(x0, z)
-        score = path.score(source, x1, t)
+        at = x0, x1, t, {"z": z}
+        score = path.score(*at)
         weighted = path.score_weight(t)[:, None] * score
-        return score, jax.grad(log_density)(path.sample(source, x1, t).x_t), weighted
+        return score, jax.grad(log_density)(path.sample(*at).x_t), weighted
 
     with jax.enable_x64(True):
         score, gradient, weighted = program(x0, x1, z, t)
@@ -138,8 +139,8 @@ def test_the_drifts_of_the_brownian_bridge_are_those_of_the_pinned_diffusion():
     x0, x1, z = (a[:9] for a in (X0, X1, Z))
     with jax.enable_x64(True):
         path = BrownianBridge(sigma, 1e-6)
-        program = jax.jit(lambda source, *at: (*path.sample(source, *at), path.score(source, *at)))
-        x_t, u_t, score = (np.asarray(a) for a in program(Noisy(x0, z), x1, t))
+        program = jax.jit(lambda *at: (*path.sample(*at), path.score(*at)))
+        x_t, u_t, score = (np.asarray(a) for a in program(x0, x1, t, {"z": z}))
     forward, backward = sde_drifts(u_t, score, sigma)
     np.testing.assert_allclose(forward, (x1 - x_t) / (1 - t[:, None]), rtol=1e-8)
     np.testing.assert_allclose(backward, (x_t - x0) / t[:, None], rtol=1e-8)
@@ -150,27 +151,27 @@ def test_paths_are_float32_from_bfloat16_inputs():
     x0, x1 = np.ones((1, 2), jnp.bfloat16), np.zeros((1, 2), jnp.bfloat16)
     t = np.array([0.999], np.float32)
     for path in (AffinePath(Linear()), BrownianBridge(1e-3), NoisyStraight(1e-3)):
-        x_t, u_t = jax.jit(path.sample)(source_of(path, x0, x1), x1, t)
+        x_t, u_t = jax.jit(path.sample)(x0, x1, t, noise_of(path, x1))
         assert x_t.dtype == u_t.dtype == jnp.float32
         np.testing.assert_allclose(x_t, 0.001, rtol=1e-3)
 
 
 @pytest.mark.parametrize("path", [BrownianBridge(), NoisyStraight()])
-def test_a_stochastic_path_refuses_a_source_without_noise(path):
-    t = jnp.zeros(3)
+def test_a_stochastic_path_needs_its_noise(path):
+    x, t = np.zeros((3, 2)), jnp.zeros(3)
     for call in (path.sample, path.score):
-        with pytest.raises(
-            InputError, match=r"takes Noisy\(x0, z\).*got ndarray.*Draw\(noisy=True\)"
-        ):
-            call(np.zeros((3, 2)), np.zeros((3, 2)), t)
+        with pytest.raises(InputError, match=r"takes the noise z; got none.*noise=path.noise"):
+            call(x, x, t)
+        with pytest.raises(InputError, match="takes the noise z; got w, z"):
+            call(x, x, t, {"w": x, "z": x})
     with pytest.raises(InputError, match=r"shaped as x0, \(3, 2\); got \(3, 1\)"):
-        path.sample(Noisy(np.zeros((3, 2)), np.zeros((3, 1))), np.zeros((3, 2)), t)
+        path.sample(x, x, t, {"z": np.zeros((3, 1))})
 
 
-def test_a_deterministic_path_refuses_a_source_with_noise():
-    source = Noisy(np.zeros((3, 2)), np.zeros((3, 2)))
-    with pytest.raises(InputError, match=r"got Noisy\(x0, z\).*source.x0"):
-        AffinePath().sample(source, np.zeros((3, 2)), jnp.zeros(3))
+def test_a_deterministic_path_takes_no_noise():
+    x = np.zeros((3, 2))
+    with pytest.raises(InputError, match="AffinePath takes no noise; got z"):
+        AffinePath().sample(x, x, jnp.zeros(3), {"z": x})
 
 
 @pytest.mark.parametrize("sigma", [0.0, -1.0, float("nan"), float("inf")])

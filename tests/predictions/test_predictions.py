@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from fmjax.conventions import Output
 from fmjax.errors import InputError
 from fmjax.predictions import (
     PREDICTIONS,
@@ -18,7 +19,7 @@ from fmjax.predictions import (
     error_ratio,
     target_of,
 )
-from fmjax.samplers.ode import solve, solver_spec
+from fmjax.samplers import solve, solver_spec
 from fmjax.schedules import VP, Cosine, Custom, Linear, LinearVP, Polynomial
 
 SCHEDULES = {
@@ -181,7 +182,11 @@ def test_a_network_of_another_target_becomes_a_velocity():
     x1 = (x - np.cos(angle) * p) / np.sin(angle)
     expected = np.pi / 2 * (np.cos(angle) * x1 - np.sin(angle) * p)
     np.testing.assert_allclose(velocity, expected, rtol=1e-5, atol=1e-5)
-    assert as_velocity(of_x0, Cosine()) is of_x0
+    parts = Output(x0=of_x0(0.5, x, t, labels), head=x[:, :1])
+    by_part = as_velocity(lambda *_: parts, Cosine(), "x0")(None, x, t, labels)
+    np.testing.assert_allclose(by_part, velocity, rtol=1e-5)
+    of_velocity = as_velocity(lambda params, x, t, labels: Output(velocity=x, head=t), Cosine())
+    np.testing.assert_array_equal(of_velocity(None, x, t, labels), x)
 
 
 def test_a_small_error_of_the_network_stays_small_in_the_samples():

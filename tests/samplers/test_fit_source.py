@@ -5,8 +5,8 @@ import optax
 import pytest
 
 from fmjax.errors import InputError
+from fmjax.samplers import solver_spec
 from fmjax.samplers.fit_source import fit_source
-from fmjax.samplers.ode import solver_spec
 
 MEAN, STD = np.array([1.0, -2.0, 0.5], np.float32), 0.7
 X0 = np.random.default_rng(0).normal(size=(4, 3)).astype("float32")

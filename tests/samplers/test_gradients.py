@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fmjax.samplers.ode import solve, solver_spec
+from fmjax.samplers import solve, solver_spec
 
 RNG = np.random.default_rng(0)
 WEIGHTS, X0 = (RNG.normal(size=(n, 16)).astype("float32") for n in (16, 64))

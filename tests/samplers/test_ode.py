@@ -7,13 +7,12 @@ import pytest
 
 from fmjax.errors import InputError
 from fmjax.guidance import Guided, classifier_free
-from fmjax.samplers.ode import (
+from fmjax.samplers import (
     SOLVERS,
     SolveError,
     check_solution,
-    evaluation_times,
     invert,
-    nodes,
+    sde_spec,
     solve,
     solver_spec,
 )
@@ -86,7 +85,7 @@ def coarse_and_fine(solver):
 
     def part(x, t, labels):
         start, length = labels
-        return length * logistic(x, start + length * t, None)
+        return length[:, None] * logistic(x, start + length * t, None)
 
     field, calls = counted(part)
     steps = STEPS[ORDERS[solver]]
@@ -121,7 +120,7 @@ def test_the_evaluations_reported_are_the_calls_made(solver):
     steps = STEPS[ORDERS[solver]]
     assert solution.nfe.tolist() == [len(calls)] * 3
     assert solution.accepted.tolist() == [steps] * 3
-    np.testing.assert_allclose(calls, evaluation_times(solver_spec(solver, steps)), atol=1e-9)
+    np.testing.assert_allclose(calls, solver_spec(solver, steps).evaluation_times(), atol=1e-9)
 
 
 # With the last evaluation of a step as the first of the next one, and without.
@@ -280,7 +279,7 @@ def test_the_trajectory_has_the_states_of_shorter_solves(control):
 @pytest.mark.slow
 def test_every_node_of_a_fixed_solve_can_be_kept_forwards_and_backwards():
     spec, ways = solver_spec("euler", 5, grid="cosine"), [(0.0, 1.0), (1.0, 0.25)]
-    every = [nodes(spec, *way) for way in ways]
+    every = [spec.nodes(*way) for way in ways]
 
     @jax.jit
     def kept(x):
@@ -399,6 +398,19 @@ def test_a_state_without_a_batch_axis_or_of_integers_is_refused(x0):
         solve(logistic, x0)
 
 
-def test_the_nodes_of_an_adaptive_solve_are_unknown():
-    with pytest.raises(InputError, match="not known before"):
-        nodes(solver_spec(rtol=1e-3))
+def test_the_times_of_an_adaptive_solve_are_not_known_before_it():
+    spec = solver_spec(rtol=1e-3)
+    assert spec.nodes() is None
+    assert spec.evaluation_times() is None
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("euler", "'euler', which has no solve, describe, nodes, evaluation_times, on_path"),
+        (sde_spec(), r"write solve_sde\(velocity, x0, jax.random.split"),
+    ],
+)
+def test_what_is_no_solver_of_the_ode_is_refused(spec, message):
+    with pytest.raises(InputError, match=message):
+        solve(logistic, X0, spec=spec)

@@ -1,4 +1,5 @@
 import functools
+import json
 
 import jax
 import jax.numpy as jnp
@@ -8,10 +9,9 @@ import pytest
 from fmjax.errors import InputError
 from fmjax.guidance import Guided, classifier_free
 from fmjax.paths import AffinePath, BrownianBridge, NoisyStraight
+from fmjax.samplers import METHODS, sde_spec, solve_sde, solver_spec
 from fmjax.samplers.diffrax_steps import stochastic
 from fmjax.samplers.diffusion_coefficients import DIFFUSIONS, diffusion_coefficient
-from fmjax.samplers.ode import solver_spec
-from fmjax.samplers.sde import METHODS, sde_spec, solve_sde
 from fmjax.schedules import VP, Cosine, Linear, LinearVP
 from fmjax.testing import GaussianFlow, MixtureFlow
 
@@ -390,6 +390,30 @@ def test_a_wrong_specification_is_refused(ask, message):
         sde_spec(**ask)
 
 
+def test_a_description_says_what_the_noise_is_and_goes_into_json():
+    spec = sde_spec("churn", 4, diffusion="constant", scale=0.5)
+    assert json.loads(json.dumps(spec.describe())) == {
+        "method": "churn",
+        "diffusion": "constant",
+        "scale": 0.5,
+        "denoise_last": True,
+        "solver": "heun",
+        "control": "fixed",
+        "steps": 4,
+        "grid": "UniformGrid()",
+    }
+
+
+def test_a_solver_with_noise_knows_its_nodes_and_takes_the_path_of_the_flow():
+    spec = sde_spec("churn", 4)
+    np.testing.assert_array_equal(spec.nodes(), np.linspace(0, 1, 5))
+    assert spec.evaluation_times() is None
+    path = AffinePath(VP())
+    assert spec.on_path(path) == sde_spec("churn", 4, path=path)
+    with pytest.raises(InputError, match=r"needs the score, .* BrownianBridge"):
+        spec.on_path(BrownianBridge())
+
+
 BRIDGE = sde_spec(path=BrownianBridge(), diffusion="constant")
 
 
@@ -399,7 +423,8 @@ BRIDGE = sde_spec(path=BrownianBridge(), diffusion="constant")
         ({"keys": keys(3)}, "one random key per example"),
         ({"keys": jax.random.key(0)}, "one random key per example"),
         ({"keys": jnp.zeros((2, 2), jnp.uint32)}, "one random key per example"),
-        ({"spec": solver_spec("tsit5", rtol=1e-3)}, "sde_spec"),
+        ({"spec": solver_spec("tsit5", rtol=1e-3)}, r"tsit5 has none: write solve\("),
+        ({"x0": {"a": jnp.zeros((2, 2))}}, r"one array \(batch, ...\) as its state; got dict"),
         ({"spec": BRIDGE}, "does not follow"),
         ({"spec": sde_spec("churn"), "score": GAUSSIAN.score}, "uses no score"),
         ({"t0": 1.0, "t1": 0.0}, "runs backwards"),

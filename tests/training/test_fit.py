@@ -14,7 +14,7 @@ import optax
 import pytest
 from flax import nnx
 
-from fmjax import Draw, InputError, make_loss_fn
+from fmjax import ClassIds, Draw, InputError, make_loss_fn
 from fmjax.conventions import Output
 from fmjax.data import pipeline
 from fmjax.data.arrays import ArraySplit
@@ -108,7 +108,7 @@ def test_without_a_folder_nothing_is_written(tmp_path, monkeypatch):
 
 
 def linen():
-    model = mlp.MLP(width=8, depth=1, num_classes=2)
+    model = mlp.MLP(width=8, depth=1, conditions=ClassIds(2))
     x, t, labels = jnp.zeros((1, 2)), jnp.zeros(1), jnp.zeros(1, int)
     return adapters.from_linen(model), model.init(jax.random.key(0), x, t, labels)["params"]
 

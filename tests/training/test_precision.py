@@ -7,7 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from fmjax.conditions import ClassIds
 from fmjax.config import default_config
+from fmjax.data.codecs import Pixels
 from fmjax.factory import DataSpec, make_experiment
 from fmjax.factory.training import make_init, train_step
 from fmjax.training.parallelism import make_layout
@@ -19,7 +21,7 @@ def experiment_and_config():
     config.model.update(
         {"name": "dit", "patch_size": 4, "width": 32, "depth": 2, "heads": 2, "dtype": "bfloat16"}
     )
-    return make_experiment(config, DataSpec((8, 8, 1), 10)), config
+    return make_experiment(config, DataSpec(Pixels((8, 8, 1)), ClassIds(10))), config
 
 
 BATCH = {
@@ -48,7 +50,7 @@ def test_state_data_loss_and_gradients_are_float32(experiment_and_config):
 
 
 def test_the_velocity_and_the_state_of_a_solver_are_float32(experiment_and_config):
-    from fmjax.samplers.ode import solve, solver_spec
+    from fmjax.samplers import solve, solver_spec
 
     experiment, _ = experiment_and_config
     params = jax.eval_shape(experiment.init_params, jax.random.key(0))

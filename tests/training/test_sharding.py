@@ -1,7 +1,6 @@
 """The state in shards: which, that every mesh computes the same, and what the compiler does."""
 
 import json
-import re
 import types
 
 import jax
@@ -9,8 +8,10 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from fmjax.training.sharding import RULES, automatic, notes, partition_of
+from fmjax.models.dit import DiT
+from fmjax.training.sharding import automatic, notes, partition_of
 
+RULES = DiT.sharding_rules
 MESH = types.SimpleNamespace(shape={"data": 2, "fsdp": 4, "tensor": 2})
 
 
@@ -33,48 +34,42 @@ MESH = types.SimpleNamespace(shape={"data": 2, "fsdp": 4, "tensor": 2})
     ],
 )
 def test_the_first_rule_that_fits_wins(path, shape, spec):
-    assert partition_of(path, shape, MESH) == spec
+    assert partition_of(path, shape, MESH, RULES) == spec
+
+
+def test_a_network_without_rules_is_split_by_the_automatic_one_alone():
+    path, shape = "params/blocks/attention/out/kernel", (28, 1152, 1152)
+    assert partition_of(path, shape, MESH, ()) == P(None, "fsdp", None)
+    assert partition_of(path, shape, MESH, ((r"/kernel$", (None, None, "tensor")),)) == P(
+        None, None, "tensor"
+    )
 
 
 def test_a_named_dimension_that_does_not_divide_leaves_the_choice_to_the_automatic_rule():
     # DiT-XL on 256 chips: 1152 is no multiple of 256, and 4608 is.
     mesh = types.SimpleNamespace(shape={"data": 1, "fsdp": 256, "tensor": 1})
-    up = partition_of("params/blocks/mlp/up/kernel", (28, 1152, 4608), mesh)
+    up = partition_of("params/blocks/mlp/up/kernel", (28, 1152, 4608), mesh, RULES)
     assert up == P(None, None, "fsdp")
-    assert partition_of("params/blocks/attention/out/kernel", (28, 1152, 1152), mesh) == P()
-
-
-def test_every_rule_names_a_leaf_of_the_dit():
-    from fmjax.models.dit import preset
-
-    model = preset("DiT-S/8", num_classes=2)
-    shapes = jax.eval_shape(
-        model.init, jax.random.key(0), jnp.ones((1, 8, 8, 1)), jnp.ones(1), jnp.zeros(1, int)
-    )
-    paths = [
-        (jax.tree_util.keystr(keys, simple=True, separator="/"), x.ndim)
-        for keys, x in jax.tree_util.tree_leaves_with_path(shapes)
-    ]
-    for pattern, axes in RULES:
-        ranks = [rank for path, rank in paths if re.search(pattern, path)]
-        assert ranks == [len(axes)], pattern
+    assert partition_of("params/blocks/attention/out/kernel", (28, 1152, 1152), mesh, RULES) == P()
 
 
 def test_an_axis_that_splits_nothing_is_said():
     mesh = jax.make_mesh((1, 1, 1), ("data", "fsdp", "tensor"), (jax.sharding.AxisType.Auto,) * 3)
     params = {"w": jnp.ones((127, 255))}
-    assert notes(params, mesh) == []
+    assert notes(params, mesh, ()) == []
     assert automatic("w", (127, 255), 4) == P()
     several = jax.sharding.AbstractMesh((1, 4, 2), ("data", "fsdp", "tensor"))
-    text = notes(params, several)
+    text = notes(params, several, ())
     assert [line.split(" divides no")[0] for line in text] == ["mesh.fsdp=4", "mesh.tensor=2"]
-    assert notes({"w": jnp.ones((128, 256))}, several) == text[1:]
+    assert notes({"w": jnp.ones((128, 256))}, several, ()) == text[1:]
 
 
 EIGHT = """
 import json
 from functools import partial
 import jax, numpy as np
+from fmjax.conditions import ClassIds
+from fmjax.data.codecs import Pixels
 from fmjax.factory import DataSpec, make_experiment
 from fmjax.config import default_config
 from fmjax.factory.training import make_init
@@ -86,8 +81,8 @@ from fmjax.training.step import make_step
 
 config = default_config()
 config.model.update(dict(name="dit", patch_size=4, width=128, depth=2, heads=4, scan=True))
-experiment = make_experiment(config, DataSpec((8, 8, 1), 10))
-n = 16
+experiment = make_experiment(config, DataSpec(Pixels((8, 8, 1)), ClassIds(10)))
+n, rules = 16, experiment.sharding_rules
 
 
 def batch(k):
@@ -100,7 +95,7 @@ def batch(k):
 
 
 def run(name, sizes, devices, calls=1):
-    layout = make_layout(name, jax.devices()[:devices], MeshSizes(*sizes), calls)
+    layout = make_layout(name, jax.devices()[:devices], MeshSizes(*sizes), calls, rules)
     step = make_step(
         experiment.loss_fn, partial(experiment.draw, layout=layout), experiment.optimizer,
         axis_name=layout.axis_name,

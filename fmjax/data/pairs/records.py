@@ -16,6 +16,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fmjax.conditions import ClassIds
+from fmjax.data.codecs import States
 from fmjax.data.dataset import Dataset, hold_out
 from fmjax.data.tfds.records import CACHE_BYTES
 from fmjax.errors import InputError
@@ -204,7 +206,8 @@ def open_pairs(
     _check_complete(folder, info)
     whole = PairRecords(folder, info)
     train, test = (PairRecords(folder, info, part.indices) for part in hold_out(whole))
-    return Dataset(str(folder), info.shape, info.num_classes, info.class_names, train, test)
+    classes = info.num_classes and ClassIds(info.num_classes, names=info.class_names)
+    return Dataset(str(folder), States(info.shape), classes, train, test)
 
 
 def _check_complete(folder: Path, info: PairInfo) -> None:

@@ -11,7 +11,9 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
+from fmjax.conditions import ClassIds
 from fmjax.data import dataset
+from fmjax.data.codecs import Codec, Pixels, States
 from fmjax.data.tfds import directory
 from fmjax.errors import InputError
 from fmjax.files import first_line
@@ -27,30 +29,32 @@ class ImageRecords:
     Attributes:
         folder: the version folder of the set.
         split: e.g. ``"train"``.
-        shape: ``(H, W, C)`` of the images.
+        codec: of the images: `Pixels`, stored as PNG, or `States`, floats stored as they are.
         labelled: whether the examples carry a label.
     """
 
     folder: Path
     split: str
-    shape: tuple[int, int, int]
+    codec: Codec
     labelled: bool
 
     @functools.cached_property
     def _source(self):
         builder = tfds.builder_from_directory(self.folder, file_format=directory.FORMAT)
-        # TFDS would decode by itself, but warn on the way that OpenCV is missing.
-        decoders = {"image": tfds.decode.SkipDecoding()}
+        # TFDS would decode a PNG by itself, but warn on the way that OpenCV is missing.
+        png = self.codec.data_dtype == np.uint8
+        decoders = {"image": tfds.decode.SkipDecoding()} if png else None
         return builder.as_data_source(self.split, decoders=decoders)
 
     @functools.cached_property
     def _cache(self) -> tuple[np.ndarray, np.ndarray] | None:
         """Images, filled in as they are first read, and labels (-1: not read yet)."""
-        n = len(self)
-        if n * int(np.prod(self.shape)) > CACHE_BYTES:
+        n, size = len(self), int(np.prod(self.codec.data_shape)) * self.codec.data_dtype.itemsize
+        if n * size > CACHE_BYTES:
             return None
         # zeros, not empty: the system then hands out memory only as it is written.
-        return np.zeros((n, *self.shape), np.uint8), np.full(n, -1, np.int32)
+        images = np.zeros((n, *self.codec.data_shape), self.codec.data_dtype)
+        return images, np.full(n, -1, np.int32)
 
     def __getstate__(self) -> dict:
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
@@ -75,7 +79,7 @@ class ImageRecords:
             indices: k positions from 0 to ``len(self) - 1``.
 
         Returns:
-            Images uint8 ``(k, H, W, C)``, the caller's own, and labels int32 ``(k,)`` or None.
+            Images ``(k, H, W, C)``, the caller's own, and labels int32 ``(k,)`` or None.
         """
         indices = np.asarray(indices)
         if self._cache is None:
@@ -92,13 +96,18 @@ class ImageRecords:
 
     def _decode(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         records = self._source.__getitems__(indices.tolist())
-        images = np.empty((len(records), *self.shape), np.uint8)
+        images = np.empty((len(records), *self.codec.data_shape), self.codec.data_dtype)
+        read = _read_png if images.dtype == np.uint8 else np.copyto
         for row, record in zip(images, records, strict=True):
-            with Image.open(io.BytesIO(record["image"])) as image:
-                grey = self.shape[-1] == 1
-                row[...] = np.array(image.convert("L" if grey else "RGB")).reshape(self.shape)
+            read(row, record["image"])
         labels = [record["label"] if self.labelled else 0 for record in records]
         return images, np.array(labels, np.int32)
+
+
+def _read_png(row: np.ndarray, png: bytes) -> None:
+    """Writes the pixels of a PNG into an array (H, W, C)."""
+    with Image.open(io.BytesIO(png)) as image:
+        row[...] = np.array(image.convert("L" if row.shape[-1] == 1 else "RGB")).reshape(row.shape)
 
 
 def open_set(name: str, folder: Path) -> dataset.Dataset:
@@ -120,7 +129,7 @@ def open_set(name: str, folder: Path) -> dataset.Dataset:
         info = tfds.builder_from_directory(folder).info
     except Exception as error:  # TFDS and protobuf each raise their own
         raise _damaged(name, folder, error) from error
-    shape, names = _image_shape(name, info), _label_names(info)
+    codec, names = _image_codec(name, info), _label_names(info)
     sizes = {split: info.splits[split].num_examples for split in info.splits}
     if not sizes.get("train"):
         raise InputError(f"data set {name!r} has no train split, only {', '.join(sizes)}.")
@@ -128,7 +137,7 @@ def open_set(name: str, folder: Path) -> dataset.Dataset:
     if test is None and sizes["train"] < 2:
         raise InputError(f"data set {name!r} has one example only; at least two are needed.")
     parts = [
-        ImageRecords(folder, part, shape, names is not None) for part in ("train", test) if part
+        ImageRecords(folder, part, codec, names is not None) for part in ("train", test) if part
     ]
     for part in parts:
         try:
@@ -136,7 +145,8 @@ def open_set(name: str, folder: Path) -> dataset.Dataset:
         except Exception as error:
             raise _damaged(name, folder, error) from error
     train, test = parts if test else dataset.hold_out(parts[0])
-    return dataset.Dataset(name, shape, names and len(names), names, train, test)
+    classes = None if names is None else ClassIds(len(names), names=names)
+    return dataset.Dataset(name, codec, classes, train, test)
 
 
 def _check_format(name: str, folder: Path) -> None:
@@ -157,13 +167,17 @@ def _check_format(name: str, folder: Path) -> None:
         )
 
 
-def _image_shape(name: str, info: tfds.core.DatasetInfo) -> tuple[int, int, int]:
+def _image_codec(name: str, info: tfds.core.DatasetInfo) -> Codec:
+    """Pixels for images of uint8; floats are states already, whatever their shape."""
     image = dict(info.features).get("image")
     shape = tuple(getattr(image, "shape", None) or ())
-    if len(shape) == 3 and None not in shape and image.np_dtype == np.uint8:
-        return shape
+    if shape and None not in shape:
+        if isinstance(image, tfds.features.Image) and image.np_dtype == np.uint8:
+            return Pixels(shape)
+        if type(image) is tfds.features.Tensor and np.issubdtype(image.np_dtype, np.floating):
+            return States(shape)
     raise InputError(
-        f"data set {name!r} has no uint8 'image' of one fixed size, only "
+        f"data set {name!r} has no 'image' of one fixed size, of uint8 or of floats, only "
         f"{', '.join(info.features)}; save its images to a folder and import them with "
         "`python -m fmjax prepare --name=NAME --source=FOLDER --size=PIXELS`."
     )

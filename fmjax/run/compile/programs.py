@@ -6,13 +6,16 @@ measurement.
 """
 
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from fmjax.conditions import abstract_labels
 from fmjax.config import ConfigDict
+from fmjax.data.codecs import States
 from fmjax.data.load import load
 from fmjax.errors import InputError
 from fmjax.factory import DataSpec, Experiment, Recipe, make_experiment, spec_of
@@ -23,9 +26,7 @@ from fmjax.run.compile.report import Report, compile_and_report
 from fmjax.run.compile.topology import devices_of
 from fmjax.run.sample.request import Request, resolve
 from fmjax.run.sample.sampler import fit_batch, lower_for, make_sample_fn
-from fmjax.samplers.ode import evaluation_times
-from fmjax.samplers.sde import SDESpec
-from fmjax.training.mesh import MeshSizes, by_rows, make_mesh, row_shards
+from fmjax.training.mesh import by_rows, make_mesh, row_shards
 from fmjax.training.parallelism import check_divides, make_layout
 
 
@@ -63,9 +64,11 @@ def compile_training(config: ConfigDict, topology: str, parallel: str = "jit") -
     if parallel != "jit":
         raise InputError(f"only --parallel=jit compiles for a topology; got {parallel!r}.")
     spec, batch_size = data_spec(config), config.train.batch_size
-    layout = make_layout(parallel, devices_of(topology), MeshSizes(**config.mesh))
-    check_divides(batch_size, row_shards(layout.mesh), config.train.accumulate)
     experiment = make_experiment(config, spec, portable=True)
+    layout = make_layout(
+        parallel, devices_of(topology), experiment.mesh, rules=experiment.sharding_rules
+    )
+    check_divides(batch_size, row_shards(layout.mesh), experiment.train.accumulate)
     step = train_step(experiment, layout)
     state = abstract_state(experiment, layout.mesh)
     arguments = state, _abstract_key(layout.mesh), _abstract_batch(experiment, layout.mesh)
@@ -102,9 +105,8 @@ def compile_sampling(
     _, recipe = resolve(experiment, request, recipe)
     batch = fit_batch(batch_size, batch_size, mesh.size)
     params = abstract_state(experiment, mesh).ema_params
-    lowered = lower_for(
-        make_sample_fn(experiment, recipe, mesh), params, _abstract_key(mesh), batch
-    )
+    sample_fn = make_sample_fn(experiment, recipe, mesh)
+    lowered = lower_for(sample_fn, experiment.conditions, params, _abstract_key(mesh), batch)
     flops = _sampling_flops(experiment, recipe, batch)
     report = compile_and_report(lowered, mesh, batch, flops)
     name = f"sampler of {record.config.model.name}"
@@ -125,11 +127,10 @@ def record_of(config: ConfigDict | None, workdir: Path | None) -> files.Record:
 
 
 def _sampling_flops(experiment: Experiment, recipe: Recipe, batch: int) -> float | None:
-    """Operations of the network for a batch; None where the number of steps is not fixed."""
-    solver, guidance = recipe.solver, recipe.guidance
-    if experiment.flops is None or isinstance(solver, SDESpec) or solver.control != "fixed":
+    """Operations of the network for a batch; None where the evaluations are not known."""
+    times, guidance = recipe.solver.evaluation_times(), recipe.guidance
+    if experiment.flops is None or times is None:
         return None
-    times = evaluation_times(solver)
     calls = len(times)
     if guidance is not None:
         calls = network_calls(times, interval=guidance.interval, zero_until=guidance.zero_until)
@@ -141,17 +142,17 @@ def _abstract_key(mesh: Mesh) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=NamedSharding(mesh, P()))
 
 
-def _abstract_batch(experiment: Experiment, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
+def _abstract_batch(experiment: Experiment, mesh: Mesh) -> dict[str, Any]:
     """A global batch as the pipeline gives it."""
-    spec, stored = experiment.spec, experiment.pairs is not None
-    pixels = spec.is_image and not stored
-    fields = {"x1": (spec.shape, jnp.uint8 if pixels else jnp.float32), "index": ((), jnp.int32)}
-    if spec.num_classes is not None:
-        fields["labels"] = ((), jnp.int32)
-    if stored or experiment.couple is not None:
-        fields["x0"] = (spec.shape, jnp.float32)
-    n = experiment.train.batch_size
-    return {
-        name: jax.ShapeDtypeStruct((n, *shape), dtype, sharding=by_rows(mesh))
-        for name, (shape, dtype) in fields.items()
+    spec, n = experiment.spec, experiment.train.batch_size
+    stored = experiment.pairs is not None
+    codec = States(spec.shape) if stored else spec.codec
+    batch = {
+        "x1": jax.ShapeDtypeStruct((n, *codec.data_shape), codec.data_dtype),
+        "index": jax.ShapeDtypeStruct((n,), jnp.int32),
+        "labels": abstract_labels(spec.conditions, n),
     }
+    if stored or experiment.couple is not None:
+        batch["x0"] = jax.ShapeDtypeStruct((n, *spec.shape), jnp.float32)
+    rows = by_rows(mesh)
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=rows), batch)

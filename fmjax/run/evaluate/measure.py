@@ -37,15 +37,17 @@ def evaluate_flow(
     request, guided = resolve(flow.experiment, request, recipe)
     samples = draw_samples(flow, request, guided)
     labels, unconditional = None, None
-    if request.labels is not None:
-        labels = request.rows(flow.experiment.null_label, 0, request.num)[1]
+    classes = flow.experiment.classes
+    if request.labels is not None and classes is not None:
+        labels = request.rows(classes, 0, request.num)[1]
         # Another seed than the guided samples': the histogram is a second, independent draw.
         free = Request(request.num, None, (1.0,), (request.seed + 1) % 2**32)
         unconditional = draw_samples(flow, free, guided._replace(guidance=None))
     if jax.process_index() != 0:
         return None
     reference = load_reference(dataset, flow.experiment.evaluation.reference)
-    return evaluate(reference, samples, labels, unconditional, flow.experiment.num_classes)
+    count = None if classes is None else classes.num_classes
+    return evaluate(reference, samples, labels, unconditional, count)
 
 
 def check_evaluated(
@@ -79,8 +81,12 @@ class Reference(NamedTuple):
 
 
 def load_reference(dataset: Dataset, limit: int) -> Reference:
-    """At most ``limit`` training and held-out examples each."""
-    return Reference(*dataset.arrays("train", limit), *dataset.arrays("test", limit))
+    """At most ``limit`` training and held-out examples each, with their classes if they have."""
+    parts = []
+    for split in ("train", "test"):
+        x, labels = dataset.arrays(split, limit)
+        parts += [x, labels if dataset.classes else None]
+    return Reference(*parts)
 
 
 def evaluate(

@@ -15,7 +15,7 @@ from fmjax.run.likelihood.measure import LABELS as CHOICES
 from fmjax.run.likelihood.measure import Question, measure
 from fmjax.run.likelihood.report import describe_likelihood
 from fmjax.run.restore import Weights
-from fmjax.samplers.ode import SOLVERS, SolverSpec, solver_spec
+from fmjax.samplers import SOLVERS, ODESolver, solver_spec
 
 WORKDIR = flags.DEFINE_string("workdir", None, "The folder of a trained run.")
 SPLIT = flags.DEFINE_string("split", "test", "test or train.")
@@ -43,7 +43,7 @@ def _trace() -> Trace:
     return Exact()
 
 
-def _ode_solver() -> SolverSpec:
+def _ode_solver() -> ODESolver:
     control = "fixed" if STEPS.value is not None else "sample"
     return solver_spec(SOLVER.value, STEPS.value, control, RTOL.value, ATOL.value)
 

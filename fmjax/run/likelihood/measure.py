@@ -15,15 +15,18 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from fmjax.checks import check_at_least, check_seed
-from fmjax.data import pixels
+from fmjax.conditions import nulls
+from fmjax.conventions import Labels, example_keys
+from fmjax.data.codecs import Codec
 from fmjax.data.load import load
-from fmjax.draws import example_keys
 from fmjax.errors import InputError, unknown_name
-from fmjax.factory import Experiment, bind
+from fmjax.factory import Experiment
+from fmjax.factory.data_spec import chosen_labels
+from fmjax.factory.generation import fit_solver
 from fmjax.likelihood import Exact, Trace, bits_per_dim, check_path, log_likelihood
 from fmjax.run.restore import LATEST, Weights, open_run, restore_flow
 from fmjax.run.sample.sampler import fit_batch
-from fmjax.samplers.ode import SolverSpec
+from fmjax.samplers import Solver
 from fmjax.training.mesh import by_rows, within
 
 LABELS = ("true", "none")
@@ -57,7 +60,7 @@ class Densities(NamedTuple):
 def measure(
     workdir: Path,
     question: Question,
-    solver: SolverSpec,
+    solver: Solver,
     trace: Trace,
     weights: Weights = LATEST,
     batch_size: int = 128,
@@ -90,17 +93,19 @@ def measure(
     _check_question(question, experiment, batch_size)
     spec, name = experiment.spec, experiment.data.name
     x, labels = load(name, experiment.data.dir).arrays(question.split, question.num)
-    if x.shape[1:] != spec.shape:
+    if x.shape[1:] != spec.codec.data_shape:
         raise InputError(
-            f"{workdir} was trained on examples of shape {spec.shape}; "
+            f"{workdir} was trained on examples of shape {spec.codec.data_shape}; "
             f"{name!r} now has {x.shape[1:]}."
         )
-    conditional = experiment.null_label is not None
-    if not conditional or question.labels == "none":
-        labels = np.full(len(x), experiment.null_label or 0, np.int32)
+    conditions = experiment.conditions
+    labels = chosen_labels(labels, conditions)
+    if question.labels == "none":
+        labels = nulls(conditions, len(x))
     flow = restore_flow(workdir, experiment, weights)
     began = time.perf_counter()
-    likelihood = make_likelihood_fn(experiment, bind(solver, experiment.path), trace, flow.mesh)
+    solver = fit_solver(solver, experiment)
+    likelihood = make_likelihood_fn(experiment, solver, trace, flow.mesh)
     batch = fit_batch(len(x), batch_size, flow.mesh.size)
     key = jax.random.key(question.seed)
     likelihood = likelihood.lower(flow.params, key, *_rows(x, labels, 0, batch)).compile()
@@ -112,12 +117,12 @@ def measure(
         "step": flow.step,
         "split": question.split,
         "examples": len(x),
-        "labels": (question.labels or "true") if conditional else None,
+        "labels": None if conditions is None else (question.labels or "true"),
         "seed": question.seed,
-        "solver": {name: getattr(solver, name) for name in ("solver", "steps", "rtol", "atol")},
+        "solver": solver.describe(),
         "trace": "exact" if isinstance(trace, Exact) else f"{trace.num} {trace.kind} probes",
         "dequantized_training": bool(experiment.data.dequantize),
-        **figures(found, spec.shape, spec.is_image),
+        **figures(found, spec.codec),
         "compile_seconds": compiled - began,
         "seconds": seconds,
     }
@@ -128,48 +133,53 @@ def _check_question(question: Question, experiment: Experiment, batch_size: int)
         check_at_least("--num, to know an error,", question.num, 2)
     if question.labels not in (None, *LABELS):
         raise unknown_name("choice of labels", question.labels, LABELS)
-    if question.labels == "true" and experiment.null_label is None:
+    if question.labels == "true" and experiment.conditions is None:
         raise InputError("this model is unconditional: it has no labels; write --labels=none.")
     check_seed(question.seed)
     check_at_least("the batch size", batch_size)
 
 
 def make_likelihood_fn(
-    experiment: Experiment, solver: SolverSpec, trace: Trace, mesh: Mesh
+    experiment: Experiment, solver: Solver, trace: Trace, mesh: Mesh
 ) -> Callable[..., tuple]:
     """The jitted ``likelihood(params, key, index, x, labels)``, of examples as the data gives them.
 
-    It returns log_p, std_error, nfe, success and t_end, each (batch,), of uint8 images
-    (batch, H, W, C) or points (batch, D); what is random is keyed by the index alone.
+    It returns log_p, std_error, nfe, success and t_end, each (batch,), of the states of data
+    (batch, ...), those with levels dequantised; what is random is keyed by the index alone.
     """
+    codec = experiment.spec.codec
 
     @partial(jax.jit, out_shardings=NamedSharding(mesh, P()))
     def likelihood(params, key, index, x, labels):
         index, x, labels = jax.lax.with_sharding_constraint((index, x, labels), by_rows(mesh))
         noise_key, probe_key = jax.random.split(key)
-        if experiment.spec.is_image:
-            x = pixels.dequantize(example_keys(noise_key, index), x)
+        if codec.bin_width is None:
+            x = codec.encode(x)
+        else:
+            x = codec.dequantize(example_keys(noise_key, index), x)
         with within(mesh):
             out = log_likelihood(
                 partial(experiment.apply_fn, params),
                 x,
-                None if experiment.null_label is None else labels,
+                labels,
                 solver,
                 trace=trace,
                 key=example_keys(probe_key, index),
+                source=experiment.source,
             )
         return out.log_p, out.std_error, out.nfe, out.success, out.t_end
 
     return likelihood
 
 
-def _rows(x: np.ndarray, labels: np.ndarray, start: int, batch: int) -> tuple[Any, ...]:
+def _rows(x: np.ndarray, labels: Labels, start: int, batch: int) -> tuple[Any, ...]:
     """The arguments of one call; the last batch is filled up from the beginning."""
     index = np.arange(start, start + batch, dtype=np.int32) % len(x)
-    return jnp.asarray(index), jnp.asarray(x[index]), jnp.asarray(labels[index])
+    rows = jax.tree.map(lambda leaf: jnp.asarray(leaf[index]), (x, labels))
+    return jnp.asarray(index), *rows
 
 
-def _in_batches(likelihood: Callable, x: np.ndarray, labels: np.ndarray, batch: int) -> Densities:
+def _in_batches(likelihood: Callable, x: np.ndarray, labels: Labels, batch: int) -> Densities:
     from tqdm import tqdm
 
     parts = []
@@ -201,18 +211,21 @@ def _check_finished(start, log_p, std_error, nfe, success, t_end) -> None:
     )
 
 
-def figures(found: Densities, shape: tuple[int, ...], is_image: bool) -> dict:
-    """Means and standard errors, in nats per example and, for images, in bits per dimension."""
-    n, dims = len(found.log_p), math.prod(shape)
+def figures(found: Densities, codec: Codec) -> dict:
+    """Means and standard errors, in nats per example and, of levels, in bits per dimension.
+
+    Nats are those of states: of data that a codec scales, they count in its unit.
+    """
+    n, dims = len(found.log_p), math.prod(codec.shape)
     log_p, probes = found.log_p.astype(np.float64), found.std_error.astype(np.float64)
     error = np.std(log_p, ddof=1) / math.sqrt(n)
     probe_error = None if np.isnan(probes).any() else float(np.sqrt(np.sum(probes**2)) / n)
     nats = {"mean": float(log_p.mean()), "std_error": float(error), "probe_error": probe_error}
     report = {"dims": dims, "nats": nats}
-    if is_image:
+    if codec.bin_width is not None:
         unit = dims * math.log(2)
         report["bits_per_dim"] = {
-            "mean": float(bits_per_dim(nats["mean"], dims, pixels.BIN_WIDTH)),
+            "mean": float(bits_per_dim(nats["mean"], dims, codec.bin_width)),
             "std_error": nats["std_error"] / unit,
             "probe_error": None if probe_error is None else probe_error / unit,
         }

@@ -10,7 +10,7 @@ from absl import flags
 from fmjax.errors import InputError
 from fmjax.run.distributed import launch
 from fmjax.run.reflow.rounds import STARTS, Plan, reflow
-from fmjax.samplers.ode import SOLVERS, solver_spec
+from fmjax.samplers import SOLVERS, solver_spec
 
 WORKDIR = flags.DEFINE_string("workdir", None, "The folder of a trained run.")
 ROUNDS = flags.DEFINE_integer("rounds", 1, "How many times.")

@@ -8,9 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fmjax.data import pixels
 from fmjax.data.dataset import Dataset
-from fmjax.draws import normal
 from fmjax.factory import Recipe
 from fmjax.factory.generation import guided_velocity
 from fmjax.metrics.trajectory import normalized_path_energy, path_statistics
@@ -19,20 +17,19 @@ from fmjax.run.evaluate.measure import evaluate, load_reference
 from fmjax.run.restore import TrainedFlow
 from fmjax.run.sample.request import Request, resolve
 from fmjax.run.sample.sampler import draw_samples
-from fmjax.samplers.ode import SolverSpec, solver_spec
+from fmjax.samplers import Solver, solver_spec
+from fmjax.sources import draw_source
 
 _PATHS = 256  # paths followed for their shape
 _STEPS = 100  # Euler steps of each
-_POINTS = 2000  # for exact optimal transport
+_VECTORS = 2000  # for exact optimal transport
 _IMAGES = 5000  # at most, as `eval.reference`
 _SEED = 1  # of samples and paths; pairs have hashed seeds
 
 FLOW_FIGURES = ("straightness", "npe", "path_energy", "one_step", "many_step")
 
 
-def compare(
-    flows: dict[str, tuple[TrainedFlow, float]], dataset: Dataset, solver: SolverSpec
-) -> dict:
+def compare(flows: dict[str, tuple[TrainedFlow, float]], dataset: Dataset, solver: Solver) -> dict:
     """Measures flows in the same way, from the same noise.
 
     Args:
@@ -49,9 +46,10 @@ def compare(
         (`fmjax.metrics.trajectory.normalized_path_energy`), these three in the model's unit, [-1,
         1] for images.
     """
-    ruler = _image_ruler(dataset) if dataset.toy is None else _point_ruler(dataset)
+    ruler = _image_ruler(dataset) if dataset.codec.kind == "pixels" else _vector_ruler(dataset)
     num = len(ruler.examples)
-    x0 = normal(jax.random.key(_SEED), jnp.arange(num), ruler.examples.shape[1:])
+    source = next(iter(flows.values()))[0].experiment.source
+    x0 = draw_source(source, jax.random.key(_SEED), jnp.arange(num), dataset.shape)
     w2_squared = wasserstein(x0, ruler.examples) ** 2
     solvers = {"one_step": solver_spec("euler", 1), "many_step": solver}
     figures = {}
@@ -89,16 +87,18 @@ def _image_ruler(dataset: Dataset) -> _Ruler:
     about = frechet(half)
     return _Ruler(
         f"Fréchet distance (squared, {about['dims']} PCA dimensions, {len(half)} examples)",
-        np.asarray(pixels.to_unit(half)),
+        np.asarray(dataset.codec.encode(half)),
         about["real_halves"],
         lambda samples: frechet(samples)["samples"],
     )
 
 
-def _point_ruler(dataset: Dataset) -> _Ruler:
-    points = dataset.arrays("test", _POINTS)[0]
-    w2 = partial(wasserstein, points)
-    return _Ruler(f"W2 ({_POINTS} points)", points, w2(dataset.arrays("train", _POINTS)[0]), w2)
+def _vector_ruler(dataset: Dataset) -> _Ruler:
+    """The Wasserstein distance, in the unit of the data."""
+    real = dataset.arrays("test", _VECTORS)[0]
+    w2 = partial(wasserstein, real)
+    beside = w2(dataset.arrays("train", _VECTORS)[0])
+    return _Ruler(f"W2 ({len(real)} points)", dataset.codec.encode(real), beside, w2)
 
 
 def _path_figures(
@@ -107,7 +107,8 @@ def _path_figures(
     """Statistics of the paths from x0, in Euler steps fine enough to follow their curves."""
     euler = Recipe(solver_spec("euler", _STEPS))
     request, recipe = resolve(flow.experiment, request, euler)
-    _, labels, w = map(jnp.asarray, request.rows(flow.experiment.null_label, 0, len(x0)))
+    rows = request.rows(flow.experiment.conditions, 0, len(x0))
+    _, labels, w = jax.tree.map(jnp.asarray, rows)
 
     @jax.jit
     def follow(params, x0, labels, w):

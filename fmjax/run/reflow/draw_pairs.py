@@ -15,7 +15,6 @@ from fmjax.run.restore import TrainedFlow
 from fmjax.run.sample.request import Request
 from fmjax.run.sample.sampler import SampleBatch, draw_batches, fit_batch, make_sample_fn
 from fmjax.run.sample.shards import by_shard, share_out
-from fmjax.samplers.spec import described
 from fmjax.storage.fingerprint import fingerprint
 
 _SHARD = 1024  # pairs, at most: the work that a kill can lose
@@ -24,18 +23,18 @@ _SHARD = 1024  # pairs, at most: the work that a kill can lose
 def pair_info(flow: TrainedFlow, request: Request, recipe: Recipe, resume: str) -> PairInfo:
     """What the pairs of a request will be."""
     spec = flow.experiment.spec
-    conditional = request.labels is not None
+    classes = None if request.labels is None else flow.experiment.classes
     return PairInfo(
         shape=spec.shape,
         number=request.num,
         shards=-(-request.num // _SHARD),
-        num_classes=spec.num_classes if conditional else None,
-        class_names=spec.class_names if conditional else None,
+        num_classes=classes and classes.num_classes,
+        class_names=classes and classes.names,
         origin={
             "run": flow.workdir.name,
             "step": flow.step,
             "parameters": int(fingerprint(flow.params)),
-            "solver": described(recipe.solver),
+            "solver": recipe.solver.describe(),
             "guidance": request.w[0],
             "seed": request.seed,
         },

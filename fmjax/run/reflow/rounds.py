@@ -28,7 +28,7 @@ from fmjax.run.reflow.draw_pairs import draw_pairs
 from fmjax.run.restore import TrainedFlow, open_run, restore_flow
 from fmjax.run.sample.request import Request, resolve
 from fmjax.run.train.training import train
-from fmjax.samplers.spec import SolverSpec, described, solver_spec
+from fmjax.samplers import ODESolver, solver_spec
 from fmjax.storage.fingerprint import fingerprint
 from fmjax.training.parallelism import check_divides
 
@@ -55,7 +55,7 @@ class Plan(NamedTuple):
     num: int = 20_000
     start: str = "weights"
     guidance: float = 1.0
-    solver: SolverSpec = solver_spec("heun", 25)
+    solver: ODESolver = solver_spec("heun", 25)
     train_steps: int | None = None
     batch_size: int = 256
     seed: int = 0
@@ -167,7 +167,7 @@ def _report(before: TrainedFlow, after: TrainedFlow, k: int, plan: Plan, w: floa
     asked = {
         "round": k,
         "parameters": [int(fingerprint(flow.params)) for flow in (before, after)],
-        "solver": described(plan.solver),
+        "solver": plan.solver.describe(),
     }
     try:
         report = json.loads(path.read_text())

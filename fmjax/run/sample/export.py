@@ -4,8 +4,9 @@
     sampler = export.deserialize(bytearray(open("digits.jaxexport", "rb").read()))
     images = sampler.call(seed, index, labels, w)
 
-with seed uint32 (), index and labels int32 (n,) and w float32 (n,), for any n, on a CPU, a CUDA GPU
-or a TPU. Sample number index[i] is the one that ``sample.py`` draws with that seed.
+with seed uint32 (), index int32 (n,), labels built as the conditions of the model (class ids: int32
+(n,)) and w float32 (n,), for any n, on a CPU, a CUDA GPU or a TPU. Sample number index[i] is the
+one that ``sample.py`` draws with that seed.
 """
 
 from pathlib import Path
@@ -14,13 +15,13 @@ import jax
 import jax.export
 import jax.numpy as jnp
 
-from fmjax.draws import normal
+from fmjax.conditions import abstract_labels
 from fmjax.errors import InputError
 from fmjax.factory import Recipe, make_sampler
 from fmjax.files import check_writable, write_bytes
 from fmjax.run.restore import LATEST, TrainedFlow, Weights, open_run, restore_flow
 from fmjax.run.sample.request import Request, resolve
-from fmjax.run.sample.sampler import as_data
+from fmjax.sources import draw_source
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 _LIMIT = 2**30  # bytes of parameters: a serialised program must stay below 2 GiB
@@ -98,16 +99,21 @@ def export_sampler(flow: TrainedFlow, recipe: Recipe, path: Path) -> int:
     params = jax.device_get(flow.params)  # constants of the program
     sampler = make_sampler(flow.experiment, recipe)
 
+    conditions, spec = flow.experiment.conditions, flow.experiment.spec
+
     def sample(seed, index, labels, w):
         key = jax.random.key(seed)
-        x0 = normal(key, index, flow.experiment.spec.shape)
-        return as_data(flow.experiment, sampler(params, x0, key, index, labels, w).x1)
+        x0 = draw_source(flow.experiment.source, key, index, spec.shape)
+        labels = None if conditions is None else labels
+        return spec.codec.decode(sampler(params, x0, key, index, labels, w).x1)
 
     (n,) = jax.export.symbolic_shape("n")
     integers, floats = (jax.ShapeDtypeStruct((n,), dtype) for dtype in (jnp.int32, jnp.float32))
     seed = jax.ShapeDtypeStruct((), jnp.uint32)
+    # An unconditional sampler takes integers, too, so that all are called in one way.
+    labels = integers if conditions is None else abstract_labels(conditions, n)
     exported = jax.export.export(jax.jit(sample), platforms=PLATFORMS)(
-        seed, integers, integers, floats
+        seed, integers, labels, floats
     )
     content = exported.serialize()
     write_bytes(path, content)

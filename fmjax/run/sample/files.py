@@ -10,28 +10,27 @@ stopped and another one is refused. All shards in numpy, in order:
 import math
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from fmjax import plots
+from fmjax.conditions import named_leaves
 from fmjax.errors import InputError
 from fmjax.factory import DataSpec, Recipe
 from fmjax.files import check_space, check_writable, differences, whole_file, write_json
-from fmjax.run.pictures import save_samples
+from fmjax.run.pictures import draw_picture, is_pictured, pictured, shown_classes
 from fmjax.run.restore import TrainedFlow
 from fmjax.run.sample.request import Request
 from fmjax.run.sample.sampler import SampleBatch
 from fmjax.run.workdir import versions
-from fmjax.samplers.sde import SDESpec
-from fmjax.samplers.spec import SolverSpec, described
 from fmjax.storage.fingerprint import fingerprint
 
 WHOLE = "samples.npz"
 MANIFEST = "samples.json"
 PICTURE = "grid.png"
 TRAJECTORY = "trajectory.gif"
-_PICTURED = 100  # samples in the picture; points need more to show their shape
-_PICTURED_POINTS = 5000
+_IMAGES, _VECTORS = 100, 5000  # samples in the picture
 _SHARDS = "samples-*-of-*.npz*"  # a killed job may leave half of one, .npz.tmp
 _MAY_DIFFER = ("run", "versions")  # the same parameters are the same wherever they lie
 
@@ -83,7 +82,8 @@ class SampleFiles(NamedTuple):
             for path, rows in zip(self.paths, self.spans, strict=True)
             if self.overwrite or not path.exists()
         )
-        row = math.prod(spec.shape) * sample_dtype(spec).itemsize + np.int32().itemsize
+        codec = spec.codec
+        row = math.prod(codec.data_shape) * codec.data_dtype.itemsize + np.int32().itemsize
         advice = "free some space, lower --num, or give another --out"
         check_space(self.out, missing * row, "the samples", advice)
 
@@ -126,14 +126,9 @@ class SampleFiles(NamedTuple):
         return [self.out / name for name in names] + sorted(self.out.glob(_SHARDS))
 
 
-def sample_dtype(spec: DataSpec) -> np.dtype:
-    """Of the samples: uint8 images, float32 points."""
-    return np.dtype(np.uint8 if spec.is_image else np.float32)
-
-
 def manifest_of(flow: TrainedFlow, request: Request, recipe: Recipe, shard_size: int) -> dict:
     """All that decides what the samples are, and the versions that drew them, for JSON."""
-    spec = flow.experiment.spec
+    codec = flow.experiment.spec.codec
     return {
         "run": flow.workdir.name,
         "step": flow.step,
@@ -141,21 +136,24 @@ def manifest_of(flow: TrainedFlow, request: Request, recipe: Recipe, shard_size:
         "num": request.num,
         "shard_size": shard_size,
         "seed": request.seed,
-        "labels": request.labels,
+        "labels": _written_labels(request),
         "w": request.w,
         "guidance": recipe.guidance and recipe.guidance._asdict(),
-        "solver": _described(recipe.solver),
-        "shape": spec.shape,
-        "dtype": sample_dtype(spec).name,
+        "solver": recipe.solver.describe(),
+        "shape": codec.data_shape,
+        "dtype": codec.data_dtype.name,
         "versions": versions(),
     }
 
 
-def _described(solver: SolverSpec | SDESpec) -> dict:
-    if isinstance(solver, SolverSpec):
-        return described(solver)
-    noise = {"method": solver.method, "diffusion": str(solver.diffusion), "scale": solver.scale}
-    return noise | {"denoise_last": solver.denoise_last} | described(solver.ode)
+def _written_labels(request: Request) -> Any:
+    """What the samples are drawn under, for JSON: class ids, or a fingerprint of other conditions.
+
+    A fingerprint, because the conditions of a thousand examples do not belong into a manifest.
+    """
+    if request.labels is None or isinstance(request.labels, tuple):
+        return request.labels
+    return int(fingerprint(request.labels))
 
 
 def write_file(
@@ -169,23 +167,28 @@ def write_file(
     parts = list(parts)
     samples = np.concatenate([part.samples for part in parts])
     with whole_file(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, samples=samples, labels=_labels(flow, request, rows))
+        np.savez(file, samples=samples, **_labels(flow, request, rows))
     return sum(int(part.nfe.sum()) for part in parts)
 
 
-def _labels(flow: TrainedFlow, request: Request, rows: range) -> np.ndarray:
-    """The labels that were asked for, -1 where none was."""
+def _labels(flow: TrainedFlow, request: Request, rows: range) -> dict[str, np.ndarray]:
+    """The labels that were asked for by name, ``labels`` being -1 where none was."""
     if request.labels is None:
-        return np.full(len(rows), -1, np.int32)
-    return request.rows(flow.experiment.null_label, rows.start, len(rows))[1]
+        return {"labels": np.full(len(rows), -1, np.int32)}
+    labels = request.rows(flow.experiment.conditions, rows.start, len(rows))[1]
+    named = named_leaves(labels)
+    return named if "labels" in named else {f"labels/{name}": x for name, x in named.items()}
 
 
 def write_picture(target: SampleFiles, flow: TrainedFlow, request: Request) -> None:
-    """Shows the first samples, as they lie on disk."""
-    num = min(target.num, _PICTURED if flow.experiment.spec.is_image else _PICTURED_POINTS)
-    samples = first_samples(target, num)
-    shown = None if request.labels is None else _labels(flow, request, range(num))
-    save_samples(samples, request.columns, shown, target.out / PICTURE)
+    """Shows the first samples, as they lie on disk, where there is a picture for such data."""
+    codec = flow.experiment.spec.codec
+    if not is_pictured(codec):
+        return
+    num = min(target.num, pictured(codec, _IMAGES, _VECTORS))
+    classes = shown_classes(flow.experiment, request, num)
+    picture = draw_picture(codec, first_samples(target, num), request.columns, classes)
+    plots.save_png(picture, target.out / PICTURE)
 
 
 def first_samples(target: SampleFiles, num: int) -> np.ndarray:

@@ -4,13 +4,12 @@ from absl import flags
 
 from fmjax.errors import InputError
 from fmjax.factory import Guidance, Recipe, Solver
-from fmjax.factory.registry import GUIDANCE_RULES
+from fmjax.factory.registry import GUIDANCE_RULES, make_solver
 from fmjax.guidance import SCALE_SCHEDULES
 from fmjax.run.restore import Weights
 from fmjax.run.sample.request import Request
+from fmjax.samplers import METHODS, SOLVERS
 from fmjax.samplers.diffusion_coefficients import DIFFUSIONS
-from fmjax.samplers.ode import SOLVERS, solver_spec
-from fmjax.samplers.sde import METHODS, sde_spec
 from fmjax.samplers.time_grids import GRIDS
 
 
@@ -30,7 +29,9 @@ WEAK = flags.DEFINE_string("weak", None, "Guide by an earlier checkpoint: a step
 
 # How to solve.
 SOLVER = flags.DEFINE_string(
-    "solver", "heun", f"Of the ODE, {_one_of(SOLVERS)}; or of the SDE, {_one_of(METHODS)}."
+    "solver",
+    "heun",
+    f"Of the ODE, {_one_of(SOLVERS)}; of the SDE, {_one_of(METHODS)}; or MODULE:NAME.",
 )
 STEPS = flags.DEFINE_integer("steps", None, "Fixed steps; 25 unless --rtol or --atol is given.")
 GRID = flags.DEFINE_string(
@@ -93,7 +94,7 @@ def _chosen_solver() -> Solver:
     on_grid = {"shift": SHIFT.value, "grid": grid}
     if SOLVER.value in METHODS:
         tolerances = {name: flags.FLAGS[name].value for name in _given("rtol", "atol")}
-        return sde_spec(
+        return make_solver(
             SOLVER.value,
             STEPS.value,
             diffusion=DIFFUSION.value,
@@ -106,7 +107,8 @@ def _chosen_solver() -> Solver:
         raise InputError(
             f"--{given[0]} is for sampling with noise: take --solver={_one_of(METHODS)}."
         )
-    return solver_spec(SOLVER.value, STEPS.value, CONTROL.value, RTOL.value, ATOL.value, **on_grid)
+    adaptive = {"control": CONTROL.value, "rtol": RTOL.value, "atol": ATOL.value}
+    return make_solver(SOLVER.value, STEPS.value, **adaptive, **on_grid)
 
 
 def _given(*names: str) -> list[str]:

@@ -1,14 +1,21 @@
 """What to draw: how many samples, of which classes, at which guidance scales, from which seed."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from fmjax.array_checks import check_class_ids
 from fmjax.checks import check_at_least, check_finite_number, check_seed
+from fmjax.conditions import check_labels, nulls
+from fmjax.conventions import Labels
+from fmjax.data.load import load
 from fmjax.errors import InputError
-from fmjax.factory import Experiment, Guidance, Recipe, bind
-from fmjax.factory.generation import check_guidance
+from fmjax.factory import Experiment, Guidance, Recipe
+from fmjax.factory.data_spec import chosen_labels
+from fmjax.factory.generation import check_guidance, fit_solver
+
+_HELD_OUT = 1000  # examples whose conditions are sampled under, at most
 
 
 class Request(NamedTuple):
@@ -16,31 +23,41 @@ class Request(NamedTuple):
 
     Attributes:
         num: how many.
-        labels: class ids that repeat in turn; ``()`` for all classes in turn, where the model has
-            classes; None for samples without a class.
+        labels: class ids that repeat in turn; ``()`` for all classes in turn, or, of a model with
+            other conditions, for those of the data's held-out examples in turn; None for samples
+            under no condition. Once resolved, conditions other than class ids are numpy arrays
+            (n, ...) built as the conditions of the model.
         w: guidance scales that repeat in turn; one number for all is ``(w,)``; None for the scale
             of the run's configuration, or 1 without labels.
         seed: sample i is a function of the seed and of i alone.
     """
 
     num: int
-    labels: tuple[int, ...] | None = ()
+    labels: Any = ()
     w: tuple[float, ...] | None = None
     seed: int = 0
 
     @property
     def columns(self) -> int:
-        """Of a picture: one for each label that repeats, at most 20."""
-        return min(len(self.labels or ()) or 10, 20)
+        """Of a picture: one for each class that repeats, at most 20."""
+        return min(len(self.labels), 20) if isinstance(self.labels, tuple) and self.labels else 10
 
     def rows(
-        self, null_label: int | None, start: int, count: int
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The numbers, the labels and the scales of the samples from `start` on, each (count,)."""
-        labels = np.array([null_label or 0] if self.labels is None else self.labels, np.int32)
-        scales = np.array(self.w, np.float32)
+        self, conditions: Any, start: int, count: int
+    ) -> tuple[np.ndarray, Labels, np.ndarray]:
+        """The numbers, the labels and the scales of the samples from `start` on, each (count, ...).
+
+        Args:
+            conditions: of the model, whose nulls are the labels of samples under no condition.
+            start: the number of the first sample.
+            count: how many.
+        """
         index = np.arange(start, start + count, dtype=np.int32)
-        return index, labels[index % len(labels)], scales[index % len(scales)]
+        scales = np.array(self.w, np.float32)[index % len(self.w)]
+        if self.labels is None:
+            return index, nulls(conditions, count), scales
+        asked = np.array(self.labels, np.int32) if isinstance(self.labels, tuple) else self.labels
+        return index, jax.tree.map(lambda leaf: leaf[index % len(leaf)], asked), scales
 
 
 def resolve(
@@ -62,9 +79,8 @@ def resolve(
         InputError: something does not fit, in one sentence, before any device work.
     """
     guidance = (recipe.guidance or Guidance())._replace(weak=weak)
-    if request.labels == ():
-        classes = experiment.num_classes
-        request = request._replace(labels=None if classes is None else tuple(range(classes)))
+    if isinstance(request.labels, tuple) and not request.labels:
+        request = request._replace(labels=_all_labels(experiment, request.num))
     if request.w is None:
         w = 1.0 if request.labels is None else experiment.guidance_scale
         request = request._replace(w=(w,))
@@ -79,7 +95,7 @@ def resolve(
     needed = able and (scaled or guidance.zero_until > 0)
     if needed or guidance != Guidance():
         check_guidance(guidance, experiment)
-    solver = bind(recipe.solver, experiment.path)
+    solver = fit_solver(recipe.solver, experiment)
     return request, Recipe(solver, guidance if needed else None)
 
 
@@ -90,6 +106,26 @@ def _check_request(request: Request, experiment: Experiment) -> None:
         check_finite_number("the guidance scale", w)
     if request.labels is None:
         return
-    if experiment.num_classes is None:
+    if experiment.conditions is None:
         raise InputError("this model is unconditional: it has no labels; write --labels=none.")
-    check_class_ids("labels", request.labels, num_classes=experiment.num_classes)
+    if not isinstance(request.labels, tuple):
+        check_labels(request.labels, experiment.conditions, len(jax.tree.leaves(request.labels)[0]))
+    elif experiment.classes is None:
+        raise InputError(
+            "the labels of this model are not one array of class ids; write --labels=all for those "
+            "of the data, or --labels=none."
+        )
+    else:
+        num_classes = experiment.classes.num_classes
+        check_class_ids("labels", request.labels, num_classes=num_classes)
+
+
+def _all_labels(experiment: Experiment, num: int) -> Any:
+    """All classes; of other conditions, those of the held-out examples of the data."""
+    if experiment.conditions is None:
+        return None
+    if experiment.classes is not None:
+        return tuple(range(experiment.classes.num_classes))
+    data = experiment.data
+    labels = load(data.name, data.dir).arrays("test", min(num, _HELD_OUT))[1]
+    return chosen_labels(labels, experiment.conditions)

@@ -10,25 +10,26 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from fmjax.data import pixels
-from fmjax.draws import normal
+from fmjax.conditions import abstract_labels
+from fmjax.conventions import Labels
 from fmjax.factory import Experiment, Recipe, make_sampler
 from fmjax.run.restore import TrainedFlow
 from fmjax.run.sample.request import Request
 from fmjax.samplers.solution import Solution, check_solution
+from fmjax.sources import draw_source
 from fmjax.training.mesh import by_rows, within
 
 _BATCH = 128  # of `draw_samples`: one shape for all, so that they share a program
 
 
 class SampleBatch(NamedTuple):
-    """A piece of the answer: samples (n, ...), labels int32 (n,), nfe int32 (n,).
+    """A piece of the answer: samples (n, ...), labels (n, ...) or None, nfe int32 (n,).
 
     Samples are what the compiled function gives: an array, or a pair (x0, x1) of arrays.
     """
 
     samples: Any
-    labels: np.ndarray
+    labels: Labels
     nfe: np.ndarray
 
 
@@ -49,8 +50,8 @@ def make_sample_fn(
         pairs: whether to give each sample with the noise that it started from.
 
     Returns:
-        The compiled function; labels are class ids (batch,), the null label included. Samples are
-        uint8 (batch, H, W, C) for images, float32 (batch, D) for points; with `pairs` the tuple
+        The compiled function; labels are built as the conditions of the model, nulls included, and
+        None without conditions. Samples are data, as the codec decodes them; with `pairs` the tuple
         (x0, x1) of states, float32 (batch, ...).
     """
     sampler = make_sampler(experiment, recipe)
@@ -58,23 +59,22 @@ def make_sample_fn(
     @partial(jax.jit, out_shardings=NamedSharding(mesh, P()))
     def sample(params, key, index, labels, w):
         index, labels, w = jax.lax.with_sharding_constraint((index, labels, w), by_rows(mesh))
-        x0 = normal(key, index, experiment.spec.shape)
+        x0 = draw_source(experiment.source, key, index, experiment.spec.shape)
         x0 = jax.lax.with_sharding_constraint(x0, by_rows(mesh))
         with within(mesh):
             solution = sampler(params, x0, key, index, labels, w)
-        samples = (x0, solution.x1) if pairs else as_data(experiment, solution.x1)
+        samples = (x0, solution.x1) if pairs else experiment.spec.codec.decode(solution.x1)
         return solution._replace(x1=samples)
 
     return sample
 
 
-def as_data(experiment: Experiment, x: jax.Array) -> jax.Array:
-    """States of the flow as the data they stand for: uint8 images, or points as they are."""
-    return pixels.to_pixels(x) if experiment.spec.is_image else x
-
-
 def lower_for(
-    sample_fn: Callable, params: Any, key: jax.Array | jax.ShapeDtypeStruct, batch: int
+    sample_fn: Callable,
+    conditions: Any,
+    params: Any,
+    key: jax.Array | jax.ShapeDtypeStruct,
+    batch: int,
 ) -> jax.stages.Lowered:
     """The sample function lowered for a batch size, to be compiled ahead of its first call.
 
@@ -82,7 +82,8 @@ def lower_for(
     """
     integers = jax.ShapeDtypeStruct((batch,), jnp.int32)
     floats = jax.ShapeDtypeStruct((batch,), jnp.float32)
-    return sample_fn.lower(params, key, integers, integers, floats)
+    labels = abstract_labels(conditions, batch)
+    return sample_fn.lower(params, key, integers, labels, floats)
 
 
 def fit_batch(num: int, batch_size: int, devices: int) -> int:
@@ -114,14 +115,14 @@ def draw_batches(
     key = jax.random.key(request.seed)
 
     def dispatch(rows: range):
-        index, labels, w = request.rows(flow.experiment.null_label, rows.start, batch)
+        index, labels, w = request.rows(flow.experiment.conditions, rows.start, batch)
         return rows, labels, sample_fn(flow.params, key, index, labels, w)
 
-    def fetch(rows: range, labels: np.ndarray, solution: Solution) -> SampleBatch:
+    def fetch(rows: range, labels: Labels, solution: Solution) -> SampleBatch:
         n = len(rows)
         solution = jax.tree.map(lambda x: np.asarray(x.addressable_data(0))[:n], solution)
         check_solution(solution, first=rows.start)
-        return SampleBatch(solution.x1, labels[:n], solution.nfe)
+        return SampleBatch(solution.x1, jax.tree.map(lambda x: x[:n], labels), solution.nfe)
 
     pending = None
     spans = [range(request.num)] if spans is None else spans

@@ -68,7 +68,7 @@ def by_shard(
     def shown(parts: Iterator[SampleBatch]) -> Iterator[SampleBatch]:
         for part in parts:
             yield part
-            bar.update(len(part.labels))
+            bar.update(len(part.nfe))
 
     with bar:
         for rows in spans:

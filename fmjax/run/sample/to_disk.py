@@ -12,6 +12,7 @@ from fmjax.errors import InputError
 from fmjax.factory import Recipe
 from fmjax.first_process import on_first_process, say
 from fmjax.guidance import network_calls
+from fmjax.run.pictures import check_pictured
 from fmjax.run.restore import LATEST, TrainedFlow, Weights, open_run, restore_flow
 from fmjax.run.sample.files import (
     MANIFEST,
@@ -25,8 +26,6 @@ from fmjax.run.sample.request import Request, resolve
 from fmjax.run.sample.sampler import draw_batches, fit_batch, lower_for, make_sample_fn
 from fmjax.run.sample.shards import by_shard, share_out
 from fmjax.run.sample.trajectory import write_trajectory
-from fmjax.samplers.ode import evaluation_times
-from fmjax.samplers.sde import SDESpec
 
 
 class SampleResult(NamedTuple):
@@ -68,11 +67,13 @@ def sample(
 ) -> SampleResult:
     """Draws samples with a trained run's parameters and writes them.
 
-    ``samples.npz`` gets ``samples`` (uint8 (num, H, W, C), or float32 (num, D) for points) and
-    ``labels`` (int32 (num,), -1 where none was asked); ``grid.png`` shows the first of them, and
-    ``trajectory.gif`` how they came about. Sample i depends on the seed and i alone, whatever the
-    batch size, the shards, and the number of devices and processes: to float32 rounding, which may
-    tip a grey level of 256, and to the bit where a device draws as many at a time.
+    ``samples.npz`` gets ``samples`` (data: uint8 (num, H, W, C) for images, float32 (num, D) for
+    vectors) and ``labels`` (int32 (num,), -1 where none was asked; several conditions as
+    ``labels/NAME``); ``grid.png`` shows the first of them, and ``trajectory.gif`` how they came
+    about, where there is a picture for such data. Sample i depends on the seed and i alone,
+    whatever the batch size, the shards, and the number of devices and processes: to float32
+    rounding, which may tip a grey level of 256, and to the bit where a device draws as many at a
+    time.
 
     With a `shard_size` the same two arrays lie in files of so many samples, each whole or not
     there; every process writes its own, and the same call goes on where it was stopped. See
@@ -100,6 +101,8 @@ def sample(
     _check_sizes(batch_size, shard_size)
     experiment = open_run(workdir)
     request, recipe = resolve(experiment, request, recipe, weak=weights.weak is not None)
+    if trajectory:
+        check_pictured(experiment.spec.codec)
     target = SampleFiles(out, request.num, shard_size, overwrite)
     on_first_process(lambda: target.check(experiment.spec))
 
@@ -135,8 +138,8 @@ def describe_result(result: SampleResult) -> str:
     part = "" if result.drawn == result.num else f"{result.drawn} of them now, "
     return (
         f"{done}: {part}{result.seconds:.1f} s, after {result.compile_seconds:.1f} s of "
-        f"compilation; {result.drawn / result.seconds:.1f} images per second; {result.nfe:g} "
-        f"velocity evaluations per image ({result.calls:g} of the network)"
+        f"compilation; {result.drawn / result.seconds:.1f} samples per second; {result.nfe:g} "
+        f"velocity evaluations per sample ({result.calls:g} of the network)"
     )
 
 
@@ -184,7 +187,9 @@ def _draw(
     spans = [target.spans[k] for k in mine]
     batch = fit_batch(target.shard_size or target.num, batch_size, flow.mesh.size)
     sample_fn = make_sample_fn(flow.experiment, recipe, flow.mesh)
-    sample_fn = lower_for(sample_fn, flow.params, jax.random.key(0), batch).compile()
+    conditions = flow.experiment.conditions
+    lowered = lower_for(sample_fn, conditions, flow.params, jax.random.key(0), batch)
+    sample_fn = lowered.compile()
     compiled = time.perf_counter()
     batches = draw_batches(sample_fn, flow, request, batch, spans)
     nfe = 0
@@ -198,11 +203,11 @@ def _draw(
 
 
 def _calls(recipe: Recipe, nfe: float) -> float:
-    """Network evaluations per sample; exact for fixed steps of the ODE, else at most."""
+    """Network evaluations per sample; at most, where the solver does not know their times."""
     g = recipe.guidance
     if g is None:
         return nfe
-    if isinstance(recipe.solver, SDESpec) or recipe.solver.control != "fixed":
+    times = recipe.solver.evaluation_times()
+    if times is None:
         return 2 * nfe
-    times = evaluation_times(recipe.solver)
     return network_calls(times, interval=g.interval, zero_until=g.zero_until)

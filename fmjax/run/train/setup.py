@@ -57,8 +57,14 @@ def build(config: ConfigDict, workdir: Path, parallel: str) -> Run:
     experiment = make_experiment(config, spec_of(dataset))
     training = dataset
     if experiment.pairs is not None:
-        training = open_pairs(Path(experiment.pairs), dataset.shape, experiment.num_classes)
-    layout = make_layout(parallel, sizes=experiment.mesh, steps=experiment.train.steps_per_call)
+        classes = experiment.classes and experiment.classes.num_classes
+        training = open_pairs(Path(experiment.pairs), dataset.shape, classes)
+    layout = make_layout(
+        parallel,
+        sizes=experiment.mesh,
+        steps=experiment.train.steps_per_call,
+        rules=experiment.sharding_rules,
+    )
     return Run(workdir, experiment, dataset, training, layout)
 
 

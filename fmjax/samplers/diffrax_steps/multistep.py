@@ -207,7 +207,7 @@ def _finite(x: Array) -> Array:
 
 
 def diffrax_solver(name: str, schedule: Schedule) -> diffrax.AbstractSolver:
-    """The diffrax solver of a name of `fmjax.samplers.spec.SOLVERS`."""
+    """The diffrax solver of a name of `fmjax.samplers.ode_solver.SOLVERS`."""
     own = {
         "ab2": lambda: AdamsBashforth(2),
         "ab3": lambda: AdamsBashforth(3),

@@ -5,6 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
+from fmjax.conditions import ClassIds
+from fmjax.data.codecs import States
 from fmjax.data.pairs import records
 from fmjax.data.pairs.records import PairInfo, open_pairs, read_info, shard_path
 from fmjax.data.pairs.writer import begin_pairs, save_pairs, write_shard
@@ -57,7 +59,8 @@ def test_what_was_written_comes_back(folder):
 def test_the_description_comes_back(folder):
     assert read_info(folder) == INFO
     data = open_pairs(folder, SHAPE, 5)
-    assert (data.shape, data.num_classes, data.class_names) == (SHAPE, 5, INFO.class_names)
+    assert data.codec == States(SHAPE)
+    assert data.conditions == ClassIds(5, names=INFO.class_names)
 
 
 def test_shards_split_the_pairs_evenly_and_in_order():
@@ -92,7 +95,7 @@ def test_points_without_labels(tmp_path):
     data = open_pairs(tmp_path, (2,))
     got_x0, got_x1, labels = data.train.read_pairs(np.arange(45))
     assert labels is None
-    assert data.num_classes is None
+    assert data.conditions is None
     # Each pair is still a pair: its x1 is that of the same row.
     rows = [int(np.flatnonzero(np.float32(x0)[:, 0] == row[0])[0]) for row in got_x0]
     np.testing.assert_array_equal(got_x1, np.float32(x1)[rows])

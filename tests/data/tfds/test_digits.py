@@ -9,6 +9,8 @@ import pytest
 import tensorflow_datasets as tfds
 from sklearn.datasets import load_digits
 
+from fmjax.conditions import ClassIds
+from fmjax.data.codecs import Pixels
 from fmjax.data.load import load
 from fmjax.data.tfds import directory
 from fmjax.data.tfds.digits import Digits, prepare_digits
@@ -21,8 +23,8 @@ def test_the_digits_are_those_of_scikit_learn(digits):
     parts = [digits.arrays(split) for split in ("train", "test")]
     images, labels = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     assert multiset(images, labels) == multiset(expected, raw.target)
-    assert (digits.shape, digits.num_classes) == ((8, 8, 1), 10)
-    assert digits.class_names == tuple("0123456789")
+    assert digits.codec == Pixels((8, 8, 1))
+    assert digits.conditions == ClassIds(10, names=tuple("0123456789"))
 
 
 def test_the_digits_are_split_once_and_by_class(digits):

@@ -7,6 +7,8 @@ import sys
 import numpy as np
 import pytest
 
+from fmjax.conditions import ClassIds
+from fmjax.data.codecs import Pixels
 from fmjax.data.load import load
 from fmjax.data.tfds.image_set import write_image_set
 from fmjax.errors import InputError
@@ -19,8 +21,9 @@ def test_what_is_written_is_read_back(data_dir, shape, classes):
     folder, train, test = write(data_dir, shape=shape, classes=classes)
     assert folder == data_dir / "blobs" / "1.0.0"
     dataset = load("blobs")
-    assert (dataset.shape, dataset.num_classes) == (shape, classes)
-    assert dataset.class_names == (None if classes is None else ("kind 0", "kind 1", "kind 2"))
+    assert dataset.codec == Pixels(shape)
+    names = ("kind 0", "kind 1", "kind 2")
+    assert dataset.conditions == (None if classes is None else ClassIds(classes, names=names))
     for split, written in (("train", train), ("test", test)):
         assert multiset(*dataset.arrays(split)) == multiset(*zip(*written, strict=True))
     assert set(dataset.train[0]) == ({"image", "label"} if classes else {"image"})

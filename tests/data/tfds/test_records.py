@@ -89,7 +89,7 @@ def test_a_damaged_set_is_named(data_dir, damage):
 
 
 def test_a_set_without_images_is_refused(data_dir):
-    with pytest.raises(InputError, match="no uint8 'image' of one fixed size, only audio"):
+    with pytest.raises(InputError, match=r"no 'image' of one fixed size.*, only audio"):
         odd(data_dir, {"audio": tfds.features.Scalar(np.int64)}, {"audio": 1})
 
 

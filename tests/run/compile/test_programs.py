@@ -9,7 +9,7 @@ from fmjax.factory import Recipe
 from fmjax.run.compile.programs import compile_sampling, compile_training, record_of
 from fmjax.run.compile.report import compile_report_text, print_report
 from fmjax.run.sample.request import Request
-from fmjax.samplers.ode import solver_spec
+from fmjax.samplers import solver_spec
 from tests.run.compile.compiler import needs_compiler
 from tests.run.conftest import small_config
 

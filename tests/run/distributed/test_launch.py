@@ -12,7 +12,7 @@ import pytest
 from fmjax.factory import Recipe
 from fmjax.run.sample.request import Request
 from fmjax.run.sample.to_disk import sample
-from fmjax.samplers.ode import solver_spec
+from fmjax.samplers import solver_spec
 from tests.run.conftest import small_flags
 from tests.run.forked import finish, free_port
 from tests.run.train.test_train import assert_same_bits, read_state

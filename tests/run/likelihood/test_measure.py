@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from fmjax.data import pixels
+from fmjax.data.codecs import Pixels, Vectors
 from fmjax.data.load import load
 from fmjax.errors import InputError
 from fmjax.likelihood import Exact, Hutchinson, log_likelihood
@@ -22,7 +23,7 @@ from fmjax.run.likelihood.measure import (
 )
 from fmjax.run.likelihood.report import describe_likelihood
 from fmjax.run.restore import open_run, restore_flow
-from fmjax.samplers.ode import solver_spec
+from fmjax.samplers import solver_spec
 from tests.run.forked import finish
 
 COMMAND = ("fmjax/__main__.py", "likelihood")
@@ -107,15 +108,15 @@ def test_the_error_of_the_probes_is_a_part_of_the_whole():
     rng = np.random.default_rng(0)
     log_p = rng.normal(-3, 2, 400).astype(np.float32)
     found = Densities(log_p, np.full(400, 0.5, np.float32), np.full(400, 26, np.int32))
-    report = figures(found, (4, 4, 1), True)
+    report = figures(found, Pixels((4, 4, 1)))
     assert report["nats"]["std_error"] == pytest.approx(2 / 20, rel=0.1)
     assert report["nats"]["probe_error"] == pytest.approx(0.5 / 20)
     assert report["bits_per_dim"]["probe_error"] == pytest.approx(0.025 / 16 / math.log(2))
     assert report["nfe"] == 26
     zero = found._replace(log_p=np.full(400, 16 * math.log(127.5)))
-    assert figures(zero, (4, 4, 1), True)["bits_per_dim"]["mean"] == pytest.approx(0, abs=1e-9)
+    assert figures(zero, Pixels((4, 4, 1)))["bits_per_dim"]["mean"] == pytest.approx(0, abs=1e-9)
     one = found._replace(std_error=np.full(400, np.nan))
-    assert figures(one, (2,), False)["nats"]["probe_error"] is None
+    assert figures(one, Vectors(2))["nats"]["probe_error"] is None
 
 
 @pytest.mark.parametrize(
@@ -150,7 +151,7 @@ def test_a_model_that_has_no_such_likelihood_is_refused(changed, keys, question,
 def test_data_of_another_shape_is_refused(changed, monkeypatch):
     workdir = changed()
     record = json.loads((workdir / "run.json").read_text())
-    record["data"]["shape"] = [3]
+    record["data"]["codec"]["size"] = 3
     (workdir / "run.json").write_text(json.dumps(record))
     with pytest.raises(InputError, match=r"of shape \(3,\); 'toy/moons' now has \(2,\)"):
         measure(workdir, Question(), FIXED, Exact())
@@ -187,7 +188,7 @@ def test_the_command_prints_and_writes_its_figures(trained, commands, tmp_path):
     )
     (said,) = finish(command)
     report = json.loads(out.read_text())
-    assert report["solver"] == {"solver": "rk4", "steps": 4, "rtol": None, "atol": None}
+    assert report["solver"] == solver_spec("rk4", 4).describe()
     assert report["trace"] == "3 gaussian probes"
     assert "20 examples of the test split, without a class" in said
     assert f"{report['nats']['mean']:.1f}"[:-1] in said

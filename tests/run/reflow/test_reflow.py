@@ -30,7 +30,7 @@ from fmjax.run.train.batches import RunStream, held_out
 from fmjax.run.train.setup import build
 from fmjax.run.train.training import train
 from fmjax.run.workdir import load_record
-from fmjax.samplers.ode import solve, solver_spec
+from fmjax.samplers import solve, solver_spec
 from fmjax.storage.fingerprint import fingerprint
 from fmjax.storage.safetensors import write_weights
 from fmjax.training.validation import held_out_batch
@@ -45,7 +45,7 @@ PLAN = Plan(num=100, solver=solver_spec("euler", 3), train_steps=6, batch_size=3
 def small_reports():
     """Reports of few points and short paths: their figures are not the subject here."""
     patch = pytest.MonkeyPatch()
-    patch.setattr(compare_module, "_POINTS", 64)
+    patch.setattr(compare_module, "_VECTORS", 64)
     patch.setattr(compare_module, "_PATHS", 16)
     patch.setattr(compare_module, "_STEPS", 4)
     patch.setattr(pairs_module, "_SHARD", 40)
@@ -338,7 +338,7 @@ def test_pairs_are_the_same_on_one_device_and_on_two_processes(
         from fmjax.run.reflow.rounds import pair_seed
         from fmjax.run.restore import open_run, restore_flow
         from fmjax.run.sample.request import Request, resolve
-        from fmjax.samplers.ode import solver_spec
+        from fmjax.samplers import solver_spec
         draw_pairs._SHARD = 40
         workdir = Path({str(workdir)!r})
         flow = restore_flow(workdir, open_run(workdir), local=True)

@@ -7,8 +7,7 @@ from fmjax.run.sample import export
 from fmjax.run.sample.export import check_file, export_run
 from fmjax.run.sample.request import Request
 from fmjax.run.sample.to_disk import sample
-from fmjax.samplers.ode import solver_spec
-from fmjax.samplers.sde import sde_spec
+from fmjax.samplers import sde_spec, solver_spec
 
 NUM = 7
 FILE = "moons.jaxexport"

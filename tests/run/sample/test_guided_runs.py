@@ -14,8 +14,7 @@ from fmjax.run.sample.request import Request, resolve
 from fmjax.run.sample.to_disk import sample
 from fmjax.run.train import report
 from fmjax.run.train.training import train
-from fmjax.samplers.ode import SolveError, nodes, solver_spec
-from fmjax.samplers.sde import sde_spec
+from fmjax.samplers import SolveError, sde_spec, solver_spec
 from tests.conftest import rounding
 from tests.run.conftest import small_config
 
@@ -178,9 +177,9 @@ def test_a_solver_is_asked_about_its_steps_on_the_path_of_the_run(trained, tmp_p
     (workdir / "run.json").write_text(json.dumps(record))
     asked = solver_spec("heun", 5, grid="edm")
     on_vp, straight = (resolved(w, REQUEST, asked)[1].solver for w in (workdir, trained))
-    np.testing.assert_array_equal(nodes(straight), nodes(asked))
+    np.testing.assert_array_equal(straight.nodes(), asked.nodes())
     # EDM's steps are in the signal-to-noise ratio, so on another path at other times.
-    assert np.abs(nodes(on_vp) - nodes(straight)).max() > 0.05
+    assert np.abs(on_vp.nodes() - straight.nodes()).max() > 0.05
 
 
 def test_a_velocity_that_is_not_finite_ends_the_run_with_the_time(trained, tmp_path, monkeypatch):

@@ -10,7 +10,7 @@ from fmjax.run.restore import Weights, open_run, restore_flow
 from fmjax.run.sample.request import Request
 from fmjax.run.sample.sampler import draw_batches, fit_batch, make_sample_fn
 from fmjax.run.sample.to_disk import sample
-from fmjax.samplers.ode import solver_spec
+from fmjax.samplers import solver_spec
 from fmjax.storage.checkpoints import Checkpoints
 
 HEUN = Recipe(solver_spec("heun", 3))

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from fmjax.conditions import ClassIds
+from fmjax.data.codecs import Vectors
 from fmjax.errors import InputError
 from fmjax.factory import DataSpec, Recipe, make_experiment
 from fmjax.run.restore import LATEST, TrainedFlow, Weights
@@ -18,7 +20,7 @@ from fmjax.run.sample.sampler import draw_batches
 from fmjax.run.sample.shards import share_out
 from fmjax.run.sample.to_disk import sample
 from fmjax.run.workdir import load_record
-from fmjax.samplers.ode import solver_spec
+from fmjax.samplers import solver_spec
 from fmjax.samplers.solution import Solution
 from tests.run.conftest import small_config
 from tests.run.forked import finish, free_port
@@ -203,7 +205,7 @@ def test_a_failed_solve_leaves_no_shard(trained, tmp_path):
 
 def test_the_next_shard_is_computed_while_one_is_written():
     """The first batch of a shard is asked for before the last one of the shard before is given."""
-    experiment = make_experiment(small_config(), DataSpec((2,), 2))
+    experiment = make_experiment(small_config(), DataSpec(Vectors(2), ClassIds(2)))
     flow = TrainedFlow(None, experiment, 0, None, None)
     asked = []
 
@@ -284,8 +286,8 @@ def test_two_processes_write_the_files_of_one(trained, shards, start, tmp_path):
     outputs = finish(*[start(trained, tmp_path, *flags, f"--process_id={i}") for i in range(2)])
     assert_same_files(tmp_path, shards)
     assert "23 samples, 3 of 3 shards to go" in outputs[0]
-    assert "images per second" in outputs[0]
-    assert "images per second" not in outputs[1]
+    assert "samples per second" in outputs[0]
+    assert "samples per second" not in outputs[1]
 
 
 @pytest.mark.slow

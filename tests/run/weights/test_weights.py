@@ -16,7 +16,7 @@ from fmjax.run.sample.to_disk import sample
 from fmjax.run.weights.export import export_weights
 from fmjax.run.weights.initial import check_initial, initial_params
 from fmjax.run.workdir import load_record
-from fmjax.samplers.ode import solver_spec
+from fmjax.samplers import solver_spec
 from fmjax.storage.fingerprint import fingerprint
 from fmjax.storage.safetensors import named
 from fmjax.training.mesh import make_mesh

@@ -1,13 +1,19 @@
-"""How to solve: the table of solvers, and a checked, hashable description of one solve."""
+"""Solvers of the ODE: their table, and one of them with its steps, checked and hashable."""
 
+import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from fmjax.checks import check_at_least, check_positive
+from fmjax.conditions import share
+from fmjax.conventions import Array, Labels, Velocity
 from fmjax.errors import InputError, unknown_name
-from fmjax.samplers.time_grids import CustomGrid, Grid, UniformGrid, named_grid
+from fmjax.paths import Path
+from fmjax.samplers.ode_integration import integrate
+from fmjax.samplers.solution import Solution, batch_size_of, checked_times, finished
+from fmjax.samplers.time_grids import CustomGrid, Grid, UniformGrid, named_grid, time_grid
 from fmjax.schedules import Linear, Schedule
 
 
@@ -18,11 +24,13 @@ class Method(NamedTuple):
         order: the power of the step with which its error falls.
         adaptive: whether it estimates its error, and so can choose its steps.
         min_steps: the fewest fixed steps that make sense.
+        log_snr: whether it steps in the signal-to-noise ratio, which affine paths alone have.
     """
 
     order: int
     adaptive: bool = True
     min_steps: int = 1
+    log_snr: bool = False
 
 
 SOLVERS = {
@@ -31,14 +39,14 @@ SOLVERS = {
     "bosh3": Method(3),
     "dopri5": Method(5),
     "dopri8": Method(8),
-    "dpmpp_2m": Method(2, adaptive=False, min_steps=2),
+    "dpmpp_2m": Method(2, adaptive=False, min_steps=2, log_snr=True),
     "euler": Method(1, adaptive=False),
     "heun": Method(2),
     "midpoint": Method(2),
     "ralston": Method(2),
     "rk4": Method(4, adaptive=False),
     "tsit5": Method(5),
-    "unipc": Method(2, adaptive=False, min_steps=2),
+    "unipc": Method(2, adaptive=False, min_steps=2, log_snr=True),
 }
 """Every solver by name. `diffrax_steps.multistep` has those that are not diffrax's own."""
 
@@ -46,8 +54,8 @@ CONTROLS = ("fixed", "batch", "sample")
 GRADIENTS = ("checkpointed", "direct")
 
 
-class SolverSpec(NamedTuple):
-    """How to solve, checked: made by `solver_spec`, hashable, static under jit.
+class ODESolver(NamedTuple):
+    """A `fmjax.samplers.base.Solver` of the ODE, by diffrax: made by `solver_spec`, which checks.
 
     Attributes:
         solver: a name of `SOLVERS`.
@@ -76,6 +84,68 @@ class SolverSpec(NamedTuple):
     gradient: str = "checkpointed"
     checkpoints: int = 16
 
+    def solve(
+        self,
+        velocity: Velocity,
+        x0: Any,
+        labels: Labels = None,
+        *,
+        keys: Array | None = None,
+        t0: float = 0.0,
+        t1: float = 1.0,
+        save_at: Sequence[float] | None = None,
+    ) -> Solution:
+        """Carries x0 along the flow; see `fmjax.samplers.ode.solve`. The keys are not used."""
+        if not (math.isfinite(t0) and math.isfinite(t1)) or t0 == t1:
+            raise InputError(f"t0 and t1 must be two different finite times; got {t0} and {t1}.")
+        labels = share(labels, batch_size_of(x0))
+        save_at = None if save_at is None else checked_times(save_at, t0, t1)
+        return finished(integrate(self, velocity, x0, labels, t0, t1, save_at))
+
+    def describe(self) -> dict[str, str | int | float]:
+        """What decides the samples, for JSON: names, numbers, the grid as it is written."""
+        fields = {k: getattr(self, k) for k in ("solver", "control", "steps", "rtol", "atol")}
+        return {k: v for k, v in fields.items() if v is not None} | {"grid": repr(self.grid)}
+
+    def nodes(self, t0: float = 0.0, t1: float = 1.0) -> np.ndarray | None:
+        """The steps + 1 times of a fixed solve, float64; None where the steps are adaptive.
+
+        Raises:
+            InputError: the grid does not reach from t0 to t1.
+        """
+        if self.control != "fixed":
+            return None
+        return time_grid(self.grid, self.steps, t0, t1, self.schedule)
+
+    def evaluation_times(self, t0: float = 0.0, t1: float = 1.0) -> np.ndarray | None:
+        """When a fixed solve evaluates the velocity, float64; None where the steps are adaptive.
+
+        Raises:
+            InputError: as in `nodes`.
+        """
+        from fmjax.samplers.diffrax_steps.multistep import diffrax_solver, stage_times
+
+        times = self.nodes(t0, t1)
+        if times is None:
+            return None
+        return stage_times(self.solver, diffrax_solver(self.solver, self.schedule), times)
+
+    def on_path(self, path: Path) -> "ODESolver":
+        """The solver with the schedule of the path, if it has one.
+
+        Raises:
+            InputError: the path has none, and the solver steps in its signal-to-noise ratio.
+        """
+        schedule = getattr(path, "schedule", None)
+        if schedule is not None:
+            return self._replace(schedule=schedule)
+        if SOLVERS[self.solver].log_snr:
+            raise InputError(
+                f"{self.solver} steps in the signal-to-noise ratio of an affine path, and "
+                f"{type(path).__name__} has none; take ab2 or heun."
+            )
+        return self
+
 
 def solver_spec(
     solver: str = "heun",
@@ -90,7 +160,7 @@ def solver_spec(
     schedule: Schedule | None = None,
     gradient: str = "checkpointed",
     checkpoints: int = 16,
-) -> SolverSpec:
+) -> ODESolver:
     """Checks how to solve, before any device work.
 
     ``steps`` or ``grid`` asks for fixed steps, ``rtol`` or ``atol`` for adaptive ones; with none of
@@ -116,7 +186,7 @@ def solver_spec(
         checkpoints: how many states to keep, at least 1.
 
     Returns:
-        The checked specification.
+        The solver.
 
     Raises:
         InputError: a name is unknown; steps lie below what the solver needs; a tolerance is not
@@ -142,18 +212,12 @@ def solver_spec(
                 "fixed steps take no rtol or atol; leave them out, or leave steps out."
             )
         steps, grid = _fixed_grid(solver, steps, grid, shift)
-        return SolverSpec(solver, control, steps, None, None, steps, grid, **common)
+        return ODESolver(solver, control, steps, None, None, steps, grid, **common)
     if shift != 1 or grid is not None:
         asked = f"grid={grid!r}" if shift == 1 else f"shift={shift}"
         raise InputError(f"adaptive steps have no grid to choose or to shift; leave {asked} out.")
     rtol, atol = _tolerances(solver, steps, rtol, atol, max_steps)
-    return SolverSpec(solver, control, None, rtol, atol, max_steps, **common)
-
-
-def described(spec: SolverSpec) -> dict[str, str | int | float]:
-    """What decides the samples of a solve, for JSON: names, numbers, the grid as it is written."""
-    fields = {k: getattr(spec, k) for k in ("solver", "control", "steps", "rtol", "atol")}
-    return {k: v for k, v in fields.items() if v is not None} | {"grid": repr(spec.grid)}
+    return ODESolver(solver, control, None, rtol, atol, max_steps, **common)
 
 
 def _fixed_grid(solver, steps, grid, shift) -> tuple[int, Grid]:

@@ -3,8 +3,10 @@ import json
 import pytest
 
 from fmjax.errors import InputError
-from fmjax.samplers.spec import described, solver_spec
+from fmjax.paths import AffinePath, BrownianBridge
+from fmjax.samplers import solver_spec
 from fmjax.samplers.time_grids import CustomGrid, EDMGrid, ShiftedGrid
+from fmjax.schedules import VP
 
 
 @pytest.mark.parametrize(
@@ -68,11 +70,24 @@ def test_a_spec_is_hashable_so_that_it_can_be_static():
 
 def test_a_description_tells_solves_apart_and_goes_into_json():
     specs = [solver_spec("heun", 5), solver_spec("heun", 5, grid="edm"), solver_spec(rtol=1e-3)]
-    texts = [json.dumps(described(spec)) for spec in specs]
+    texts = [json.dumps(spec.describe()) for spec in specs]
     assert len(set(texts)) == 3
-    assert described(specs[0]) == {
+    assert specs[0].describe() == {
         "solver": "heun",
         "control": "fixed",
         "steps": 5,
         "grid": "UniformGrid()",
     }
+
+
+def test_a_solver_takes_the_schedule_of_a_path_that_has_one():
+    assert solver_spec("unipc", 5).on_path(AffinePath(VP())) == solver_spec(
+        "unipc", 5, schedule=VP()
+    )
+    assert solver_spec("heun", 5).on_path(BrownianBridge()) == solver_spec("heun", 5)
+
+
+@pytest.mark.parametrize("name", ["dpmpp_2m", "unipc"])
+def test_a_solver_in_the_signal_to_noise_ratio_is_refused_on_a_path_that_has_none(name):
+    with pytest.raises(InputError, match=f"{name} steps in .* BrownianBridge has none; take ab2"):
+        solver_spec(name, 5).on_path(BrownianBridge())

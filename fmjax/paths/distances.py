@@ -1,24 +1,46 @@
-"""Distances: the size of the error of each example, D(e) of e (batch, ...)."""
+"""Distances: how far a prediction is from its target, D(predicted, target, x_t, t) -> (batch,).
 
-from collections.abc import Callable
+The distances here see the difference e = predicted - target alone. One of your own sees all four,
+so that it may compare what the two say of the data: on the straight path, x_t + (1 - t) predicted
+with x_t + (1 - t) target.
+"""
+
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 
+from fmjax.array_checks import check_shaped_as
 from fmjax.checks import check_between, check_positive
-from fmjax.conventions import Array
-
-Distance = Callable[[Array], Array]
-"""From errors (batch, ...) to one number per example (batch,)."""
+from fmjax.conventions import Array, at_least_float32, per_example_sum
 
 
-def _sum_of_squares(error: Array) -> Array:
-    return jnp.sum(jnp.square(error), axis=tuple(range(1, error.ndim)))
+class Distance(Protocol):
+    """``distance(predicted, target, x_t, t) -> (batch,)``."""
+
+    def __call__(self, predicted: Any, target: Any, x_t: Any, t: Any) -> Array:
+        """The distance of each example (batch,), of arrays (batch, ...)."""
 
 
-def squared(error: Array) -> Array:
+def error_of(predicted: Array, target: Array) -> Array:
+    """predicted - target, (batch, ...), in float32 or wider.
+
+    Args:
+        predicted: what a network gave (batch, ...).
+        target: what it should have given, at least float32.
+
+    Raises:
+        InputError: the shapes differ.
+    """
+    check_shaped_as("what apply_fn returns", predicted, "x", target.shape)
+    return at_least_float32(predicted) - target
+
+
+def squared(predicted: Array, target: Array, x_t: Any = None, t: Any = None) -> Array:
     """The mean squared error over the features, ``||e||^2 / d``: (batch, ...) -> (batch,)."""
+    del x_t, t
+    error = error_of(predicted, target)
     return jnp.mean(jnp.square(error), axis=tuple(range(1, error.ndim)))
 
 
@@ -42,10 +64,11 @@ class PseudoHuber:
         if self.c is not None:
             check_positive("c of the pseudo-Huber distance", self.c)
 
-    def __call__(self, error: Array) -> Array:
-        """Distances (batch,) of errors (batch, ...)."""
+    def __call__(self, predicted: Array, target: Array, x_t: Any = None, t: Any = None) -> Array:
+        """Distances (batch,) of arrays (batch, ...)."""
+        error = error_of(predicted, target)
         c = 0.00054 * (error[0].size ** 0.5) if self.c is None else self.c
-        square = _sum_of_squares(error)
+        square = per_example_sum(jnp.square(error))
         # sqrt(s + c^2) - c without the cancellation at small errors.
         return square / (jnp.sqrt(square + c**2) + c)
 
@@ -73,7 +96,7 @@ class Adaptive:
         check_between("the power of the adaptive weight", self.power, 0, 1)
         check_positive("c of the adaptive weight", self.c)
 
-    def __call__(self, error: Array) -> Array:
-        """Weighted errors (batch,) of errors (batch, ...)."""
-        square = _sum_of_squares(error)
+    def __call__(self, predicted: Array, target: Array, x_t: Any = None, t: Any = None) -> Array:
+        """Weighted errors (batch,) of arrays (batch, ...)."""
+        square = per_example_sum(jnp.square(error_of(predicted, target)))
         return square / jax.lax.stop_gradient((square + self.c) ** self.power)

@@ -1,0 +1,167 @@
+"""The blocks of DiT: attention and a feed-forward layer, modulated by a condition (adaLN-zero).
+
+    h = h + gate_1 * attention(modulate(norm(h), shift_1, scale_1))
+    h = h + gate_2 * mlp(modulate(norm(h), shift_2, scale_2))
+
+with modulate(h, shift, scale) = h (1 + scale) + shift; shifts, scales and gates are linear in the
+condition, by a map that starts at zero: a fresh block is the identity (arXiv:2212.09748).
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from fmjax.axes import FSDP, TENSOR, split_rows
+from fmjax.models.attention import attend
+
+_KEEP = jax.checkpoint_policies
+REMAT = {
+    "none": _KEEP.everything_saveable,
+    "dots": _KEEP.dots_with_no_batch_dims_saveable,
+    "full": _KEEP.nothing_saveable,
+}
+"""What a block keeps for its backward pass, the rest being computed again: everything; what comes
+out of its dense layers, but nothing of attention; nothing but its input."""
+
+SHARDING_RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
+    # Blocks are stacked: dimension 0 is the depth, and stays whole for the scan over it.
+    # Tensor parallelism (arXiv:1909.08053): the first product of a pair is split by its columns
+    # and the second by its rows, so that each pair costs one sum over the tensor axis.
+    (r"blocks/attention/qkv/kernel$", (None, FSDP, TENSOR)),
+    (r"blocks/attention/qkv/bias$", (None, TENSOR)),
+    (r"blocks/attention/out/kernel$", (None, TENSOR, FSDP)),
+    (r"blocks/mlp/up/kernel$", (None, FSDP, TENSOR)),
+    (r"blocks/mlp/up/bias$", (None, TENSOR)),
+    (r"blocks/mlp/down/kernel$", (None, TENSOR, FSDP)),
+    (r"blocks/adaln/dense/kernel$", (None, FSDP, None)),
+)
+"""Of a stack of blocks called "blocks"; see `fmjax.training.sharding`."""
+
+_xavier = nn.initializers.xavier_uniform()
+_zeros = nn.initializers.zeros_init()
+
+
+def modulate(h: jax.Array, shift: jax.Array, scale: jax.Array) -> jax.Array:
+    """Normalise tokens and modulate them: norm(h) (1 + scale) + shift.
+
+    The norm has no learned scale or offset of its own: those of the condition take their place.
+
+    Args:
+        h: tokens, shape (B, T, D).
+        shift: shape (B, 1, D).
+        scale: shape (B, 1, D).
+
+    Returns:
+        Shape (B, T, D), float32 (float64 if `h` is).
+    """
+    dtype = jnp.promote_types(h.dtype, jnp.float32)
+    norm = nn.LayerNorm(epsilon=1e-6, use_bias=False, use_scale=False, dtype=dtype)
+    return norm(h) * (1 + scale) + shift
+
+
+class Modulation(nn.Module):
+    """The shifts, scales and gates of one block: one linear map of the condition, zero at first.
+
+    Computed in float32: it acts on B rows where the tokens have B T, so it costs next to nothing,
+    and a gate rounded to bfloat16 would not move while it is small beside 1.
+
+    Attributes:
+        parts: number of vectors.
+    """
+
+    parts: int
+
+    @nn.compact
+    def __call__(self, c: jax.Array) -> list[jax.Array]:
+        """Map c of shape (B, D) to `parts` arrays of shape (B, 1, D), of the dtype of c."""
+        vectors = nn.Dense(self.parts * c.shape[-1], kernel_init=_zeros, name="dense")(c)
+        return jnp.split(vectors[:, None, :], self.parts, axis=-1)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention with one fused projection for queries, keys and values.
+
+    Attributes:
+        heads: number of heads, a divisor of D.
+        dtype: what it computes in; softmax is float32.
+        kernel: ``"xla"`` or ``"cudnn"``; see `fmjax.models.attention`.
+    """
+
+    heads: int
+    dtype: Any
+    kernel: str
+
+    @nn.compact
+    def __call__(self, h: jax.Array) -> jax.Array:
+        """Let tokens h of shape (B, T, D) attend to one another; same shape out."""
+        B, T, D = h.shape
+        # Every Dense of the block sees rows, (B T, D). From (B, T, D) it computes the same, but on
+        # CPU XLA then copies the operands of the weight gradient, which contracts over B and T,
+        # into a transposed layout: a training step took 1.3 times as long.
+        rows = h.reshape(B * T, D)
+        qkv = nn.Dense(3 * D, kernel_init=_xavier, dtype=self.dtype, name="qkv")(rows)
+        # Heads outermost: a shard of the columns over a tensor axis then holds whole heads.
+        q, k, v = jnp.split(qkv.reshape(B, T, self.heads, 3 * (D // self.heads)), 3, axis=-1)
+        h = attend(q, k, v, self.kernel)
+        h = nn.Dense(D, kernel_init=_xavier, dtype=self.dtype, name="out")(h.reshape(B * T, D))
+        return h.reshape(B, T, D)
+
+
+class FeedForward(nn.Module):
+    """Dense, tanh-GELU, Dense on each token.
+
+    Attributes:
+        hidden: size between the two.
+        dtype: what it computes in.
+    """
+
+    hidden: int
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, h: jax.Array) -> jax.Array:
+        """Map tokens h of shape (B, T, D) one by one; same shape out."""
+        B, T, D = h.shape
+        rows = h.reshape(B * T, D)  # see Attention
+        rows = nn.Dense(self.hidden, kernel_init=_xavier, dtype=self.dtype, name="up")(rows)
+        rows = nn.gelu(rows, approximate=True)
+        rows = nn.Dense(D, kernel_init=_xavier, dtype=self.dtype, name="down")(rows)
+        return rows.reshape(B, T, D)
+
+
+class Block(nn.Module):
+    """One adaLN-zero block: attention and feed-forward, each modulated and gated.
+
+    Attributes:
+        heads: number of attention heads.
+        mlp_ratio: size of the hidden layer over D.
+        dtype: dtype of the tokens and of the large matmuls.
+        kernel: of attention.
+    """
+
+    heads: int
+    mlp_ratio: float
+    dtype: Any
+    kernel: str
+
+    @nn.compact
+    def __call__(self, h: jax.Array, c: jax.Array) -> tuple[jax.Array, None]:
+        """Transform tokens h (B, T, D) under the condition c (B, D); same shape and dtype out."""
+        h = split_rows(h)
+        shift_1, scale_1, gate_1, shift_2, scale_2, gate_2 = Modulation(6, name="adaln")(c)
+        attention = Attention(self.heads, self.dtype, self.kernel, name="attention")
+        mlp = FeedForward(int(self.mlp_ratio * h.shape[-1]), self.dtype, name="mlp")
+        # Sums and products with float32 vectors are float32 and rounded once; only the matmuls and
+        # the tokens between the lines are of the compute dtype.
+        h = (h + gate_1 * attention(modulate(h, shift_1, scale_1))).astype(self.dtype)
+        return (h + gate_2 * mlp(modulate(h, shift_2, scale_2))).astype(self.dtype), None
+
+
+def block_products(tokens: int, width: int, mlp_ratio: float) -> int:
+    """Multiply-adds of one `Block` on the tokens of one example."""
+    T, D = tokens, width
+    attention = T * 3 * D * D + 2 * T * T * D + T * D * D  # q, k and v; all pairs, twice; out
+    feed_forward = 2 * T * D * int(mlp_ratio * D)
+    return attention + feed_forward + D * 6 * D  # six vectors of modulation

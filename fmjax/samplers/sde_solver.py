@@ -1,0 +1,208 @@
+"""Solvers with noise: their methods, and one of them with its steps, checked and hashable."""
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fmjax.conditions import share
+from fmjax.conventions import Array, Labels, Velocity
+from fmjax.errors import InputError, unknown_name
+from fmjax.paths import AffinePath, Path
+from fmjax.samplers.diffusion_coefficients import Diffusion, diffusion_coefficient
+from fmjax.samplers.ode_solver import ODESolver, solver_spec
+from fmjax.samplers.sde_integration import integrate, with_nodes
+from fmjax.samplers.solution import Solution, batch_size_of, checked_times, finished
+
+METHODS = {
+    "churn": "churn",
+    "euler_maruyama": "drift",
+    "overshoot": "overshoot",
+    "refresh": "refresh",
+    "stochastic_heun": "drift",
+}
+"""The names of the methods, and the kind of step in `diffrax_steps.stochastic` behind each."""
+
+_BASES = {"euler_maruyama": "euler", "stochastic_heun": "heun"}
+
+
+class SDESolver(NamedTuple):
+    """A `fmjax.samplers.base.Solver` with noise, by diffrax: made by `sde_spec`, which checks.
+
+    Attributes:
+        method: a name of `METHODS`.
+        ode: the solver that the noise goes around, euler or heun, with its grid.
+        path: of the flow; it turns the velocity into the score.
+        diffusion: a name of `fmjax.samplers.diffusion_coefficients.DIFFUSIONS`, or a function g(t).
+        scale: what g^2 is multiplied by.
+        denoise_last: whether the last step takes no noise, and is one of the ODE.
+    """
+
+    method: str
+    ode: ODESolver
+    path: Path
+    diffusion: Diffusion
+    scale: float
+    denoise_last: bool
+
+    @property
+    def kind(self) -> str:
+        """The kind of step in `diffrax_steps.stochastic`."""
+        return METHODS[self.method]
+
+    def solve(
+        self,
+        velocity: Velocity,
+        x0: Array,
+        labels: Labels = None,
+        *,
+        keys: Array | None = None,
+        t0: float = 0.0,
+        t1: float = 1.0,
+        save_at: Sequence[float] | None = None,
+        score: Velocity | None = None,
+    ) -> Solution:
+        """Carries x0 up to t1 with noise; see `fmjax.samplers.sde.solve_sde`."""
+        batch = _checked_batch_size(x0, keys, t0, t1)
+        self._check_score(score)
+        times = self.ode.nodes(t0, t1)
+        if save_at is not None:
+            times, save_at = with_nodes(times, checked_times(save_at, t0, t1))
+        labels = share(labels, batch)
+        return finished(integrate(self, velocity, x0, keys, labels, score, times, save_at))
+
+    def describe(self) -> dict[str, str | int | float]:
+        """What decides the samples, for JSON: the method, its noise, and its `ode` described."""
+        noise = {"method": self.method, "diffusion": str(self.diffusion), "scale": self.scale}
+        return noise | {"denoise_last": self.denoise_last} | self.ode.describe()
+
+    def nodes(self, t0: float = 0.0, t1: float = 1.0) -> np.ndarray:
+        """The steps + 1 times between which noise is drawn, float64."""
+        return self.ode.nodes(t0, t1)
+
+    def evaluation_times(self, t0: float = 0.0, t1: float = 1.0) -> None:
+        """None: some methods start their steps earlier, or end them later, than their nodes."""
+        return
+
+    @property
+    def needs_score(self) -> bool:
+        """True: without a score of its own it is made of the velocity."""
+        return True
+
+    def on_path(self, path: Path) -> "SDESolver":
+        """The solver with the score and the schedule of the path.
+
+        Raises:
+            InputError: the path has no schedule.
+        """
+        schedule = getattr(path, "schedule", None)
+        if schedule is None:
+            raise InputError(
+                f"sampling with noise needs the score, which the velocity on a "
+                f"{type(path).__name__} does not give; take an ODE solver such as heun."
+            )
+        return self._replace(path=path, ode=self.ode._replace(schedule=schedule))
+
+    def _check_score(self, score: Velocity | None) -> None:
+        if score is None and getattr(self.path, "schedule", None) is None:
+            raise InputError(
+                f"on a {type(self.path).__name__} the score does not follow from the velocity; "
+                "give solve_sde a score=, a function (x, t, labels), or sample with the ODE."
+            )
+        if score is not None and self.kind != "drift":
+            raise InputError(f"{self.method} uses no score; leave it out, or take stochastic_heun.")
+
+
+def sde_spec(
+    method: str = "stochastic_heun",
+    steps: int | None = None,
+    *,
+    diffusion: Diffusion = "sigma",
+    scale: float = 1.0,
+    path: Path | None = None,
+    base: str | None = None,
+    denoise_last: bool = True,
+    control: str = "fixed",
+    **grid: Any,
+) -> SDESolver:
+    """Checks how to sample with noise, before any device work.
+
+    Args:
+        method: ``"euler_maruyama"`` (weak order 1), ``"stochastic_heun"`` (weak order 2), or the
+            ODE with noise renewed around its steps: ``"churn"`` (Karras et al., arXiv:2206.00364,
+            algorithm 2, on any schedule; their gamma is sqrt(1 + g^2 h / sigma^2) - 1),
+            ``"overshoot"`` (Hu et al., arXiv:2411.19415, in the signal-to-noise ratio) or
+            ``"refresh"`` (as the eta of DDIM, Song et al., arXiv:2010.02502).
+        steps: number of steps; 25 if neither steps nor a grid of times is given.
+        diffusion: g(t), by name or as a function; see
+            `fmjax.samplers.diffusion_coefficients`.
+        scale: what g^2 is multiplied by; 0 leaves the ODE.
+        path: of the flow; None is the straight one.
+        base: ``"euler"`` or ``"heun"`` (if None) under churn, overshoot and refresh.
+        denoise_last: the last step takes no noise and is one of the ODE.
+        control: ``"fixed"``; there is no other for SDEs.
+        **grid: ``grid`` and ``shift``, as in `fmjax.samplers.ode_solver.solver_spec`.
+
+    Returns:
+        The solver.
+
+    Raises:
+        InputError: a name is unknown; the scale is negative; adaptive steps are asked; a base is
+            asked of a method that has its own, or is neither euler nor heun; a method that goes
+            back along an affine path is asked of another path; or as in `solver_spec`.
+    """
+    if method not in METHODS:
+        raise unknown_name("SDE method", method, METHODS)
+    if control != "fixed" or {"rtol", "atol"} & grid.keys():
+        raise InputError("SDEs take fixed steps; give steps, and no control, rtol or atol.")
+    path = AffinePath() if path is None else path
+    if not hasattr(path, "sample"):
+        raise InputError(
+            f"path must be a path; got {path!r}. For a schedule: AffinePath(schedule)."
+        )
+    diffusion_coefficient(diffusion, scale, path)
+    schedule = getattr(path, "schedule", None)
+    if schedule is None and METHODS[method] != "drift":
+        raise InputError(
+            f"{method} goes back along an affine path, which {type(path).__name__} is not; "
+            "take 'euler_maruyama' or 'stochastic_heun'."
+        )
+    if base is not None and method in _BASES:
+        raise InputError(f"{method} has its own solver; leave base={base!r} out.")
+    base = _BASES.get(method, base or "heun")
+    if base not in _BASES.values():
+        raise unknown_name("base solver of an SDE", base, set(_BASES.values()))
+    ode = solver_spec(base, steps, "fixed", schedule=schedule, **grid)
+    return SDESolver(method, ode, path, diffusion, float(scale), denoise_last)
+
+
+def _checked_batch_size(x0: Any, keys: Array | None, t0: float, t1: float) -> int:
+    """The size of the batch; checks all that a solve with noise asks of its input."""
+    batch = batch_size_of(x0)
+    if not hasattr(x0, "shape"):
+        raise InputError(
+            "a solver with noise takes one array (batch, ...) as its state; got "
+            f"{type(x0).__name__}: concatenate its arrays into one, or take a solver of the ODE, "
+            "from solver_spec."
+        )
+    if keys is None:
+        raise InputError(
+            "a solver with noise takes one random key per example: write solve_sde(velocity, x0, "
+            "jax.random.split(key, batch), labels, spec), or take a solver of the ODE, from "
+            "solver_spec."
+        )
+    typed = jnp.issubdtype(jnp.asarray(keys).dtype, jax.dtypes.prng_key)
+    if not typed or keys.shape != (batch,):
+        raise InputError(
+            f"keys must be one random key per example, ({batch},); got shape {jnp.shape(keys)} of "
+            f"{keys.dtype}. Write jax.random.split(jax.random.key(seed), {batch})."
+        )
+    if not (math.isfinite(t0) and math.isfinite(t1)) or t1 <= t0:
+        raise InputError(
+            f"an SDE runs from t0 up to a later t1; got t0={t0} and t1={t1}. "
+            "The ODE runs backwards: fmjax.solve."
+        )
+    return batch

@@ -1,0 +1,86 @@
+"""Which network a name gives, with which fields, and what is refused."""
+
+import sys
+import types
+
+import jax.numpy as jnp
+import pytest
+from flax import linen as nn
+
+from fmjax.conditions import ClassIds, Vector
+from fmjax.config import default_config
+from fmjax.errors import InputError
+from fmjax.factory.model import MODELS, make_model
+from fmjax.models.dit import PRESETS, DiT, preset
+from fmjax.models.mlp import MLP
+
+SIZES = {"width": 16, "depth": 2, "heads": 2, "patch_size": 2}
+TWO = {"class": ClassIds(3), "age": Vector(2)}
+
+
+def made(conditions=None, **fields):
+    config = default_config()
+    config.model.update(fields)
+    return make_model(config, conditions, portable=True)
+
+
+def test_every_name_gives_its_network():
+    assert set(MODELS) == {"mlp", "dit", *PRESETS}
+    assert made(name="mlp", width=16) == MLP(width=16)
+    assert made(TWO, name="mlp") == MLP(conditions=TWO)
+    assert made(TWO, name="dit", **SIZES) == DiT(**SIZES, conditions=TWO)
+    how = {"dtype": jnp.bfloat16, "scan": True, "remat": "dots"}
+    given = how | {"dtype": "bfloat16"}
+    assert made(name="DiT-S/4", depth=3, **given) == preset("DiT-S/4", depth=3, **how)
+
+
+@pytest.mark.parametrize("sizes", [{"name": "mlp"}, {"name": "DiT-S/2"}, {"name": "dit", **SIZES}])
+def test_the_scale_of_the_time_is_the_networks_unless_it_is_set(sizes):
+    assert made(**sizes).time_scale == {"mlp": 100.0}.get(sizes["name"], 1000.0)
+    assert made(**sizes, time_scale=1.0).time_scale == 1.0
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"name": "mpl"}, r"unknown model 'mpl'. Did you mean 'mlp'"),
+        ({"name": "mlp", "dtype": "float8"}, "dtype 'float8'.*bfloat16, float32"),
+        ({"name": "mlp", "heads": 2}, "the mlp is float32 and has no heads"),
+        ({"name": "mlp", "scan": True}, "the mlp is float32 and has no heads"),
+        ({"name": "dit", "width": 8}, "needs model.depth, model.heads, model.patch_size; or take"),
+    ],
+)
+def test_what_a_network_does_not_have_is_refused(fields, message):
+    with pytest.raises(InputError, match=message):
+        made(**fields)
+
+
+@pytest.fixture
+def own(monkeypatch):
+    """A module with a network of the user's own."""
+    module = types.ModuleType("own_network")
+    module.build = lambda c, conditions: MLP(c.width, c.depth, conditions)
+    module.width, module.nothing = 3, lambda c, conditions: None
+    monkeypatch.setitem(sys.modules, "own_network", module)
+
+
+@pytest.mark.usefixtures("own")
+def test_a_network_of_ones_own_is_built_by_its_name():
+    model = made(TWO, name="own_network:build", width=5, depth=1)
+    assert model == MLP(5, 1, TWO)
+    assert isinstance(model, nn.Module)
+
+
+@pytest.mark.usefixtures("own")
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("own_network:biuld", "model.name in own_network 'biuld'. Did you mean 'build'"),
+        ("no_such_module_at_all:build", "model.name 'no_such_module_at_all:build': No module"),
+        ("own_network:width", r"must name a function build\(model_config, .*is of type int"),
+        ("own_network:nothing", "must give a Linen module, with init and apply; .* NoneType"),
+    ],
+)
+def test_a_name_that_gives_no_network_is_refused(name, message):
+    with pytest.raises(InputError, match=message):
+        made(name=name)
