@@ -1,7 +1,7 @@
 """A source of your own: points of the plane near a circle, at equally likely angles.
 
 The radius is normal with mean R and deviation s. For ``--config.source.name=ring_source:make``,
-with R in ``source.high``.
+with R in ``source.high`` and s a quarter of it.
 """
 
 import math
@@ -21,11 +21,11 @@ class Ring:
 
     Attributes:
         radius: R.
-        width: s, much smaller than R.
+        width: s, at most a quarter of R.
     """
 
-    radius: float = 2.0
-    width: float = 0.1
+    radius: float = 3.0
+    width: float = 0.7
 
     def sample(self, key: Any, index: Any, shape: Any) -> Any:
         """Points (batch, 2), each by its place in the global batch."""
@@ -49,4 +49,4 @@ class Ring:
 
 def make(config: Any, spec: Any) -> Ring:
     """The source of a configuration: `config` is its group ``source``, `spec` that of the data."""
-    return Ring(config.high)
+    return Ring(config.high, config.high / 4)

@@ -51,8 +51,8 @@ def fit(
     val_every: int = 0,
     keep: int = 3,
     parallel: str = "jit",
+    rules: Rules = (),
     steps_per_call: int = 1,
-    sharding_rules: Rules = (),
     threads: int = 2,
     learning_rate: Callable[[jax.Array], jax.Array] | None = None,
     flops: int | None = None,
@@ -107,9 +107,9 @@ def fit(
         val_every: steps from one held-out loss to the next, beside those at checkpoints; 0: none.
         keep: how many of the newest checkpoints stay, beside the one of lowest held-out loss.
         parallel: ``"jit"`` over the mesh, or ``"pmap"``.
+        rules: by which a mesh with fsdp or tensor splits the parameters; see
+            `fmjax.training.sharding`, which has one for parameters that no rule names.
         steps_per_call: steps in one call of the compiled program: more where they take under 10 ms.
-        sharding_rules: which axes of the mesh split which parameters, e.g. ``DiT.sharding_rules``;
-            what none of them names is split over fsdp.
         threads: how many batches are read at the same time.
         learning_rate: the optimiser's schedule, for the log.
         flops: operations of training on one example, for the utilisation in the log.
@@ -130,7 +130,7 @@ def fit(
         *(log_every, checkpoint_every, val_every, keep),
     )
     check_numbers(settings)
-    layout = _layout(mesh, parallel, steps_per_call, sharding_rules)
+    layout = _layout(mesh, parallel, steps_per_call, rules)
     check_divides(batch_size, row_shards(layout.mesh), accumulate, "batch_size")
     if profile and workdir is None:
         raise InputError("profile=True writes its trace to a workdir: give workdir as well.")

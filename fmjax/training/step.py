@@ -55,7 +55,7 @@ def on_drawn(loss_fn: Callable) -> Callable[[Any, Any, Any], jax.Array]:
         if missing := sorted(names - set(given)):
             raise InputError(
                 f"the loss needs the noise {', '.join(missing)}, and the draw gives "
-                f"{', '.join(sorted(given)) or 'none'}; give the draw the laws in loss_fn.noise."
+                f"{', '.join(sorted(given)) or 'none'}; write Draw(noise=loss_fn.noise)."
             )
         more = {"noise": given} if names else {}
         if keyword:

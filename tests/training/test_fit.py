@@ -14,8 +14,7 @@ import optax
 import pytest
 from flax import nnx
 
-from fmjax import Draw, InputError, make_loss_fn
-from fmjax.conditions import ClassIds
+from fmjax import ClassIds, Draw, InputError, NoisyStraight, make_loss_fn
 from fmjax.conventions import Output
 from fmjax.data import pipeline
 from fmjax.data.arrays import ArraySplit
@@ -313,6 +312,15 @@ def test_a_loss_is_given_the_noise_that_it_declares():
     loss.noise = {"z": None}
     state = fitted(loss_fn=loss, draw=draw, optimizer=optax.sgd(1.0), steps=1, held_out=points(32))
     np.testing.assert_allclose(state.params["c"][0], 3.0, rtol=1e-5)  # one step of Newton's
+
+
+def test_a_stochastic_path_takes_its_noise_from_the_draw():
+    loss_fn = make_loss_fn(apply_fn, path=NoisyStraight(0.5))
+    draw = Draw(noise=loss_fn.noise)
+    state = fitted(loss_fn=loss_fn, draw=draw, held_out=points(32), accumulate=2)
+    assert int(state.step) == 6
+    with pytest.raises(InputError, match=r"write Draw\(noise=loss_fn.noise\)"):
+        fitted(loss_fn=loss_fn)
 
 
 def test_without_an_average_there_is_none(tmp_path):

@@ -87,7 +87,7 @@ def _fit(run: Run, own: Folder, begin: Any, parallel: str, profile: bool) -> Tra
         workdir=own,
         mesh=run.layout.mesh,
         parallel=parallel,
-        sharding_rules=experiment.sharding_rules,
+        rules=run.layout.rules,
         callbacks=[preview],
         flops=experiment.flops,
         profile=profile,
