@@ -45,8 +45,7 @@ SOURCES = {
     "data": lambda c, spec: _points_of(c, spec),
 }
 DISTANCES = {
-    "path": lambda c: None,  # the path's own
-    "squared": lambda c: paths.squared,
+    "squared": lambda c: None,  # the path's own, which is the squared error of all paths here
     "pseudo_huber": lambda c: paths.PseudoHuber(c.c),
     "adaptive": lambda c: paths.Adaptive(c.power, 1e-3 if c.c is None else c.c),
 }
