@@ -1,143 +1,205 @@
-"""The configuration: every key with its default.
+"""The configuration: every key with its default, its range and what it is.
 
-`default_config` is the list of keys. Files under ``configs/`` start from it and say what differs;
-``--config.KEY=VALUE`` on the command line has the last word. `fmjax.factory` turns the strings into
-objects.
+`KEYS` is the list of keys. `default_config` makes the configuration of them; files under
+``configs/`` start from it and say what differs; ``--config.KEY=VALUE`` on the command line has the
+last word. `check_config` holds the result to the ranges, and `fmjax.factory` turns the names into
+objects. ``python -m fmjax train --help-config`` prints this list.
 """
+
+from typing import Any
 
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
+from fmjax.keys import NAME, TEXT, Group, Key, check_keys
+
+COUNT = "[1, inf)"
+SHARE = "[0, 1]"
+POSITIVE = "(0, inf)"
+FINITE = "(-inf, inf)"
+
+KEYS = {
+    "data": Group(
+        "which examples, and how they are read",
+        name=Key(
+            "digits",
+            NAME,
+            "digits, toy/NAME, a prepared set, random/32x32x4/1000 to measure speed, or your own",
+        ),
+        dir=Key(None, TEXT, "the data directory; TFDS_DATA_DIR, or TFDS's own", kind=str),
+        flip=Key(False, "", "random horizontal flips"),
+        dequantize=Key(False, "", "of images: uniform noise of one level, for likelihoods"),
+        threads=Key(4, COUNT, "reading ahead", "threads"),
+    ),
+    "model": Group(
+        "the network; None takes the preset's",
+        name=Key("dit", NAME, "dit, mlp, a preset such as DiT-B/2, or your own my_module:build"),
+        width=Key(None, COUNT, "of each token, or of each layer", "features", kind=int),
+        depth=Key(None, COUNT, "how many blocks", "blocks", kind=int),
+        heads=Key(None, COUNT, "of the attention", "heads", kind=int),
+        patch_size=Key(None, COUNT, "the side of the square that is one token", "pixels", kind=int),
+        time_scale=Key(None, POSITIVE, "t is multiplied by it first; the network's", kind=float),
+        dtype=Key("float32", ("float32", "bfloat16"), "of the matrix products"),
+        attention=Key(
+            "auto", ("auto", "xla", "cudnn"), "the kernel; auto takes the one of them that fits"
+        ),
+        scan=Key(False, "", "blocks compiled once, as a loop: large models compile much faster"),
+        remat=Key("none", ("none", "dots", "full"), "what blocks compute twice to save memory"),
+    ),
+    "mesh": Group(
+        "devices along each axis, their product all of them; one may be -1, for the rest",
+        data=Key(-1, "-1 or [1, inf)", "copies of the state", "devices"),
+        fsdp=Key(1, "-1 or [1, inf)", "parts of the state", "devices"),
+        tensor=Key(1, "-1 or [1, inf)", "parts of each matrix product", "devices"),
+    ),
+    "source": Group(
+        "where flows start",
+        name=Key("normal", NAME, "normal, uniform, data, or your own my_module:Name"),
+        low=Key(-1.0, FINITE, "of uniform: the lower end in every dimension"),
+        high=Key(1.0, FINITE, "of uniform: the upper end, above source.low"),
+        data=Key(None, NAME, "of data: the data set that flows start from", kind=str),
+        dir=Key(None, TEXT, "of data: where that set lies, as data.dir", kind=str),
+        size=Key(10_000, COUNT, "of data: how many of its training examples, at most", "examples"),
+    ),
+    "path": Group(
+        "from the source to the data",
+        name=Key(
+            "linear",
+            NAME,
+            "linear, vp, linear_vp, cosine, polynomial, noisy, bridge, or your own my_module:Name",
+        ),
+        sigma_min=Key(0.0, "[0, 1)", "of linear: the standard deviation that is left at t = 1"),
+        beta_min=Key(0.1, POSITIVE, "of vp: the rate of the noise at the data"),
+        beta_max=Key(20.0, POSITIVE, "of vp: the rate at the noise, path.beta_min or more"),
+        power=Key(2.0, COUNT, "of polynomial: the degree"),
+        sigma=Key(0.1, POSITIVE, "of noisy, bridge and schroedinger_bridge: the noise's scale"),
+    ),
+    "coupling": Group(
+        "which point of the source goes with which example",
+        name=Key(
+            "independent",
+            NAME,
+            "independent; ot, sinkhorn, schroedinger_bridge (with path.sigma), unbalanced, partial:"
+            " in the step; host_ot: in the data threads; pairs: stored ones; or your own",
+        ),
+        groups=Key(1, COUNT, "equal parts of the global batch, each paired by itself", "parts"),
+        by_label=Key(True, "", "pairs within a class only, where the model is conditional"),
+        epsilon=Key(1.0, POSITIVE, "of sinkhorn and unbalanced: entropy", "squared distance"),
+        rounding=Key("permutation", ("permutation", "sample"), "of sinkhorn: from plan to pairs"),
+        relax=Key(10.0, POSITIVE, "of unbalanced: pairs that cost much more are given up"),
+        fraction=Key(0.9, "(0, 1]", "of partial: the share of the batch that is paired"),
+        dir=Key(None, TEXT, "of pairs: a folder that reflow wrote", kind=str),
+    ),
+    "time": Group(
+        "how often each t in [0, 1] is trained; None takes the distribution's own",
+        name=Key(
+            "uniform",
+            NAME,
+            "uniform, logit_normal, log_normal, u_shaped, mode, cosmap, beta, or your own",
+        ),
+        mean=Key(None, FINITE, "of logit_normal and log_normal", kind=float),
+        std=Key(None, POSITIVE, "of logit_normal and log_normal", kind=float),
+        scale=Key(None, "[-1, 1.752)", "of mode: above 0, more times in the middle", kind=float),
+        a=Key(None, POSITIVE, "of u_shaped (at most 100) and beta", kind=float),
+        b=Key(None, POSITIVE, "of beta", kind=float),
+        shift=Key(1.0, POSITIVE, "of SD3 and FLUX: above 1, more times near the noise"),
+        stratified=Key(False, "", "one t from each of batch_size equally likely intervals"),
+        importance=Key(False, "", "weights that keep the objective of uniform times"),
+    ),
+    "loss": Group(
+        "what is minimised",
+        target=Key("fm", ("fm", "rf"), "flow matching, or rectified flow"),
+        prediction=Key(
+            "velocity", ("velocity", "x1", "x0", "score", "v"), "what the network gives"
+        ),
+        distance=Key(
+            "squared", NAME, "squared, the path's own; pseudo_huber, adaptive, or your own"
+        ),
+        c=Key(None, POSITIVE, "of pseudo_huber and adaptive", kind=float),
+        power=Key(1.0, SHARE, "of adaptive"),
+        weight=Key(
+            "none",
+            ("none", "velocity"),
+            "velocity: the error of another prediction counts as one of velocity",
+        ),
+    ),
+    "labels": Group(
+        "what the model is told beside x and t",
+        conditional=Key(True, "", "whether the model takes the labels of the data"),
+        drop_rate=Key(
+            0.1, SHARE, "for classifier-free guidance; of each condition without its own"
+        ),
+        drop_all=Key(0.0, SHARE, "of several conditions: the probability that all go together"),
+        null=Key(None, "[0, inf)", "the class id of no class; one past the last class", kind=int),
+        only=Key(
+            None, TEXT, "of several conditions: which the model takes, e.g. age,sex", kind=str
+        ),
+    ),
+    "optimizer": Group(
+        "AdamW, clipped",
+        learning_rate=Key(1e-3, POSITIVE, "the highest, after the warm-up"),
+        schedule=Key("cosine", ("cosine", "constant"), "after a linear warm-up"),
+        warmup_steps=Key(100, "[0, inf)", "of the learning rate, fewer than train.steps", "steps"),
+        b1=Key(0.9, "[0, 1)", "decay of the first moment"),
+        b2=Key(0.99, "[0, 1)", "decay of the second moment"),
+        weight_decay=Key(0.0, "[0, inf)", "decoupled from the gradient"),
+        clip_norm=Key(1.0, "[0, inf)", "the largest norm of a gradient; 0 does not clip"),
+        skip_above=Key(
+            0.0, "0 or (1, inf)", "leaves out steps of so many times the usual norm; 0: none"
+        ),
+    ),
+    "train": Group(
+        "how long, and how often it reports",
+        steps=Key(1000, COUNT, "updates of the parameters", "steps"),
+        batch_size=Key(128, COUNT, "global, over all devices and processes", "examples"),
+        accumulate=Key(1, COUNT, "parts into which a batch is split to save memory", "parts"),
+        steps_per_call=Key(
+            1, COUNT, "of the compiled program: more where steps take under 10 ms", "steps"
+        ),
+        ema=Key(0.9999, "[0, 1)", "decay of the averaged parameters"),
+        seed=Key(0, "[0, 4294967295]", "of the parameters, the order of the data and every draw"),
+        log_every=Key(50, COUNT, "from one line of the log to the next", "steps"),
+        checkpoint_every=Key(500, COUNT, "from one checkpoint to the next", "steps"),
+        val_every=Key(
+            0, "[0, inf)", "from one held-out loss to the next; 0: at checkpoints only", "steps"
+        ),
+        sample_every=Key(500, "[0, inf)", "from one picture to the next; 0: none", "steps"),
+        keep=Key(3, COUNT, "newest checkpoints that stay, beside the best one", "checkpoints"),
+    ),
+    "sample": Group(
+        "how samples are drawn unless asked otherwise",
+        guidance=Key(1.5, FINITE, "the scale w of classifier-free guidance; 1: none"),
+        solver=Key("heun", NAME, "of the ODE or of the SDE, or your own my_module:Name"),
+        steps=Key(25, COUNT, "fixed steps of the solver", "steps"),
+        shift=Key(1.0, POSITIVE, "of the time grid: above 1, more steps near the noise"),
+    ),
+    "eval": Group(
+        "the evaluation at the end",
+        num=Key(1000, "0 or [2, inf)", "how many samples; 0: no evaluation", "samples"),
+        reference=Key(5000, "[4, inf)", "how many real examples, at most", "examples"),
+    ),
+}
+
 
 def default_config() -> ConfigDict:
-    """Every configuration key with its default; a None is filled in by what the comment names."""
-    config = ConfigDict()
-    config.data = ConfigDict(
+    """Every configuration key with its default; a None is filled in by what the help names."""
+
+    def value(key: Key) -> Any:
+        return placeholder(key.value_type) if key.default is None else key.default
+
+    config = ConfigDict(
         {
-            # digits, toy/NAME, any prepared TFDS set, or random/32x32x4/1000: to measure speed
-            "name": "digits",
-            "dir": placeholder(str),  # TFDS's own data directory, or TFDS_DATA_DIR
-            "flip": False,  # random horizontal flips
-            "dequantize": False,  # images: uniform noise of one level, for likelihoods
-            "threads": 4,  # reading ahead
+            name: ConfigDict({key: value(declared) for key, declared in group.keys.items()})
+            for name, group in KEYS.items()
         }
     )
-    config.model = ConfigDict(
-        {
-            # dit, mlp, a preset such as DiT-B/2, or your own: my_module:build
-            "name": "dit",
-            "width": placeholder(int),  # the preset's
-            "depth": placeholder(int),  # the preset's
-            "heads": placeholder(int),  # the preset's
-            "patch_size": placeholder(int),  # the preset's
-            "time_scale": placeholder(float),  # the network's: t is multiplied by it first
-            "dtype": "float32",  # of the matrix products: float32 or bfloat16
-            "attention": "auto",  # xla, cudnn, or the one of them that fits
-            "scan": False,  # blocks compiled once, as a loop: large models compile much faster
-            "remat": "none",  # what blocks compute twice to save memory: none, dots or full
-        }
-    )
-    # Devices along each axis, their product all of them; one may be -1, for the rest.
-    config.mesh = ConfigDict(
-        {
-            "data": -1,  # copies of the state
-            "fsdp": 1,  # parts of the state
-            "tensor": 1,  # parts of each matrix product
-        }
-    )
-    config.source = ConfigDict(
-        {
-            "name": "normal",  # normal, uniform, data
-            "low": -1.0,  # of uniform
-            "high": 1.0,  # of uniform
-            "data": placeholder(str),  # of data: the name of the data set that flows start from
-            "dir": placeholder(str),  # of data: where it lies, as data.dir
-            "size": 10_000,  # of data: how many of its training examples, at most
-        }
-    )
-    config.path = ConfigDict(
-        {
-            "name": "linear",  # linear, vp, linear_vp, cosine, polynomial, noisy, bridge
-            "sigma_min": 0.0,  # of linear
-            "beta_min": 0.1,  # of vp
-            "beta_max": 20.0,  # of vp
-            "power": 2.0,  # of polynomial
-            "sigma": 0.1,  # of noisy and bridge
-        }
-    )
-    config.coupling = ConfigDict(
-        {
-            # ot, sinkhorn, schroedinger_bridge (with path.sigma), unbalanced, partial: in the step;
-            # host_ot: in the data threads; pairs: stored ones
-            "name": "independent",
-            "groups": 1,  # equal parts of the global batch, each paired by itself
-            "by_label": True,  # pairs within a class only, where the model is conditional
-            "epsilon": 1.0,  # of sinkhorn and unbalanced, in units of the squared distance
-            "rounding": "permutation",  # of sinkhorn: permutation or sample
-            "relax": 10.0,  # of unbalanced: pairs that cost much more are given up
-            "fraction": 0.9,  # of partial: the share that is paired
-            "dir": placeholder(str),  # of pairs: a folder that reflow wrote
-        }
-    )
-    config.time = ConfigDict(
-        {
-            "name": "uniform",  # logit_normal, log_normal, u_shaped, mode, cosmap, beta
-            "mean": placeholder(float),  # of logit_normal and log_normal
-            "std": placeholder(float),  # of logit_normal and log_normal
-            "scale": placeholder(float),  # of mode
-            "a": placeholder(float),  # of u_shaped and beta
-            "b": placeholder(float),  # of beta
-            "shift": 1.0,  # of SD3 and FLUX: above 1, more times near the noise
-            "stratified": False,  # one t from each of batch_size equally likely intervals
-            "importance": False,  # weights that keep the objective of uniform times
-        }
-    )
-    config.loss = ConfigDict(
-        {
-            "target": "fm",  # fm or rf
-            "prediction": "velocity",  # velocity, x1, x0, score or v
-            "distance": "squared",  # the path's own; or pseudo_huber, adaptive
-            "c": placeholder(float),  # of pseudo_huber and adaptive
-            "power": 1.0,  # of adaptive
-            "weight": "none",  # velocity: another prediction's error counts as a velocity's
-        }
-    )
-    config.labels = ConfigDict(
-        {
-            "conditional": True,
-            "drop_rate": 0.1,  # for classifier-free guidance; of each condition without its own
-            "drop_all": 0.0,  # of several conditions: the probability that all go together
-            "null": placeholder(int),  # of class ids: one past the last class
-            "only": placeholder(str),  # of several conditions: which the model takes, e.g. age,sex
-        }
-    )
-    config.optimizer = ConfigDict(
-        {
-            "learning_rate": 1e-3,
-            "schedule": "cosine",  # cosine or constant, after a linear warm-up
-            "warmup_steps": 100,
-            "b1": 0.9,
-            "b2": 0.99,
-            "weight_decay": 0.0,
-            "clip_norm": 1.0,  # 0 does not clip
-            "skip_above": 0.0,  # leaves out steps of so many times the usual norm; 0: none
-        }
-    )
-    config.train = ConfigDict(
-        {
-            "steps": 1000,
-            "batch_size": 128,  # global, over all devices and processes
-            "accumulate": 1,  # parts into which a batch is split to save memory
-            "steps_per_call": 1,  # of the compiled program: more where steps take under 10 ms
-            "ema": 0.9999,
-            "seed": 0,
-            "log_every": 50,
-            "checkpoint_every": 500,
-            "val_every": 0,  # the held-out loss also every so many steps; 0: at checkpoints only
-            "sample_every": 500,  # 0: never
-            "keep": 3,  # newest checkpoints, beside the best one
-        }
-    )
-    config.sample = ConfigDict({"guidance": 1.5, "solver": "heun", "steps": 25, "shift": 1.0})
-    config.eval = ConfigDict({"num": 1000, "reference": 5000})  # 0 samples: no evaluation
     return config.lock()
+
+
+def check_config(config: ConfigDict) -> None:
+    """Checks every number and every choice of words; a name is checked where it is looked up.
+
+    Raises:
+        InputError: some lie outside their ranges; each is named, with what came.
+    """
+    check_keys(KEYS, config)

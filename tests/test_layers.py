@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # Bottom to top. A name is a module or a package under fmjax/.
 SHARED = (
-    *("errors", "first_process", "files", "checks", "axes", "conventions"),
+    *("errors", "first_process", "files", "checks", "keys", "axes", "conventions"),
     *("array_checks", "names", "conditions", "numerics"),
 )
 MATHEMATICS = (

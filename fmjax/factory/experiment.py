@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from fmjax.checks import check_finite_number
 from fmjax.conditions import ClassIds, nulls
 from fmjax.config import ConfigDict
 from fmjax.conventions import ApplyFn
@@ -22,9 +21,7 @@ from fmjax.factory.settings import (
     DataSettings,
     EvalSettings,
     TrainSettings,
-    data_settings,
-    eval_settings,
-    train_settings,
+    check_settings,
 )
 from fmjax.losses import LossFn
 from fmjax.models import adapters
@@ -119,8 +116,8 @@ def make_experiment(config: ConfigDict, spec: DataSpec, portable: bool = False) 
     Raises:
         InputError: a name is unknown, or a value does not fit; each says what to write.
     """
+    check_settings(config)
     _check_data(config, spec)
-    train, evaluation = train_settings(config), eval_settings(config)
     conditions = model_conditions(config, spec)
     source, path = registry.make_source(config, spec), registry.make_path(config)
     model = make_model(config, conditions, portable)
@@ -130,10 +127,9 @@ def make_experiment(config: ConfigDict, spec: DataSpec, portable: bool = False) 
     jax.eval_shape(init_params, jax.random.key(0))  # the network accepts these shapes
     learning_rate, optimizer = _make_optimizer(config)
     s = config.sample
-    check_finite_number("the guidance scale", s.guidance)
     return Experiment(
         spec=spec,
-        data=data_settings(config),
+        data=DataSettings(**config.data),
         pairs=config.coupling.dir if config.coupling.name == "pairs" else None,
         source=source,
         path=path,
@@ -150,8 +146,8 @@ def make_experiment(config: ConfigDict, spec: DataSpec, portable: bool = False) 
         optimizer=optimizer,
         learning_rate=learning_rate,
         mesh=MeshSizes(**config.mesh),
-        train=train,
-        evaluation=evaluation,
+        train=TrainSettings(**config.train),
+        evaluation=EvalSettings(**config.eval),
         conditions=conditions,
         solver=registry.make_solver(s.solver, s.steps, shift=s.shift),
         guidance_scale=s.guidance,

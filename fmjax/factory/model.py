@@ -28,12 +28,10 @@ def make_model(config: ConfigDict, conditions: Any, portable: bool = False) -> A
             attention the configuration asks for.
 
     Raises:
-        InputError: a name or the dtype is unknown, a field that the name needs is missing, or a
+        InputError: the name is unknown, a field that the name needs is missing, or a
             field is set that it does not have.
     """
     c = config.model
-    if c.dtype not in COMPUTE_DTYPES:
-        raise unknown_name("dtype", c.dtype, COMPUTE_DTYPES)
     if ":" in c.name:
         return _load(c, conditions)
     if c.name not in MODELS:

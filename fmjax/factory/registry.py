@@ -49,7 +49,6 @@ DISTANCES = {
     "pseudo_huber": lambda c: paths.PseudoHuber(c.c),
     "adaptive": lambda c: paths.Adaptive(c.power, 1e-3 if c.c is None else c.c),
 }
-WEIGHTS = ("none", "velocity")
 COUPLINGS = {
     "independent": lambda c, conditions: couplings.independent,
     "ot": lambda c, conditions: couplings.exact(conditions),
@@ -174,7 +173,7 @@ def make_weight(
     """The weight of ``config.loss.weight`` times, where it is asked, that of ``config.time``."""
     factors = []
     c = config.loss
-    if choose("loss weight", c.weight, dict.fromkeys(WEIGHTS, c.weight)) == "velocity":
+    if c.weight == "velocity":
         if paths.schedule_of(path) is None or c.prediction == "velocity":
             raise InputError(
                 "loss.weight='velocity' counts the error of another prediction as one of velocity; "
@@ -222,11 +221,6 @@ def make_coupling(config: ConfigDict, conditions: Any) -> couplings.Coupling:
     """
     c = config.coupling
     make = choose("coupling", c.name, COUPLINGS)
-    if c.groups < 1 or config.train.batch_size % c.groups:
-        raise InputError(
-            f"coupling.groups must divide train.batch_size={config.train.batch_size}; "
-            f"got {c.groups}."
-        )
     if (c.name == "pairs") != (c.dir is not None):
         raise InputError(
             "coupling.name='pairs' and coupling.dir, the folder of the pairs, go together; "

@@ -1,11 +1,10 @@
-"""The numbers of a configuration that are settings of a run rather than objects, checked."""
+"""The numbers of a configuration, checked; and those that are settings of a run, not objects."""
 
 from typing import NamedTuple
 
-from fmjax.checks import check_at_least, check_multiple
-from fmjax.config import ConfigDict
+from fmjax.config import ConfigDict, check_config
 from fmjax.errors import InputError
-from fmjax.training.settings import check_numbers
+from fmjax.training.settings import BETWEEN_CALLS, check_calls
 
 
 class DataSettings(NamedTuple):
@@ -45,33 +44,32 @@ class EvalSettings(NamedTuple):
     reference: int
 
 
-def data_settings(config: ConfigDict) -> DataSettings:
-    """The settings of ``config.data``."""
-    return DataSettings(**config.data)
-
-
-def train_settings(config: ConfigDict) -> TrainSettings:
-    """The settings of ``config.train``.
+def check_settings(config: ConfigDict) -> None:
+    """Checks every number of a configuration, and that the numbers fit one another.
 
     Raises:
-        InputError: a number lies outside its range; the key is named.
+        InputError: some do not; the keys are named.
     """
-    train = TrainSettings(**config.train)
-    check_numbers(train, "train.")
-    check_at_least("train.sample_every", train.sample_every, 0)
-    of = "train.steps_per_call; nothing happens inside a call"
-    check_multiple("train.sample_every", train.sample_every, train.steps_per_call, of)
-    return train
-
-
-def eval_settings(config: ConfigDict) -> EvalSettings:
-    """The settings of ``config.eval``.
-
-    Raises:
-        InputError: a number lies outside its range; the key is named.
-    """
-    settings = EvalSettings(**config.eval)
-    if settings.num < 0 or settings.num == 1:
-        raise InputError(f"eval.num must be 0 (no evaluation) or at least 2; got {settings.num}.")
-    check_at_least("eval.reference", settings.reference, 4)
-    return settings
+    check_config(config)
+    train, path, source = config.train, config.path, config.source
+    check_calls(train, (*BETWEEN_CALLS, "sample_every"), "train.")
+    if config.optimizer.warmup_steps >= train.steps:
+        raise InputError(
+            "optimizer.warmup_steps must be below train.steps; got optimizer.warmup_steps="
+            f"{config.optimizer.warmup_steps} and train.steps={train.steps}."
+        )
+    if train.batch_size % config.coupling.groups:
+        raise InputError(
+            f"coupling.groups must divide train.batch_size={train.batch_size}; "
+            f"got {config.coupling.groups}."
+        )
+    if path.beta_max < path.beta_min:
+        raise InputError(
+            "path.beta_max must be path.beta_min or more; got "
+            f"path.beta_min={path.beta_min} and path.beta_max={path.beta_max}."
+        )
+    if source.high <= source.low:
+        raise InputError(
+            "source.high must be above source.low; got "
+            f"source.low={source.low} and source.high={source.high}."
+        )

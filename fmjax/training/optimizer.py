@@ -1,10 +1,11 @@
 """The optimiser: clipping, AdamW and a learning-rate schedule, all from optax."""
 
+import math
 from collections.abc import Callable
 
 import optax
 
-from fmjax.checks import check_positive
+from fmjax.checks import check_between, check_positive
 from fmjax.errors import InputError, unknown_name
 from fmjax.training.outliers import skip_outliers
 
@@ -55,8 +56,8 @@ def make_optimizer(
 
     Args:
         learning_rate: a number or a schedule.
-        b1: decay of the first moment.
-        b2: decay of the second moment.
+        b1: decay of the first moment, in [0, 1).
+        b2: decay of the second moment, in [0, 1).
         weight_decay: decoupled weight decay (arXiv:1711.05101).
         clip_norm: the largest global gradient norm; None does not clip.
         skip_above: leaves out a step whose norm is so many times the running average of it; None
@@ -66,8 +67,12 @@ def make_optimizer(
         The optax transformation.
 
     Raises:
-        InputError: clip_norm is not positive, or skip_above not above 1.
+        InputError: b1 or b2 lies outside [0, 1), weight_decay outside [0, inf), clip_norm is not
+            positive, or skip_above not above 1.
     """
+    for name, decay in (("b1", b1), ("b2", b2)):
+        check_between(name, decay, 0, 1, "[)")
+    check_between("weight_decay", weight_decay, 0, math.inf, "[)")
     if clip_norm is not None:
         check_positive("clip_norm", clip_norm, advice="For no clipping write None.")
     clip = optax.identity() if clip_norm is None else optax.clip_by_global_norm(clip_norm)

@@ -1,8 +1,12 @@
 """The numbers of a training: how long it is, how often it reports, and what else decides it."""
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from fmjax.checks import check_at_least, check_between, check_multiple, check_seed
+
+BETWEEN_CALLS = ("steps", "log_every", "checkpoint_every", "val_every")
+"""The settings that are multiples of ``steps_per_call``."""
 
 
 class Settings(NamedTuple):
@@ -33,12 +37,8 @@ class Settings(NamedTuple):
     keep: int
 
 
-def check_numbers(numbers: Any, prefix: str = "") -> None:
+def check_numbers(numbers: Settings) -> None:
     """Checks the numbers of a training.
-
-    Args:
-        numbers: with the attributes of `Settings`.
-        prefix: before each name in a message, e.g. ``"train."`` in a configuration.
 
     Raises:
         InputError: one lies outside its range, or does not fit the others.
@@ -47,11 +47,25 @@ def check_numbers(numbers: Any, prefix: str = "") -> None:
         *("steps", "batch_size", "accumulate", "log_every", "checkpoint_every", "keep"),
         "steps_per_call",
     ):
-        check_at_least(f"{prefix}{key}", getattr(numbers, key))
-    check_at_least(f"{prefix}val_every", numbers.val_every, 0)
-    for key in ("steps", "log_every", "checkpoint_every", "val_every"):
-        of = f"{prefix}steps_per_call; nothing happens inside a call"
-        check_multiple(f"{prefix}{key}", getattr(numbers, key), numbers.steps_per_call, of)
-    check_seed(numbers.seed, f"{prefix}seed")
+        check_at_least(key, getattr(numbers, key))
+    check_at_least("val_every", numbers.val_every, 0)
+    check_calls(numbers)
+    check_seed(numbers.seed, "seed")
     if numbers.ema is not None:
-        check_between(f"{prefix}ema", numbers.ema, 0, 1, "[)")
+        check_between("ema", numbers.ema, 0, 1, "[)")
+
+
+def check_calls(numbers: Any, keys: Iterable[str] = BETWEEN_CALLS, prefix: str = "") -> None:
+    """Checks that what happens every so many steps happens between calls of the program.
+
+    Args:
+        numbers: with ``steps_per_call`` and these attributes.
+        keys: whole numbers of steps.
+        prefix: before each name in a message, e.g. ``"train."`` in a configuration.
+
+    Raises:
+        InputError: one is no multiple of ``steps_per_call``.
+    """
+    of = f"{prefix}steps_per_call; nothing happens inside a call"
+    for key in keys:
+        check_multiple(f"{prefix}{key}", getattr(numbers, key), numbers.steps_per_call, of)

@@ -44,7 +44,6 @@ def test_the_scale_of_the_time_is_the_networks_unless_it_is_set(sizes):
     ("fields", "message"),
     [
         ({"name": "mpl"}, r"unknown model 'mpl'. Did you mean 'mlp'"),
-        ({"name": "mlp", "dtype": "float8"}, "dtype 'float8'.*bfloat16, float32"),
         ({"name": "mlp", "heads": 2}, "the mlp is float32 and has no heads"),
         ({"name": "mlp", "scan": True}, "the mlp is float32 and has no heads"),
         ({"name": "dit", "width": 8}, "needs model.depth, model.heads, model.patch_size; or take"),

@@ -236,8 +236,15 @@ def test_gradients_are_clipped_to_the_norm():
 def test_a_wrong_schedule_is_refused(arguments, message):
     with pytest.raises(InputError, match=message):
         learning_rate_schedule(*arguments)
-    with pytest.raises(InputError, match="clip_norm"):
-        make_optimizer(1e-3, clip_norm=0.0)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"clip_norm": 0.0}, {"b1": 1.0}, {"b1": -3.0}, {"b2": -1.0}, {"weight_decay": float("nan")}],
+)
+def test_a_wrong_number_of_the_optimizer_is_refused_by_its_name(wrong):
+    with pytest.raises(InputError, match=f"^{next(iter(wrong))} "):
+        make_optimizer(1e-3, **wrong)
 
 
 def test_a_batch_that_does_not_divide_is_refused_with_one_that_does():

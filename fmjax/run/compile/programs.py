@@ -19,6 +19,7 @@ from fmjax.data.codecs import States
 from fmjax.data.load import load
 from fmjax.errors import InputError
 from fmjax.factory import DataSpec, Experiment, Recipe, make_experiment, spec_of
+from fmjax.factory.settings import check_settings
 from fmjax.factory.training import abstract_state, train_step
 from fmjax.guidance import network_calls
 from fmjax.run import workdir as files
@@ -34,8 +35,9 @@ def data_spec(config: ConfigDict) -> DataSpec:
     """The shape of the configuration's data and its classes.
 
     Raises:
-        InputError: the data set is not prepared; a stand-in is named.
+        InputError: a number does not fit, or the data set is not prepared; a stand-in is named.
     """
+    check_settings(config)
     try:
         dataset = load(config.data.name, config.data.dir)
     except InputError as error:

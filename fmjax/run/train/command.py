@@ -3,7 +3,7 @@
     python train.py --config=configs/digits.py
 
 Run the same command again to resume. Any key of the configuration can be set on the command line,
-e.g. ``--config.train.steps=3000``; `fmjax/config.py` lists them all.
+e.g. ``--config.train.steps=3000``; ``--help-config`` lists them all.
 """
 
 from pathlib import Path
@@ -11,7 +11,9 @@ from pathlib import Path
 from absl import flags
 from ml_collections import config_flags
 
+from fmjax.config import KEYS
 from fmjax.errors import InputError
+from fmjax.keys import describe_keys
 from fmjax.run.compile.programs import compile_training
 from fmjax.run.compile.report import print_report
 from fmjax.run.distributed import launch
@@ -34,6 +36,9 @@ COMPILE_ONLY = flags.DEFINE_string(
 INIT_FROM = flags.DEFINE_string(
     "init_from", None, "Begin with these parameters: a run, exported weights, or a .safetensors."
 )
+HELP_CONFIG = flags.DEFINE_bool(
+    "help-config", False, "Print every key of the configuration with its default and its range."
+)
 OVERWRITE = flags.DEFINE_bool("overwrite", False, "Delete an earlier run in the workdir first.")
 
 
@@ -53,6 +58,9 @@ def default_workdir(config_file: str, overrides: dict[str, object]) -> Path:
 
 def main() -> int:
     """Reads the flags and trains."""
+    if HELP_CONFIG.value:
+        print(describe_keys(KEYS))
+        return 0
     if CONFIG.value is None:
         raise InputError("say what to train: --config=digits, or --config=PATH of your own file")
     if COMPILE_ONLY.value is not None:

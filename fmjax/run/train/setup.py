@@ -13,6 +13,7 @@ from fmjax.data.load import load
 from fmjax.data.pairs.records import open_pairs
 from fmjax.errors import InputError
 from fmjax.factory import Experiment, make_experiment, spec_of
+from fmjax.factory.settings import check_settings
 from fmjax.factory.training import abstract_state
 from fmjax.first_process import on_first_process, say
 from fmjax.run import workdir as folder
@@ -53,6 +54,7 @@ def build(config: ConfigDict, workdir: Path, parallel: str) -> Run:
     Raises:
         InputError: something does not fit, in one sentence.
     """
+    check_settings(config)
     dataset = load(config.data.name, config.data.dir)
     experiment = make_experiment(config, spec_of(dataset))
     training = dataset

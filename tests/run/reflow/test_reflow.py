@@ -361,7 +361,7 @@ def test_pairs_are_the_same_on_one_device_and_on_two_processes(
         ({"guidance": np.inf}, "guidance scale must be a finite number"),
         ({"batch_size": 0}, "batch size must be a whole number of at least 1; got 0"),
         ({"seed": -1}, "seed must be a whole number of at least 0; got -1"),
-        ({"train_steps": 2}, "warm-up must be shorter than training; got 2 of 2 steps"),
+        ({"train_steps": 2}, r"warmup_steps=2 and train\.steps=2"),
     ],
 )
 def test_numbers_that_do_not_fit_are_refused(workdir, changes, sentence):
