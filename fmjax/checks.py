@@ -5,6 +5,8 @@ import numbers
 
 from fmjax.errors import InputError
 
+FLOAT32_MAX = (2 - 2**-23) * 2.0**127
+
 
 def check_positive(what: str, value: float, *, advice: str = "") -> None:
     """Checks that a parameter is a positive number.
@@ -21,7 +23,7 @@ def check_positive(what: str, value: float, *, advice: str = "") -> None:
         raise _refusal(what, "be a positive number", value, advice)
 
 
-def check_at_least(what: str, value: int, least: int = 1, *, advice: str = "") -> None:
+def check_at_least(what: str, value: int, least: int = 1, *, advice: str = "") -> int:
     """Checks that a parameter is a whole number, of Python or numpy, and not too small.
 
     Args:
@@ -30,12 +32,15 @@ def check_at_least(what: str, value: int, least: int = 1, *, advice: str = "") -
         least: the smallest number that is right.
         advice: as in `check_positive`.
 
+    Returns:
+        The number as one of Python, for what goes into JSON or is static under jit.
+
     Raises:
         InputError: it is a bool, a float or of another type, or below ``least``.
     """
-    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
-    if not whole or value < least:
+    if not _is_whole(value) or value < least:
         raise _refusal(what, f"be a whole number of at least {least}", value, advice)
+    return int(value)
 
 
 def check_between(
@@ -84,32 +89,40 @@ def check_multiple(what: str, value: int, parts: int, of: str) -> None:
         raise _refusal(what, f"be a multiple of {parts} ({of})", value, f"Write {near}.")
 
 
-def check_seed(value: int, what: str = "the seed") -> None:
+def check_seed(value: int, what: str = "the seed") -> int:
     """Checks a seed of ``jax.random.key``, which takes a larger one modulo 2^32 and says nothing.
 
     Args:
         value: as in `check_positive`.
         what: as in `check_positive`.
 
+    Returns:
+        As `check_at_least`.
+
     Raises:
-        InputError: it is negative, or 2^32 or more.
+        InputError: it is no whole number, negative, or 2^32 or more.
     """
-    if not 0 <= value < 2**32:
-        raise _refusal(what, "lie between 0 and 2^32 - 1", value)
+    if not _is_whole(value) or not 0 <= value < 2**32:
+        raise _refusal(what, "be a whole number from 0 to 2^32 - 1", value)
+    return int(value)
 
 
 def check_finite_number(what: str, value: float) -> None:
-    """Checks that a number is finite.
+    """Checks that a number is finite, in float32 as well.
 
     Args:
         what: as in `check_positive`.
         value: as in `check_positive`.
 
     Raises:
-        InputError: it is infinite or NaN.
+        InputError: it is infinite or NaN, or too large for float32, in which it is taken.
     """
-    if not math.isfinite(value):
+    if not abs(value) <= FLOAT32_MAX:
         raise _refusal(what, "be a finite number", value)
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
 def _refusal(what: str, expected: str, value: object, advice: str = "") -> InputError:

@@ -10,6 +10,8 @@ import os
 import sys
 from typing import Any
 
+import numpy as np
+
 from fmjax.errors import InputError, unknown_name
 
 _TYPE = "type"
@@ -47,13 +49,18 @@ def describe(tree: Any) -> Any:
     """Frozen dataclasses, alone or in dictionaries, as dictionaries that go into JSON.
 
     Args:
-        tree: a dataclass of numbers, strings, None and tuples of them; a dictionary of such; None.
+        tree: a dataclass of numbers (numpy's become Python's), strings, None and tuples of them; a
+            dictionary of such; None.
     """
     if isinstance(tree, dict):
         return {name: describe(value) for name, value in tree.items()}
+    if isinstance(tree, tuple):
+        return tuple(map(describe, tree))
+    if isinstance(tree, np.generic):
+        return tree.item()
     if not dataclasses.is_dataclass(tree):
         return tree
-    fields = {f.name: getattr(tree, f.name) for f in dataclasses.fields(tree) if f.init}
+    fields = {f.name: describe(getattr(tree, f.name)) for f in dataclasses.fields(tree) if f.init}
     return {_TYPE: f"{type(tree).__module__}:{type(tree).__qualname__}"} | fields
 
 

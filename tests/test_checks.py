@@ -105,14 +105,22 @@ def test_seeds_of_32_bits_pass(seed):
     check_seed(seed)
 
 
-@pytest.mark.parametrize("seed", [-1, 2**32])
+@pytest.mark.parametrize("seed", [-1, 2**32, 1.5, True])
 def test_other_seeds_are_refused(seed):
-    assert refused(check_seed, seed) == f"the seed must lie between 0 and 2^32 - 1; got {seed}."
-    assert refused(check_seed, seed, "train.seed").startswith("train.seed must lie")
+    assert (
+        refused(check_seed, seed)
+        == f"the seed must be a whole number from 0 to 2^32 - 1; got {seed!r}."
+    )
+    assert refused(check_seed, seed, "train.seed").startswith("train.seed must be")
 
 
 def test_a_finite_number_passes_and_others_are_refused():
-    check_finite_number("the guidance scale", -1e300)
-    for value in (math.inf, -math.inf, math.nan):
+    check_finite_number("the guidance scale", -3.4e38)
+    for value in (math.inf, -math.inf, math.nan, 1e39, -1e300):
         found = refused(check_finite_number, "the guidance scale", value)
         assert found == f"the guidance scale must be a finite number; got {value!r}."
+
+
+def test_a_whole_number_comes_back_as_one_of_python():
+    found = check_at_least("steps", np.int64(10))
+    assert (found, type(found)) == (10, int)

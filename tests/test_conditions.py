@@ -38,6 +38,13 @@ def test_conditions_come_back_from_json(conditions):
     assert rebuild(json.loads(json.dumps(describe(conditions)))) == conditions
 
 
+def test_numbers_of_numpy_come_back_from_json_as_those_of_python():
+    import json
+
+    given = ClassIds(np.int64(3), drop_rate=np.float32(0.5), names=("a", "b", "c"))
+    assert rebuild(json.loads(json.dumps(describe(given)))) == given
+
+
 def test_arrays_describe_themselves():
     found = conditions_of({"class": np.array([0, 2, 1]), "age": np.zeros((3, 4))}, drop_rate=0.2)
     assert found == {"class": ClassIds(3, drop_rate=0.2), "age": Vector(4, drop_rate=0.2)}

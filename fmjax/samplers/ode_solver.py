@@ -198,7 +198,7 @@ def solver_spec(
         raise unknown_name("solver", solver, SOLVERS)
     if gradient not in GRADIENTS:
         raise unknown_name("gradient", gradient, GRADIENTS)
-    check_at_least("checkpoints", checkpoints)
+    checkpoints = check_at_least("checkpoints", checkpoints)
     if control is None:
         control = "fixed" if rtol is None and atol is None else "sample"
     if control not in CONTROLS:
@@ -216,7 +216,8 @@ def solver_spec(
     if shift != 1 or grid is not None:
         asked = f"grid={grid!r}" if shift == 1 else f"shift={shift}"
         raise InputError(f"adaptive steps have no grid to choose or to shift; leave {asked} out.")
-    rtol, atol = _tolerances(solver, steps, rtol, atol, max_steps)
+    max_steps = check_at_least("max_steps", max_steps)
+    rtol, atol = _tolerances(solver, steps, rtol, atol)
     return ODESolver(solver, control, None, rtol, atol, max_steps, **common)
 
 
@@ -234,8 +235,7 @@ def _fixed_grid(solver, steps, grid, shift) -> tuple[int, Grid]:
                 "leave steps out."
             )
         steps = len(grid.times) - 1
-    steps = 25 if steps is None else steps
-    check_at_least("steps", steps)
+    steps = check_at_least("steps", 25 if steps is None else steps)
     if steps < SOLVERS[solver].min_steps:
         raise InputError(
             f"{solver} needs at least {SOLVERS[solver].min_steps} steps, to have earlier ones to "
@@ -244,7 +244,7 @@ def _fixed_grid(solver, steps, grid, shift) -> tuple[int, Grid]:
     return steps, grid
 
 
-def _tolerances(solver, steps, rtol, atol, max_steps) -> tuple[float, float]:
+def _tolerances(solver, steps, rtol, atol) -> tuple[float, float]:
     if steps is not None:
         raise InputError(
             f"adaptive steps (rtol, atol) and a fixed number of steps ({steps}) "
@@ -259,5 +259,4 @@ def _tolerances(solver, steps, rtol, atol, max_steps) -> tuple[float, float]:
     tolerances = {"rtol": 1e-4 if rtol is None else rtol, "atol": 1e-4 if atol is None else atol}
     for name, value in tolerances.items():
         check_positive(name, value)
-    check_at_least("max_steps", max_steps)
     return tolerances["rtol"], tolerances["atol"]

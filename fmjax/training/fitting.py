@@ -125,12 +125,13 @@ def fit(
         FloatingPointError: a loss, a gradient or the state became NaN or infinite.
         Stopped: a signal came, and the state was saved; a ``KeyboardInterrupt``.
     """
-    settings = Settings(
-        *(steps, batch_size, accumulate, steps_per_call, ema, seed),
-        *(log_every, checkpoint_every, val_every, keep),
+    settings = check_numbers(
+        Settings(
+            *(steps, batch_size, accumulate, steps_per_call, ema, seed),
+            *(log_every, checkpoint_every, val_every, keep),
+        )
     )
-    check_numbers(settings)
-    layout = _layout(mesh, parallel, steps_per_call, rules)
+    layout = _layout(mesh, parallel, settings.steps_per_call, rules)
     check_divides(batch_size, row_shards(layout.mesh), accumulate, "batch_size")
     if profile and workdir is None:
         raise InputError("profile=True writes its trace to a workdir: give workdir as well.")
@@ -141,8 +142,8 @@ def fit(
         loss_fn,
         _of_batch(draw, layout),
         optimizer,
-        ema=ema,
-        accumulate=accumulate,
+        ema=settings.ema,
+        accumulate=settings.accumulate,
         axis_name=layout.axis_name,
         learning_rate=learning_rate,
     )

@@ -37,22 +37,24 @@ class Settings(NamedTuple):
     keep: int
 
 
-def check_numbers(numbers: Settings) -> None:
+def check_numbers(numbers: Settings) -> Settings:
     """Checks the numbers of a training.
+
+    Returns:
+        The same, those of numpy as Python's: they go into JSON, and into shapes.
 
     Raises:
         InputError: one lies outside its range, or does not fit the others.
     """
-    for key in (
-        *("steps", "batch_size", "accumulate", "log_every", "checkpoint_every", "keep"),
-        "steps_per_call",
-    ):
-        check_at_least(key, getattr(numbers, key))
-    check_at_least("val_every", numbers.val_every, 0)
+    least = dict.fromkeys(Settings._fields, 1) | {"val_every": 0}
+    del least["ema"], least["seed"]
+    whole = {key: check_at_least(key, getattr(numbers, key), least[key]) for key in least}
+    numbers = numbers._replace(**whole, seed=check_seed(numbers.seed, "seed"))
     check_calls(numbers)
-    check_seed(numbers.seed, "seed")
     if numbers.ema is not None:
         check_between("ema", numbers.ema, 0, 1, "[)")
+        numbers = numbers._replace(ema=float(numbers.ema))
+    return numbers
 
 
 def check_calls(numbers: Any, keys: Iterable[str] = BETWEEN_CALLS, prefix: str = "") -> None:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import pytest
 
 from fmjax.errors import InputError
-from fmjax.run.cli import compilation_folder, find_config
+from fmjax.run.cli import check_config_keys, compilation_folder, find_config
 from tests.conftest import ROOT
 
 CONFIG = """
@@ -154,6 +154,12 @@ def test_a_configuration_is_found_by_path_or_by_name(tmp_path, monkeypatch):
         find_config("mein")
     with pytest.raises(InputError, match=r"unknown configuration ''\. Known: cifar10, digits"):
         find_config("")
+
+
+def test_an_unknown_key_is_answered_with_the_nearest_and_where_all_are_listed():
+    check_config_keys(["--config.train.steps=5", "--workdir=x"])
+    with pytest.raises(InputError, match=r"Nearest: train\.steps.*--help-config` lists them all"):
+        check_config_keys(["--config.train.stepz=5"])
 
 
 def test_programs_of_another_cpu_are_kept_elsewhere(tmp_path):

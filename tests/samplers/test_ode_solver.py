@@ -1,10 +1,11 @@
 import json
 
+import numpy as np
 import pytest
 
 from fmjax.errors import InputError
 from fmjax.paths import AffinePath, BrownianBridge
-from fmjax.samplers import solver_spec
+from fmjax.samplers import solve, solver_spec
 from fmjax.samplers.time_grids import CustomGrid, EDMGrid, ShiftedGrid
 from fmjax.schedules import VP
 
@@ -91,3 +92,13 @@ def test_a_solver_takes_the_schedule_of_a_path_that_has_one():
 def test_a_solver_in_the_signal_to_noise_ratio_is_refused_on_a_path_that_has_none(name):
     with pytest.raises(InputError, match=f"{name} steps in .* BrownianBridge has none; take ab2"):
         solver_spec(name, 5).on_path(BrownianBridge())
+
+
+def test_counts_of_numpy_are_taken_as_those_of_python():
+    for given in ({"steps": np.int64(10)}, {"rtol": 1e-3, "max_steps": np.int32(50)}):
+        usual = {name: x.item() if isinstance(x, np.generic) else x for name, x in given.items()}
+        solver = solver_spec("heun", **given)
+        assert solver == solver_spec("heun", **usual)
+        json.dumps(solver.describe())
+        solution = solve(lambda x, t, labels: -x, np.ones((2, 3), np.float32), None, solver)
+        assert bool(solution.success.all())

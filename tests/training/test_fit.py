@@ -191,6 +191,15 @@ def test_data_of_every_kind_give_the_same_bits(kind):
     assert_same_bits(fitted(KINDS[kind](points())), fitted(points()))
 
 
+def test_numbers_of_numpy_train_as_those_of_python_and_are_kept_in_the_folder(tmp_path):
+    counts = {"steps": 6, "batch_size": 32, "seed": 0, "accumulate": 1, "steps_per_call": 2}
+    counts |= {"log_every": 2, "checkpoint_every": 2, "keep": 1}
+    given = {name: np.int64(value) for name, value in counts.items()}
+    state = fitted(workdir=tmp_path, ema=np.float64(0.9), **given)
+    assert_same_bits(state, fitted(ema=0.9, **counts))
+    assert_same_bits(fitted(workdir=tmp_path, ema=0.9, **counts), state)  # it has them already
+
+
 def test_a_bare_array_and_trees_of_arrays_are_data():
     options = USUAL | {"loss_fn": make_loss_fn(free)}
     array = fit(free, PARAMS, points()["x"], **options)
@@ -482,7 +491,7 @@ NOT_A_NUMBER = {"x": np.full((96, 2), np.nan), "labels": np.zeros(96, int)}
         ({"batch_size": 97}, "more than the 96 examples of data; write batch_size=96 or less"),
         ({"batch_size": 6, "accumulate": 4}, "4 accumulated parts; write batch_size=8"),
         ({"steps": 0}, "^steps must be a whole number of at least 1; got 0"),
-        ({"seed": -1}, "seed must lie between"),
+        ({"seed": -1}, "seed must be a whole number from 0"),
         ({"ema": 1.0}, "ema must lie in"),
         ({"steps_per_call": 4}, r"steps must be a multiple of 4 \(steps_per_call"),
         ({"val_every": 2}, "val_every=2 asks for a held-out loss: give held_out"),

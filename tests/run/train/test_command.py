@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from fmjax.config import KEYS
+from fmjax.keys import walk
 from fmjax.run.train.command import default_workdir
 from tests.run.conftest import small_flags
 from tests.run.forked import finish
@@ -24,6 +26,13 @@ from tests.run.forked import finish
 )
 def test_a_run_is_named_after_its_configuration_and_its_data(config, overrides, folder):
     assert default_workdir(config, overrides) == Path("runs") / folder
+
+
+def test_help_config_prints_every_key_and_does_nothing_else(commands, tmp_path):
+    (out,) = finish(commands.start("train.py", "--help-config", cwd=tmp_path))
+    for dotted, key in walk(KEYS):
+        assert f"  {dotted}={key.default}    {key.expected()}" in out
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.slow
