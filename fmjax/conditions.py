@@ -21,6 +21,7 @@ import numpy as np
 
 from fmjax.checks import check_at_least, check_between
 from fmjax.errors import InputError
+from fmjax.names import named_leaves
 
 
 @runtime_checkable
@@ -155,18 +156,6 @@ class Vector:
 
 def _check_drop_rate(rate: float) -> None:
     check_between("the drop rate", rate, 0, 1)
-
-
-def named_leaves(tree: Any, what: str = "labels") -> dict[str, Any]:
-    """The leaves of labels or of conditions by name: the way to each, joined by ``/``.
-
-    Args:
-        tree: of labels or of conditions; None has no leaves.
-        what: what a leaf is called that is the whole tree.
-    """
-    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
-    names = (jax.tree_util.keystr(keys, simple=True, separator="/") for keys, _ in leaves)
-    return {name or what: leaf for name, (_, leaf) in zip(names, leaves, strict=True)}
 
 
 def check_conditions(conditions: Any) -> None:
