@@ -388,6 +388,12 @@ def test_an_iterable_begins_anew_and_an_iterator_ends(tmp_path):
     with pytest.raises(InputError, match="data ended after step 4 of 6"):
         fitted(as_batches(points(), steps=4), workdir=tmp_path, log_every=2)
     assert int(fitted(as_batches(points()), steps=4, workdir=tmp_path).step) == 4  # it was saved
+    with pytest.raises(InputError, match="data ended after step 6 of 8"):  # saved once already
+        fitted(as_batches(points(), steps=2), workdir=tmp_path, steps=8, checkpoint_every=2)
+    with pytest.raises(InputError, match="data ended after step 6 of 8"):
+        fitted(
+            as_batches(points(), steps=1), workdir=tmp_path, steps=8, steps_per_call=2, log_every=2
+        )
 
 
 KILLED = """
