@@ -202,5 +202,5 @@ def test_the_record_of_a_run_holds_its_conditions(trained):
 
 
 def test_reflow_stores_class_ids_alone(trained):
-    with pytest.raises(InputError, match="the conditions of .* are height, moon; train with"):
+    with pytest.raises(InputError, match=r"the conditions of .* are height, moon; train with"):
         reflow(trained, 1, Plan(num=64))

@@ -156,8 +156,8 @@ def _check_plan(workdir: Path, rounds: int, plan: Plan) -> None:
     if experiment.conditions is not None and experiment.classes is None:
         raise InputError(
             f"stored pairs keep one class id each, and the conditions of {workdir} are "
-            f"{', '.join(named_leaves(experiment.conditions))}; train with labels.conditional=False "
-            "to reflow."
+            f"{', '.join(named_leaves(experiment.conditions))}; train with "
+            "labels.conditional=False to reflow."
         )
     check_divides(config.train.batch_size, jax.device_count(), config.train.accumulate)
     batch = config.train.batch_size
