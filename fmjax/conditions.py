@@ -11,7 +11,6 @@ embedding of each by its kind. A condition of your own is a frozen dataclass wit
 `Condition`.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
@@ -278,8 +277,3 @@ def conditions_of(labels: Any, drop_rate: float = 0.0) -> Any:
         )
 
     return jax.tree.map(one, labels)
-
-
-def class_names(condition: Any) -> Sequence[str] | None:
-    """The names of the classes of labels that are one array of class ids; None of others."""
-    return condition.names if isinstance(condition, ClassIds) else None
