@@ -96,7 +96,7 @@ def default_config() -> ConfigDict:
         {
             "target": "fm",  # fm or rf
             "prediction": "velocity",  # velocity, x1, x0, score or v
-            "distance": "path",  # the path's own; squared, pseudo_huber or adaptive
+            "distance": "squared",  # the path's own; or pseudo_huber, adaptive
             "c": placeholder(float),  # of pseudo_huber and adaptive
             "power": 1.0,  # of adaptive
             "weight": "none",  # velocity: another prediction's error counts as a velocity's

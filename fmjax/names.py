@@ -1,4 +1,4 @@
-"""Objects by their names: ``package.module:Name``, and frozen dataclasses as JSON.
+"""Names: of objects, as ``package.module:Name``; of leaves; and frozen dataclasses as JSON.
 
 A configuration may name a piece that is not fmjax's own, and a run's record says what its data are
 by objects that have to come back as they were.
@@ -9,6 +9,8 @@ import importlib
 import os
 import sys
 from typing import Any
+
+import jax
 
 from fmjax.errors import InputError, unknown_name
 
@@ -69,3 +71,15 @@ def rebuild(content: Any) -> Any:
         return content
     fields = {name: rebuild(value) for name, value in content.items() if name != _TYPE}
     return load_object("the type", content[_TYPE])(**fields) if _TYPE in content else fields
+
+
+def named_leaves(tree: Any, what: str = "labels") -> dict[str, Any]:
+    """The leaves of a pytree by name: the way to each, joined by ``/``.
+
+    Args:
+        tree: of labels, of conditions, of paths; None has no leaves.
+        what: what a leaf is called that is the whole tree.
+    """
+    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+    names = (jax.tree_util.keystr(keys, simple=True, separator="/") for keys, _ in leaves)
+    return {name or what: leaf for name, (_, leaf) in zip(names, leaves, strict=True)}

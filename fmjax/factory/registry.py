@@ -6,7 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from fmjax import couplings, losses, paths, schedules, sources, times
-from fmjax.conditions import ClassIds, named_leaves
+from fmjax.conditions import ClassIds
 from fmjax.config import ConfigDict
 from fmjax.conventions import Array
 from fmjax.couplings.host import HostCoupling
@@ -14,7 +14,7 @@ from fmjax.data.load import load
 from fmjax.errors import InputError, unknown_name
 from fmjax.factory.data_spec import DataSpec
 from fmjax.guidance import Projected, Rescale, Rule, ZeroStar, linear
-from fmjax.names import load_object
+from fmjax.names import load_object, named_leaves
 from fmjax.predictions import convert_weight
 from fmjax.samplers import METHODS, Solver, sde_spec, solver_spec
 from fmjax.samplers.base import check_solver
@@ -45,8 +45,7 @@ SOURCES = {
     "data": lambda c, spec: _points_of(c, spec),
 }
 DISTANCES = {
-    "path": lambda c: None,  # the path's own
-    "squared": lambda c: paths.squared,
+    "squared": lambda c: None,  # the path's own, which is the squared error of all paths here
     "pseudo_huber": lambda c: paths.PseudoHuber(c.c),
     "adaptive": lambda c: paths.Adaptive(c.power, 1e-3 if c.c is None else c.c),
 }

@@ -7,7 +7,9 @@ import shutil
 from pathlib import Path
 from typing import IO, NamedTuple
 
+from fmjax.conditions import ClassIds
 from fmjax.config import ConfigDict, default_config
+from fmjax.data.codecs import Pixels, Vectors
 from fmjax.errors import InputError
 from fmjax.factory import DataSpec
 from fmjax.files import check_space, check_writable, lock_folder, write_json
@@ -58,7 +60,8 @@ def load_record(workdir: Path) -> Record:
         config = default_config()
         config.update(stored["config"])
         config.model.attention = "auto"  # of the machine it trained on, not of this one
-        return Record(config, DataSpec(**rebuild(stored["data"])))
+        data = stored["data"]
+        return Record(config, DataSpec(**rebuild(data)) if "codec" in data else _older_spec(data))
     except (FileNotFoundError, NotADirectoryError):
         raise InputError(
             f"{workdir} holds no run. Train one with: "
@@ -66,6 +69,14 @@ def load_record(workdir: Path) -> Record:
         ) from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path} is not the record of a run of this fmjax: {error}.") from error
+
+
+def _older_spec(data: dict) -> DataSpec:
+    """The data of a run of 0.3.0, which knew images of uint8 and points in the plane."""
+    shape, number = tuple(data["shape"]), data["num_classes"]
+    names = data["class_names"] and tuple(data["class_names"])
+    codec = Vectors(*shape) if len(shape) == 1 else Pixels(shape)
+    return DataSpec(codec, number and ClassIds(number, names=names))
 
 
 def evaluated_step(workdir: Path) -> int | None:

@@ -7,10 +7,10 @@ from typing import IO, Any, NamedTuple
 
 import jax
 
-from fmjax.conditions import named_leaves
 from fmjax.errors import InputError
 from fmjax.files import check_space, check_writable, differences, lock_folder, write_json
 from fmjax.first_process import on_first_process, say
+from fmjax.names import named_leaves
 from fmjax.storage.checkpoints import Checkpoints
 from fmjax.training.settings import Settings
 from fmjax.training.state import TrainState

@@ -91,7 +91,7 @@ class Progress:
     def _to_bar(self, values: dict[str, float]) -> None:
         shown = {
             "loss": f"{values['loss']:.4f}" if "loss" in values else None,
-            "img/s": f"{values['examples_per_second']:.0f}"
+            "ex/s": f"{values['examples_per_second']:.0f}"
             if "examples_per_second" in values
             else None,
             "MFU": f"{values['mfu']:.0%}" if "mfu" in values else None,

@@ -79,8 +79,7 @@ def test_every_time_distribution_has_a_name_and_takes_its_own_keys(name):
 
 def test_distances_and_their_parameters():
     for changes, expected in (
-        ({"distance": "path"}, None),
-        ({"distance": "squared"}, paths.squared),
+        ({"distance": "squared"}, None),
         ({"distance": "pseudo_huber", "c": 0.1}, paths.PseudoHuber(0.1)),
         ({"distance": "pseudo_huber"}, paths.PseudoHuber()),
         ({"distance": "adaptive", "power": 0.5}, paths.Adaptive(0.5, 1e-3)),

@@ -22,6 +22,7 @@ from fmjax.errors import InputError, unknown_name
 from fmjax.factory import Recipe, make_experiment
 from fmjax.files import write_json
 from fmjax.first_process import on_first_process, say
+from fmjax.names import named_leaves
 from fmjax.run import workdir as folder
 from fmjax.run.reflow.compare import compare, describe_comparison
 from fmjax.run.reflow.draw_pairs import draw_pairs
@@ -151,7 +152,13 @@ def _check_plan(workdir: Path, rounds: int, plan: Plan) -> None:
     if plan.guidance != 1 and not config.labels.conditional:
         raise InputError("this model is unconditional: nothing guides it; write --guidance=1.")
     # What training would refuse is refused before the pairs are drawn.
-    make_experiment(round_config(config, workdir, plan, plan.guidance), spec)
+    experiment = make_experiment(round_config(config, workdir, plan, plan.guidance), spec)
+    if experiment.conditions is not None and experiment.classes is None:
+        raise InputError(
+            f"stored pairs keep one class id each, and the conditions of {workdir} are "
+            f"{', '.join(named_leaves(experiment.conditions))}; train with "
+            "labels.conditional=False to reflow."
+        )
     check_divides(config.train.batch_size, jax.device_count(), config.train.accumulate)
     batch = config.train.batch_size
     if plan.num - max(1, round(plan.num / 10)) < batch:

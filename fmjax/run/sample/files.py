@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fmjax import plots
-from fmjax.conditions import named_leaves
 from fmjax.errors import InputError
 from fmjax.factory import DataSpec, Recipe
 from fmjax.files import check_space, check_writable, differences, whole_file, write_json
+from fmjax.names import named_leaves
 from fmjax.run.pictures import draw_picture, is_pictured, pictured, shown_classes
 from fmjax.run.restore import TrainedFlow
 from fmjax.run.sample.request import Request

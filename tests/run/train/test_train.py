@@ -292,7 +292,7 @@ def test_the_second_picture_compiles_nothing(trained, count_compilations, tmp_pa
         ({"sample__shift": 0.0}, "shift"),
         ({"loss__prediction": "noise"}, "Known: score, v, velocity, x0, x1"),
         ({"loss__prediction": "x1", "path__name": "bridge"}, "path with a schedule"),
-        ({"loss__distance": "huber"}, "Known: adaptive, path, pseudo_huber, squared"),
+        ({"loss__distance": "huber"}, "Known: adaptive, pseudo_huber, squared"),
         ({"loss__weight": "x1"}, "Known: none, velocity"),
         ({"loss__weight": "velocity"}, "needs none"),
         ({"loss__target": "x1"}, "Known: fm, rf"),
