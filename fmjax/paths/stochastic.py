@@ -15,9 +15,9 @@ from typing import ClassVar
 
 import jax.numpy as jnp
 
-from fmjax.array_checks import check_shaped_as
+from fmjax.array_checks import as_floats, check_shaped_as
 from fmjax.checks import check_between, check_positive
-from fmjax.conventions import Array, at_least_float32, expand
+from fmjax.conventions import Array, expand
 from fmjax.paths.base import PathSample, check_noise
 from fmjax.paths.distances import squared
 from fmjax.schedules import END, clamp
@@ -52,7 +52,7 @@ class NoisyLine(abc.ABC):
             x_t and u_t (batch, ...), in float32 or wider whatever the inputs are.
 
         Raises:
-            InputError: there is no z, or it has another shape than x0.
+            InputError: there is no z, it has another shape than x0, or an array is not of floats.
         """
         x0, z, x1, t = self._unpack(x0, x1, t, noise)
         return PathSample(
@@ -87,8 +87,8 @@ class NoisyLine(abc.ABC):
         """x0, z, x1 and t ready to broadcast."""
         z = check_noise(self, noise)["z"]
         check_shaped_as(f"the noise z of {type(self).__name__}", z, "x0", x0.shape)
-        x0, z, x1 = (at_least_float32(x) for x in (x0, z, x1))
-        return x0, z, x1, expand(at_least_float32(t), x1)
+        x0, x1, z = as_floats("x0", x0), as_floats("x1", x1), as_floats("the noise z", z)
+        return x0, z, x1, expand(as_floats("t", t), x1)
 
 
 @dataclass(frozen=True)
