@@ -206,8 +206,8 @@ def _layout(mesh: Mesh | MeshSizes | None, parallel: str, steps: int, rules: Rul
     if not isinstance(mesh, Mesh):
         if mesh is not None and not isinstance(mesh, tuple):
             raise InputError(
-                "mesh must be a mesh of fmjax.training.mesh.make_mesh, or MeshSizes(fsdp=4) and the "
-                f"like; got {mesh!r}."
+                "mesh must be a mesh of fmjax.training.mesh.make_mesh, or MeshSizes(fsdp=4) and "
+                f"the like; got {mesh!r}."
             )
         mesh = make_mesh(sizes=DATA_PARALLEL if mesh is None else MeshSizes(*mesh))
     return layout_over(mesh, parallel, steps, rules)
