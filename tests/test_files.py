@@ -12,6 +12,7 @@ from fmjax.files import (
     check_writable,
     differences,
     first_line,
+    remove_temporaries,
     whole_file,
     write_bytes,
     write_json,
@@ -45,13 +46,17 @@ def test_what_goes_wrong_leaves_what_was_there(tmp_path, error):
 
 
 def test_a_file_that_nobody_wrote_is_an_error(tmp_path):
-    with pytest.raises(FileNotFoundError), whole_file(tmp_path / "x"):
+    with (
+        pytest.raises(OSError, match=r"x could not be written: No such"),
+        whole_file(tmp_path / "x"),
+    ):
         pass
 
 
 def test_bytes_and_json_replace_what_is_there_and_what_was_left(tmp_path):
     path = tmp_path / "x.json"
-    (tmp_path / "x.json.tmp").write_text("left by a killed program, and longer than what follows")
+    (tmp_path / ".fmjax-0123.tmp").write_text("left by a killed program")
+    remove_temporaries(tmp_path)
     write_bytes(path, b"\x00\xff")
     assert path.read_bytes() == b"\x00\xff"
     write_json(path, {"a": [1, None]})

@@ -8,6 +8,7 @@ import sys
 import threading
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import jax
 from absl import app, flags, logging
@@ -15,6 +16,7 @@ from flax.traverse_util import flatten_dict
 
 from fmjax.config import default_config
 from fmjax.errors import InputError, unknown_name
+from fmjax.files import first_line
 from fmjax.run.allocator import keep_freed_memory
 from fmjax.run.distributed.failure import together
 
@@ -134,6 +136,57 @@ def _show_in_help(command: ModuleType) -> None:
                 flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
 
 
+def _quieten() -> None:
+    """Leaves what libraries report of errors that come up as one sentence anyway to that one."""
+    # orbax logs every file it writes, and every error before raising it.
+    logging.set_verbosity(logging.FATAL)
+    program, usual = Path(sys.argv[0]).name, sys.unraisablehook
+
+    def unraisable(hook: Any) -> None:
+        # What tensorstore has begun it ends after orbax has given up, and closed its event loop.
+        if "Event loop is closed" not in str(hook.exc_value):
+            usual(hook)
+
+    sys.unraisablehook = unraisable
+    threading.excepthook = lambda hook: print(f"{program}: {hook.exc_value}", file=sys.stderr)
+
+
+def open_streams() -> None:
+    """Has what is said to a closed standard output or error go to the other of the two.
+
+    A closed one is None in Python, and its number would be that of the next file to be opened, into
+    which libraries would write their messages.
+    """
+    for number, other in ((0, None), (1, 2), (2, 1)):
+        if _is_open(number):
+            continue
+        if other is not None and _is_open(other):
+            os.dup2(other, number)
+        else:
+            handle = os.open(os.devnull, os.O_RDWR)
+            if handle != number:
+                os.dup2(handle, number)
+                os.close(handle)
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, "w", buffering=1, closefd=False))  # noqa: SIM115
+
+
+def _is_open(number: int) -> bool:
+    try:
+        os.fstat(number)
+    except OSError:
+        return False
+    return True
+
+
+def _said(error: OSError) -> str:
+    """What the system says of a file, without its number."""
+    if error.filename is None or error.strerror is None:
+        return first_line(error)
+    return f"{error.filename}: {error.strerror}."
+
+
 def run(command: ModuleType) -> None:
     """Runs a command; a caller's mistake ends it with one sentence and exit code 2.
 
@@ -143,14 +196,13 @@ def run(command: ModuleType) -> None:
             and that number, as in a shell.
     """
     program = Path(sys.argv[0]).name
+    open_streams()
     _show_in_help(command)
     _keep_compiled()
     keep_freed_memory()
-    # orbax logs every file it writes, and every error before raising it.
-    logging.set_verbosity(logging.FATAL)
-    threading.excepthook = lambda hook: print(f"{program}: {hook.exc_value}", file=sys.stderr)
+    _quieten()
 
-    def fail(error: Exception, code: int) -> None:
+    def fail(error: Exception | str, code: int) -> None:
         print(f"{program}: {error}", file=sys.stderr)
         sys.exit(code)
 
@@ -163,7 +215,7 @@ def run(command: ModuleType) -> None:
         except FloatingPointError as error:
             fail(error, 3)
         except OSError as error:
-            fail(error, 4)
+            fail(_said(error), 4)
         except KeyboardInterrupt:
             fail(InterruptedError("interrupted"), 130)
 

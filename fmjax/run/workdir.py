@@ -3,7 +3,7 @@
 import importlib.metadata
 import json
 import platform
-import shutil
+import re
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -12,7 +12,8 @@ from fmjax.config import ConfigDict, default_config
 from fmjax.data.codecs import Pixels, Vectors
 from fmjax.errors import InputError
 from fmjax.factory import DataSpec
-from fmjax.files import check_space, check_writable, lock_folder, write_json
+from fmjax.files import check_space, check_writable, write_json
+from fmjax.folders import check_no_links, finish_removal, lock_folder, remove_content
 from fmjax.names import describe, rebuild
 from fmjax.run.resume import check_resumable
 from fmjax.training.folder import CHECKPOINTS, EVENTS, METRICS, PROFILE, has_checkpoints
@@ -20,7 +21,17 @@ from fmjax.training.folder import CHECKPOINTS, EVENTS, METRICS, PROFILE, has_che
 RECORD = "run.json"
 SAMPLES = "samples"
 EVALUATION = "evaluation.json"
-_OURS = (RECORD, CHECKPOINTS, METRICS, EVENTS, SAMPLES, EVALUATION, PROFILE, "corrupt")
+CONTENT = {
+    CHECKPOINTS: r"\d+|.*orbax.*",
+    re.escape(RECORD): "",
+    re.escape(EVALUATION): "",
+    re.escape(METRICS): "",
+    EVENTS: r"events\.out\.tfevents\..*",
+    SAMPLES: r"(\d{8}|final)\.png",
+    PROFILE: ".*",
+    "corrupt": r"\d+\.\d+",
+}
+"""What a run makes in its folder. Without checkpoints the rest is no run."""
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "diffrax", "orbax-checkpoint", "grain")
 
 
@@ -94,17 +105,20 @@ def claim(workdir: Path, record: Record, state_bytes: int, overwrite: bool) -> I
         workdir: the folder, made if missing.
         record: what is about to run.
         state_bytes: the size of one checkpoint.
-        overwrite: deletes an earlier run in this folder, its files only.
+        overwrite: deletes an earlier run in this folder, its files only, and all or none of them.
 
     Returns:
         An open file that keeps other runs out; close it when the run ends.
 
     Raises:
-        InputError: the folder cannot be written, is too full, is in use, or holds another run.
+        InputError: the folder cannot be written, is too full, is in use, holds another run, or has
+            links in it that a run would write through.
     """
     check_writable(workdir, "--workdir")
     lock = lock_folder(workdir, "--workdir")
     try:
+        check_no_links(workdir, CONTENT, "--workdir")
+        finish_removal(workdir, CONTENT)
         if overwrite:
             _delete_run(workdir)
         _check_content(workdir, record)
@@ -126,9 +140,7 @@ def _delete_run(workdir: Path) -> None:
             f"{workdir} holds no run that --overwrite could delete: {RECORD} is missing. "
             "Empty the folder yourself, or give another --workdir."
         )
-    for name in _OURS:
-        path = workdir / name
-        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    remove_content(workdir, CONTENT)
 
 
 def _check_content(workdir: Path, record: Record) -> None:
