@@ -11,7 +11,6 @@ from pathlib import Path
 
 from fmjax.errors import InputError, changed_keys
 
-
 _TEMPORARY = ".fmjax-{}.tmp"
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)  # not everywhere
 

@@ -5,7 +5,6 @@ removed than what the command itself would have made.
 """
 
 import contextlib
-import contextlib
 import os
 import re
 import secrets

@@ -24,9 +24,10 @@ def files(folder):
 
 
 def test_a_folder_is_one_processs_own(tmp_path):
-    with lock_folder(tmp_path, "--out"):
-        with pytest.raises(InputError, match=r"another process is at work in .* another --out"):
-            lock_folder(tmp_path, "--out")
+    lock = lock_folder(tmp_path, "--out")
+    with pytest.raises(InputError, match=r"another process is at work in .* another --out"):
+        lock_folder(tmp_path, "--out")
+    lock.close()
     lock_folder(tmp_path, "--out").close()
 
 

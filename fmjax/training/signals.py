@@ -38,8 +38,8 @@ class Signals:
     """A context in which SIGTERM, SIGINT and SIGHUP are remembered and do not end the program.
 
     A second one, of the same kind or another, ends it at once. One that was ignored before, as
-    nohup has it for SIGHUP, stays so. Python delivers signals to the main thread alone; elsewhere they
-    end the program as ever.
+    nohup has it for SIGHUP, stays so. Python delivers signals to the main thread alone; elsewhere
+    they end the program as ever.
 
     Args:
         watch: whether to; False leaves them as they are.
