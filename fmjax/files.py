@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from fmjax.errors import InputError, changed_keys
+from fmjax.errors import InputError
 
 _TEMPORARY = ".fmjax-{}.tmp"
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)  # not everywhere
@@ -163,32 +163,6 @@ def check_writable(folder: Path, flag: str) -> None:
         raise InputError(
             f"cannot write to {folder}: {error.strerror}. Give another {flag}."
         ) from error
-
-
-def differences(path: Path, content: dict, free: tuple[str, ...] = ()) -> list[str]:
-    """How a stored manifest differs from one that is asked for, key by key.
-
-    A manifest says in JSON what a set of files is to hold and is written before the first of them,
-    so that a job that was stopped goes on only where it is asked for the same again.
-
-    Args:
-        path: of the JSON file.
-        content: what is asked for.
-        free: keys that may differ.
-
-    Returns:
-        ``"key=stored (asked: ...)"`` for each key that differs; empty where there is no file.
-
-    Raises:
-        ValueError: the file is not JSON.
-    """
-    if not path.exists():
-        return []
-    stored, asked = (
-        {key: value for key, value in json.loads(text).items() if key not in free}
-        for text in (path.read_text(), json.dumps(content))
-    )
-    return changed_keys(stored, asked)
 
 
 def first_line(error: Exception) -> str:

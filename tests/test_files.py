@@ -10,13 +10,13 @@ from fmjax.errors import InputError
 from fmjax.files import (
     check_space,
     check_writable,
-    differences,
     first_line,
     remove_temporaries,
     whole_file,
     write_bytes,
     write_json,
 )
+from fmjax.json_files import differences
 
 
 def test_a_file_gets_its_name_when_it_is_whole(tmp_path):
@@ -94,7 +94,7 @@ def test_a_manifest_differs_key_by_key(tmp_path):
     found = differences(path, asked, free=("resume",))
     assert found == ["seed=1 (asked: 2)", "new=None (asked: 1)"]
     path.write_text("{")
-    with pytest.raises(ValueError, match="Expecting"):
+    with pytest.raises(InputError, match=r"m\.json is no JSON \(Expecting"):
         differences(path, asked)
 
 

@@ -20,18 +20,8 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # Bottom to top. A name is a module or a package under fmjax/.
 SHARED = (
-    *(
-        "errors",
-        "first_process",
-        "files",
-        "folders",
-        "machine",
-        "npz",
-        "checks",
-        "axes",
-        "conventions",
-    ),
-    *("array_checks", "names", "conditions", "numerics"),
+    *("errors", "first_process", "files", "folders", "machine", "npz", "json_files", "checks"),
+    *("axes", "conventions", "array_checks", "names", "conditions", "numerics"),
 )
 MATHEMATICS = (
     ("schedules", "times", "sources"),

@@ -8,9 +8,10 @@ from typing import IO, Any, NamedTuple
 import jax
 
 from fmjax.errors import InputError
-from fmjax.files import check_space, check_writable, differences, write_json
+from fmjax.files import check_space, check_writable, write_json
 from fmjax.first_process import on_first_process, say
 from fmjax.folders import check_no_links, lock_folder
+from fmjax.json_files import differences
 from fmjax.names import named_leaves
 from fmjax.storage.checkpoints import Checkpoints
 from fmjax.training.settings import Settings

@@ -9,7 +9,6 @@ the model was trained in, and the label, int32 (-1: none); all little-endian.
 
 import dataclasses
 import functools
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -22,8 +21,18 @@ from fmjax.data.dataset import Dataset, hold_out
 from fmjax.data.tfds.records import CACHE_BYTES
 from fmjax.errors import InputError
 from fmjax.files import first_line
+from fmjax.json_files import OBJECT, SHAPE, TEXT, TEXTS, WHOLE, read_json
 
 INFO = "pairs.json"
+_KINDS = {
+    "shape": SHAPE,
+    "number": WHOLE,
+    "shards": WHOLE,
+    "num_classes": WHOLE.or_null(),
+    "class_names": TEXTS.or_null(),
+    "origin": OBJECT,
+    "resume": TEXT,
+}
 
 
 class PairInfo(NamedTuple):
@@ -81,7 +90,7 @@ def read_info(folder: Path) -> PairInfo:
         InputError: the folder is not a pair set.
     """
     try:
-        stored = PairInfo(**json.loads((Path(folder) / INFO).read_text()))
+        stored = PairInfo(**read_json(Path(folder) / INFO, _KINDS))
         names = stored.class_names and tuple(stored.class_names)
         info = stored._replace(shape=tuple(stored.shape), class_names=names)
         if not 1 <= info.shards <= info.number:

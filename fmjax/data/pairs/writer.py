@@ -8,7 +8,8 @@ import numpy as np
 from fmjax.array_checks import check_finite
 from fmjax.data.pairs.records import INFO, PairInfo, read_info, record_type, shard_path
 from fmjax.errors import InputError
-from fmjax.files import differences, first_line, whole_file, write_json
+from fmjax.files import first_line, whole_file, write_json
+from fmjax.json_files import differences
 
 # Noise does not compress, and a group of one record is read without its neighbours.
 _OPTIONS = "group_size:1,uncompressed"

@@ -18,8 +18,9 @@ import numpy as np
 from fmjax import plots
 from fmjax.errors import InputError
 from fmjax.factory import DataSpec, Recipe
-from fmjax.files import check_space, check_writable, differences, whole_file, write_json
+from fmjax.files import check_space, check_writable, whole_file, write_json
 from fmjax.folders import check_no_links, finish_removal, lock_folder, remove_content
+from fmjax.json_files import differences
 from fmjax.machine import check_memory
 from fmjax.names import named_leaves
 from fmjax.npz import read_arrays

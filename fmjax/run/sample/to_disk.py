@@ -15,7 +15,7 @@ from fmjax.factory import DataSpec, Recipe
 from fmjax.first_process import on_first_process, say
 from fmjax.guidance import network_calls
 from fmjax.run.pictures import check_pictured
-from fmjax.run.restore import LATEST, TrainedFlow, Weights, open_run
+from fmjax.run.restore import LATEST, TrainedFlow, Weights, open_run, restore_flow
 from fmjax.run.sample.files import (
     MANIFEST,
     TRAJECTORY,
@@ -108,9 +108,8 @@ def sample(
         check_pictured(experiment.spec.codec)
     target = SampleFiles(out, request.num, shard_size, overwrite)
     with _claimed(target, experiment.spec):
-        return _sample(
-            workdir, target, experiment, request, recipe, weights, batch_size, trajectory
-        )
+        flow = restore_flow(workdir, experiment, weights.needed(recipe), local=True)
+        return _sample(target, flow, request, recipe, batch_size, trajectory)
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """A run's parameters out, as a folder that every command reads like a run."""
 
+import json
 import re
 from pathlib import Path
 from typing import IO
@@ -14,7 +15,7 @@ from fmjax.files import check_space, check_writable
 from fmjax.first_process import on_first_process
 from fmjax.folders import check_no_links, lock_folder
 from fmjax.run import workdir as folder
-from fmjax.run.restore import EXPORTED, load_params
+from fmjax.run.restore import ARCHITECTURE, EXPORTED, load_params
 from fmjax.storage.fingerprint import fingerprint
 from fmjax.storage.safetensors import DTYPES, write_weights
 from fmjax.training.mesh import MeshSizes, make_mesh
@@ -71,6 +72,7 @@ def _write(
     if dtype != "float32":  # as they will be read again, so that the fingerprint is theirs
         params = jax.tree.map(lambda x: x.astype(DTYPES[dtype]).astype(jnp.float32), params)
     metadata = {"step": str(step), "fingerprint": str(int(fingerprint(params)))}
+    metadata[ARCHITECTURE] = json.dumps(dict(experiment.architecture))
     write_weights(path, params, dtype, metadata)
     if jax.process_index() == 0:
         folder.save_record(path.parent, record)
