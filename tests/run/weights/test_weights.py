@@ -20,7 +20,7 @@ from fmjax.samplers import solver_spec
 from fmjax.storage.fingerprint import fingerprint
 from fmjax.storage.safetensors import named
 from fmjax.training.mesh import make_mesh
-from tests.run.conftest import small_config
+from tests.run.conftest import small_config, write_record
 
 NAMES = ("ema.safetensors", "params.safetensors")
 
@@ -177,7 +177,7 @@ def test_folders_that_do_not_serve_are_refused(trained, exported, own, tmp_path,
         export_weights(trained, own)
     record = json.loads((own / "run.json").read_text())
     record["config"]["train"]["seed"] = 9
-    (own / "run.json").write_text(json.dumps(record))
+    write_record(own, record)
     with pytest.raises(InputError, match="parameters of another run"):
         export_weights(trained, own, ema=False)
     export_weights(trained, own, overwrite=True, checkpoint="4")
