@@ -2,10 +2,12 @@
 
 import difflib
 import hashlib
+import io
 import os
 import platform
 import sys
 import threading
+import traceback
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -84,6 +86,7 @@ def check_config_keys(argv: list[str]) -> None:
 
 def _parse(argv: list[str]) -> list[str]:
     """absl's parsing, every mistake of which becomes an InputError."""
+    _check_environment(argv)
     argv, path = _with_config_path(argv)
     check_config_keys(argv)
     try:
@@ -93,6 +96,12 @@ def _parse(argv: list[str]) -> list[str]:
     except flags.Error as error:
         lines = str(error).strip().splitlines()  # the last one is the reason: the rest, where
         raise InputError(" ".join(dict.fromkeys([lines[0], lines[-1]]))) from error
+    except SystemExit as error:
+        if path is None or not _ran(error, path):  # --help ends the program, too
+            raise
+        raise InputError(
+            f"the config file {path} ends the program (sys.exit); it must return a configuration."
+        ) from error
     except Exception as error:  # the file is a program: anything may go wrong in it
         first = str(error).strip("'\"").replace("\\n", "\n").splitlines() or [""]
         raise InputError(
@@ -102,6 +111,29 @@ def _parse(argv: list[str]) -> list[str]:
     if len(rest) > 1:
         raise InputError(f"flags begin with --; got {' '.join(rest[1:])!r}.")
     return rest
+
+
+def _check_environment(argv: list[str]) -> None:
+    """Checks what no command works with.
+
+    Raises:
+        InputError: an argument is not UTF-8, or jit is switched off.
+    """
+    for argument in argv:
+        if any("\ud800" <= letter <= "\udfff" for letter in argument):
+            raise InputError(
+                f"the argument {argument!a} is not UTF-8; rename the file that it names."
+            )
+    if jax.config.jax_disable_jit:
+        raise InputError(
+            "jit is switched off, and every program here is compiled: unset JAX_DISABLE_JIT."
+        )
+
+
+def _ran(error: BaseException, path: Path) -> bool:
+    """Whether an error came out of a file that was running."""
+    files = [frame.f_code.co_filename for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return any(Path(file).absolute() == path.absolute() for file in files)
 
 
 def compilation_folder(cache: Path, cpu: str) -> Path:
@@ -119,7 +151,10 @@ def _keep_compiled() -> None:
     """Turns jax's compilation cache on, unless the user has said where it is to be or not to be."""
     if jax.config.jax_compilation_cache_dir is not None:
         return
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    try:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:  # nobody's home
+        return
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     able = [line for line in lines if line.startswith(("flags", "Features"))]
@@ -170,6 +205,8 @@ def open_streams() -> None:
     for number, name in ((1, "stdout"), (2, "stderr")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(number, "w", buffering=1, closefd=False))  # noqa: SIM115
+        if isinstance(getattr(sys, name), io.TextIOWrapper):  # names of files may be no text
+            getattr(sys, name).reconfigure(errors="backslashreplace")
 
 
 def _is_open(number: int) -> bool:
@@ -216,6 +253,16 @@ def run(command: ModuleType) -> None:
             fail(error, 3)
         except OSError as error:
             fail(_said(error), 4)
+        except MemoryError:
+            fail("the machine has no memory left: ask for less at a time.", 4)
+        except RuntimeError as error:
+            if "initialize backend" not in str(error):
+                raise
+            fail(
+                f"no device of JAX_PLATFORMS={os.environ.get('JAX_PLATFORMS', '')!r} is found "
+                f"({first_line(error)[:200]}); unset it, or name a platform that is there.",
+                2,
+            )
         except KeyboardInterrupt:
             fail(InterruptedError("interrupted"), 130)
 
