@@ -7,16 +7,21 @@ by objects that have to come back as they were.
 import dataclasses
 import functools
 import importlib
+import importlib.util
 import os
+import re
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
 
 from fmjax.errors import InputError, unknown_name
+from fmjax.first_process import say
 
 _TYPE = "type"
+_NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d][\w.]*")
 
 
 def load_object(kind: str, name: str) -> Any:
@@ -30,8 +35,7 @@ def load_object(kind: str, name: str) -> Any:
         InputError: there is no such module, it fails, or it has no such object.
     """
     module_name, _, attribute = name.partition(":")
-    if os.getcwd() not in sys.path and "" not in sys.path:
-        sys.path.append(os.getcwd())
+    _look_here()
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
@@ -75,6 +79,11 @@ def load_maker(kind: str, name: str) -> Callable[..., Any]:
     return made
 
 
+def _look_here() -> None:
+    if os.getcwd() not in sys.path and "" not in sys.path:
+        sys.path.append(os.getcwd())
+
+
 def describe(tree: Any) -> Any:
     """Frozen dataclasses, alone or in dictionaries, as dictionaries that go into JSON.
 
@@ -100,7 +109,63 @@ def rebuild(content: Any) -> Any:
     if not isinstance(content, dict):
         return content
     fields = {name: rebuild(value) for name, value in content.items() if name != _TYPE}
-    return load_object("the type", content[_TYPE])(**fields) if _TYPE in content else fields
+    if _TYPE not in content:
+        return fields
+    kind = load_object("the type", str(content[_TYPE]))
+    if not (isinstance(kind, type) and dataclasses.is_dataclass(kind)):
+        raise InputError(f"the type {content[_TYPE]!r} is no dataclass, and nothing else is made.")
+    return kind(**fields)
+
+
+def check_names(content: Any, folder: Path) -> None:
+    """Checks the names ``module:name`` in a folder that may come from somebody else.
+
+    To use them imports their modules, which is to run them. Those of fmjax are its own. Others must
+    be the user's: modules that Python finds from where the user stands, neither in that folder nor
+    in the standard library. Each is said.
+
+    Args:
+        content: of a JSON file in the folder.
+        folder: whose modules are not imported.
+
+    Raises:
+        InputError: a name of another module.
+    """
+    for name in sorted(_names_in(content)):
+        module = name.partition(":")[0]
+        top = module.partition(".")[0]
+        if top == "fmjax":
+            continue
+        origin = _origin(top)
+        inside = origin is not None and folder.resolve() in origin.parents
+        if inside or top in sys.stdlib_module_names:
+            where = f"lies in {folder}" if inside else "is Python's own"
+            raise InputError(
+                f"it names {name}, and the module {module} {where}: it may name modules of "
+                "fmjax, and of yours, elsewhere"
+            )
+        if origin is not None:
+            say(f"{folder} names {name}, which is imported from {origin}", file=sys.stderr)
+
+
+def _names_in(content: Any) -> set[str]:
+    if isinstance(content, str):
+        return {content} if _NAME.fullmatch(content) else set()
+    children = content.values() if isinstance(content, dict) else content
+    return set().union(*map(_names_in, children)) if isinstance(content, dict | list) else set()
+
+
+def _origin(module: str) -> Path | None:
+    """The file of a top-level module, found as `load_object` finds it; None where there is none."""
+    _look_here()
+    try:
+        found = importlib.util.find_spec(module)
+    except (ImportError, ValueError):
+        return None
+    if found is None:
+        return None
+    places = [found.origin] if found.origin else list(found.submodule_search_locations or ())
+    return Path(places[0]).resolve() if places else None
 
 
 def named_leaves(tree: Any, what: str = "labels") -> dict[str, Any]:

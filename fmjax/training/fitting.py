@@ -69,8 +69,8 @@ def fit(
     function of k too, which it is unless data is an iterator, gives the same bits as one call.
 
     With a workdir, the folder gets ``checkpoints/``, ``metrics.jsonl``, ``tensorboard/`` and
-    ``fit.json``, which remembers what decides the numbers; SIGTERM and SIGINT end the training
-    between two steps, after its state is saved. Without one, nothing is written.
+    ``fit.json``, which remembers what decides the numbers; SIGTERM, SIGINT and SIGHUP end the
+    training between two steps, after its state is saved. Without one, nothing is written.
 
     Args:
         apply_fn: ``apply_fn(params, x, t, labels)``, a velocity or an `fmjax.conventions.Output`.

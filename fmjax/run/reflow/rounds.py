@@ -5,7 +5,6 @@ less than those of independent pairs; a flow that learns the straight line of ea
 straighter paths, and needs fewer steps. Source: Liu et al., arXiv:2209.03003, algorithm 1.
 """
 
-import json
 import math
 import shlex
 from functools import partial
@@ -22,6 +21,7 @@ from fmjax.errors import InputError, unknown_name
 from fmjax.factory import Recipe, make_experiment
 from fmjax.files import write_json
 from fmjax.first_process import on_first_process, say
+from fmjax.json_files import read_json
 from fmjax.names import named_leaves
 from fmjax.run import workdir as folder
 from fmjax.run.reflow.compare import compare, describe_comparison
@@ -177,8 +177,8 @@ def _report(before: TrainedFlow, after: TrainedFlow, k: int, plan: Plan, w: floa
         "solver": plan.solver.describe(),
     }
     try:
-        report = json.loads(path.read_text())
-    except (OSError, ValueError):
+        report = read_json(path)
+    except (FileNotFoundError, InputError):
         report = {}
     if not asked.items() <= report.items():
         dataset = load(before.experiment.data.name, before.experiment.data.dir)

@@ -346,7 +346,7 @@ def test_two_runs_do_not_share_a_folder(trained, tmp_path):
     shutil.copytree(trained, tmp_path / "run")
     with (tmp_path / "run" / ".lock").open("w") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
-        with pytest.raises(InputError, match="another run is training"):
+        with pytest.raises(InputError, match="another process is at work"):
             train(small_config(), tmp_path / "run")
 
 
