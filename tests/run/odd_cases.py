@@ -74,14 +74,14 @@ def stamps():
 def answer(module, arguments):
     """The exit code and the standard error of a command."""
     sys.argv, said = [COMMAND, *arguments], io.StringIO()
-    with flagsaver.flagsaver(), contextlib.redirect_stderr(said):
-        with contextlib.redirect_stdout(io.StringIO()):
-            flags.FLAGS.unparse_flags()
-            try:
-                cli.run(module)
-                code = 0
-            except SystemExit as end:
-                code = end.code or 0
+    quiet = contextlib.redirect_stdout(io.StringIO())
+    with flagsaver.flagsaver(), contextlib.redirect_stderr(said), quiet:
+        flags.FLAGS.unparse_flags()
+        try:
+            cli.run(module)
+            code = 0
+        except SystemExit as end:
+            code = end.code or 0
     return code, said.getvalue()
 
 
