@@ -8,9 +8,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from fmjax.checks import check_finite_number
 from fmjax.conditions import ClassIds, nulls
-from fmjax.config import ConfigDict
+from fmjax.config import ConfigDict, check_config
 from fmjax.conventions import ApplyFn
 from fmjax.draws import LossArgs
 from fmjax.errors import InputError
@@ -122,6 +121,7 @@ def make_experiment(config: ConfigDict, spec: DataSpec, portable: bool = False) 
     Raises:
         InputError: a name is unknown, or a value does not fit; each says what to write.
     """
+    check_config(config)
     _check_data(config, spec)
     train, evaluation = train_settings(config), eval_settings(config)
     conditions = model_conditions(config, spec)
@@ -133,7 +133,6 @@ def make_experiment(config: ConfigDict, spec: DataSpec, portable: bool = False) 
     jax.eval_shape(init_params, jax.random.key(0))  # the network accepts these shapes
     learning_rate, optimizer = _make_optimizer(config)
     s = config.sample
-    check_finite_number("the guidance scale", s.guidance)
     return Experiment(
         spec=spec,
         data=data_settings(config),

@@ -224,7 +224,7 @@ def make_coupling(config: ConfigDict, conditions: Any) -> couplings.Coupling:
     """
     c = config.coupling
     make = choose("coupling", c.name, COUPLINGS)
-    if c.groups < 1 or config.train.batch_size % c.groups:
+    if config.train.batch_size % c.groups:
         raise InputError(
             f"coupling.groups must divide train.batch_size={config.train.batch_size}; "
             f"got {c.groups}."

@@ -80,7 +80,7 @@ def check_config_keys(argv: list[str]) -> None:
             near = difflib.get_close_matches(key, known, n=3, cutoff=0.4)
             raise InputError(
                 f"unknown configuration key {key!r}. Nearest: {', '.join(near) or 'none'}. "
-                "fmjax/config.py lists them all."
+                "train.py --help-config lists them all."
             )
 
 
@@ -106,7 +106,7 @@ def _parse(argv: list[str]) -> list[str]:
         first = str(error).strip("'\"").replace("\\n", "\n").splitlines() or [""]
         raise InputError(
             f"the config file {path} fails with {type(error).__name__}: {first[0][:200]}. "
-            "fmjax/config.py lists the keys."
+            "train.py --help-config lists the keys."
         ) from error
     if len(rest) > 1:
         raise InputError(f"flags begin with --; got {' '.join(rest[1:])!r}.")

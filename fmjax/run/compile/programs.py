@@ -14,7 +14,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from fmjax.conditions import abstract_labels
-from fmjax.config import ConfigDict
+from fmjax.config import ConfigDict, check_config
 from fmjax.data.codecs import States
 from fmjax.data.load import load
 from fmjax.errors import InputError
@@ -36,6 +36,7 @@ def data_spec(config: ConfigDict) -> DataSpec:
     Raises:
         InputError: the data set is not prepared; a stand-in is named.
     """
+    check_config(config)  # before the data are opened
     try:
         dataset = load(config.data.name, config.data.dir)
     except InputError as error:

@@ -3,7 +3,7 @@
     python train.py --config=configs/digits.py
 
 Run the same command again to resume. Any key of the configuration can be set on the command line,
-e.g. ``--config.train.steps=3000``; `fmjax/config.py` lists them all.
+e.g. ``--config.train.steps=3000``; ``--help-config`` lists them all.
 """
 
 from pathlib import Path
@@ -11,6 +11,7 @@ from pathlib import Path
 from absl import flags
 from ml_collections import config_flags
 
+from fmjax.config import describe_config
 from fmjax.errors import InputError
 from fmjax.run.compile.programs import compile_training
 from fmjax.run.compile.report import print_report
@@ -37,6 +38,11 @@ INIT_FROM = flags.DEFINE_string(
 OVERWRITE = flags.DEFINE_bool("overwrite", False, "Delete an earlier run in the workdir first.")
 
 
+HELP_CONFIG = flags.DEFINE_bool(
+    "help_config", False, "Print every key of the configuration, its default, range and meaning."
+)
+
+
 def default_workdir(config_file: str, overrides: dict[str, object]) -> Path:
     """The folder of a run that is given none: named after its configuration and its data.
 
@@ -53,6 +59,9 @@ def default_workdir(config_file: str, overrides: dict[str, object]) -> Path:
 
 def main() -> int:
     """Reads the flags and trains."""
+    if HELP_CONFIG.value:
+        print(describe_config())
+        return 0
     if CONFIG.value is None:
         raise InputError("say what to train: --config=digits, or --config=PATH of your own file")
     if COMPILE_ONLY.value is not None:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from fmjax.config import ConfigDict
+from fmjax.config import ConfigDict, check_config
 from fmjax.data.dataset import Dataset
 from fmjax.data.load import load
 from fmjax.data.pairs.records import open_pairs
@@ -53,6 +53,7 @@ def build(config: ConfigDict, workdir: Path, parallel: str) -> Run:
     Raises:
         InputError: something does not fit, in one sentence.
     """
+    check_config(config)  # before the data are opened
     dataset = load(config.data.name, config.data.dir)
     experiment = make_experiment(config, spec_of(dataset))
     training = dataset
