@@ -70,6 +70,7 @@ class ClassIds:
         _check_drop_rate(self.drop_rate)
         if self.null is not None:
             what = "the null class, a class or the number of classes,"
+            check_at_least(what, self.null, 0)
             check_between(what, self.null, 0, self.num_classes)
         if self.names is not None and len(self.names) != self.num_classes:
             raise InputError(

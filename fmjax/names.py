@@ -5,11 +5,13 @@ by objects that have to come back as they were.
 """
 
 import dataclasses
+import functools
 import importlib
 import importlib.util
 import os
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +49,34 @@ def load_object(kind: str, name: str) -> Any:
         public = [known for known in vars(module) if not known.startswith("_")]
         raise unknown_name(f"{kind} in {module_name}", attribute, public)
     return getattr(module, attribute)
+
+
+def load_maker(kind: str, name: str) -> Callable[..., Any]:
+    """The function or class of that name, whose own mistakes are told in one sentence.
+
+    Args:
+        kind: as in `load_object`.
+        name: as in `load_object`.
+
+    Raises:
+        InputError: as `load_object`, or what was found cannot be called. Calling the result raises
+            it where the function fails.
+    """
+    make = load_object(kind, name)
+    if not callable(make):
+        raise InputError(f"{kind} {name!r} must be a function or a class; got {make!r}.")
+
+    @functools.wraps(make, updated=())
+    def made(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return make(*args, **kwargs)
+        except InputError:
+            raise
+        except Exception as error:  # it is the user's own: anything may go wrong in it
+            what = f"{type(error).__name__}: {error}"
+            raise InputError(f"{kind} {name!r} fails with {what}.") from error
+
+    return made
 
 
 def _look_here() -> None:

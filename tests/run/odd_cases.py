@@ -75,11 +75,8 @@ def stamps():
 def answer(module, arguments):
     """The exit code and the standard error of a command."""
     sys.argv, said = [COMMAND, *arguments], io.StringIO()
-    with (
-        flagsaver.flagsaver(),
-        contextlib.redirect_stderr(said),
-        contextlib.redirect_stdout(io.StringIO()),
-    ):
+    quiet = contextlib.redirect_stdout(io.StringIO())
+    with flagsaver.flagsaver(), contextlib.redirect_stderr(said), quiet:
         flags.FLAGS.unparse_flags()
         try:
             cli.run(module)
