@@ -37,6 +37,8 @@ def whole_file(path: Path) -> Iterator[Path]:
     Raises:
         OSError: the file cannot be written, in one sentence.
     """
+    if path.exists() and not path.is_file():  # a folder, or a device, which a file would replace
+        raise OSError(f"{path} could not be written: it is there already and no file.")
     temporary = path.with_name(_TEMPORARY.format(secrets.token_hex(8)))
     try:
         yield temporary

@@ -45,6 +45,15 @@ def test_what_goes_wrong_leaves_what_was_there(tmp_path, error):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_what_is_no_file_is_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    for name in ("pipe", "folder"):
+        with pytest.raises(OSError, match=f"{name} could not be written: it is there already"):
+            write_bytes(tmp_path / name, b"x")
+    assert (tmp_path / "pipe").is_fifo()
+
+
 def test_a_file_that_nobody_wrote_is_an_error(tmp_path):
     with (
         pytest.raises(OSError, match=r"x could not be written: No such"),

@@ -240,7 +240,9 @@ def run(command: ModuleType) -> None:
     _quieten()
 
     def fail(error: Exception | str, code: int) -> None:
-        print(f"{program}: {error}", file=sys.stderr)
+        # One line, whatever the names in it: those of files may hold line ends.
+        letters = (c if c.isprintable() else ascii(c)[1:-1] for c in str(error).strip())
+        print(f"{program}: {''.join(letters)}", file=sys.stderr)
         sys.exit(code)
 
     def guarded(_: list[str]) -> None:

@@ -10,6 +10,7 @@ import contextlib
 import importlib
 import io
 import json
+import os
 import shutil
 import sys
 import time
@@ -36,7 +37,7 @@ BASE = {
     "train": ["--config=toy2d", "--config.train.steps=0"],
 }
 TEXTS = ("", "0", "-1", "1", "nan", "inf", "1e400", "9" * 31, "a,b", "1,2", "None", "x" * 300, "é")
-TEXTS += ("..", "/dev/null", "os:abort", "no.such:thing", "\udcff", "\n", "%s{}", "--", "True")
+TEXTS += ("..", "/dev/null/x", "os:abort", "no.such:thing", "\udcff", "\n", "%s{}", "--", "True")
 VALUES = st.one_of(
     st.sampled_from([None, True, -1, 0, 1.5, 1e308, 10**30, "", "x", "os:abort", [], {}, [[]]]),
     st.sampled_from([[80000, 80000, 1], [-2], ["2"], {"type": "os:system"}, {"type": None}]),
@@ -67,7 +68,7 @@ def changed(record, path, value, kept):
 
 def stamps():
     """Everything that is watched, with the time of its last change."""
-    watched = [*RUN.rglob("*"), *FOLDER.iterdir(), *Path.cwd().iterdir()]
+    watched = [*RUN.rglob("*"), *FOLDER.iterdir()]
     return {path: path.lstat().st_mtime_ns for path in watched if path != OWN}
 
 
@@ -115,6 +116,8 @@ def main():
     def holds(odd, text):
         shutil.rmtree(OWN, ignore_errors=True)
         shutil.copytree(RUN, OWN / "run")
+        (OWN / "here" / "below").mkdir(parents=True)
+        os.chdir(OWN / "here" / "below")  # names of folders that are drawn are below OWN
         if text is not None:
             (OWN / "run" / "run.json").write_text(text)
             odd = []
