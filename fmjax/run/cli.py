@@ -110,7 +110,20 @@ def _parse(argv: list[str]) -> list[str]:
         ) from error
     if len(rest) > 1:
         raise InputError(f"flags begin with --; got {' '.join(rest[1:])!r}.")
+    _check_not_empty()
     return rest
+
+
+def _check_not_empty() -> None:
+    """Checks that no flag of fmjax is an empty text: a path would be the current folder.
+
+    Raises:
+        InputError: one is.
+    """
+    for module, defined in flags.FLAGS.flags_by_module_dict().items():
+        for flag in defined if module.startswith("fmjax.") else ():
+            if flag.present and flag.value == "":
+                raise InputError(f"--{flag.name} is empty; give a value, or leave it out.")
 
 
 def _check_environment(argv: list[str]) -> None:

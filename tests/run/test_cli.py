@@ -49,6 +49,13 @@ MISTAKES = [
     ("sample.py", ["--workdir=x", "--solver=huen"], "Did you mean 'heun'?"),
     ("sample.py", ["--workdir=x", "--steps=0"], "at least 1; got 0"),
     ("sample.py", ["--workdir=x", "--num=ten"], "invalid literal"),
+    ("sample.py", ["--workdir=x", "--out="], "--out is empty; give a value, or leave it out"),
+    ("train.py", [DIGITS, "--config.optimizer.b1=1"], "optimizer.b1 must lie in [0, 1); got 1.0"),
+    (
+        "train.py",
+        [DIGITS, "--config.train.steps=50"],
+        "optimizer.warmup_steps=50 of train.steps=50",
+    ),
 ]
 LAUNCHED = ("train.py", [DIGITS], {"WORLD_SIZE": "2"}, "WORLD_SIZE=2 speaks of several processes")
 DIVIDES = (

@@ -39,7 +39,7 @@ OVERWRITE = flags.DEFINE_bool("overwrite", False, "Delete an earlier run in the 
 
 
 HELP_CONFIG = flags.DEFINE_bool(
-    "help_config", False, "Print every key of the configuration, its default, range and meaning."
+    "help-config", False, "Print every key of the configuration, its default, range and meaning."
 )
 
 
