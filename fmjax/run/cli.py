@@ -5,12 +5,13 @@ import hashlib
 import io
 import os
 import platform
+import signal
 import sys
 import threading
 import traceback
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 from absl import app, flags, logging
@@ -102,6 +103,8 @@ def _parse(argv: list[str]) -> list[str]:
         raise InputError(
             f"the config file {path} ends the program (sys.exit); it must return a configuration."
         ) from error
+    except BrokenPipeError:  # of --help
+        raise
     except Exception as error:  # the file is a program: anything may go wrong in it
         first = str(error).strip("'\"").replace("\\n", "\n").splitlines() or [""]
         raise InputError(
@@ -237,6 +240,12 @@ def _said(error: OSError) -> str:
     return f"{error.filename}: {error.strerror}."
 
 
+def _end_unread() -> NoReturn:
+    """Ends the program, whose output nobody reads any more, as the signal SIGPIPE would."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(128 + signal.SIGPIPE)
+
+
 def run(command: ModuleType) -> None:
     """Runs a command; a caller's mistake ends it with one sentence and exit code 2.
 
@@ -261,11 +270,14 @@ def run(command: ModuleType) -> None:
     def guarded(_: list[str]) -> None:
         try:
             stopped = together(command.main)
+            sys.stdout.flush()
             sys.exit(128 + stopped if stopped else 0)
         except InputError as error:
             fail(error, 2)
         except FloatingPointError as error:
             fail(error, 3)
+        except BrokenPipeError:
+            _end_unread()
         except OSError as error:
             fail(_said(error), 4)
         except MemoryError:
@@ -286,5 +298,7 @@ def run(command: ModuleType) -> None:
             return _parse(argv)
         except InputError as error:
             return fail(error, 2)
+        except BrokenPipeError:
+            return _end_unread()
 
     app.run(guarded, flags_parser=parse)

@@ -234,3 +234,12 @@ def test_without_a_home_nothing_is_cached_and_the_data_are_asked_for(monkeypatch
     cli._keep_compiled()
     with pytest.raises(InputError, match=r"no home directory for ~/.*; write data\.dir"):
         data_root()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("flag", ["--help", "--help-config"])
+def test_a_reader_that_leaves_is_no_fault(flag):
+    line = f"{sys.executable} train.py --config=digits {flag} | head -1"
+    done = subprocess.run(line, cwd=ROOT, shell=True, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(done.stdout.splitlines()) == 1
