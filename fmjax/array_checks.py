@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fmjax.conventions import Span
+from fmjax.conventions import Span, at_least_float32
 from fmjax.errors import InputError
 
 
@@ -53,6 +53,75 @@ def check_shaped_as(what: str, x: Any, like: str, shape: tuple[int, ...]) -> Non
     """
     if jnp.shape(x) != shape:
         raise InputError(f"{what} must be shaped as {like}, {shape}; got {jnp.shape(x)}.")
+
+
+def as_floats(what: str, x: Any) -> jax.Array:
+    """An array of floats in float32 or wider: half precision is widened, and nothing else is.
+
+    Args:
+        what: the array, as the message names it.
+        x: an array, traced or not.
+
+    Raises:
+        InputError: it is of integers, of complex numbers, or of no numbers at all.
+    """
+    try:
+        dtype = jnp.result_type(x)
+    except TypeError:
+        dtype = type(x).__name__
+    if not isinstance(dtype, np.dtype) or not jnp.issubdtype(dtype, jnp.floating):
+        raise InputError(
+            f"{what} must be of floats; got {dtype}. Write {what}.astype(jnp.float32); images of "
+            "uint8 become floats by fmjax.data.pixels.to_unit."
+        )
+    return at_least_float32(x)
+
+
+def check_returned(function: str, value: Any, like: str, target: Any) -> None:
+    """Checks what a function of the user's own returned: floats, built and shaped as something.
+
+    A result of another shape would often broadcast, and be wrong without a word.
+
+    Args:
+        function: the function, as the message names it.
+        value: what it returned, traced or not.
+        like: what the result must be shaped as, as the message names it.
+        target: that, an array or a pytree of arrays.
+
+    Raises:
+        InputError: it is built otherwise, of another shape, or not of floats.
+    """
+    if jax.tree.structure(value) != jax.tree.structure(target):
+        raise InputError(
+            f"{function} must return what is built as {like}, {jax.tree.structure(target)}; got "
+            f"{jax.tree.structure(value)}."
+        )
+    for found, wanted in zip(jax.tree.leaves(value), jax.tree.leaves(target), strict=True):
+        dtype = jnp.result_type(found)
+        if jnp.shape(found) != jnp.shape(wanted) or not jnp.issubdtype(dtype, jnp.floating):
+            raise InputError(
+                f"{function} must return floats shaped as {like}, {jnp.shape(wanted)}; got {dtype} "
+                f"of shape {jnp.shape(found)}."
+            )
+
+
+def check_per_example(function: str, value: Any, batch: int) -> None:
+    """Checks that a function of the user's own returned one float per example, (batch,).
+
+    Args:
+        function: the function, as the message names it.
+        value: what it returned, traced or not.
+        batch: the number of examples.
+
+    Raises:
+        InputError: it has another shape, or is not of floats.
+    """
+    shape, dtype = jnp.shape(value), jnp.result_type(value)
+    if shape != (batch,) or not jnp.issubdtype(dtype, jnp.floating):
+        raise InputError(
+            f"{function} must return one float per example, ({batch},); got {dtype} of shape "
+            f"{shape}. Sum, or take the mean, over the other axes."
+        )
 
 
 def check_class_ids(
@@ -144,6 +213,8 @@ def check_pairs(x0: Any, x1: Any, labels: Any = None) -> None:
             )
     if len({shape[:1] for shape in shapes}) != 1:
         raise InputError(f"the parts of x1 must have one leading size, the batch; got {shapes}.")
+    if shapes[0][0] == 0:
+        raise InputError("a batch must have at least one pair; got none.")
     check_leading_size(labels, shapes[0][0])
     for name, x in (("x0", x0), ("x1", x1)):
         check_finite(name, x)

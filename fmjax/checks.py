@@ -89,6 +89,26 @@ def check_multiple(what: str, value: int, parts: int, of: str) -> None:
         raise _refusal(what, f"be a multiple of {parts} ({of})", value, f"Write {near}.")
 
 
+def check_methods(what: str, value: object, *methods: str, such_as: str) -> None:
+    """Checks that an object can do what is asked of it, and is no class in its place.
+
+    Args:
+        what: the argument, as the message names it.
+        value: what came in.
+        *methods: what it must have; none for something that must be called itself.
+        such_as: an example that is right, as one would write it.
+
+    Raises:
+        InputError: it is a class, or lacks a method.
+    """
+    if isinstance(value, type):
+        raise InputError(f"{what} is the class {value.__name__}; write {value.__name__}(...).")
+    missing = [name for name in methods if not hasattr(value, name)]
+    if missing or not (methods or callable(value)):
+        needed = f"an object with {', '.join(methods)}" if methods else "a function"
+        raise InputError(f"{what} must be {needed}, such as {such_as}; got {value!r}.")
+
+
 def check_seed(value: int, what: str = "the seed") -> int:
     """Checks a seed of ``jax.random.key``, which takes a larger one modulo 2^32 and says nothing.
 

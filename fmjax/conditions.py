@@ -11,7 +11,6 @@ embedding of each by its kind. A condition of your own is a frozen dataclass wit
 `Condition`.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
@@ -21,6 +20,7 @@ import numpy as np
 
 from fmjax.checks import check_at_least, check_between
 from fmjax.errors import InputError
+from fmjax.names import named_leaves
 
 
 @runtime_checkable
@@ -70,6 +70,7 @@ class ClassIds:
         _check_drop_rate(self.drop_rate)
         if self.null is not None:
             what = "the null class, a class or the number of classes,"
+            check_at_least(what, self.null, 0)
             check_between(what, self.null, 0, self.num_classes)
         if self.names is not None and len(self.names) != self.num_classes:
             raise InputError(
@@ -155,18 +156,6 @@ class Vector:
 
 def _check_drop_rate(rate: float) -> None:
     check_between("the drop rate", rate, 0, 1)
-
-
-def named_leaves(tree: Any, what: str = "labels") -> dict[str, Any]:
-    """The leaves of labels or of conditions by name: the way to each, joined by ``/``.
-
-    Args:
-        tree: of labels or of conditions; None has no leaves.
-        what: what a leaf is called that is the whole tree.
-    """
-    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
-    names = (jax.tree_util.keystr(keys, simple=True, separator="/") for keys, _ in leaves)
-    return {name or what: leaf for name, (_, leaf) in zip(names, leaves, strict=True)}
 
 
 def check_conditions(conditions: Any) -> None:
@@ -289,8 +278,3 @@ def conditions_of(labels: Any, drop_rate: float = 0.0) -> Any:
         )
 
     return jax.tree.map(one, labels)
-
-
-def class_names(condition: Any) -> Sequence[str] | None:
-    """The names of the classes of labels that are one array of class ids; None of others."""
-    return condition.names if isinstance(condition, ClassIds) else None

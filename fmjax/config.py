@@ -119,8 +119,8 @@ KEYS = {
         power=Key(1.0, SHARE, "of adaptive"),
         weight=Key(
             "none",
-            ("none", "velocity"),
-            "velocity: the error of another prediction counts as one of velocity",
+            NAME,
+            "none; velocity: another prediction's error counts as a velocity's; or your own",
         ),
     ),
     "labels": Group(

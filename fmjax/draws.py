@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 
-from fmjax.checks import check_at_least, check_between
+from fmjax.checks import check_at_least, check_between, check_methods
 from fmjax.conditions import check_conditions
 from fmjax.conventions import Array, Labels, example_keys
 from fmjax.couplings import Coupling, independent
@@ -64,7 +64,8 @@ class Draw:
         noise: laws by name, of what the loss takes beside the pair: ``loss_fn.noise``.
 
     Raises:
-        InputError: a rate lies outside [0, 1], stratify is below 1, or a condition is none.
+        InputError: a rate lies outside [0, 1], stratify is below 1, or an object is not what it is
+            to be.
     """
 
     coupling: Coupling = independent
@@ -76,6 +77,12 @@ class Draw:
     noise: Mapping[str, Law] = field(default_factory=dict)
 
     def __post_init__(self):
+        check_methods("the coupling", self.coupling, such_as="couplings.exact()")
+        check_methods("the source", self.source, "sample", such_as="StandardNormal()")
+        for law in jax.tree.leaves(self.time_distribution):
+            check_methods("the time distribution", law, "quantile", such_as="times.Uniform()")
+        for name, law in self.noise.items():
+            check_methods(f"the law of {name}", law, "sample", such_as="StandardNormal()")
         check_conditions(self.conditions)
         check_between("drop_all", self.drop_all, 0, 1)
         if self.stratify is not None:

@@ -1,14 +1,18 @@
 """Files on disk: written whole or not at all, and checked before a long job depends on them."""
 
 import contextlib
+import errno
 import json
 import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
 
-from fmjax.errors import InputError, changed_keys
+from fmjax.errors import InputError
+
+_TEMPORARY = ".fmjax-{}.tmp"
+_NO_LINK = getattr(os, "O_NOFOLLOW", 0)  # not everywhere
 
 
 @contextlib.contextmanager
@@ -18,21 +22,101 @@ def whole_file(path: Path) -> Iterator[Path]:
         with whole_file(path) as temporary:
             temporary.write_text("content")
 
-    A program that is stopped in between leaves what was under the name before, and perhaps a
-    ``.tmp`` beside it, which the next attempt overwrites.
+    The place has a name that no other writer has, of this process or another. A program that is
+    stopped in between leaves what was under the name before, and perhaps the temporary file, which
+    `remove_temporaries` removes. A machine that is stopped later has the whole file, or what was
+    there before.
 
     Args:
-        path: where the file will be; its folder exists, and an existing file is replaced.
+        path: where the file will be; its folder exists, and an existing file is replaced. A link is
+            replaced as well: what it points to stays as it is.
 
     Yields:
         The path to write to; it is removed if the body raises.
+
+    Raises:
+        OSError: the file cannot be written, in one sentence.
     """
-    temporary = path.with_name(f"{path.name}.tmp")
+    if path.exists() and not path.is_file():  # a folder, or a device, which a file would replace
+        raise OSError(f"{path} could not be written: it is there already and no file.")
+    temporary = path.with_name(_TEMPORARY.format(secrets.token_hex(8)))
     try:
         yield temporary
+        _flush(temporary)
         temporary.replace(path)
+        _flush(path.parent)
+    except OSError as error:
+        raise unwritten(path, error) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the folder may be gone, or read-only by now
+            temporary.unlink(missing_ok=True)
+
+
+def _flush(path: Path) -> None:
+    """Returns when the content of a file, or the names in a folder, are on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a file system that cannot
+            raise
+    finally:
+        os.close(handle)
+
+
+def unwritten(path: Path, error: OSError) -> OSError:
+    """The error of a file that could not be written, in one sentence.
+
+    Args:
+        path: of the file.
+        error: what the system said.
+    """
+    return OSError(f"{path} could not be written: {error.strerror or first_line(error)}.")
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Removes what killed writers left in a folder, which must be this process's own by a lock."""
+    for path in folder.glob(_TEMPORARY.format("*")):
+        path.unlink(missing_ok=True)
+
+
+class AppendedFile:
+    """A file that grows, and that nothing is kept back from: what is written is in it.
+
+    Args:
+        path: of the file, made if missing; never a link.
+
+    Raises:
+        OSError: it cannot be opened, in one sentence.
+    """
+
+    def __init__(self, path: Path):
+        self._path = path
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | _NO_LINK
+        try:
+            self._handle = os.open(path, flags, 0o666)
+        except OSError as error:
+            raise unwritten(path, error) from error
+
+    def write(self, content: bytes) -> None:
+        """Appends some bytes.
+
+        Raises:
+            OSError: not all of them could be written, or the file has been moved or deleted, in one
+                sentence.
+        """
+        try:
+            if not os.path.samestat(os.lstat(self._path), os.fstat(self._handle)):
+                raise FileNotFoundError(errno.ENOENT, "it has been moved or deleted")
+            while content:  # a disk with little room takes a part, and then refuses
+                content = content[os.write(self._handle, content) :]
+        except OSError as error:
+            raise unwritten(self._path, error) from error
+
+    def close(self) -> None:
+        """Closes the file."""
+        with contextlib.suppress(OSError):  # nothing is kept back that could be lost here
+            os.close(self._handle)
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -74,69 +158,13 @@ def check_writable(folder: Path, flag: str) -> None:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".probe.{os.getpid()}"
+        probe = folder / _TEMPORARY.format(secrets.token_hex(8))
         probe.write_bytes(b"x")
         probe.unlink()
     except OSError as error:
         raise InputError(
             f"cannot write to {folder}: {error.strerror}. Give another {flag}."
         ) from error
-
-
-def lock_folder(folder: Path, flag: str) -> IO | None:
-    """Keeps other runs out of a folder for as long as the file returned is open.
-
-    Args:
-        folder: which exists.
-        flag: that gives another folder, as the message names it.
-
-    Returns:
-        The open file; None where the system has no locks.
-
-    Raises:
-        InputError: another run has it.
-    """
-    try:
-        import fcntl
-    except ImportError:  # not a Unix
-        return None
-    handle = (folder / ".lock").open("a")
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        handle.close()
-        raise InputError(
-            f"another run is training in {folder}; wait for it, or give another {flag}."
-        ) from None
-    except OSError:  # a file system without locks
-        pass
-    return handle
-
-
-def differences(path: Path, content: dict, free: tuple[str, ...] = ()) -> list[str]:
-    """How a stored manifest differs from one that is asked for, key by key.
-
-    A manifest says in JSON what a set of files is to hold and is written before the first of them,
-    so that a job that was stopped goes on only where it is asked for the same again.
-
-    Args:
-        path: of the JSON file.
-        content: what is asked for.
-        free: keys that may differ.
-
-    Returns:
-        ``"key=stored (asked: ...)"`` for each key that differs; empty where there is no file.
-
-    Raises:
-        ValueError: the file is not JSON.
-    """
-    if not path.exists():
-        return []
-    stored, asked = (
-        {key: value for key, value in json.loads(text).items() if key not in free}
-        for text in (path.read_text(), json.dumps(content))
-    )
-    return changed_keys(stored, asked)
 
 
 def first_line(error: Exception) -> str:

@@ -1,20 +1,28 @@
-"""Objects by their names: ``package.module:Name``, and frozen dataclasses as JSON.
+"""Names: of objects, as ``package.module:Name``; of leaves; and frozen dataclasses as JSON.
 
 A configuration may name a piece that is not fmjax's own, and a run's record says what its data are
 by objects that have to come back as they were.
 """
 
 import dataclasses
+import functools
 import importlib
+import importlib.util
 import os
+import re
 import sys
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from fmjax.errors import InputError, unknown_name
+from fmjax.first_process import say
 
 _TYPE = "type"
+_NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d][\w.]*")
 
 
 def load_object(kind: str, name: str) -> Any:
@@ -28,8 +36,7 @@ def load_object(kind: str, name: str) -> Any:
         InputError: there is no such module, it fails, or it has no such object.
     """
     module_name, _, attribute = name.partition(":")
-    if os.getcwd() not in sys.path and "" not in sys.path:
-        sys.path.append(os.getcwd())
+    _look_here()
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
@@ -43,6 +50,39 @@ def load_object(kind: str, name: str) -> Any:
         public = [known for known in vars(module) if not known.startswith("_")]
         raise unknown_name(f"{kind} in {module_name}", attribute, public)
     return getattr(module, attribute)
+
+
+def load_maker(kind: str, name: str) -> Callable[..., Any]:
+    """The function or class of that name, whose own mistakes are told in one sentence.
+
+    Args:
+        kind: as in `load_object`.
+        name: as in `load_object`.
+
+    Raises:
+        InputError: as `load_object`, or what was found cannot be called. Calling the result raises
+            it where the function fails.
+    """
+    make = load_object(kind, name)
+    if not callable(make):
+        raise InputError(f"{kind} {name!r} must be a function or a class; got {make!r}.")
+
+    @functools.wraps(make, updated=())
+    def made(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return make(*args, **kwargs)
+        except InputError:
+            raise
+        except Exception as error:  # it is the user's own: anything may go wrong in it
+            what = f"{type(error).__name__}: {error}"
+            raise InputError(f"{kind} {name!r} fails with {what}.") from error
+
+    return made
+
+
+def _look_here() -> None:
+    if os.getcwd() not in sys.path and "" not in sys.path:
+        sys.path.append(os.getcwd())
 
 
 def describe(tree: Any) -> Any:
@@ -75,4 +115,72 @@ def rebuild(content: Any) -> Any:
     if not isinstance(content, dict):
         return content
     fields = {name: rebuild(value) for name, value in content.items() if name != _TYPE}
-    return load_object("the type", content[_TYPE])(**fields) if _TYPE in content else fields
+    if _TYPE not in content:
+        return fields
+    kind = load_object("the type", str(content[_TYPE]))
+    if not (isinstance(kind, type) and dataclasses.is_dataclass(kind)):
+        raise InputError(f"the type {content[_TYPE]!r} is no dataclass, and nothing else is made.")
+    return kind(**fields)
+
+
+def check_names(content: Any, folder: Path) -> None:
+    """Checks the names ``module:name`` in a folder that may come from somebody else.
+
+    To use them imports their modules, which is to run them. Those of fmjax are its own. Others must
+    be the user's: modules that Python finds from where the user stands, neither in that folder nor
+    in the standard library. Each is said.
+
+    Args:
+        content: of a JSON file in the folder.
+        folder: whose modules are not imported.
+
+    Raises:
+        InputError: a name of another module.
+    """
+    for name in sorted(_names_in(content)):
+        module = name.partition(":")[0]
+        top = module.partition(".")[0]
+        if top == "fmjax":
+            continue
+        origin = _origin(top)
+        inside = origin is not None and folder.resolve() in origin.parents
+        if inside or top in sys.stdlib_module_names:
+            where = f"lies in {folder}" if inside else "is Python's own"
+            raise InputError(
+                f"it names {name}, and the module {module} {where}: it may name modules of "
+                "fmjax, and of yours, elsewhere"
+            )
+        if origin is not None:
+            say(f"{folder} names {name}, which is imported from {origin}", file=sys.stderr)
+
+
+def _names_in(content: Any) -> set[str]:
+    if isinstance(content, str):
+        return {content} if _NAME.fullmatch(content) else set()
+    children = content.values() if isinstance(content, dict) else content
+    return set().union(*map(_names_in, children)) if isinstance(content, dict | list) else set()
+
+
+def _origin(module: str) -> Path | None:
+    """The file of a top-level module, found as `load_object` finds it; None where there is none."""
+    _look_here()
+    try:
+        found = importlib.util.find_spec(module)
+    except (ImportError, ValueError):
+        return None
+    if found is None:
+        return None
+    places = [found.origin] if found.origin else list(found.submodule_search_locations or ())
+    return Path(places[0]).resolve() if places else None
+
+
+def named_leaves(tree: Any, what: str = "labels") -> dict[str, Any]:
+    """The leaves of a pytree by name: the way to each, joined by ``/``.
+
+    Args:
+        tree: of labels, of conditions, of paths; None has no leaves.
+        what: what a leaf is called that is the whole tree.
+    """
+    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+    names = (jax.tree_util.keystr(keys, simple=True, separator="/") for keys, _ in leaves)
+    return {name or what: leaf for name, (_, leaf) in zip(names, leaves, strict=True)}

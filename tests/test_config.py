@@ -1,8 +1,10 @@
 """Every key of the configuration: declared with a range and help, and checked before all else."""
 
+import json
 import re
 
 import pytest
+from flax.traverse_util import flatten_dict
 
 from fmjax.config import KEYS, check_config, default_config
 from fmjax.errors import InputError
@@ -24,6 +26,7 @@ TABLES = {
     "coupling.name": registry.COUPLINGS,
     "time.name": registry.TIMES,
     "loss.distance": registry.DISTANCES,
+    "loss.weight": registry.WEIGHTS,
 }
 LOOKED_UP_ELSEWHERE = {"data.name", "source.data", "sample.solver"}
 
@@ -56,6 +59,12 @@ def test_the_help_of_a_name_lists_the_names_of_its_table(dotted):
 def test_words_to_choose_from_are_those_that_the_factory_knows():
     assert set(DECLARED["model.dtype"].range) == set(model.COMPUTE_DTYPES)
     assert DECLARED["sample.solver"].default in {*SOLVERS, *METHODS}
+
+
+def test_the_defaults_are_those_that_runs_were_made_with():
+    """A default that changes makes stored runs others: change it here, and say so."""
+    stored = json.loads((ROOT / "tests" / "golden" / "config_defaults.json").read_text())
+    assert flatten_dict(default_config().to_dict(), sep=".") == stored
 
 
 def test_the_defaults_lie_in_their_ranges():

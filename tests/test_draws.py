@@ -11,7 +11,7 @@ from fmjax.conditions import ClassIds
 from fmjax.couplings import independent
 from fmjax.draws import Draw
 from fmjax.errors import InputError
-from fmjax.sources import StandardNormal
+from fmjax.sources import StandardNormal, UniformBox
 from fmjax.times import LogitNormal, Uniform
 
 KEY = jax.random.key(3)
@@ -40,6 +40,17 @@ def test_an_example_draws_the_same_wherever_it_stands_in_the_batch():
     shuffled = drawn(DRAW, KEY, order, X1[order], LABELS[order])
     for a, b in zip(whole, shuffled, strict=True):
         np.testing.assert_array_equal(a[order], b)
+
+
+def test_noise_belongs_to_a_place_and_to_its_name():
+    laws = {"z": StandardNormal(), "w": UniformBox(0.0, 1.0)}
+    both = drawn(Draw(noise=laws), KEY, INDEX, X1).noise
+    order = np.random.default_rng(1).permutation(4096)[:100]
+    part = drawn(Draw(noise=laws), KEY, order, X1[order]).noise
+    alone = drawn(Draw(noise={"z": StandardNormal()}), KEY, INDEX, X1).noise
+    for name, x in both.items():
+        np.testing.assert_array_equal(x[order], part[name])
+    np.testing.assert_array_equal(both["z"], alone["z"])
 
 
 def test_another_step_draws_independently():

@@ -10,12 +10,13 @@ from fmjax.errors import InputError
 from fmjax.files import (
     check_space,
     check_writable,
-    differences,
     first_line,
+    remove_temporaries,
     whole_file,
     write_bytes,
     write_json,
 )
+from fmjax.json_files import differences
 
 
 def test_a_file_gets_its_name_when_it_is_whole(tmp_path):
@@ -44,14 +45,27 @@ def test_what_goes_wrong_leaves_what_was_there(tmp_path, error):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_what_is_no_file_is_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    for name in ("pipe", "folder"):
+        with pytest.raises(OSError, match=f"{name} could not be written: it is there already"):
+            write_bytes(tmp_path / name, b"x")
+    assert (tmp_path / "pipe").is_fifo()
+
+
 def test_a_file_that_nobody_wrote_is_an_error(tmp_path):
-    with pytest.raises(FileNotFoundError), whole_file(tmp_path / "x"):
+    with (
+        pytest.raises(OSError, match=r"x could not be written: No such"),
+        whole_file(tmp_path / "x"),
+    ):
         pass
 
 
 def test_bytes_and_json_replace_what_is_there_and_what_was_left(tmp_path):
     path = tmp_path / "x.json"
-    (tmp_path / "x.json.tmp").write_text("left by a killed program, and longer than what follows")
+    (tmp_path / ".fmjax-0123.tmp").write_text("left by a killed program")
+    remove_temporaries(tmp_path)
     write_bytes(path, b"\x00\xff")
     assert path.read_bytes() == b"\x00\xff"
     write_json(path, {"a": [1, None]})
@@ -89,7 +103,7 @@ def test_a_manifest_differs_key_by_key(tmp_path):
     found = differences(path, asked, free=("resume",))
     assert found == ["seed=1 (asked: 2)", "new=None (asked: 1)"]
     path.write_text("{")
-    with pytest.raises(ValueError, match="Expecting"):
+    with pytest.raises(InputError, match=r"m\.json is no JSON \(Expecting"):
         differences(path, asked)
 
 

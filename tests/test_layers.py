@@ -20,8 +20,8 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # Bottom to top. A name is a module or a package under fmjax/.
 SHARED = (
-    *("errors", "first_process", "files", "checks", "keys", "axes", "conventions"),
-    *("array_checks", "names", "conditions", "numerics"),
+    *("errors", "first_process", "files", "folders", "machine", "npz", "json_files", "checks"),
+    *("keys", "axes", "conventions", "array_checks", "names", "conditions", "numerics"),
 )
 MATHEMATICS = (
     ("schedules", "times", "sources"),
@@ -63,7 +63,7 @@ DOORS = {
         "fmjax/samplers/time_grids.py",
     ),
     "sklearn": ("fmjax/metrics/classifier.py", "fmjax/data/tfds/digits.py"),
-    "tensorboardX": ("fmjax/training/progress.py",),
+    "tensorboardX": ("fmjax/training/events.py",),
     "tensorflow": (),
     "tensorflow_datasets": (
         "fmjax/data/tfds/digits.py",

@@ -49,6 +49,16 @@ def find(name: str) -> Any:
     raise SystemExit(f"{name} is in none of {', '.join(PLACES[name])}: add its place to PLACES.")
 
 
+def data_spec() -> Any:
+    """What a model knows of the digits; older checkouts knew neither codecs nor conditions."""
+    try:
+        from fmjax.conditions import ClassIds
+        from fmjax.data.codecs import Pixels
+    except ModuleNotFoundError:
+        return find("DataSpec")(SHAPE, CLASSES)
+    return find("DataSpec")(Pixels(SHAPE), ClassIds(CLASSES))
+
+
 def median_seconds(name: str, run: Callable[[], Any], repeat: int) -> dict[str, float]:
     """Medians of the time and of the CPU time of a call, after two that compile and warm up."""
     times = []
@@ -106,7 +116,7 @@ def main() -> None:
         raise SystemExit(f"{checkout} holds no fmjax: {fmjax.__file__} was imported.")
     find("keep_freed_memory")()  # as train.py and sample.py do, before jax starts
     config = runpy.run_path(str(checkout / "configs" / "digits.py"))["get_config"]()
-    experiment = find("make_experiment")(config, find("DataSpec")(SHAPE, CLASSES))
+    experiment = find("make_experiment")(config, data_spec())
     steps, samplings = map(int, sys.argv[1:])
     seconds |= training_step(config, experiment, steps)
     seconds |= guided_sampling(experiment, samplings)

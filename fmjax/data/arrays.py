@@ -11,8 +11,8 @@ import jax
 import numpy as np
 
 from fmjax.array_checks import check_finite
-from fmjax.conditions import named_leaves
 from fmjax.errors import InputError
+from fmjax.names import named_leaves
 
 
 def on_host(tree: Any) -> Any:

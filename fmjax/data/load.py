@@ -11,8 +11,7 @@ from fmjax.data.dataset import Dataset
 from fmjax.data.tfds import directory
 from fmjax.data.toys import TOYS
 from fmjax.errors import InputError, unknown_name
-from fmjax.files import first_line
-from fmjax.names import load_object
+from fmjax.names import load_maker
 
 
 def load(name: str, data_dir: str | os.PathLike | None = None) -> Dataset:
@@ -57,14 +56,7 @@ def _load_random(name: str) -> Dataset:
 
 
 def _load_own(name: str) -> Dataset:
-    make = load_object("data.name", name)
-    try:
-        dataset = make()
-    except InputError:
-        raise
-    except Exception as error:  # a function of the user's own: anything may go wrong in it
-        what = f"{type(error).__name__}: {first_line(error)}"
-        raise InputError(f"data.name={name!r} fails with {what}.") from error
+    dataset = load_maker("data set", name)()
     if not isinstance(dataset, Dataset):
         raise InputError(
             f"data.name={name!r} must be a function without arguments that gives a "

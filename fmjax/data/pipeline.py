@@ -255,6 +255,8 @@ class DevicePrefetch:
         began = time.perf_counter()
         self._fill()
         self.waited += time.perf_counter() - began
+        if not self._ready:
+            raise StopIteration
         return self._ready.popleft()
 
     def _fill(self) -> None:
@@ -264,13 +266,11 @@ class DevicePrefetch:
                 self._ready.append(self._place(next(self._iterator)))
             except StopIteration:
                 break
-        if not self._ready:
-            raise StopIteration
 
     def peek(self) -> Any:
-        """The batch that comes next, which stays."""
+        """The batch that comes next, which stays; None at the end."""
         self._fill()
-        return self._ready[0]
+        return self._ready[0] if self._ready else None
 
     def close(self) -> None:
         """Stops the threads of the iterator and lets go of the batches; safe to call twice."""

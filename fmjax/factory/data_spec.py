@@ -3,6 +3,8 @@
 import dataclasses
 from typing import Any, NamedTuple
 
+import jax
+
 from fmjax.conditions import ClassIds
 from fmjax.config import ConfigDict
 from fmjax.data.codecs import Codec
@@ -61,7 +63,7 @@ def model_conditions(config: ConfigDict, spec: DataSpec) -> Any:
             changes["drop_rate"] = c.drop_rate
         return dataclasses.replace(condition, **changes)
 
-    return _each(fill_in, chosen)
+    return jax.tree.map(fill_in, chosen)
 
 
 def chosen_labels(labels: Any, conditions: Any) -> Any:
@@ -82,9 +84,3 @@ def _chosen(config: ConfigDict, spec: DataSpec) -> Any:
         if name not in known:
             raise unknown_name(f"condition of {config.data.name} (labels.only)", name, known)
     return {name: known[name] for name in only.split(",")}
-
-
-def _each(change: Any, conditions: Any) -> Any:
-    if isinstance(conditions, dict):
-        return {name: _each(change, condition) for name, condition in conditions.items()}
-    return change(conditions)

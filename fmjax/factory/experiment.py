@@ -14,6 +14,7 @@ from fmjax.conventions import ApplyFn
 from fmjax.draws import LossArgs
 from fmjax.errors import InputError
 from fmjax.factory import registry
+from fmjax.factory.architecture import Architecture, architecture
 from fmjax.factory.data_spec import DataSpec, model_conditions
 from fmjax.factory.draw import make_draw
 from fmjax.factory.model import make_model
@@ -49,6 +50,7 @@ class Experiment:
         source: where the flow starts.
         path: from the source to the data.
         network: the name of the network.
+        architecture: what its parameters mean beyond their shapes.
         apply_fn: ``apply_fn(params, x, t, labels) -> velocity``, whatever the network predicts.
         attention: the kernel that was chosen; None for a network without attention.
         flops: operations of training on one example, or None where they are not known.
@@ -75,6 +77,7 @@ class Experiment:
     source: Source
     path: Path
     network: str
+    architecture: Architecture
     apply_fn: ApplyFn
     attention: str | None
     flops: int | None
@@ -134,6 +137,7 @@ def make_experiment(config: ConfigDict, spec: DataSpec, portable: bool = False) 
         source=source,
         path=path,
         network=config.model.name,
+        architecture=architecture(config, model),
         apply_fn=_velocity(network, path, config.loss.prediction),
         attention=getattr(model, "attention", None),
         flops=training_flops(model, spec.shape),

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from fmjax.checks import check_between
 from fmjax.conditions import null_labels
 from fmjax.conventions import Array, Labels, Velocity, example_keys
-from fmjax.errors import InputError
+from fmjax.errors import InputError, unknown_name
 from fmjax.factory.experiment import Experiment
 from fmjax.factory.registry import GUIDANCE_RULES, choose
 from fmjax.guidance import SCALE_SCHEDULES, GuidanceInterval, Guided, autoguidance, classifier_free
@@ -76,7 +76,8 @@ def check_guidance(guidance: Guidance, experiment: Experiment) -> None:
         InputError: a name is unknown, a value does not fit, or the model has no labels to guide by.
     """
     choose("guidance rule", guidance.rule, GUIDANCE_RULES)
-    choose("guidance schedule", guidance.schedule, SCALE_SCHEDULES)
+    if guidance.schedule not in SCALE_SCHEDULES:
+        raise unknown_name("guidance schedule", guidance.schedule, SCALE_SCHEDULES)
     GuidanceInterval(guidance.interval, guidance.zero_until)
     if guidance.rule == "apg" and getattr(experiment.path, "schedule", None) is None:
         raise InputError(

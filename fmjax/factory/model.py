@@ -10,7 +10,7 @@ from fmjax.config import ConfigDict
 from fmjax.errors import InputError, unknown_name
 from fmjax.models import dit, mlp
 from fmjax.models.attention import choose_attention
-from fmjax.names import load_object
+from fmjax.names import load_maker
 
 COMPUTE_DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 _DIT_SIZES = ("width", "depth", "heads", "patch_size")
@@ -88,13 +88,7 @@ MODELS: dict[str, Callable[[ConfigDict, Any], Any]] = {
 
 def _load(c: ConfigDict, conditions: Any) -> Any:
     """The module of ``my_module:build``."""
-    build = load_object("model.name", c.name)
-    if not callable(build):
-        raise InputError(
-            f"model.name={c.name!r} must name a function build(model_config, conditions) that "
-            f"gives a Linen module; it is of type {type(build).__name__}."
-        )
-    model = build(c, conditions)
+    model = load_maker("model.name", c.name)(c, conditions)
     if not (hasattr(model, "init") and hasattr(model, "apply")):
         raise InputError(
             f"model.name={c.name!r} must give a Linen module, with init and apply; it gave one of "

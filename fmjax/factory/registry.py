@@ -6,7 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from fmjax import couplings, losses, paths, schedules, sources, times
-from fmjax.conditions import ClassIds, named_leaves
+from fmjax.conditions import ClassIds
 from fmjax.config import ConfigDict
 from fmjax.conventions import Array
 from fmjax.couplings.host import HostCoupling
@@ -14,7 +14,7 @@ from fmjax.data.load import load
 from fmjax.errors import InputError, unknown_name
 from fmjax.factory.data_spec import DataSpec
 from fmjax.guidance import Projected, Rescale, Rule, ZeroStar, linear
-from fmjax.names import load_object
+from fmjax.names import load_maker, load_object, named_leaves
 from fmjax.predictions import convert_weight
 from fmjax.samplers import METHODS, Solver, sde_spec, solver_spec
 from fmjax.samplers.base import check_solver
@@ -49,6 +49,7 @@ DISTANCES = {
     "pseudo_huber": lambda c: paths.PseudoHuber(c.c),
     "adaptive": lambda c: paths.Adaptive(c.power, 1e-3 if c.c is None else c.c),
 }
+WEIGHTS = ("none", "velocity")
 COUPLINGS = {
     "independent": lambda c, conditions: couplings.independent,
     "ot": lambda c, conditions: couplings.exact(conditions),
@@ -78,13 +79,13 @@ GUIDANCE_RULES: dict[str, Callable[[paths.Path], Rule]] = {
 
 
 def choose(kind: str, name: str, table: Mapping[str, Any]) -> Any:
-    """The entry of that name; or the object of your own that ``package.module:Name`` names.
+    """The entry of that name; or what makes a piece of your own, ``package.module:Name``.
 
     Raises:
         InputError: there is none; the known ones are listed.
     """
     if ":" in name:
-        return load_object(kind, name)
+        return load_maker(kind, name)
     if name not in table:
         raise unknown_name(kind, name, table)
     return table[name]
@@ -114,7 +115,7 @@ def make_solver(name: str, steps: int | None = None, **options: Any) -> Solver:
                 f"a solver of your own takes the number of steps alone; leave {', '.join(given)} "
                 "out."
             )
-        make = load_object("solver", name)
+        make = load_maker("solver", name)
         solver = make() if steps is None else make(steps)
         check_solver(solver)
         return solver
@@ -157,7 +158,7 @@ def make_time_distribution(config: ConfigDict) -> times.TimeDistribution:
     c = config.time
     kind = choose("time distribution", c.name, TIMES)
     given = {key: c[key] for key in ("mean", "std", "scale", "a", "b") if c[key] is not None}
-    known = getattr(kind, "__dataclass_fields__", {})
+    known = getattr(getattr(kind, "__wrapped__", kind), "__dataclass_fields__", {})
     unused = sorted(given.keys() - known.keys())
     if unused:
         raise InputError(
@@ -173,7 +174,9 @@ def make_weight(
     """The weight of ``config.loss.weight`` times, where it is asked, that of ``config.time``."""
     factors = []
     c = config.loss
-    if c.weight == "velocity":
+    if ":" in c.weight:
+        factors.append(load_object("loss weight", c.weight))
+    elif choose("loss weight", c.weight, dict.fromkeys(WEIGHTS, c.weight)) == "velocity":
         if paths.schedule_of(path) is None or c.prediction == "velocity":
             raise InputError(
                 "loss.weight='velocity' counts the error of another prediction as one of velocity; "

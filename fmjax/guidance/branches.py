@@ -5,6 +5,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from fmjax.array_checks import check_returned
+from fmjax.checks import check_methods
 from fmjax.conditions import share
 from fmjax.conventions import Array, Labels, Velocity, expand
 from fmjax.errors import InputError
@@ -60,6 +62,8 @@ def classifier_free(
             without labels, with w neither one number nor one per example, with no condition at all,
             with a negative one among several, or with labels that the null condition does not fit.
     """
+    check_methods("the velocity", velocity, such_as="lambda x, t, labels: ...")
+    check_methods("the rule", rule, such_as="guidance.Rescale()")
     at = scale_schedule(schedule)
     when = GuidanceInterval(interval, zero_until)
 
@@ -82,7 +86,8 @@ def classifier_free(
                 parts = [_by(rule, inside, u_ref, u, w, x, t) for u, w in pairs]
                 return parts[0] if len(parts) == 1 else u_ref + sum(part - u_ref for part in parts)
 
-            us = _as(x, jax.vmap(velocity, in_axes=(None, None, 0))(x, t, branches))
+            us = jax.vmap(velocity, in_axes=(None, None, 0))(x, t, branches)
+            us = _as(x, us, branches=len(several) + 1)
             return jax.tree.map(combined, us, x)
 
         return evaluate_in_interval(when, x, t, conditional if len(several) == 1 else None, every)
@@ -118,6 +123,9 @@ def autoguidance(
     Raises:
         InputError: as in `classifier_free`.
     """
+    for name, given in (("the velocity", velocity), ("the weak velocity", weak_velocity)):
+        check_methods(name, given, such_as="lambda x, t, labels: ...")
+    check_methods("the rule", rule, such_as="guidance.Rescale()")
     at = scale_schedule(schedule)
     when = GuidanceInterval(interval)
 
@@ -158,7 +166,10 @@ def _as_tuple(conditions: Any) -> tuple[Guided, ...]:
     return several
 
 
-def _as(x: Any, u: Any) -> Any:
+def _as(x: Any, u: Any, branches: int | None = None) -> Any:
+    """A velocity at x in its dtype, or several on a leading axis, once it is shaped as x."""
+    one = u if branches is None else jax.tree.map(lambda leaf: leaf[0], u)
+    check_returned("the velocity", one, "x", x)
     return jax.tree.map(lambda x, u: u.astype(jnp.promote_types(x.dtype, jnp.float32)), x, u)
 
 

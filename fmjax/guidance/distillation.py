@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from fmjax.array_checks import check_shaped_as, check_training_batch
+from fmjax.array_checks import check_returned, check_training_batch
 from fmjax.conditions import share
 from fmjax.conventions import (
     ApplyFn,
@@ -74,7 +74,7 @@ def make_distillation_loss_fn(
         x_t, t = path.sample(x0, x1, t).x_t, at_least_float32(t)
         goal = jax.lax.stop_gradient(at_least_float32(teacher(x_t, t, conditions)))
         student = at_least_float32(take_part(apply_fn(params, x_t, t, labels), "velocity"))
-        check_shaped_as("what the student returns", student, "x", goal.shape)
+        check_returned("the student", student, "x", goal)
         return jnp.mean(jnp.square(student - goal))
 
     return loss_fn

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from fmjax.array_checks import check_returned
 from fmjax.conditions import share
 from fmjax.conventions import Array, Labels, Velocity, at_least_float32, expand
 from fmjax.errors import InputError, unknown_name
@@ -68,7 +69,9 @@ def interpolated(velocity: Velocity, how: str = "linear") -> Velocity:
         def one(u, x):
             return blend(*u, per_example("s", conditions.s, x))
 
-        return jax.tree.map(one, jax.vmap(velocity, in_axes=(None, None, 0))(x, t, ends), x)
+        both = jax.vmap(velocity, in_axes=(None, None, 0))(x, t, ends)
+        check_returned("the velocity", jax.tree.map(lambda leaf: leaf[0], both), "x", x)
+        return jax.tree.map(one, both, x)
 
     return between
 

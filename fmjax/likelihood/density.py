@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from fmjax.array_checks import check_finite
-from fmjax.checks import check_at_least, check_positive
+from fmjax.array_checks import check_finite, check_per_example
+from fmjax.checks import check_at_least, check_methods, check_positive
 from fmjax.conventions import Array, Labels, Velocity, at_least_float32
 from fmjax.errors import InputError
 from fmjax.likelihood.divergence import (
@@ -90,6 +90,7 @@ def log_likelihood(
         InputError: x1 is not of floats or not finite, a key is missing or of the wrong shape, the
             velocity is not shaped as x1, or the source does not give one number per example.
     """
+    check_methods("the source", source, "log_prob", such_as="StandardNormal()")
     x1 = _as_points("x1", x1)
     x0, grown, solution = _carry(velocity, x1, labels, spec, trace, key, 1.0, 0.0)
     return _likelihood(_source_density(source, x0), grown, trace, x0, x1, solution)
@@ -122,6 +123,7 @@ def sample_with_log_prob(
     Raises:
         InputError: as in `log_likelihood`.
     """
+    check_methods("the source", source, "log_prob", such_as="StandardNormal()")
     x0 = _as_points("x0", x0)
     x1, grown, solution = _carry(velocity, x0, labels, spec, trace, key, 0.0, 1.0)
     return _likelihood(_source_density(source, x0), -grown, trace, x0, x1, solution)
@@ -219,12 +221,8 @@ def _likelihood(log_p0, grown, trace, x0, x1, solution) -> Likelihood:
 
 def _source_density(source: Source, x0: Any) -> Array:
     log_p = source.log_prob(x0)
-    batch = jax.tree.leaves(x0)[0].shape[:1]
-    if jnp.shape(log_p) != batch:
-        raise InputError(
-            f"log_prob of {type(source).__name__} must give one number per example, {batch}; got "
-            f"shape {jnp.shape(log_p)}."
-        )
+    batch = jax.tree.leaves(x0)[0].shape[0]
+    check_per_example(f"log_prob of {type(source).__name__}", log_p, batch)
     return log_p
 
 

@@ -20,6 +20,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from fmjax.array_checks import check_returned
 from fmjax.checks import check_at_least
 from fmjax.conventions import Array, Labels, Velocity, per_example_sum
 from fmjax.draws import example_keys
@@ -139,8 +140,7 @@ def velocity_and_divergence(
         InputError: the velocity is not shaped as x.
     """
     u, push = jax.linearize(lambda x: velocity(x, t, labels), x)
-    if jax.tree.structure(u) != jax.tree.structure(x) or _shapes(u) != _shapes(x):
-        raise InputError(f"the velocity must be shaped as x, {_shapes(x)}; it gave {_shapes(u)}.")
+    check_returned("the velocity", u, "x", x)
     if isinstance(trace, Exact):
         count = sum(math.prod(leaf.shape[1:]) for leaf in jax.tree.leaves(x))
         slopes = _in_chunks(
@@ -151,10 +151,6 @@ def velocity_and_divergence(
         return u, jnp.sum(slopes, axis=0)[:, None]
     columns = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 1, 0), probes)
     return u, _in_chunks(lambda eps: _directional_derivative(push, eps), columns, trace.chunk).T
-
-
-def _shapes(x: Any) -> list[tuple[int, ...]]:
-    return [jnp.shape(leaf) for leaf in jax.tree.leaves(x)]
 
 
 def _in_chunks(f: Callable, xs: Any, chunk: int) -> Array:

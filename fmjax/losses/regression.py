@@ -5,7 +5,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from fmjax.array_checks import check_shaped_as, check_training_batch
+from fmjax.array_checks import check_per_example, check_training_batch
+from fmjax.checks import check_methods
 from fmjax.conventions import ApplyFn, Array, at_least_float32, take_part
 from fmjax.errors import InputError, unknown_name
 from fmjax.losses.base import LossFn, declare
@@ -54,6 +55,10 @@ def make_per_example_loss_fn(
             schedule. Calling the result raises it when shapes do not fit, the network's included.
     """
     path = STRAIGHT if path is None else path
+    check_methods("apply_fn", apply_fn, such_as="adapters.from_linen(module)")
+    check_methods("the path", path, "sample", "distance", "noise", such_as="AffinePath()")
+    if distance is not None:
+        check_methods("the distance", distance, such_as="paths.squared")
     regress = _regression(path, target, prediction)
     part = getattr(path, "takes", prediction)
     measure = path.distance if distance is None else distance
@@ -63,7 +68,9 @@ def make_per_example_loss_fn(
         x_t, goal = regress(x0, x1, t, noise)
         t = jax.tree.map(at_least_float32, t)
         predicted = take_part(apply_fn(params, x_t, t, labels), part)
-        return measure(predicted, goal, x_t, t)
+        losses = measure(predicted, goal, x_t, t)
+        check_per_example("the distance", losses, jax.tree.leaves(x1)[0].shape[0])
+        return losses
 
     return declare(per_example_loss_fn, noise=path.noise)
 
@@ -128,6 +135,8 @@ def make_loss_fn(
     Raises:
         InputError: as in `make_per_example_loss_fn`.
     """
+    if weight is not None:
+        check_methods("the weight", weight, such_as="lambda t: 1 / (1 - t + 0.01)")
     per_example = make_per_example_loss_fn(
         apply_fn, path, target, prediction=prediction, distance=distance
     )
@@ -137,7 +146,7 @@ def make_loss_fn(
         if weight is None:
             return jnp.mean(losses)
         weights = weight(t)
-        check_shaped_as("what weight gives", weights, "the losses of a batch", losses.shape)
+        check_per_example("the weight", weights, len(losses))
         return jnp.mean(weights * losses)
 
     return declare(loss_fn, noise=per_example.noise)

@@ -17,9 +17,9 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from fmjax.conditions import named_leaves
 from fmjax.conventions import ApplyFn
 from fmjax.errors import InputError
+from fmjax.names import named_leaves
 
 
 def from_linen(module: nn.Module) -> ApplyFn:

@@ -19,8 +19,8 @@ import numpy as np
 from flax import linen as nn
 from flax.core import freeze
 
-from fmjax.conditions import named_leaves
 from fmjax.errors import InputError
+from fmjax.names import named_leaves
 
 TIME_SCALE = 1000.0
 GUIDANCE_SCALE = 10.0  # of a scale w up to 10: angles up to 100, smooth between scales

@@ -5,7 +5,9 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, ClassVar
 
-from fmjax.conventions import Array, at_least_float32, expand
+from fmjax.array_checks import as_floats
+from fmjax.checks import check_methods
+from fmjax.conventions import Array, expand
 from fmjax.paths.base import PathSample, check_noise
 from fmjax.paths.distances import squared
 from fmjax.schedules import Linear, Schedule
@@ -19,10 +21,17 @@ class AffinePath:
     x_t = alpha_t x1 + sigma_t x0,  u_t = d_alpha_t x1 + d_sigma_t x0.
 
     Source: Lipman et al., arXiv:2412.06264, eq. (4.48) to (4.51).
+
+    Raises:
+        InputError: the schedule is none.
     """
 
     schedule: Schedule = field(default_factory=Linear)
     noise: ClassVar[Mapping[str, Law]] = MappingProxyType({})
+
+    def __post_init__(self):
+        needed = ("alpha", "sigma", "d_alpha", "d_sigma")
+        check_methods("the schedule", self.schedule, *needed, such_as="schedules.Linear()")
 
     def sample(
         self, x0: Array, x1: Array, t: Array, noise: Mapping[str, Any] | None = None
@@ -39,10 +48,10 @@ class AffinePath:
             x_t and u_t (batch, ...), in float32 or wider whatever the inputs are.
 
         Raises:
-            InputError: noise came.
+            InputError: noise came, or x0, x1 or t is not of floats.
         """
         check_noise(self, noise)
-        x0, x1, t = at_least_float32(x0), at_least_float32(x1), at_least_float32(t)
+        x0, x1, t = as_floats("x0", x0), as_floats("x1", x1), as_floats("t", t)
         t = expand(t, x1)
         s = self.schedule
         return PathSample(

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 
-from fmjax.array_checks import check_shaped_as
+from fmjax.array_checks import check_returned
 from fmjax.checks import check_between, check_positive
 from fmjax.conventions import Array, at_least_float32, per_example_sum
 
@@ -31,9 +31,9 @@ def error_of(predicted: Array, target: Array) -> Array:
         target: what it should have given, at least float32.
 
     Raises:
-        InputError: the shapes differ.
+        InputError: the shapes differ, or the prediction is not of floats.
     """
-    check_shaped_as("what apply_fn returns", predicted, "x", target.shape)
+    check_returned("apply_fn", predicted, "x", target)
     return at_least_float32(predicted) - target
 
 

@@ -8,9 +8,9 @@ import jax
 
 from fmjax.array_checks import check_prefix
 from fmjax.checks import check_positive
-from fmjax.conditions import named_leaves
 from fmjax.conventions import Array
 from fmjax.errors import InputError
+from fmjax.names import named_leaves
 from fmjax.paths.base import PathSample, check_noise
 from fmjax.sources import Law, Shape
 

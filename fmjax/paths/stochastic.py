@@ -7,6 +7,7 @@ Their conditional density is N(x_t; t x1 + (1 - t) x0, s_t^2), with
 z is standard normal, and comes as ``noise={"z": z}``.
 """
 
+import abc
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -14,19 +15,84 @@ from typing import ClassVar
 
 import jax.numpy as jnp
 
-from fmjax.array_checks import check_shaped_as
+from fmjax.array_checks import as_floats, check_shaped_as
 from fmjax.checks import check_between, check_positive
-from fmjax.conventions import Array, at_least_float32, expand
+from fmjax.conventions import Array, expand
 from fmjax.paths.base import PathSample, check_noise
 from fmjax.paths.distances import squared
 from fmjax.schedules import END, clamp
 from fmjax.sources import STANDARD_NORMAL, Law
 
-_NOISE = MappingProxyType({"z": STANDARD_NORMAL})
+
+class NoisyLine(abc.ABC):
+    """The straight line with noise around it, of any standard deviation s_t."""
+
+    noise: ClassVar[Mapping[str, Law]] = MappingProxyType({"z": STANDARD_NORMAL})
+
+    @abc.abstractmethod
+    def std(self, t: Array) -> Array:
+        """s_t, any shape of t."""
+
+    @abc.abstractmethod
+    def d_std(self, t: Array) -> Array:
+        """The time derivative of s_t, any shape of t."""
+
+    def sample(
+        self, x0: Array, x1: Array, t: Array, noise: Mapping[str, Array] | None = None
+    ) -> PathSample:
+        """The point and the conditional velocity at t.
+
+        Args:
+            x0: source points (batch, ...).
+            x1: data points (batch, ...).
+            t: times (batch,) in [0, 1]; or (batch, n, ...), one for each element of leading axes.
+            noise: ``{"z": z}``, standard normal, shaped as x0.
+
+        Returns:
+            x_t and u_t (batch, ...), in float32 or wider whatever the inputs are.
+
+        Raises:
+            InputError: there is no z, it has another shape than x0, or an array is not of floats.
+        """
+        x0, z, x1, t = self._unpack(x0, x1, t, noise)
+        return PathSample(
+            x_t=t * x1 + (1.0 - t) * x0 + self.std(t) * z,
+            target=x1 - x0 + self.d_std(t) * z,
+        )
+
+    def distance(self, predicted: Array, target: Array, x_t: Array, t: Array) -> Array:
+        """The mean squared error of the velocity (batch,)."""
+        return squared(predicted, target, x_t, t)
+
+    def score(
+        self, x0: Array, x1: Array, t: Array, noise: Mapping[str, Array] | None = None
+    ) -> Array:
+        """The conditional score -z / s_t, shaped as x1; near an end s_t is read `END` inside.
+
+        Where s_t vanishes at the ends, it grows without bound towards them. A network s(x, t) is
+        trained without it: with the weight of `score_weight`, regress score_weight(t) s(x_t, t) on
+        -z. Arguments and errors as in `sample`.
+        """
+        _, z, _, t = self._unpack(x0, x1, t, noise)
+        return -z / self.std(clamp(t, END, 1.0 - END))
+
+    def score_weight(self, t: Array) -> Array:
+        """lambda_t = s_t, by which the score becomes -z: bounded, and of unit variance.
+
+        The lambda_t of SF2M (arXiv:2307.03672) is this times 2 / sigma^2.
+        """
+        return self.std(t)
+
+    def _unpack(self, x0, x1, t, noise) -> tuple[Array, Array, Array, Array]:
+        """x0, z, x1 and t ready to broadcast."""
+        z = check_noise(self, noise)["z"]
+        check_shaped_as(f"the noise z of {type(self).__name__}", z, "x0", x0.shape)
+        x0, x1, z = as_floats("x0", x0), as_floats("x1", x1), as_floats("the noise z", z)
+        return x0, z, x1, expand(as_floats("t", t), x1)
 
 
 @dataclass(frozen=True)
-class BrownianBridge:
+class BrownianBridge(NoisyLine):
     """The Brownian bridge of diffusion sigma between x0 and x1, without its spikes at the ends.
 
     With q = t (1 - t) and e = softening:
@@ -51,7 +117,6 @@ class BrownianBridge:
 
     sigma: float = 1.0
     softening: float = 1e-2
-    noise: ClassVar[Mapping[str, Law]] = _NOISE
 
     def __post_init__(self):
         _check_sigma("BrownianBridge", self.sigma)
@@ -67,36 +132,9 @@ class BrownianBridge:
         q, e2 = t * (1.0 - t), 4.0 * self.softening**2
         return self.sigma * (1.0 - 2.0 * t) * (0.5 * q + e2) / (q + e2) ** 1.5
 
-    def sample(
-        self, x0: Array, x1: Array, t: Array, noise: Mapping[str, Array] | None = None
-    ) -> PathSample:
-        """The point and the conditional velocity at t (see `NoisyStraight.sample`)."""
-        return _noisy_sample(self, x0, x1, t, noise)
-
-    def distance(self, predicted: Array, target: Array, x_t: Array, t: Array) -> Array:
-        """The mean squared error of the velocity (batch,)."""
-        return squared(predicted, target, x_t, t)
-
-    def score(
-        self, x0: Array, x1: Array, t: Array, noise: Mapping[str, Array] | None = None
-    ) -> Array:
-        """The conditional score -z / s_t, shaped as x1; near an end s_t is read `END` inside.
-
-        It grows without bound towards the ends. A network s(x, t) is trained without it: with the
-        weight of `score_weight`, regress score_weight(t) s(x_t, t) on -z.
-        """
-        return _score(self, x0, x1, t, noise)
-
-    def score_weight(self, t: Array) -> Array:
-        """lambda_t = s_t, by which the score becomes -z: bounded, and of unit variance.
-
-        The lambda_t of SF2M (arXiv:2307.03672) is this times 2 / sigma^2.
-        """
-        return self.std(t)
-
 
 @dataclass(frozen=True)
-class NoisyStraight:
+class NoisyStraight(NoisyLine):
     """The straight path in a tube of constant noise, I-CFM's: s_t = sigma, s'_t = 0.
 
     Source: Tong et al., arXiv:2302.00482 (I-CFM, and OT-CFM with an optimal coupling).
@@ -109,7 +147,6 @@ class NoisyStraight:
     """
 
     sigma: float = 0.1
-    noise: ClassVar[Mapping[str, Law]] = _NOISE
 
     def __post_init__(self):
         _check_sigma("NoisyStraight", self.sigma)
@@ -122,61 +159,7 @@ class NoisyStraight:
         """Equal to 0."""
         return jnp.zeros_like(t)
 
-    def sample(
-        self, x0: Array, x1: Array, t: Array, noise: Mapping[str, Array] | None = None
-    ) -> PathSample:
-        """The point and the conditional velocity at t.
-
-        Args:
-            x0: source points (batch, ...).
-            x1: data points (batch, ...).
-            t: times (batch,) in [0, 1]; or (batch, n, ...), one for each element of leading axes.
-            noise: ``{"z": z}``, standard normal, shaped as x0.
-
-        Returns:
-            x_t and u_t (batch, ...), in float32 or wider whatever the inputs are.
-
-        Raises:
-            InputError: there is no z, or it has another shape than x0.
-        """
-        return _noisy_sample(self, x0, x1, t, noise)
-
-    def distance(self, predicted: Array, target: Array, x_t: Array, t: Array) -> Array:
-        """The mean squared error of the velocity (batch,)."""
-        return squared(predicted, target, x_t, t)
-
-    def score(
-        self, x0: Array, x1: Array, t: Array, noise: Mapping[str, Array] | None = None
-    ) -> Array:
-        """The conditional score -z / sigma, shaped as x1."""
-        return _score(self, x0, x1, t, noise)
-
-    def score_weight(self, t: Array) -> Array:
-        """lambda_t = sigma, by which the score becomes -z."""
-        return self.std(t)
-
 
 def _check_sigma(name: str, sigma: float) -> None:
     advice = "For a path without noise write AffinePath()."
     check_positive(f"sigma of {name}", sigma, advice=advice)
-
-
-def _unpack(path, x0, x1, t, noise) -> tuple[Array, Array, Array, Array]:
-    """x0, z, x1 and t ready to broadcast."""
-    z = check_noise(path, noise)["z"]
-    check_shaped_as(f"the noise z of {type(path).__name__}", z, "x0", x0.shape)
-    x0, z, x1 = (at_least_float32(x) for x in (x0, z, x1))
-    return x0, z, x1, expand(at_least_float32(t), x1)
-
-
-def _noisy_sample(path, x0, x1, t, noise) -> PathSample:
-    x0, z, x1, t = _unpack(path, x0, x1, t, noise)
-    return PathSample(
-        x_t=t * x1 + (1.0 - t) * x0 + path.std(t) * z,
-        target=x1 - x0 + path.d_std(t) * z,
-    )
-
-
-def _score(path, x0, x1, t, noise) -> Array:
-    _, z, _, t = _unpack(path, x0, x1, t, noise)
-    return -z / path.std(clamp(t, END, 1.0 - END))

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fmjax.array_checks import as_floats, check_returned
 from fmjax.checks import check_between
 from fmjax.conventions import ApplyFn, Array, at_least_float32, expand, take_part
 from fmjax.errors import unknown_name
@@ -68,7 +69,7 @@ def target_of(target: str, schedule: Schedule, x0: Array, x1: Array, t: Array) -
     Raises:
         InputError: the target is unknown.
     """
-    x0, x1, t = at_least_float32(x0), at_least_float32(x1), at_least_float32(t)
+    x0, x1, t = as_floats("x0", x0), as_floats("x1", x1), as_floats("t", t)
     a, b = coefficients(target, schedule, expand(t, x1))
     return a * x1 + b * x0
 
@@ -90,9 +91,12 @@ def convert(
         The target, shaped as x_t, in float32 or wider.
 
     Raises:
-        InputError: a name is unknown.
+        InputError: a name is unknown, an array is not of floats, or the prediction is not shaped as
+            x_t.
     """
-    prediction, x_t, t = (at_least_float32(x) for x in (prediction, x_t, t))
+    x_t, t = as_floats("x_t", x_t), as_floats("t", t)
+    check_returned("the network", prediction, "x_t", x_t)
+    prediction = at_least_float32(prediction)
     of_x_t, of_prediction = _linear(schedule, expand(t, x_t), source, target)
     return of_x_t * x_t + of_prediction * prediction
 

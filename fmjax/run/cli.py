@@ -2,12 +2,16 @@
 
 import difflib
 import hashlib
+import io
 import os
 import platform
+import signal
 import sys
 import threading
+import traceback
 from pathlib import Path
 from types import ModuleType
+from typing import Any, NoReturn
 
 import jax
 from absl import app, flags, logging
@@ -15,6 +19,7 @@ from flax.traverse_util import flatten_dict
 
 from fmjax.config import default_config
 from fmjax.errors import InputError, unknown_name
+from fmjax.files import first_line
 from fmjax.run.allocator import keep_freed_memory
 from fmjax.run.distributed.failure import together
 
@@ -82,6 +87,7 @@ def check_config_keys(argv: list[str]) -> None:
 
 def _parse(argv: list[str]) -> list[str]:
     """absl's parsing, every mistake of which becomes an InputError."""
+    _check_environment(argv)
     argv, path = _with_config_path(argv)
     check_config_keys(argv)
     try:
@@ -91,6 +97,14 @@ def _parse(argv: list[str]) -> list[str]:
     except flags.Error as error:
         lines = str(error).strip().splitlines()  # the last one is the reason: the rest, where
         raise InputError(" ".join(dict.fromkeys([lines[0], lines[-1]]))) from error
+    except SystemExit as error:
+        if path is None or not _ran(error, path):  # --help ends the program, too
+            raise
+        raise InputError(
+            f"the config file {path} ends the program (sys.exit); it must return a configuration."
+        ) from error
+    except BrokenPipeError:  # of --help
+        raise
     except Exception as error:  # the file is a program: anything may go wrong in it
         first = str(error).strip("'\"").replace("\\n", "\n").splitlines() or [""]
         raise InputError(
@@ -99,7 +113,43 @@ def _parse(argv: list[str]) -> list[str]:
         ) from error
     if len(rest) > 1:
         raise InputError(f"flags begin with --; got {' '.join(rest[1:])!r}.")
+    _check_not_empty()
     return rest
+
+
+def _check_not_empty() -> None:
+    """Checks that no flag of fmjax is an empty text: a path would be the current folder.
+
+    Raises:
+        InputError: one is.
+    """
+    for module, defined in flags.FLAGS.flags_by_module_dict().items():
+        for flag in defined if module.startswith("fmjax.") else ():
+            if flag.present and flag.value == "":
+                raise InputError(f"--{flag.name} is empty; give a value, or leave it out.")
+
+
+def _check_environment(argv: list[str]) -> None:
+    """Checks what no command works with.
+
+    Raises:
+        InputError: an argument is not UTF-8, or jit is switched off.
+    """
+    for argument in argv:
+        if any("\ud800" <= letter <= "\udfff" for letter in argument):
+            raise InputError(
+                f"the argument {argument!a} is not UTF-8; rename the file that it names."
+            )
+    if jax.config.jax_disable_jit:
+        raise InputError(
+            "jit is switched off, and every program here is compiled: unset JAX_DISABLE_JIT."
+        )
+
+
+def _ran(error: BaseException, path: Path) -> bool:
+    """Whether an error came out of a file that was running."""
+    files = [frame.f_code.co_filename for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return any(Path(file).absolute() == path.absolute() for file in files)
 
 
 def compilation_folder(cache: Path, cpu: str) -> Path:
@@ -117,7 +167,10 @@ def _keep_compiled() -> None:
     """Turns jax's compilation cache on, unless the user has said where it is to be or not to be."""
     if jax.config.jax_compilation_cache_dir is not None:
         return
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    try:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:  # nobody's home
+        return
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     able = [line for line in lines if line.startswith(("flags", "Features"))]
@@ -134,6 +187,65 @@ def _show_in_help(command: ModuleType) -> None:
                 flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
 
 
+def _quieten() -> None:
+    """Leaves what libraries report of errors that come up as one sentence anyway to that one."""
+    # orbax logs every file it writes, and every error before raising it.
+    logging.set_verbosity(logging.FATAL)
+    program, usual = Path(sys.argv[0]).name, sys.unraisablehook
+
+    def unraisable(hook: Any) -> None:
+        # What tensorstore has begun it ends after orbax has given up, and closed its event loop.
+        if "Event loop is closed" not in str(hook.exc_value):
+            usual(hook)
+
+    sys.unraisablehook = unraisable
+    threading.excepthook = lambda hook: print(f"{program}: {hook.exc_value}", file=sys.stderr)
+
+
+def open_streams() -> None:
+    """Has what is said to a closed standard output or error go to the other of the two.
+
+    A closed one is None in Python, and its number would be that of the next file to be opened, into
+    which libraries would write their messages.
+    """
+    for number, other in ((0, None), (1, 2), (2, 1)):
+        if _is_open(number):
+            continue
+        if other is not None and _is_open(other):
+            os.dup2(other, number)
+        else:
+            handle = os.open(os.devnull, os.O_RDWR)
+            if handle != number:
+                os.dup2(handle, number)
+                os.close(handle)
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, "w", buffering=1, closefd=False))  # noqa: SIM115
+        if isinstance(getattr(sys, name), io.TextIOWrapper):  # names of files may be no text
+            getattr(sys, name).reconfigure(errors="backslashreplace")
+
+
+def _is_open(number: int) -> bool:
+    try:
+        os.fstat(number)
+    except OSError:
+        return False
+    return True
+
+
+def _said(error: OSError) -> str:
+    """What the system says of a file, without its number."""
+    if error.filename is None or error.strerror is None:
+        return first_line(error)
+    return f"{error.filename}: {error.strerror}."
+
+
+def _end_unread() -> NoReturn:
+    """Ends the program, whose output nobody reads any more, as the signal SIGPIPE would."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(128 + signal.SIGPIPE)
+
+
 def run(command: ModuleType) -> None:
     """Runs a command; a caller's mistake ends it with one sentence and exit code 2.
 
@@ -143,27 +255,41 @@ def run(command: ModuleType) -> None:
             and that number, as in a shell.
     """
     program = Path(sys.argv[0]).name
+    open_streams()
     _show_in_help(command)
     _keep_compiled()
     keep_freed_memory()
-    # orbax logs every file it writes, and every error before raising it.
-    logging.set_verbosity(logging.FATAL)
-    threading.excepthook = lambda hook: print(f"{program}: {hook.exc_value}", file=sys.stderr)
+    _quieten()
 
-    def fail(error: Exception, code: int) -> None:
-        print(f"{program}: {error}", file=sys.stderr)
+    def fail(error: Exception | str, code: int) -> None:
+        # One line, whatever the names in it: those of files may hold line ends.
+        letters = (c if c.isprintable() else ascii(c)[1:-1] for c in str(error).strip())
+        print(f"{program}: {''.join(letters)}", file=sys.stderr)
         sys.exit(code)
 
     def guarded(_: list[str]) -> None:
         try:
             stopped = together(command.main)
+            sys.stdout.flush()
             sys.exit(128 + stopped if stopped else 0)
         except InputError as error:
             fail(error, 2)
         except FloatingPointError as error:
             fail(error, 3)
+        except BrokenPipeError:
+            _end_unread()
         except OSError as error:
-            fail(error, 4)
+            fail(_said(error), 4)
+        except MemoryError:
+            fail("the machine has no memory left: ask for less at a time.", 4)
+        except RuntimeError as error:
+            if "initialize backend" not in str(error):
+                raise
+            fail(
+                f"no device of JAX_PLATFORMS={os.environ.get('JAX_PLATFORMS', '')!r} is found "
+                f"({first_line(error)[:200]}); unset it, or name a platform that is there.",
+                2,
+            )
         except KeyboardInterrupt:
             fail(InterruptedError("interrupted"), 130)
 
@@ -172,5 +298,7 @@ def run(command: ModuleType) -> None:
             return _parse(argv)
         except InputError as error:
             return fail(error, 2)
+        except BrokenPipeError:
+            return _end_unread()
 
     app.run(guarded, flags_parser=parse)

@@ -1,5 +1,7 @@
 """A trained flow, read from its folder: from a run's checkpoints, or from exported parameters."""
 
+import re
+import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,13 +11,18 @@ from jax.sharding import PartitionSpec as P
 
 from fmjax.errors import InputError
 from fmjax.factory import Experiment, Recipe, make_experiment
+from fmjax.factory.architecture import Architecture, architecture_changes
 from fmjax.factory.training import abstract_state
+from fmjax.first_process import say
+from fmjax.json_files import parse_json
 from fmjax.run import workdir as folder
 from fmjax.storage.checkpoints import Checkpoints
 from fmjax.storage.fingerprint import fingerprint
 from fmjax.storage.safetensors import read_header, read_weights
 from fmjax.training.mesh import make_mesh
 
+ARCHITECTURE = "architecture"
+"""The key of the metadata under which a file of parameters says what they are of, in JSON."""
 EXPORTED = {True: "ema.safetensors", False: "params.safetensors"}
 """The file of a folder without checkpoints, of the averaged parameters or of those themselves."""
 
@@ -109,8 +116,12 @@ def load_params(
     target = {name: getattr(abstract_state(experiment, mesh), name)}
     if not (workdir / folder.CHECKPOINTS).exists():
         path = _exported(workdir, ema, checkpoint)
+        check_meaning(path, experiment)
         return stored_step(path), read_exported(path, target[name])
-    checkpoints = Checkpoints(workdir / folder.CHECKPOINTS, read_only=True, notify=print)
+    about = dict(experiment.architecture)
+    checkpoints = Checkpoints(
+        workdir / folder.CHECKPOINTS, read_only=True, notify=print, architecture=about
+    )
     try:
         if not checkpoints.steps():
             raise InputError(f"{workdir} has no checkpoint yet; train it first.")
@@ -131,8 +142,62 @@ def exported_files(workdir: Path) -> list[Path]:
 
 
 def stored_step(path: Path) -> int:
-    """The step that a file of parameters is of, 0 where it does not say."""
-    return int(read_header(path).metadata.get("step", 0))
+    """The step that a file of parameters is of, 0 where it does not say.
+
+    Raises:
+        InputError: it says no number.
+    """
+    return _number(path, "step") or 0
+
+
+def _number(path: Path, key: str) -> int | None:
+    """A number in the metadata of a file of parameters, None where it is not there."""
+    text = read_header(path).metadata.get(key)  # files of other programs have none
+    if text is None:
+        return None
+    if not re.fullmatch(r"[0-9]{1,18}", text):
+        raise InputError(
+            f"{path} is damaged: its {key} must be a whole number; got {text[:60]!r}. Write it "
+            "again."
+        )
+    return int(text)
+
+
+def check_meaning(path: Path, experiment: Experiment, free: tuple[str, ...] = ()) -> None:
+    """Checks that a file of parameters is of the network of an experiment, whatever their shapes.
+
+    A file that does not say what it is of is taken, with a sentence.
+
+    Args:
+        path: of the file.
+        experiment: whose network.
+        free: beginnings of the keys that may differ.
+
+    Raises:
+        InputError: it is of another network; the keys that differ are named.
+    """
+    text = read_header(path).metadata.get(ARCHITECTURE)
+    if text is None:
+        say(f"{path} does not say of what network it is: it is taken by its shapes.", sys.stderr)
+        return
+    stored = parse_json(text, f"the architecture in {path}")
+    check_same_meaning(tuple(stored.items()), experiment, path, free)
+
+
+def check_same_meaning(
+    stored: Architecture, experiment: Experiment, source: Path, free: tuple[str, ...] = ()
+) -> None:
+    """Checks that stored parameters are of the network of an experiment, whatever their shapes.
+
+    Raises:
+        InputError: as in `check_meaning`.
+    """
+    compared = tuple((key, value) for key, value in stored if not key.startswith(free))
+    if changed := architecture_changes(compared, experiment.architecture):
+        raise InputError(
+            f"{source} holds the parameters of another network, with {', '.join(changed)}; give "
+            "the same keys."
+        )
 
 
 def read_exported(path: Path, target: Any) -> Any:
@@ -142,8 +207,8 @@ def read_exported(path: Path, target: Any) -> Any:
         InputError: it cannot be read, is of another model, or is damaged.
     """
     params = read_weights(path, target)
-    stored = read_header(path).metadata.get("fingerprint")  # files of other programs have none
-    if stored is not None and int(stored) != int(fingerprint(params)):
+    stored = _number(path, "fingerprint")
+    if stored is not None and stored != int(fingerprint(params)):
         raise InputError(f"{path} is damaged: its fingerprint differs. Write it again.")
     return params
 

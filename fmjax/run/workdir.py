@@ -1,9 +1,10 @@
 """A run's folder: what is in it, and whether a run may start, go on, or must not touch it."""
 
+import hashlib
 import importlib.metadata
 import json
 import platform
-import shutil
+import re
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -12,15 +13,28 @@ from fmjax.config import ConfigDict, default_config
 from fmjax.data.codecs import Pixels, Vectors
 from fmjax.errors import InputError
 from fmjax.factory import DataSpec
-from fmjax.files import check_space, check_writable, lock_folder, write_json
-from fmjax.names import describe, rebuild
+from fmjax.files import check_space, check_writable, first_line, write_json
+from fmjax.folders import check_no_links, finish_removal, lock_folder, remove_content
+from fmjax.json_files import OBJECT, SHAPE, TEXTS, WHOLE, check_kind, read_json
+from fmjax.names import check_names, describe, rebuild
 from fmjax.run.resume import check_resumable
 from fmjax.training.folder import CHECKPOINTS, EVENTS, METRICS, PROFILE, has_checkpoints
 
 RECORD = "run.json"
 SAMPLES = "samples"
 EVALUATION = "evaluation.json"
-_OURS = (RECORD, CHECKPOINTS, METRICS, EVENTS, SAMPLES, EVALUATION, PROFILE, "corrupt")
+CONTENT = {
+    CHECKPOINTS: r"\d+|.*orbax.*",
+    re.escape(RECORD): "",
+    re.escape(EVALUATION): "",
+    re.escape(METRICS): "",
+    EVENTS: r"events\.out\.tfevents\..*",
+    SAMPLES: r"(\d{8}|final)\.png",
+    PROFILE: ".*",
+    "corrupt": r"\d+\.\d+",
+}
+"""What a run makes in its folder. Without checkpoints the rest is no run."""
+_CHECKSUM = "checksum"
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "diffrax", "orbax-checkpoint", "grain")
 
 
@@ -45,34 +59,59 @@ def save_record(workdir: Path, record: Record) -> None:
         "data": describe(record.spec._asdict()),
         "versions": versions(),
     }
-    write_json(workdir / RECORD, content)
+    write_json(workdir / RECORD, content | {_CHECKSUM: _checksum(content)})
+
+
+def _checksum(content: dict) -> str:
+    """Of a record without its checksum, however it is laid out."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def load_record(workdir: Path) -> Record:
     """Reads what `save_record` wrote; configuration keys it lacks take their defaults.
 
     Raises:
-        InputError: the folder holds no run, or the record cannot be read.
+        InputError: the folder holds no run, or the record cannot be read, was changed, or names
+            code that it must not name.
     """
     path = workdir / RECORD
     try:
-        stored = json.loads(path.read_text())
+        stored = read_json(path, {"config": OBJECT, "data": OBJECT})
+        _check_unchanged(stored)
+        check_names(stored, workdir)
         config = default_config()
         config.update(stored["config"])
         config.model.attention = "auto"  # of the machine it trained on, not of this one
         data = stored["data"]
-        return Record(config, DataSpec(**rebuild(data)) if "codec" in data else _older_spec(data))
-    except (FileNotFoundError, NotADirectoryError):
+        spec = DataSpec(**rebuild(data)) if "codec" in data else _older_spec(data)
+        check_kind("the shape of the data", list(spec.codec.data_shape), SHAPE)
+        return Record(config, spec)
+    except FileNotFoundError:
         raise InputError(
             f"{workdir} holds no run. Train one with: "
             f"python -m fmjax train --config=digits --workdir={workdir}"
         ) from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path} is not the record of a run of this fmjax: {error}.") from error
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+        reason = first_line(error).rstrip(".")
+        raise InputError(f"{path} is not the record of a run of this fmjax: {reason}.") from error
+
+
+def _check_unchanged(stored: dict) -> None:
+    """Raises InputError for a record that is not as it was written; earlier ones do not tell."""
+    content = {key: value for key, value in stored.items() if key != _CHECKSUM}
+    if _CHECKSUM in stored and stored[_CHECKSUM] != _checksum(content):
+        raise InputError(
+            f"it was changed after it was written; undo that, or delete its {_CHECKSUM!r} to have "
+            "it as it is"
+        )
 
 
 def _older_spec(data: dict) -> DataSpec:
     """The data of a run of 0.3.0, which knew images of uint8 and points in the plane."""
+    kinds = {"shape": SHAPE, "num_classes": WHOLE.or_null(), "class_names": TEXTS.or_null()}
+    for key, kind in kinds.items():
+        check_kind(f"{key!r}", data[key], kind)
     shape, number = tuple(data["shape"]), data["num_classes"]
     names = data["class_names"] and tuple(data["class_names"])
     codec = Vectors(*shape) if len(shape) == 1 else Pixels(shape)
@@ -82,8 +121,8 @@ def _older_spec(data: dict) -> DataSpec:
 def evaluated_step(workdir: Path) -> int | None:
     """The step that the folder's evaluation is of, None where there is none."""
     try:
-        return json.loads((workdir / EVALUATION).read_text())["step"]
-    except (OSError, ValueError, KeyError, TypeError):
+        return read_json(workdir / EVALUATION, {"step": WHOLE})["step"]
+    except (FileNotFoundError, InputError):
         return None
 
 
@@ -94,17 +133,20 @@ def claim(workdir: Path, record: Record, state_bytes: int, overwrite: bool) -> I
         workdir: the folder, made if missing.
         record: what is about to run.
         state_bytes: the size of one checkpoint.
-        overwrite: deletes an earlier run in this folder, its files only.
+        overwrite: deletes an earlier run in this folder, its files only, and all or none of them.
 
     Returns:
         An open file that keeps other runs out; close it when the run ends.
 
     Raises:
-        InputError: the folder cannot be written, is too full, is in use, or holds another run.
+        InputError: the folder cannot be written, is too full, is in use, holds another run, or has
+            links in it that a run would write through.
     """
     check_writable(workdir, "--workdir")
     lock = lock_folder(workdir, "--workdir")
     try:
+        check_no_links(workdir, CONTENT, "--workdir")
+        finish_removal(workdir, CONTENT)
         if overwrite:
             _delete_run(workdir)
         _check_content(workdir, record)
@@ -126,9 +168,7 @@ def _delete_run(workdir: Path) -> None:
             f"{workdir} holds no run that --overwrite could delete: {RECORD} is missing. "
             "Empty the folder yourself, or give another --workdir."
         )
-    for name in _OURS:
-        path = workdir / name
-        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    remove_content(workdir, CONTENT)
 
 
 def _check_content(workdir: Path, record: Record) -> None:

@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from fmjax.array_checks import check_per_example
 from fmjax.checks import check_at_least, check_between
 from fmjax.conventions import Array, Labels, Velocity
-from fmjax.errors import InputError
 from fmjax.samplers.base import Solver
 from fmjax.samplers.ode import solve
 from fmjax.samplers.ode_solver import solver_spec
@@ -73,12 +73,7 @@ def fit_source(
     check_between("the prior", prior, 0, math.inf, "[)")
     spec = solver_spec("midpoint", 6) if spec is None else spec
     optimizer = optax.adam(0.1) if optimizer is None else optimizer
-    shape = jax.eval_shape(cost, x0).shape
-    if shape != x0.shape[:1]:
-        raise InputError(
-            f"the cost must be one number per example, {x0.shape[:1]}; got shape {shape}. "
-            "Sum over the other axes."
-        )
+    check_per_example("the cost", jax.eval_shape(cost, x0), len(x0))
 
     def total(x0):
         x1 = solve(velocity, x0, labels, spec).x1

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from fmjax.checks import check_methods
 from fmjax.conventions import Labels, Velocity
 from fmjax.samplers.base import Solver, check_solver
 from fmjax.samplers.ode_solver import solver_spec
@@ -23,8 +24,9 @@ def solve(
 
     Args:
         velocity: ``velocity(x, t, labels)``, t (batch,).
-        x0: the state at t0, float32 or float64 (batch, ...), or a pytree of such arrays, which the
-            velocity then takes and gives.
+        x0: the state at t0, floats (batch, ...), or a pytree of such arrays, which the velocity
+            then takes and gives. Half precision is carried in float32, whatever the network
+            computes in: a small step added in bfloat16 would be rounded away.
         labels: per-example conditions with a leading batch axis, or None; the whole batch shares a
             lone number, or an array with a leading axis of 1.
         spec: a solver, from `solver_spec` or your own; 25 fixed Heun steps if None.
@@ -37,11 +39,13 @@ def solve(
         The state at t1 with the velocity evaluations made, the steps, and whether it succeeded.
 
     Raises:
-        InputError: the spec is no solver, or one with noise; t0 equals t1, or one of them is not
-            finite; x0 has no batch axis; the grid does not reach from t0 to t1; or save_at leaves
-            [t0, t1] or turns back.
+        InputError: the velocity is not shaped as x; the spec is no solver, or one with noise; t0
+            equals t1, or one of them is not finite; x0 has no batch axis or no example, or is not
+            of floats; the grid does not reach from t0 to t1; or save_at leaves [t0, t1] or turns
+            back.
     """
     spec = solver_spec() if spec is None else spec
+    check_methods("the velocity", velocity, such_as="lambda x, t, labels: ...")
     check_solver(spec)
     return spec.solve(velocity, x0, labels, t0=t0, t1=t1, save_at=save_at)
 

@@ -8,6 +8,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from fmjax.array_checks import check_returned
 from fmjax.samplers.solution import Solution, batch_size_of, is_finite
 
 
@@ -51,7 +52,9 @@ def _solve_one(velocity, x0, labels, spec, t0, t1, save_at):
     batch, dtype = leaf.shape[:1], leaf.dtype
 
     def field(t, x, labels):
-        return velocity(x, jnp.full(batch, t, dtype), labels)
+        u = velocity(x, jnp.full(batch, t, dtype), labels)
+        check_returned("the velocity", u, "x", x)
+        return jax.tree.map(lambda u, x: u.astype(x.dtype), u, x)
 
     solver = diffrax_solver(spec.solver, spec.schedule)
     if spec.control == "fixed":

@@ -4,11 +4,12 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from fmjax.checks import check_at_least, check_positive
 from fmjax.conditions import share
-from fmjax.conventions import Array, Labels, Velocity
+from fmjax.conventions import Array, Labels, Velocity, at_least_float32
 from fmjax.errors import InputError, unknown_name
 from fmjax.paths import Path
 from fmjax.samplers.ode_integration import integrate
@@ -99,6 +100,7 @@ class ODESolver(NamedTuple):
         if not (math.isfinite(t0) and math.isfinite(t1)) or t0 == t1:
             raise InputError(f"t0 and t1 must be two different finite times; got {t0} and {t1}.")
         labels = share(labels, batch_size_of(x0))
+        x0 = jax.tree.map(at_least_float32, x0)
         save_at = None if save_at is None else checked_times(save_at, t0, t1)
         return finished(integrate(self, velocity, x0, labels, t0, t1, save_at))
 

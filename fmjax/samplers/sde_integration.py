@@ -8,6 +8,7 @@ from collections.abc import Callable
 import jax.numpy as jnp
 import numpy as np
 
+from fmjax.array_checks import check_returned
 from fmjax.conventions import Array
 from fmjax.paths import sde_drifts
 from fmjax.predictions import convert
@@ -73,16 +74,22 @@ def _field(velocity, spec, score, g: Callable[[Array], Array]) -> Callable:
     schedule = getattr(spec.path, "schedule", None)
     low, high = (SCORE_MARGIN if schedule is None else 0.0), 1.0 - SCORE_MARGIN
 
+    def of_state(name, function, x, t, labels):
+        u = function(x, t, labels)
+        check_returned(name, u, "x", x)
+        return u.astype(x.dtype)
+
     def field(t, x, args):
         if spec.kind != "drift":
-            return velocity(x, jnp.full(x.shape[:1], t, x.dtype), args.labels)
+            t = jnp.full(x.shape[:1], t, x.dtype)
+            return of_state("the velocity", velocity, x, t, args.labels)
         here = args.on * g(t)
         t = jnp.full(x.shape[:1], jnp.where(here > 0, clamp(t, low, high), t), x.dtype)
-        u = velocity(x, t, args.labels)
+        u = of_state("the velocity", velocity, x, t, args.labels)
         if score is None:
             s = convert(u, x, t, schedule, source="velocity", target="score")
         else:
-            s = score(x, t, args.labels)
+            s = of_state("the score", score, x, t, args.labels)
         # Where there is no noise the score may be infinite.
         s = jnp.where(here > 0, s, jnp.zeros_like(s))
         return sde_drifts(u, s, here).forward + here * args.force

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fmjax.conditions import share
-from fmjax.conventions import Array, Labels, Velocity
+from fmjax.conventions import Array, Labels, Velocity, at_least_float32
 from fmjax.errors import InputError, unknown_name
 from fmjax.paths import AffinePath, Path
 from fmjax.samplers.diffusion_coefficients import Diffusion, diffusion_coefficient
@@ -71,7 +71,7 @@ class SDESolver(NamedTuple):
         times = self.ode.nodes(t0, t1)
         if save_at is not None:
             times, save_at = with_nodes(times, checked_times(save_at, t0, t1))
-        labels = share(labels, batch)
+        labels, x0 = share(labels, batch), at_least_float32(x0)
         return finished(integrate(self, velocity, x0, keys, labels, score, times, save_at))
 
     def describe(self) -> dict[str, str | int | float]:

@@ -79,8 +79,12 @@ def batch_size_of(x0: Any) -> int:
     shapes = [jnp.shape(leaf) for leaf in leaves]
     if not shapes or any(shape[:1] != shapes[0][:1] or not shape for shape in shapes):
         raise InputError(f"x0 must have a leading batch axis, (batch, ...); got shapes {shapes}.")
-    if not all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in leaves):
-        raise InputError(f"x0 must be of floats; got {[str(leaf.dtype) for leaf in leaves]}.")
+    if not all(jnp.issubdtype(jnp.result_type(leaf), jnp.floating) for leaf in leaves):
+        raise InputError(
+            f"x0 must be of floats; got {[str(jnp.result_type(leaf)) for leaf in leaves]}."
+        )
+    if shapes[0][0] == 0:
+        raise InputError("x0 must have at least one example; got none.")
     return shapes[0][0]
 
 

@@ -5,20 +5,22 @@ fingerprint of its state, so that a damaged one is noticed, set aside, and the o
 """
 
 import contextlib
-import json
 import logging
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 from jax.experimental import multihost_utils
 
 from fmjax.errors import InputError
 from fmjax.files import first_line
+from fmjax.json_files import NUMBER, read_json
 from fmjax.storage.fingerprint import fingerprint
 
 log = logging.getLogger(__name__)
+_MEANING = "architecture/"
 
 
 def _reason(error: Exception) -> str:
@@ -34,6 +36,8 @@ class Checkpoints:
         keep: how many of the newest are kept, beside the best one.
         read_only: leaves every file as it is, so that sampling can look on while training writes.
         notify: takes a sentence about each damaged checkpoint that is passed over.
+        architecture: what the parameters mean beyond their shapes, as texts by name; goes into each
+            checkpoint, and one with another is not read.
 
     Raises:
         InputError: read-only, and a checkpoint cannot even be listed.
@@ -45,12 +49,14 @@ class Checkpoints:
         keep: int = 3,
         read_only: bool = False,
         notify: Callable[[str], None] = log.warning,
+        architecture: Mapping[str, str] | None = None,
     ):
         import orbax.checkpoint as ocp
 
         self._ocp = ocp
         self._notify = notify
         self._read_only = read_only
+        self._architecture = dict(architecture or {})
         self.directory = Path(directory).absolute()
         self._set_aside_unlistable()
         self._manager = ocp.CheckpointManager(
@@ -91,6 +97,7 @@ class Checkpoints:
         """
         args = self._ocp.args
         check = {name: int(fingerprint(part)) for name, part in state.items()}
+        check |= {f"{_MEANING}{name}": value for name, value in self._architecture.items()}
         with self._writing():
             self._manager.save(
                 step,
@@ -140,12 +147,25 @@ class Checkpoints:
             raise InputError(
                 f"the checkpoint of step {step} cannot be read: {_reason(error)}."
             ) from error
+        check = restored["check"]
+        if not isinstance(check, dict):
+            raise InputError(f"the checkpoint of step {step} is damaged: it has no fingerprints.")
+        self._check_architecture(step, check)
         for name, part in restored["state"].items():
-            if int(fingerprint(part)) != restored["check"].get(name):  # its name may be damaged
+            if int(fingerprint(part)) != check.get(name):  # its name may be damaged
                 raise InputError(
                     f"the checkpoint of step {step} is damaged: the fingerprint of {name} differs."
                 )
         return restored["state"]
+
+    def _check_architecture(self, step: int, check: Mapping[str, Any]) -> None:
+        for name, value in self._architecture.items():
+            stored = check.get(f"{_MEANING}{name}", value)  # earlier versions wrote none
+            if stored != value:
+                raise InputError(
+                    f"the checkpoint of step {step} in {self.directory} is of another network: "
+                    f"{name} is {stored} there, and {value} in the run's record."
+                )
 
     def restore_latest(self, target: dict) -> tuple[int, dict] | None:
         """Reads the newest checkpoint that is whole; damaged ones are moved to ``corrupt/``.
@@ -183,10 +203,10 @@ class Checkpoints:
             if not step.isdecimal():  # being written, or cut short by a kill: orbax cleans those
                 continue
             try:
-                json.loads(path.read_text())["val_loss"]
+                read_json(path, {"val_loss": NUMBER})
             except FileNotFoundError:  # deleted, or moved by another process, since it was listed
                 continue
-            except (ValueError, KeyError, TypeError):
+            except InputError:
                 bad.append(int(step))
         if bad and self._read_only:
             raise InputError(

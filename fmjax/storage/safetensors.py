@@ -59,12 +59,16 @@ def write_weights(
             # The library writes an array's memory as it lies, so it has to lie in C order.
             tensors[name] = np.asarray(whole).astype(DTYPES[dtype], order="C", copy=False)
     if jax.process_index() == 0:
+        from safetensors import SafetensorError
         from safetensors.numpy import save_file
 
         with whole_file(path) as temporary:
             temporary.touch()
             usual = temporary.stat().st_mode  # the library lets its owner alone read a file
-            save_file(tensors, temporary, metadata)
+            try:
+                save_file(tensors, temporary, metadata)
+            except SafetensorError as error:
+                raise OSError(first_line(error)) from error
             temporary.chmod(usual)
     multihost_utils.sync_global_devices(f"weights in {path}")
 

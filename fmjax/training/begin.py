@@ -5,7 +5,6 @@ from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import optax
 
 from fmjax.first_process import say
@@ -65,11 +64,9 @@ class Begin:
         shardings = state_shardings(self.abstract, self._layout.mesh, self._layout.rules)
         if given >= 0:
             return self._layout.from_global(jax.device_put(self._given, shardings))
-
-        def copied(params: Any) -> TrainState:
-            return self._make(jax.tree.map(jnp.copy, params))  # the step donates what it is given
-
-        return self._layout.from_global(jax.jit(copied, out_shardings=shardings)(self._given))
+        # A program's results are arrays of their own: the step may donate them.
+        made = jax.jit(self._make, out_shardings=shardings)(self._given)
+        return self._layout.from_global(made)
 
     def _restored(self, folder: Folder, exact: bool) -> TrainState:
         shardings = state_shardings(self.abstract, self._layout.mesh, self._layout.rules)

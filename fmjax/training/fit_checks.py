@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from fmjax.conditions import named_leaves
 from fmjax.conventions import Output
 from fmjax.data.streams import Stream
 from fmjax.errors import InputError
+from fmjax.names import named_leaves
 from fmjax.training.settings import Settings
 from fmjax.training.state import TrainState
 from fmjax.training.step import Batch, Drawn, drawn_from, on_drawn

@@ -9,6 +9,7 @@ import jax
 import optax
 from jax.sharding import Mesh
 
+from fmjax.checks import check_methods
 from fmjax.conventions import ApplyFn
 from fmjax.data.streams import as_stream
 from fmjax.errors import InputError
@@ -68,8 +69,8 @@ def fit(
     function of k too, which it is unless data is an iterator, gives the same bits as one call.
 
     With a workdir, the folder gets ``checkpoints/``, ``metrics.jsonl``, ``tensorboard/`` and
-    ``fit.json``, which remembers what decides the numbers; SIGTERM and SIGINT end the training
-    between two steps, after its state is saved. Without one, nothing is written.
+    ``fit.json``, which remembers what decides the numbers; SIGTERM, SIGINT and SIGHUP end the
+    training between two steps, after its state is saved. Without one, nothing is written.
 
     Args:
         apply_fn: ``apply_fn(params, x, t, labels)``, a velocity or an `fmjax.conventions.Output`.
@@ -131,6 +132,7 @@ def fit(
             *(log_every, checkpoint_every, val_every, keep),
         )
     )
+    _check_objects(apply_fn, loss_fn, draw, optimizer, callbacks)
     layout = _layout(mesh, parallel, settings.steps_per_call, rules)
     check_divides(batch_size, row_shards(layout.mesh), accumulate, "batch_size")
     if profile and workdir is None:
@@ -191,8 +193,23 @@ def _train(training: Training, folder: Folder | None, state: TrainState) -> Trai
     return state
 
 
+def _check_objects(apply_fn, loss_fn, draw, optimizer, callbacks) -> None:
+    """Checks that each object can do what is asked of it, before anything is opened."""
+    check_methods("apply_fn", apply_fn, such_as="adapters.from_linen(module)")
+    check_methods("the loss", loss_fn, such_as="make_loss_fn(apply_fn)")
+    check_methods("the draw", draw, such_as="Draw()")
+    check_methods("the optimizer", optimizer, "init", "update", such_as="optax.adam(1e-3)")
+    for callback in callbacks:
+        check_methods("a callback", callback, such_as="lambda step, state: ...")
+
+
 def _layout(mesh: Mesh | MeshSizes | None, parallel: str, steps: int, rules: Rules) -> Jit | Pmap:
     if not isinstance(mesh, Mesh):
+        if mesh is not None and not isinstance(mesh, tuple):
+            raise InputError(
+                "mesh must be a mesh of fmjax.training.mesh.make_mesh, or MeshSizes(fsdp=4) and "
+                f"the like; got {mesh!r}."
+            )
         mesh = make_mesh(sizes=DATA_PARALLEL if mesh is None else MeshSizes(*mesh))
     return layout_over(mesh, parallel, steps, rules)
 

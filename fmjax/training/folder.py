@@ -7,10 +7,12 @@ from typing import IO, Any, NamedTuple
 
 import jax
 
-from fmjax.conditions import named_leaves
 from fmjax.errors import InputError
-from fmjax.files import check_space, check_writable, differences, lock_folder, write_json
+from fmjax.files import check_space, check_writable, write_json
 from fmjax.first_process import on_first_process, say
+from fmjax.folders import check_no_links, lock_folder
+from fmjax.json_files import differences
+from fmjax.names import named_leaves
 from fmjax.storage.checkpoints import Checkpoints
 from fmjax.training.settings import Settings
 from fmjax.training.state import TrainState
@@ -20,6 +22,7 @@ CHECKPOINTS = "checkpoints"
 METRICS = "metrics.jsonl"
 EVENTS = "tensorboard"
 PROFILE = "profile"
+_WRITTEN = ("fit[.]json", CHECKPOINTS, "metrics[.]jsonl", EVENTS, PROFILE, "corrupt")
 
 
 class Folder(NamedTuple):
@@ -92,6 +95,7 @@ def _claim(path: Path, record: dict[str, Any], needed: int) -> IO | None:
     check_writable(path, "workdir")
     lock = lock_folder(path, "workdir")
     try:
+        check_no_links(path, _WRITTEN, "workdir")
         _check_content(path, record)
         check_space(path, needed, "the checkpoints", "free some space, or give another workdir")
         write_json(path / RECORD, record)

@@ -59,19 +59,25 @@ def run_steps(
     key = layout.init(lambda k: jax.random.fold_in(k, 1), jax.random.key(settings.seed))
     watch, stop = Signals(training.checkpoints is not None), 0
     with watch as signals, contextlib.closing(training.batches(step)) as batches:
-        began = time.perf_counter()
-        step_fn = layout.ahead(training.step, state, key, batches.peek())
+        first, began = batches.peek(), time.perf_counter()
+        if first is None:
+            raise _ended(step, settings.steps)
+        step_fn = layout.ahead(training.step, state, key, first)
         seconds = time.perf_counter() - began
         if isinstance(step_fn, jax.stages.Compiled):  # else its first call compiles it
             progress.say(f"compiled the step in {seconds:.1f} s")
         metrics = StepMetrics(
             settings.batch_size, settings.log_every, progress, training.flops, seconds
         )
+        saved = True  # as it was restored, or can be made again
         with traced(step_fn, training.trace, progress.say) as step_fn:
             while step < settings.steps and not stop:
                 batch = next(batches, None)
                 if batch is None:
-                    raise _ended(training, metrics, progress, step, state)
+                    metrics.drain()
+                    if not saved:
+                        _look(training, progress, step, state, save=True)
+                    raise _ended(step, settings.steps)
                 # One call of the compiled program. Nothing here waits for its result.
                 state, values = step_fn(state, key, batch)
                 step += settings.steps_per_call
@@ -79,11 +85,11 @@ def run_steps(
                 metrics.add(step, values, batches.waited)
 
                 stop = signals.received(agree=step % settings.log_every == 0)
-                save = stop or step == settings.steps or step % settings.checkpoint_every == 0
-                if save or (settings.val_every and step % settings.val_every == 0):
+                saved = stop or step == settings.steps or step % settings.checkpoint_every == 0
+                if saved or (settings.val_every and step % settings.val_every == 0):
                     metrics.drain()
                     with metrics.paused():
-                        _look(training, progress, step, state, save)
+                        _look(training, progress, step, state, save=saved)
                 if training.callbacks and not stop:
                     with metrics.paused():
                         for callback in training.callbacks:
@@ -91,15 +97,11 @@ def run_steps(
     return step, state, stop
 
 
-def _ended(
-    training: Training, metrics: StepMetrics, progress: Progress, step: int, state: TrainState
-) -> InputError:
-    """The error of an iterator that has no batch left, once the state is saved."""
-    metrics.drain()
-    _look(training, progress, step, state, save=True)
+def _ended(step: int, steps: int) -> InputError:
+    """The error of an iterator that has no batch left."""
     return InputError(
-        f"data ended after step {step} of {training.settings.steps}: give an iterator that goes "
-        "on, or data that can be indexed."
+        f"data ended after step {step} of {steps}: give an iterator that goes on, or data that can "
+        "be indexed."
     )
 
 

@@ -1,26 +1,40 @@
 """Where a training reports: a progress bar, ``metrics.jsonl`` and TensorBoard event files."""
 
-import contextlib
 import json
 import sys
 from pathlib import Path
 
 import jax
 
+from fmjax.files import AppendedFile, write_bytes
+from fmjax.training.events import Events
 from fmjax.training.folder import EVENTS, METRICS
 
 
 def _keep_until(path: Path, step: int) -> None:
-    """Drops the lines after a step: a resumed run writes them again."""
-    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    """Drops the lines after a step, which a resumed run writes again, and all after a damaged one.
+
+    Raises:
+        OSError: the file cannot be written; it is as it was then.
+    """
+    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
     kept = []
     for line in lines:
-        try:
-            if json.loads(line)["step"] <= step:
-                kept.append(line)
-        except ValueError:  # the line that a kill cut short
+        found = _step_of(line)
+        if found is None:
             break
-    path.write_text("".join(kept))
+        if found <= step:
+            kept.append(line)
+    write_bytes(path, b"".join(kept))
+
+
+def _step_of(line: bytes) -> int | None:
+    """The step of a line of metrics, None for one that was cut short or damaged."""
+    try:
+        found = json.loads(line)["step"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return found if type(found) is int else None
 
 
 class Progress:
@@ -40,11 +54,9 @@ class Progress:
         from tqdm import tqdm
 
         if self._path is not None:
-            from tensorboardX import SummaryWriter
-
             _keep_until(self._path, start)
-            self._file = self._path.open("a", buffering=1)
-            self._events = SummaryWriter(str(workdir / EVENTS), purge_step=start + 1)
+            self._file = AppendedFile(self._path)
+            self._events = Events(workdir / EVENTS, start)
         self._bar = tqdm(
             total=steps,
             initial=start,
@@ -79,19 +91,17 @@ class Progress:
 
     def _to_files(self, step: int, values: dict[str, float]) -> None:
         try:
-            self._file.write(json.dumps({"step": step} | values) + "\n")
+            self._file.write(json.dumps({"step": step} | values).encode() + b"\n")
+            self._events.write(step, values)
         except OSError as error:
             raise OSError(
-                f"{self._path} could not be written: {error.strerror}. The same command goes on "
-                "from the newest checkpoint."
+                f"{error} The same command goes on from the newest checkpoint."
             ) from error
-        for name, value in values.items():
-            self._events.add_scalar(name, value, step)
 
     def _to_bar(self, values: dict[str, float]) -> None:
         shown = {
             "loss": f"{values['loss']:.4f}" if "loss" in values else None,
-            "img/s": f"{values['examples_per_second']:.0f}"
+            "ex/s": f"{values['examples_per_second']:.0f}"
             if "examples_per_second" in values
             else None,
             "MFU": f"{values['mfu']:.0%}" if "mfu" in values else None,
@@ -112,7 +122,5 @@ class Progress:
             return
         self._bar.close()
         if self._path is not None:
-            with contextlib.suppress(OSError):  # a full disk, which has been said before
-                self._file.close()
-            with contextlib.suppress(OSError):  # the same: the event files are a convenience
-                self._events.close()
+            self._file.close()
+            self._events.close()

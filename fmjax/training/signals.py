@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT: noticed between two steps, so that a training can save and leave."""
+"""SIGTERM, SIGINT and SIGHUP: noticed between two steps, so that a training saves and leaves."""
 
 import signal
 import threading
@@ -8,7 +8,9 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-_WATCHED = (signal.SIGTERM, signal.SIGINT)
+_WATCHED = [
+    getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP") if hasattr(signal, name)
+]
 
 
 class Stopped(KeyboardInterrupt):
@@ -33,10 +35,11 @@ class Stopped(KeyboardInterrupt):
 
 
 class Signals:
-    """A context in which SIGTERM and SIGINT are remembered instead of ending the program.
+    """A context in which SIGTERM, SIGINT and SIGHUP are remembered and do not end the program.
 
-    A second one ends it at once. Python delivers signals to the main thread alone; elsewhere they
-    end the program as ever.
+    A second one, of the same kind or another, ends it at once. One that was ignored before, as
+    nohup has it for SIGHUP, stays so. Python delivers signals to the main thread alone; elsewhere
+    they end the program as ever.
 
     Args:
         watch: whether to; False leaves them as they are.
@@ -48,16 +51,23 @@ class Signals:
     def __enter__(self) -> "Signals":
         self._received, self._previous = 0, {}
         if self._watch and threading.current_thread() is threading.main_thread():
-            self._previous = {s: signal.signal(s, self._remember) for s in _WATCHED}
+            self._previous = {
+                number: signal.signal(number, self._remember)
+                for number in _WATCHED
+                if signal.getsignal(number) not in (signal.SIG_IGN, None)
+            }
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._restore()
+
+    def _restore(self) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
     def _remember(self, number: int, _: object) -> None:
         self._received = number
-        signal.signal(number, self._previous[number])
+        self._restore()
 
     def received(self, agree: bool) -> int:
         """The number of the signal received, 0 for none.

@@ -343,6 +343,7 @@ def test_prefetch_keeps_two_placed_batches_ahead():
     assert list(stream) == [-k for k in range(2, 10)]
     with pytest.raises(StopIteration):
         next(stream)
+    assert stream.peek() is None
 
 
 def test_prefetch_counts_the_waiting_and_only_that():

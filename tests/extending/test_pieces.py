@@ -15,10 +15,12 @@ from fmjax.data.load import load
 from fmjax.draws import Draw
 from fmjax.errors import InputError
 from fmjax.factory import make_experiment, spec_of
-from fmjax.factory.registry import make_solver
+from fmjax.factory.registry import make_solver, make_time_distribution, make_weight
+from fmjax.paths import AffinePath
 from fmjax.run.restore import restore_flow
 from fmjax.samplers import solve, solver_spec
 from fmjax.testing import GaussianFlow, convergence_order
+from fmjax.times import LogitNormal
 from tests.run.conftest import small_config
 
 
@@ -132,9 +134,22 @@ def test_a_solver_of_ones_own_takes_no_options_of_another():
         ({"path__name": "wavy_path:mak"}, "unknown path in wavy_path 'mak'. Did you mean 'make'"),
         ({"source__name": "no_such_piece:make"}, "source 'no_such_piece:make': No module named"),
         ({"data__name": "wavy_path:WavyPath"}, "fails with TypeError: .* missing 1 required"),
+        ({"loss__distance": "fmjax.paths:squared"}, "distance .* fails with TypeError"),
+        ({"coupling__name": "fmjax.couplings:exact"}, "coupling .* fails with TypeError"),
     ],
 )
 def test_a_piece_that_cannot_be_found_is_named(changes, message):
     config = small_config(**changes)
     with pytest.raises(InputError, match=message):
         make_experiment(config, spec_of(load(config.data.name)))
+
+
+def test_small_pieces_of_ones_own_are_named_too():
+    config = small_config(
+        time__name="fmjax.times:LogitNormal",
+        time__std=0.5,
+        loss__weight="fmjax.conventions:at_least_float32",
+    )
+    assert make_time_distribution(config) == LogitNormal(std=0.5)
+    weight = make_weight(config, AffinePath(), LogitNormal())
+    np.testing.assert_array_equal(weight(jnp.array([0.25])), [0.25])

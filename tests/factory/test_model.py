@@ -76,7 +76,7 @@ def test_a_network_of_ones_own_is_built_by_its_name():
     [
         ("own_network:biuld", "model.name in own_network 'biuld'. Did you mean 'build'"),
         ("no_such_module_at_all:build", "model.name 'no_such_module_at_all:build': No module"),
-        ("own_network:width", r"must name a function build\(model_config, .*is of type int"),
+        ("own_network:width", "must be a function or a class; got "),
         ("own_network:nothing", "must give a Linen module, with init and apply; .* NoneType"),
     ],
 )

@@ -400,10 +400,10 @@ def with_row(row, value):
         (lambda: log_likelihood(net, with_row(3, np.nan)), "the first of them 3"),
         (lambda: sample_with_log_prob(net, with_row(3, np.inf)), "x0 must be finite"),
         (lambda: log_likelihood(lambda x, t, _: x[:, :1], POINTS), "shaped as x"),
-        (lambda: log_likelihood(lambda x, t, _: (x,), POINTS), "shaped as x"),
+        (lambda: log_likelihood(lambda x, t, _: (x,), POINTS), "what is built as x"),
         (
             lambda: jax.eval_shape(lambda x: log_likelihood(net, x, source=OneNumber()), POINTS),
-            "log_prob of OneNumber must give one number per example",
+            "log_prob of OneNumber must return one float per example",
         ),
         (
             lambda: log_likelihood(net, POINTS, source=Empirical(POINTS)),

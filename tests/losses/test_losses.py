@@ -298,7 +298,7 @@ def test_a_loss_takes_the_part_of_an_output_that_it_is_about():
         np.testing.assert_array_equal(loss, expected)
     with pytest.raises(InputError, match="Output of velocity, x1, divergence, and 'v' is wanted"):
         make_loss_fn(two_heads, prediction="v")(PARAMS, *batch())
-    with pytest.raises(InputError, match="what apply_fn returns must be shaped as x"):
+    with pytest.raises(InputError, match="apply_fn must return floats shaped as x"):
         make_loss_fn(lambda *_: Output(velocity=X0[:, :1]))(PARAMS, *batch())
 
 
@@ -332,7 +332,7 @@ def test_a_loss_of_ones_own_declares_what_it_needs():
 
 
 def test_a_weight_of_another_shape_is_refused():
-    with pytest.raises(InputError, match="what weight gives must be shaped as the losses"):
+    with pytest.raises(InputError, match="the weight must return one float per example"):
         make_loss_fn(zero, weight=lambda t: t[:, None])(None, *batch())
 
 

@@ -8,7 +8,9 @@ from typing import NamedTuple
 
 import pytest
 
+from fmjax.data.tfds.directory import data_root
 from fmjax.errors import InputError
+from fmjax.run import cli
 from fmjax.run.cli import check_config_keys, compilation_folder, find_config
 from tests.conftest import ROOT
 
@@ -47,6 +49,17 @@ MISTAKES = [
     ("sample.py", ["--workdir=x", "--solver=huen"], "Did you mean 'heun'?"),
     ("sample.py", ["--workdir=x", "--steps=0"], "at least 1; got 0"),
     ("sample.py", ["--workdir=x", "--num=ten"], "invalid literal"),
+    ("sample.py", ["--workdir=x", "--out="], "--out is empty; give a value, or leave it out"),
+    (
+        "train.py",
+        [DIGITS, "--config.optimizer.b1=1"],
+        "optimizer.b1 (decay of the first moment) must be a number in [0, 1); got 1.0",
+    ),
+    (
+        "train.py",
+        [DIGITS, "--config.train.steps=50"],
+        "optimizer.warmup_steps=50 of train.steps=50",
+    ),
 ]
 LAUNCHED = ("train.py", [DIGITS], {"WORLD_SIZE": "2"}, "WORLD_SIZE=2 speaks of several processes")
 DIVIDES = (
@@ -184,3 +197,59 @@ def test_compiled_programs_are_kept_in_the_users_cache(tmp_path):
             os.environ["JAX_COMPILATION_CACHE_DIR"] = inherited
     assert done.returncode == 0, done.stderr
     assert list((tmp_path / "cache" / "fmjax").glob("compiled-*/*step*"))
+
+
+ODD = [
+    ({"JAX_PLATFORMS": "tpu"}, [], "no device of JAX_PLATFORMS='tpu' is found"),
+    ({"JAX_DISABLE_JIT": "1"}, [], "unset JAX_DISABLE_JIT"),
+    ({}, [b"--workdir=\xff"], r"'--workdir=\udcff' is not UTF-8"),
+    ({}, ["--config=EXITS"], "ends the program (sys.exit)"),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("env", "flags", "sentence"), ODD)
+def test_an_odd_environment_gets_one_sentence(tmp_path, env, flags, sentence):
+    exits = tmp_path / "exits.py"
+    exits.write_text("import sys\n\ndef get_config():\n    sys.exit(0)\n")
+    flags = [exits if flag == "--config=EXITS" else flag for flag in flags]
+    flags = [f"--config={flag}" if flag is exits else flag for flag in flags]
+    command = [sys.executable, str(ROOT / "train.py"), *(flags or ["--config=toy2d"])]
+    if not any("workdir" in str(flag) for flag in flags):
+        command.append(f"--workdir={tmp_path / 'run'}")
+    if "--config" not in str(command):
+        command.append("--config=toy2d")
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env=os.environ | {"JAX_PLATFORMS": "cpu"} | env,
+        capture_output=True,
+        timeout=120,
+        check=False,
+    )
+    (line,) = done.stderr.decode().strip().splitlines()
+    assert (done.returncode, line.startswith("train.py: ")) == (2, True)
+    assert sentence in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_without_a_home_nothing_is_cached_and_the_data_are_asked_for(monkeypatch):
+    def homeless(*_):
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", homeless)
+    monkeypatch.setattr(Path, "expanduser", homeless)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.delenv("TFDS_DATA_DIR", raising=False)
+    cli._keep_compiled()
+    with pytest.raises(InputError, match=r"no home directory for ~/.*; write data\.dir"):
+        data_root()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("flag", ["--help", "--help-config"])
+def test_a_reader_that_leaves_is_no_fault(flag):
+    line = f"{sys.executable} train.py --config=digits {flag} | head -1"
+    done = subprocess.run(line, cwd=ROOT, shell=True, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(done.stdout.splitlines()) == 1

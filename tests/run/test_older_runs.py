@@ -30,6 +30,7 @@ def older(workdir, data):
     """Rewrites the record as 0.3.0 wrote it."""
     path = workdir / "run.json"
     record = json.loads(path.read_text())
+    del record["checksum"]
     for group, keys in NEW_KEYS.items():
         if keys is None:
             del record["config"][group]

@@ -12,6 +12,7 @@ from fmjax.errors import InputError
 from fmjax.factory import Guidance, Recipe, make_experiment, spec_of
 from fmjax.likelihood import Exact
 from fmjax.run.likelihood.measure import Question, measure
+from fmjax.run.reflow.rounds import Plan, reflow
 from fmjax.run.restore import open_run
 from fmjax.run.sample.export import export_run
 from fmjax.run.sample.request import Request, resolve
@@ -118,8 +119,8 @@ def test_a_model_may_take_one_condition_of_two():
     [
         ({"labels__only": "hight"}, "unknown condition of .* 'hight'. Did you mean 'height'"),
         ({"labels__null": 1}, "the labels are not one array of class ids"),
-        ({"labels__drop_rate": 1.5}, r"drop rate must lie in \[0, 1\]"),
-        ({"labels__drop_all": -0.5}, r"drop_all must lie in \[0, 1\]"),
+        ({"labels__drop_rate": 1.5}, r"labels.drop_rate .* must be"),
+        ({"labels__drop_all": -0.5}, "labels.drop_all .* must be"),
         ({"model__name": "dit", "model__patch_size": 1, "model__width": 8, "model__depth": 1,
           "model__heads": 1}, "x has shape"),
     ],
@@ -198,3 +199,8 @@ def test_the_record_of_a_run_holds_its_conditions(trained):
     stored = json.loads((trained / "run.json").read_text())["data"]
     assert stored["conditions"]["height"]["null"] == [9.0]
     assert stored["codec"]["type"] == "fmjax.data.codecs:Vectors"
+
+
+def test_reflow_stores_class_ids_alone(trained):
+    with pytest.raises(InputError, match=r"the conditions of .* are height, moon; train with"):
+        reflow(trained, 1, Plan(num=64))

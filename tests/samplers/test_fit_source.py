@@ -50,8 +50,8 @@ def test_the_prior_draws_the_length_to_that_of_noise():
     [
         ({"iterations": 0}, "iterations"),
         ({"prior": -1.0}, "prior"),
-        ({"cost": lambda x1: jnp.sum(x1**2)}, "one number per example"),
-        ({"cost": lambda x1: x1**2}, "Sum over the other axes"),
+        ({"cost": lambda x1: jnp.sum(x1**2)}, "one float per example"),
+        ({"cost": lambda x1: x1**2}, "over the other axes"),
     ],
 )
 def test_what_cannot_be_is_refused(change, message):

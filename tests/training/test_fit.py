@@ -397,6 +397,12 @@ def test_an_iterable_begins_anew_and_an_iterator_ends(tmp_path):
     with pytest.raises(InputError, match="data ended after step 4 of 6"):
         fitted(as_batches(points(), steps=4), workdir=tmp_path, log_every=2)
     assert int(fitted(as_batches(points()), steps=4, workdir=tmp_path).step) == 4  # it was saved
+    with pytest.raises(InputError, match="data ended after step 6 of 8"):  # saved once already
+        fitted(as_batches(points(), steps=2), workdir=tmp_path, steps=8, checkpoint_every=2)
+    with pytest.raises(InputError, match="data ended after step 6 of 8"):
+        fitted(
+            as_batches(points(), steps=1), workdir=tmp_path, steps=8, steps_per_call=2, log_every=2
+        )
 
 
 KILLED = """
@@ -508,6 +514,12 @@ NOT_A_NUMBER = {"x": np.full((96, 2), np.nan), "labels": np.zeros(96, int)}
         ({"loss_fn": lambda *args: jnp.ones(32)}, r"one number.*got float32\[32\]: take its mean"),
         ({"loss_fn": lambda *args: 1}, "one number"),
         ({"draw": lambda key, index, x1, labels: (x1, x1)}, "x0, x1, t and labels; got 2"),
+        ({"draw": None}, r"the draw must be a function, such as Draw\(\); got None"),
+        ({"draw": Draw}, r"the draw is the class Draw; write Draw\("),
+        ({"loss_fn": "squared"}, "the loss must be a function"),
+        ({"optimizer": 1e-3}, "the optimizer must be an object with init, update"),
+        ({"callbacks": [3]}, "a callback must be a function"),
+        ({"mesh": 3}, r"MeshSizes\(fsdp=4\) and the like; got 3"),
     ],
 )
 def test_what_does_not_fit_is_refused_in_a_sentence(changes, message, tmp_path):

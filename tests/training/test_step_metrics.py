@@ -1,6 +1,8 @@
 """What is logged of the steps, and what stops a run."""
 
-from pathlib import Path
+import errno
+import os
+import struct
 
 import numpy as np
 import pytest
@@ -63,13 +65,48 @@ def test_utilisation_is_operations_over_the_peak(monkeypatch):
     assert "mfu" not in told([{"loss": 1.0}] * 8, flops=10**9)[-1][1]
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
-def test_a_full_disk_is_said_with_the_file_it_hit(tmp_path):
-    log = Progress(tmp_path, 0, 10)
-    log._file.close()
-    log._file = Path("/dev/full").open("w", buffering=1)  # noqa: SIM115
-    try:
-        with pytest.raises(OSError, match=r"metrics\.jsonl could not be written: No space left"):
+@pytest.mark.parametrize("name", [r"metrics\.jsonl", r"events\.out.*"])
+def test_a_full_disk_is_said_with_the_file_it_hit(tmp_path, monkeypatch, name):
+    log, write = Progress(tmp_path, 0, 10), os.write
+    full = (log._file if "metrics" in name else log._events._file)._handle
+
+    def no_space(handle, content):
+        if handle == full:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(handle, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", no_space)
+        with pytest.raises(OSError, match=rf"{name} could not be written: No space left"):
             log.write(1, {"loss": 1.0})
-    finally:
-        log.close()
+    log.write(2, {"loss": 1.0})
+    log.close()
+
+
+def test_tensorboard_reads_what_is_logged(tmp_path):
+    from tensorboardX.proto.event_pb2 import Event
+
+    with Progress(tmp_path, 4, 10) as log:
+        log.write(5, {"loss": 1.5, "lr": 0.25})
+    (path,) = (tmp_path / "tensorboard").iterdir()
+    content, events = path.read_bytes(), []
+    while content:  # length, its checksum, the event, its checksum
+        (length,) = struct.unpack("<Q", content[:8])
+        events.append(Event.FromString(content[12 : 12 + length]))
+        content = content[16 + length :]
+    version, began, scalars = events
+    assert version.file_version == "brain.Event:2"
+    assert (began.step, began.HasField("session_log")) == (5, True)
+    assert scalars.step == 5
+    assert {v.tag: v.simple_value for v in scalars.summary.value} == {"loss": 1.5, "lr": 0.25}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"{}", b"[]", b'{"step": null}', b"\xff", b'{"step": 2', b"[" * 100_000, b'{"step":true}'],
+)
+def test_a_damaged_line_of_metrics_ends_what_is_kept(tmp_path, line):
+    good = b'{"step": 1}\n'
+    (tmp_path / "metrics.jsonl").write_bytes(good + line + b"\n" + good)
+    Progress(tmp_path, 5, 10).close()
+    assert (tmp_path / "metrics.jsonl").read_bytes() == good

@@ -1,14 +1,13 @@
 """Images and labels from an ``.npz``, checked."""
 
 import dataclasses
-import zipfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from fmjax.errors import InputError
+from fmjax.npz import read_arrays
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +46,7 @@ def read_npz(
     Raises:
         InputError: for other arrays, or arrays that do not fit together.
     """
-    arrays = _load_npz(path)
+    arrays = read_arrays(path)
     test = None
     if "images" in arrays:
         train = _array_part(path, arrays, "images", "labels")
@@ -62,14 +61,6 @@ def read_npz(
             f"'y_test'; it holds {', '.join(arrays) or 'nothing'}."
         )
     return train.images.shape[1:], _names_from_labels(path, train.labels), train, test
-
-
-def _load_npz(path: Path) -> dict[str, np.ndarray]:
-    try:
-        with np.load(path) as file:
-            return {name: file[name] for name in file.files}
-    except (zipfile.BadZipFile, zlib.error, ValueError, OSError, EOFError) as error:
-        raise InputError(f"{path} cannot be read as an .npz of plain arrays ({error}).") from error
 
 
 def _array_part(path: Path, arrays: dict[str, np.ndarray], x: str, y: str) -> ArrayPart:

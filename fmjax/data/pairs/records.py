@@ -9,7 +9,6 @@ the model was trained in, and the label, int32 (-1: none); all little-endian.
 
 import dataclasses
 import functools
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -22,8 +21,18 @@ from fmjax.data.dataset import Dataset, hold_out
 from fmjax.data.tfds.records import CACHE_BYTES
 from fmjax.errors import InputError
 from fmjax.files import first_line
+from fmjax.json_files import OBJECT, SHAPE, TEXT, TEXTS, WHOLE, read_json
 
 INFO = "pairs.json"
+_KINDS = {
+    "shape": SHAPE,
+    "number": WHOLE,
+    "shards": WHOLE,
+    "num_classes": WHOLE.or_null(),
+    "class_names": TEXTS.or_null(),
+    "origin": OBJECT,
+    "resume": TEXT,
+}
 
 
 class PairInfo(NamedTuple):
@@ -81,7 +90,7 @@ def read_info(folder: Path) -> PairInfo:
         InputError: the folder is not a pair set.
     """
     try:
-        stored = PairInfo(**json.loads((Path(folder) / INFO).read_text()))
+        stored = PairInfo(**read_json(Path(folder) / INFO, _KINDS))
         names = stored.class_names and tuple(stored.class_names)
         info = stored._replace(shape=tuple(stored.shape), class_names=names)
         if not 1 <= info.shards <= info.number:
@@ -219,25 +228,42 @@ def _check_complete(folder: Path, info: PairInfo) -> None:
             f"missing.{go_on}"
         )
     for shard in range(info.shards):
-        path = shard_path(folder, info, shard)
-        try:
-            _check_shard(path, len(info.rows(shard)), record_type(info.shape).itemsize)
-        except Exception as error:  # ArrayRecord raises its own
+        if found := damage(folder, info, shard, thorough=False):
             raise InputError(
-                f"{path} is damaged ({first_line(error)}); delete that file and write it again."
-                f"{go_on}"
-            ) from error
+                f"{shard_path(folder, info, shard)} is damaged ({found}); delete that file and "
+                f"write it again.{go_on}"
+            )
 
 
-def _check_shard(path: Path, count: int, itemsize: int) -> None:
-    """Raises ValueError for a shard of another number or another size of records."""
+def damage(folder: Path, info: PairInfo, shard: int, thorough: bool = True) -> str | None:
+    """What is wrong with a shard that is there, None for a whole one.
+
+    Args:
+        folder: of the set.
+        info: of the set.
+        shard: which one.
+        thorough: whether to read all its records, which have checksums; else the last one alone.
+    """
+    count, itemsize = len(info.rows(shard)), record_type(info.shape).itemsize
+    try:
+        _check_shard(shard_path(folder, info, shard), count, itemsize, 0 if thorough else count - 1)
+    except Exception as error:  # ArrayRecord raises its own
+        return first_line(error)
+    return None
+
+
+def _check_shard(path: Path, count: int, itemsize: int, first: int) -> None:
+    """Raises ValueError for a shard of another number, or another size of records from the first.
+
+    ArrayRecord raises an error of its own where what it reads does not fit its checksum.
+    """
     from array_record.python.array_record_module import ArrayRecordReader
 
     reader = ArrayRecordReader(str(path))
     try:
         if reader.num_records() != count:
             raise ValueError(f"{reader.num_records()} pairs instead of {count}")
-        if len(reader.read([count - 1])[0]) != itemsize:
+        if any(len(record) != itemsize for record in reader.read(list(range(first, count)))):
             raise ValueError("pairs of another size")
     finally:
         reader.close()

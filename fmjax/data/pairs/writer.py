@@ -8,7 +8,8 @@ import numpy as np
 from fmjax.array_checks import check_finite
 from fmjax.data.pairs.records import INFO, PairInfo, read_info, record_type, shard_path
 from fmjax.errors import InputError
-from fmjax.files import differences, whole_file, write_json
+from fmjax.files import first_line, whole_file, write_json
+from fmjax.json_files import differences
 
 # Noise does not compress, and a group of one record is read without its neighbours.
 _OPTIONS = "group_size:1,uncompressed"
@@ -62,7 +63,12 @@ def write_shard(folder: Path, info: PairInfo, shard: int, parts: Iterable[PairPa
     """
     path = shard_path(folder, info, shard)
     with whole_file(path) as temporary:
-        written = _write_records(temporary, info, parts)
+        try:
+            written = _write_records(temporary, info, parts)
+        except RuntimeError as error:  # ArrayRecord's, or one of whoever draws the parts
+            if type(error) is not RuntimeError:
+                raise
+            raise OSError(first_line(error)) from error
         if written != len(info.rows(shard)):
             raise InputError(f"shard {shard} takes {len(info.rows(shard))} pairs, got {written}.")
     return path

@@ -24,7 +24,13 @@ def data_root(data_dir: str | os.PathLike | None = None) -> Path:
     chosen = data_dir or os.environ.get("TFDS_DATA_DIR") or DEFAULT
     if "://" in str(chosen):
         raise InputError(f"the data directory must be on a mounted file system, got {chosen}.")
-    return Path(chosen).expanduser().absolute()
+    try:
+        return Path(chosen).expanduser().absolute()
+    except RuntimeError as error:
+        raise InputError(
+            f"there is no home directory for {chosen}; write data.dir, --data_dir or "
+            "TFDS_DATA_DIR in full."
+        ) from error
 
 
 def prepare_command(name: str, root: Path) -> str:

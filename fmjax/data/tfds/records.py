@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import io
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from fmjax.data.codecs import Codec, Pixels, States
 from fmjax.data.tfds import directory
 from fmjax.errors import InputError
 from fmjax.files import first_line
+from fmjax.json_files import TEXTS, check_kind, read_json
 
 # Up to this size the decoded images stay in memory, and later epochs cost no decoding.
 CACHE_BYTES = 2**30
@@ -151,11 +151,12 @@ def open_set(name: str, folder: Path) -> dataset.Dataset:
 
 def _check_format(name: str, folder: Path) -> None:
     try:
-        stored = json.loads((folder / "dataset_info.json").read_text())
-    except (ValueError, OSError) as error:
+        stored = read_json(folder / "dataset_info.json")
+        formats = [stored.get("fileFormat", "tfrecord")]  # sets older than the field are tfrecord
+        formats += stored.get("alternativeFileFormats", [])
+        check_kind("the file formats", formats, TEXTS)
+    except (ValueError, TypeError, OSError) as error:
         raise _damaged(name, folder, error) from error
-    # Sets older than the field are tfrecord.
-    formats = [stored.get("fileFormat", "tfrecord"), *stored.get("alternativeFileFormats", [])]
     if directory.FORMAT not in formats:
         root = folder.parents[1 + name.count("/")]
         command = f"{directory.prepare_command(name, root)} --overwrite"

@@ -2,15 +2,18 @@
 
 from functools import partial
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from jax.experimental import multihost_utils
 
-from fmjax.data.pairs.records import INFO, PairInfo, missing_shards, shard_path
+from fmjax.data.pairs.records import INFO, PairInfo, damage, missing_shards, shard_path
 from fmjax.data.pairs.writer import PairPart, begin_pairs, write_shard
+from fmjax.errors import InputError
 from fmjax.factory import Recipe
 from fmjax.files import check_space, check_writable
 from fmjax.first_process import on_first_process, say
+from fmjax.folders import check_no_links, lock_folder
 from fmjax.run.restore import TrainedFlow
 from fmjax.run.sample.request import Request
 from fmjax.run.sample.sampler import SampleBatch, draw_batches, fit_batch, make_sample_fn
@@ -18,6 +21,7 @@ from fmjax.run.sample.shards import by_shard, share_out
 from fmjax.storage.fingerprint import fingerprint
 
 _SHARD = 1024  # pairs, at most: the work that a kill can lose
+_MOST = 100_000  # shards
 
 
 def pair_info(flow: TrainedFlow, request: Request, recipe: Recipe, resume: str) -> PairInfo:
@@ -64,9 +68,24 @@ def draw_pairs(
         FloatingPointError: the flow gave NaN or infinity.
     """
     info = pair_info(flow, request, recipe, resume)
-    on_first_process(lambda: _begin_pairs(folder, info))
+    lock = on_first_process(lambda: _begin_pairs(folder, info))
+    try:
+        _draw_missing(flow, folder, info, request, recipe, batch_size)
+    finally:
+        if lock is not None:
+            lock.close()
+
+
+def _draw_missing(
+    flow: TrainedFlow,
+    folder: Path,
+    info: PairInfo,
+    request: Request,
+    recipe: Recipe,
+    batch_size: int,
+) -> None:
     paths = [shard_path(folder, info, shard) for shard in range(info.shards)]
-    missing, mine = share_out(paths, folder / INFO)
+    missing, mine = share_out(paths, folder / INFO, lambda k: damage(folder, info, k) is None)
     if missing:
         say(f"{info.number} pairs of {flow.workdir}, {len(missing)} of {info.shards} shards to go")
     if mine:
@@ -74,11 +93,24 @@ def draw_pairs(
     multihost_utils.sync_global_devices(f"pairs in {folder}")
 
 
-def _begin_pairs(folder: Path, info: PairInfo) -> None:
+def _begin_pairs(folder: Path, info: PairInfo) -> IO | None:
+    if info.shards > _MOST:
+        raise InputError(
+            f"{info.number} pairs make more than {_MOST} files of {_SHARD}; write "
+            f"--num={_MOST * _SHARD} or less."
+        )
     check_writable(folder, "--workdir")
-    needed = info.nbytes * len(missing_shards(folder, info)) // info.shards
-    check_space(folder, needed, "the pairs", "free some space, or lower --num")
-    begin_pairs(folder, info)
+    lock = lock_folder(folder, "--workdir")
+    try:
+        check_no_links(folder, (".*",), "--workdir")
+        needed = info.nbytes * len(missing_shards(folder, info)) // info.shards
+        check_space(folder, needed, "the pairs", "free some space, or lower --num")
+        begin_pairs(folder, info)
+    except BaseException:
+        if lock is not None:
+            lock.close()
+        raise
+    return lock
 
 
 def _write_shards(

@@ -5,7 +5,6 @@ less than those of independent pairs; a flow that learns the straight line of ea
 straighter paths, and needs fewer steps. Source: Liu et al., arXiv:2209.03003, algorithm 1.
 """
 
-import json
 import math
 import shlex
 from functools import partial
@@ -22,6 +21,8 @@ from fmjax.errors import InputError, unknown_name
 from fmjax.factory import Recipe, make_experiment
 from fmjax.files import write_json
 from fmjax.first_process import on_first_process, say
+from fmjax.json_files import read_json
+from fmjax.names import named_leaves
 from fmjax.run import workdir as folder
 from fmjax.run.reflow.compare import compare, describe_comparison
 from fmjax.run.reflow.draw_pairs import draw_pairs
@@ -151,7 +152,13 @@ def _check_plan(workdir: Path, rounds: int, plan: Plan) -> None:
     if plan.guidance != 1 and not config.labels.conditional:
         raise InputError("this model is unconditional: nothing guides it; write --guidance=1.")
     # What training would refuse is refused before the pairs are drawn.
-    make_experiment(round_config(config, workdir, plan, plan.guidance), spec)
+    experiment = make_experiment(round_config(config, workdir, plan, plan.guidance), spec)
+    if experiment.conditions is not None and experiment.classes is None:
+        raise InputError(
+            f"stored pairs keep one class id each, and the conditions of {workdir} are "
+            f"{', '.join(named_leaves(experiment.conditions))}; train with "
+            "labels.conditional=False to reflow."
+        )
     check_divides(config.train.batch_size, jax.device_count(), config.train.accumulate)
     batch = config.train.batch_size
     if plan.num - max(1, round(plan.num / 10)) < batch:
@@ -170,8 +177,8 @@ def _report(before: TrainedFlow, after: TrainedFlow, k: int, plan: Plan, w: floa
         "solver": plan.solver.describe(),
     }
     try:
-        report = json.loads(path.read_text())
-    except (OSError, ValueError):
+        report = read_json(path)
+    except (FileNotFoundError, InputError):
         report = {}
     if not asked.items() <= report.items():
         dataset = load(before.experiment.data.name, before.experiment.data.dir)

@@ -8,17 +8,22 @@ stopped and another one is refused. All shards in numpy, in order:
 """
 
 import math
+import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
 from fmjax import plots
-from fmjax.conditions import named_leaves
 from fmjax.errors import InputError
 from fmjax.factory import DataSpec, Recipe
-from fmjax.files import check_space, check_writable, differences, whole_file, write_json
+from fmjax.files import check_space, check_writable, whole_file, write_json
+from fmjax.folders import check_no_links, finish_removal, lock_folder, remove_content
+from fmjax.json_files import differences
+from fmjax.machine import check_memory
+from fmjax.names import named_leaves
+from fmjax.npz import read_arrays
 from fmjax.run.pictures import draw_picture, is_pictured, pictured, shown_classes
 from fmjax.run.restore import TrainedFlow
 from fmjax.run.sample.request import Request
@@ -31,7 +36,11 @@ MANIFEST = "samples.json"
 PICTURE = "grid.png"
 TRAJECTORY = "trajectory.gif"
 _IMAGES, _VECTORS = 100, 5000  # samples in the picture
-_SHARDS = "samples-*-of-*.npz*"  # a killed job may leave half of one, .npz.tmp
+CONTENT = {re.escape(name): "" for name in (MANIFEST, WHOLE, PICTURE, TRAJECTORY)} | {
+    r"samples-\d+-of-\d+[.]npz": ""
+}
+"""What a sample run makes in its folder."""
+_MOST = 100_000  # files in a folder
 _MAY_DIFFER = ("run", "versions")  # the same parameters are the same wherever they lie
 
 
@@ -64,26 +73,55 @@ class SampleFiles(NamedTuple):
         count = len(self.spans)
         return [self.out / f"samples-{k:05d}-of-{count:05d}.npz" for k in range(count)]
 
-    def check(self, spec: DataSpec) -> None:
-        """Checks, on one process, that the folder takes the samples.
+    def claim(self, spec: DataSpec) -> IO | None:
+        """Makes the folder this run's own, on one process, and checks that it takes the samples.
+
+        Returns:
+            An open file that keeps other processes out; close it when the samples are written.
 
         Raises:
-            InputError: it holds other samples, cannot be written, or is too full.
+            InputError: there are too many files, or the folder holds other samples, cannot be
+                written, is in use, is too full, or has links in it.
         """
-        resumed = self.shard_size and (self.out / MANIFEST).exists()
-        found = [path for path in self._earlier() if path.exists()]
-        if found and not (self.overwrite or resumed):
+        if self.shard_size and -(-self.num // self.shard_size) > _MOST:
             raise InputError(
-                f"{self.out} already has {found[0].name}; give another --out, or --overwrite."
+                f"{self.num} samples in shards of {self.shard_size} make more than {_MOST} files; "
+                f"write --shard_size={-(-self.num // _MOST)} or more."
             )
         check_writable(self.out, "--out")
-        missing = sum(
-            len(rows)
-            for path, rows in zip(self.paths, self.spans, strict=True)
-            if self.overwrite or not path.exists()
-        )
+        lock = lock_folder(self.out, "--out")
+        try:
+            check_no_links(self.out, CONTENT, "--out")
+            finish_removal(self.out, CONTENT)
+            self._check_content()
+            self._check_space(spec)
+        except BaseException:
+            if lock is not None:
+                lock.close()
+            raise
+        return lock
+
+    def _check_content(self) -> None:
+        resumed = self.shard_size and (self.out / MANIFEST).exists()
+        found = [path.name for path in sorted(self.out.iterdir()) if _is_ours(path.name)]
+        if found and not (self.overwrite or resumed):
+            first = min(found, key=lambda name: (name != MANIFEST, name != WHOLE, name))
+            raise InputError(f"{self.out} already has {first}; give another --out, or --overwrite.")
+
+    def _check_space(self, spec: DataSpec) -> None:
         codec = spec.codec
         row = math.prod(codec.data_shape) * codec.data_dtype.itemsize + np.int32().itemsize
+        missing = self.num
+        if self.shard_size and not self.overwrite:
+            missing -= sum(
+                len(rows)
+                for path, rows in zip(self.paths, self.spans, strict=True)
+                if path.exists()
+            )
+        if not self.shard_size:  # as a list of batches and as one array
+            check_memory(
+                2 * missing * row, "the samples in one file", "write --shard_size=1024, say"
+            )
         advice = "free some space, lower --num, or give another --out"
         check_space(self.out, missing * row, "the samples", advice)
 
@@ -98,12 +136,10 @@ class SampleFiles(NamedTuple):
         """
         manifest = self.out / MANIFEST
         if self.overwrite:  # a single file is replaced by a whole one, as the pictures are
-            kept = {self.out / name for name in (PICTURE, TRAJECTORY)} | set(
-                () if self.shard_size else self.paths
+            kept = (
+                set() if self.shard_size else {re.escape(n) for n in (PICTURE, TRAJECTORY, WHOLE)}
             )
-            for path in self._earlier():
-                if path not in kept:
-                    path.unlink(missing_ok=True)
+            remove_content(self.out, {name: "" for name in CONTENT if name not in kept})
         if not self.shard_size:
             return
         try:
@@ -120,10 +156,9 @@ class SampleFiles(NamedTuple):
         if not manifest.exists():
             write_json(manifest, content)
 
-    def _earlier(self) -> list[Path]:
-        """What an earlier run may have left here, the manifest first."""
-        names = (MANIFEST, WHOLE, PICTURE, TRAJECTORY)
-        return [self.out / name for name in names] + sorted(self.out.glob(_SHARDS))
+
+def _is_ours(name: str) -> bool:
+    return any(re.fullmatch(pattern, name) for pattern in CONTENT)
 
 
 def manifest_of(flow: TrainedFlow, request: Request, recipe: Recipe, shard_size: int) -> dict:
@@ -196,8 +231,21 @@ def first_samples(target: SampleFiles, num: int) -> np.ndarray:
     needed = [
         path for path, rows in zip(target.paths, target.spans, strict=True) if rows.start < num
     ]
-    parts = []
-    for path in needed:
-        with np.load(path) as content:
-            parts.append(content["samples"][:num])
-    return np.concatenate(parts)[:num]
+    return np.concatenate([read_arrays(path)["samples"][:num] for path in needed])[:num]
+
+
+def is_whole(path: Path, rows: range, spec: DataSpec) -> bool:
+    """Whether a file has all its samples, as their lengths and checksums in it say.
+
+    Args:
+        path: of a shard.
+        rows: the numbers of its samples.
+        spec: of the data.
+    """
+    codec = spec.codec
+    try:
+        samples = read_arrays(path).get("samples")
+    except InputError:
+        return False
+    expected = ((len(rows), *codec.data_shape), codec.data_dtype)
+    return samples is not None and (samples.shape, samples.dtype) == expected

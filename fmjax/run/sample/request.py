@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from fmjax.array_checks import check_class_ids
-from fmjax.checks import check_at_least, check_finite_number, check_seed
+from fmjax.checks import check_at_least, check_between, check_finite_number, check_seed
 from fmjax.conditions import check_labels, nulls
 from fmjax.conventions import Labels
 from fmjax.data.load import load
@@ -101,6 +101,7 @@ def resolve(
 
 def _check_request(request: Request, experiment: Experiment) -> None:
     check_at_least("the number of samples", request.num)
+    check_between("the number of samples", request.num, 1, 2**31 - 1)
     check_seed(request.seed)
     for w in request.w:
         check_finite_number("the guidance scale", w)

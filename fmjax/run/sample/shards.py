@@ -5,7 +5,7 @@ a job that was stopped as for the processes that work side by side.
 """
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -14,17 +14,23 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from fmjax.errors import InputError
+from fmjax.first_process import say
 from fmjax.run.sample.sampler import SampleBatch
 
 
-def share_out(paths: Sequence[Path], manifest: Path) -> tuple[list[int], list[int]]:
+def share_out(
+    paths: Sequence[Path], manifest: Path, is_whole: Callable[[int], bool]
+) -> tuple[list[int], list[int]]:
     """The numbers of the shards that are missing, and those of them that this process is to make.
+
+    One that is there, but damaged, counts as missing, and is said.
 
     Process 0 looks for all: a shared file system may show each of them another picture.
 
     Args:
         paths: where each shard lies once it is whole.
         manifest: what process 0 has written beside them.
+        is_whole: whether the shard of a number, which exists, has all that it should.
 
     Raises:
         InputError: a process does not see the manifest, so that the folder is not a shared one.
@@ -35,7 +41,12 @@ def share_out(paths: Sequence[Path], manifest: Path) -> tuple[list[int], list[in
             f"{int(np.size(seen) - np.sum(seen))} of {np.size(seen)} processes do not see "
             f"{manifest}; give a folder that all machines share."
         )
-    missing = np.array([not path.exists() for path in paths], np.int32)
+    missing = np.ones(len(paths), np.int32)
+    for k, path in enumerate(paths if jax.process_index() == 0 else ()):
+        if path.exists():
+            missing[k] = not is_whole(k)
+            if missing[k]:
+                say(f"{path} is damaged: it is made again.")
     left = np.flatnonzero(multihost_utils.broadcast_one_to_all(missing)).tolist()
     return left, left[jax.process_index() :: jax.process_count()]
 

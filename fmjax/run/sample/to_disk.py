@@ -1,6 +1,8 @@
 """The sample run: from a trained run's folder to samples on disk."""
 
+import contextlib
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,7 +11,7 @@ from jax.experimental import multihost_utils
 
 from fmjax.checks import check_at_least
 from fmjax.errors import InputError
-from fmjax.factory import Recipe
+from fmjax.factory import DataSpec, Recipe
 from fmjax.first_process import on_first_process, say
 from fmjax.guidance import network_calls
 from fmjax.run.pictures import check_pictured
@@ -18,6 +20,7 @@ from fmjax.run.sample.files import (
     MANIFEST,
     TRAJECTORY,
     SampleFiles,
+    is_whole,
     manifest_of,
     write_file,
     write_picture,
@@ -104,22 +107,44 @@ def sample(
     if trajectory:
         check_pictured(experiment.spec.codec)
     target = SampleFiles(out, request.num, shard_size, overwrite)
-    on_first_process(lambda: target.check(experiment.spec))
+    with _claimed(target, experiment.spec):
+        flow = restore_flow(workdir, experiment, weights.needed(recipe), local=True)
+        return _sample(target, flow, request, recipe, batch_size, trajectory)
 
-    # Restore, and share the files out among the processes.
-    flow = restore_flow(workdir, experiment, weights.needed(recipe), local=True)
+
+@contextlib.contextmanager
+def _claimed(target: SampleFiles, spec: DataSpec) -> Iterator[None]:
+    """Keeps other processes out of the folder for as long as the context lasts."""
+    lock = on_first_process(lambda: target.claim(spec))
+    try:
+        yield
+    finally:
+        if lock is not None:
+            lock.close()
+
+
+def _sample(
+    target: SampleFiles,
+    flow: TrainedFlow,
+    request: Request,
+    recipe: Recipe,
+    batch_size: int,
+    trajectory: bool,
+) -> SampleResult:
+    """`sample`, when the folder is this run's own and the parameters are read."""
+    # Share the files out among the processes.
     missing, mine = _begin_files(target, flow, request, recipe)
 
     # Draw and write, each process its own files.
     timing = _draw(target, flow, request, recipe, mine, batch_size)
-    multihost_utils.sync_global_devices(f"samples in {out}")
+    multihost_utils.sync_global_devices(f"samples in {target.out}")
     seconds = time.perf_counter() - timing["compiled"]
     if jax.process_index() == 0:
         write_picture(target, flow, request)
         if trajectory:
-            write_trajectory(flow, request, recipe, out / TRAJECTORY)
+            write_trajectory(flow, request, recipe, target.out / TRAJECTORY)
     return SampleResult(
-        folder=out,
+        folder=target.out,
         step=flow.step,
         num=request.num,
         drawn=sum(len(target.spans[k]) for k in missing),
@@ -162,7 +187,12 @@ def _begin_files(
     on_first_process(lambda: target.begin(content))
     if not sharded:
         return [0], [0]
-    missing, mine = share_out(target.paths, target.out / MANIFEST)
+    spec = flow.experiment.spec
+    missing, mine = share_out(
+        target.paths,
+        target.out / MANIFEST,
+        lambda k: is_whole(target.paths[k], target.spans[k], spec),
+    )
     say(f"{target.num} samples, {len(missing)} of {len(target.paths)} shards to go")
     return missing, mine
 

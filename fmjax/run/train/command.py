@@ -36,10 +36,10 @@ COMPILE_ONLY = flags.DEFINE_string(
 INIT_FROM = flags.DEFINE_string(
     "init_from", None, "Begin with these parameters: a run, exported weights, or a .safetensors."
 )
-HELP_CONFIG = flags.DEFINE_bool(
-    "help-config", False, "Print every key of the configuration with its default and its range."
-)
 OVERWRITE = flags.DEFINE_bool("overwrite", False, "Delete an earlier run in the workdir first.")
+HELP_CONFIG = flags.DEFINE_bool(
+    "help-config", False, "Print every key of the configuration, its default, range and meaning."
+)
 
 
 def default_workdir(config_file: str, overrides: dict[str, object]) -> Path:

@@ -106,7 +106,10 @@ def claimed(run: Run, config: ConfigDict, overwrite: bool) -> Iterator[Folder]:
     lock = on_first_process(lambda: folder.claim(run.workdir, record, state_bytes, overwrite))
     try:
         keep = run.experiment.train.keep
-        checkpoints = Checkpoints(run.workdir / folder.CHECKPOINTS, keep, notify=say)
+        about = dict(run.experiment.architecture)
+        checkpoints = Checkpoints(
+            run.workdir / folder.CHECKPOINTS, keep, notify=say, architecture=about
+        )
         try:
             yield Folder(run.workdir, checkpoints)
         finally:

@@ -1,6 +1,9 @@
 """A run's parameters out, as a folder that every command reads like a run."""
 
+import json
+import re
 from pathlib import Path
+from typing import IO
 
 import jax
 import jax.numpy as jnp
@@ -10,8 +13,9 @@ from fmjax.factory import make_experiment
 from fmjax.factory.training import abstract_params
 from fmjax.files import check_space, check_writable
 from fmjax.first_process import on_first_process
+from fmjax.folders import check_no_links, lock_folder
 from fmjax.run import workdir as folder
-from fmjax.run.restore import EXPORTED, load_params
+from fmjax.run.restore import ARCHITECTURE, EXPORTED, load_params
 from fmjax.storage.fingerprint import fingerprint
 from fmjax.storage.safetensors import DTYPES, write_weights
 from fmjax.training.mesh import MeshSizes, make_mesh
@@ -49,20 +53,49 @@ def export_weights(
     path = out / EXPORTED[ema]
     count = sum(leaf.size for leaf in jax.tree.leaves(abstract_params(experiment)))
     size = count * DTYPES[dtype].itemsize
-    on_first_process(lambda: _check_out(path, record, size, overwrite))
+    lock = on_first_process(lambda: _claim(path, record, size, overwrite))
+    try:
+        step = _write(workdir, path, record, checkpoint, ema, dtype)
+    finally:
+        if lock is not None:
+            lock.close()
+    return f"{path}: step {step}, {size / 1e6:.1f} MB"
+
+
+def _write(
+    workdir: Path, path: Path, record: folder.Record, checkpoint: str, ema: bool, dtype: str
+) -> int:
+    """Writes the file and the record beside it; returns the step."""
+    experiment = make_experiment(record.config, record.spec)
     mesh = make_mesh(sizes=MeshSizes(data=1, fsdp=-1))  # each device holds a part of a large model
     step, params = load_params(workdir, experiment, checkpoint, ema, mesh)
     if dtype != "float32":  # as they will be read again, so that the fingerprint is theirs
         params = jax.tree.map(lambda x: x.astype(DTYPES[dtype]).astype(jnp.float32), params)
     metadata = {"step": str(step), "fingerprint": str(int(fingerprint(params)))}
+    metadata[ARCHITECTURE] = json.dumps(dict(experiment.architecture))
     write_weights(path, params, dtype, metadata)
     if jax.process_index() == 0:
-        folder.save_record(out, record)
-    return f"{path}: step {step}, {size / 1e6:.1f} MB"
+        folder.save_record(path.parent, record)
+    return step
+
+
+def _claim(path: Path, record: folder.Record, size: int, overwrite: bool) -> IO | None:
+    """Makes the folder this process's own and checks that it takes the file."""
+    check_writable(path.parent, "--out")
+    lock = lock_folder(path.parent, "--out")
+    try:
+        _check_out(path, record, size, overwrite)
+    except BaseException:
+        if lock is not None:
+            lock.close()
+        raise
+    return lock
 
 
 def _check_out(path: Path, record: folder.Record, size: int, overwrite: bool) -> None:
     out = path.parent
+    written = map(re.escape, (folder.RECORD, *EXPORTED.values()))
+    check_no_links(out, written, "--out")
     if (out / folder.CHECKPOINTS).exists():
         raise InputError(
             f"{out} holds the checkpoints of a run, which would be read instead; give another "
@@ -74,5 +107,4 @@ def _check_out(path: Path, record: folder.Record, size: int, overwrite: bool) ->
         raise InputError(
             f"{out} holds the parameters of another run; give another --out, or --overwrite."
         )
-    check_writable(out, "--out")
     check_space(out, size, "the parameters", "free some space, or give another --out")

@@ -9,7 +9,14 @@ from fmjax.errors import InputError
 from fmjax.factory import Experiment
 from fmjax.factory.training import abstract_params, abstract_state
 from fmjax.run import workdir as folder
-from fmjax.run.restore import exported_files, load_params, open_run, read_exported
+from fmjax.run.restore import (
+    check_meaning,
+    check_same_meaning,
+    exported_files,
+    load_params,
+    open_run,
+    read_exported,
+)
 from fmjax.storage.safetensors import check_same, read_header, shapes
 
 
@@ -26,13 +33,17 @@ def check_initial(source: Path, experiment: Experiment) -> None:
             differs is named.
     """
     file = _file(source)
+    # Stored pairs are learned along a path of their own, beginning with the flow that made them.
+    free = () if experiment.pairs is None else ("path.",)
     if file is not None:
         found = read_header(file).shapes
+        check_meaning(file, experiment, free)
     else:
         trained = open_run(source)
         if not folder.has_checkpoints(source):
             raise InputError(f"{source} has no checkpoint yet; train it first.")
         found = shapes(abstract_params(trained))
+        check_same_meaning(trained.architecture, experiment, source, free)
     check_same(found, shapes(abstract_params(experiment)), source)
 
 

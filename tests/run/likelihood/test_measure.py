@@ -24,6 +24,7 @@ from fmjax.run.likelihood.measure import (
 from fmjax.run.likelihood.report import describe_likelihood
 from fmjax.run.restore import open_run, restore_flow
 from fmjax.samplers import solver_spec
+from tests.run.conftest import write_record
 from tests.run.forked import finish
 
 COMMAND = ("fmjax/__main__.py", "likelihood")
@@ -40,7 +41,7 @@ def changed(trained, tmp_path):
         for key, value in keys.items():
             section, name = key.split("__")
             record["config"][section][name] = value
-        (workdir / "run.json").write_text(json.dumps(record))
+        write_record(workdir, record)
         return workdir
 
     return copy
@@ -152,7 +153,7 @@ def test_data_of_another_shape_is_refused(changed, monkeypatch):
     workdir = changed()
     record = json.loads((workdir / "run.json").read_text())
     record["data"]["codec"]["size"] = 3
-    (workdir / "run.json").write_text(json.dumps(record))
+    write_record(workdir, record)
     with pytest.raises(InputError, match=r"of shape \(3,\); 'toy/moons' now has \(2,\)"):
         measure(workdir, Question(), FIXED, Exact())
 

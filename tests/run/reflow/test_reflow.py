@@ -34,7 +34,7 @@ from fmjax.samplers import solve, solver_spec
 from fmjax.storage.fingerprint import fingerprint
 from fmjax.storage.safetensors import write_weights
 from fmjax.training.validation import held_out_batch
-from tests.run.conftest import small_config
+from tests.run.conftest import small_config, write_record
 from tests.run.forked import finish, free_port
 from tests.run.train.test_train import assert_same_bits, read_state
 
@@ -73,7 +73,7 @@ def own(workdir, reflowed, tmp_path):
     shutil.copytree(reflowed, tmp_path / reflowed.name)
     record = json.loads((tmp_path / reflowed.name / "run.json").read_text())
     record["config"]["coupling"]["dir"] = str(tmp_path / reflowed.name / "pairs")
-    (tmp_path / reflowed.name / "run.json").write_text(json.dumps(record))
+    write_record(tmp_path / reflowed.name, record)
     return shutil.copytree(workdir, tmp_path / workdir.name)
 
 
@@ -268,7 +268,7 @@ def test_a_second_call_leaves_everything_as_it_is(own, capsys):
     # The copy lies elsewhere, and a run does not follow: that is for `coupling.dir` to allow.
     config = json.loads((target / "run.json").read_text())
     config["config"]["coupling"]["dir"] = str(target / "pairs")
-    (target / "run.json").write_text(json.dumps(config))
+    write_record(target, config)
     capsys.readouterr()
     assert reflow(own, 1, PLAN) == 0
     assert {path: path.stat().st_mtime_ns for path in files} == before
@@ -383,7 +383,7 @@ def test_an_untrained_folder_is_refused(workdir, tmp_path):
 def test_guidance_needs_classes(workdir, tmp_path):
     record = json.loads((workdir / "run.json").read_text())
     record["config"]["labels"]["conditional"] = False
-    (tmp_path / "run.json").write_text(json.dumps(record))
+    write_record(tmp_path, record)
     with pytest.raises(InputError, match="unconditional: nothing guides it"):
         reflow(tmp_path, 1, PLAN._replace(guidance=2.0))
 

@@ -16,7 +16,7 @@ from fmjax.run.train import report
 from fmjax.run.train.training import train
 from fmjax.samplers import SolveError, sde_spec, solver_spec
 from tests.conftest import rounding
-from tests.run.conftest import small_config
+from tests.run.conftest import small_config, write_record
 
 SPEC = solver_spec("heun", 4)
 REQUEST = Request(6, (0, 1), (2.0,), seed=3)
@@ -174,7 +174,7 @@ def test_a_solver_is_asked_about_its_steps_on_the_path_of_the_run(trained, tmp_p
     workdir = shutil.copytree(trained, tmp_path / "vp")
     record = json.loads((workdir / "run.json").read_text())
     record["config"]["path"]["name"] = "vp"
-    (workdir / "run.json").write_text(json.dumps(record))
+    write_record(workdir, record)
     asked = solver_spec("heun", 5, grid="edm")
     on_vp, straight = (resolved(w, REQUEST, asked)[1].solver for w in (workdir, trained))
     np.testing.assert_array_equal(straight.nodes(), asked.nodes())

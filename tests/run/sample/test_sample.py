@@ -12,6 +12,7 @@ from fmjax.run.sample.sampler import draw_batches, fit_batch, make_sample_fn
 from fmjax.run.sample.to_disk import sample
 from fmjax.samplers import solver_spec
 from fmjax.storage.checkpoints import Checkpoints
+from tests.run.conftest import write_record
 
 HEUN = Recipe(solver_spec("heun", 3))
 
@@ -182,7 +183,7 @@ def test_a_run_without_a_checkpoint_is_named(trained, tmp_path):
 def test_a_record_from_the_future_is_refused_with_its_key(trained, tmp_path):
     content = json.loads((trained / "run.json").read_text())
     content["config"]["model"]["colour"] = 1
-    (tmp_path / "run.json").write_text(json.dumps(content))
+    write_record(tmp_path, content)
     with pytest.raises(InputError, match="colour"):
         sample(tmp_path, tmp_path / "out", Request(5, (0,)), HEUN)
 

@@ -12,6 +12,7 @@ from fmjax.conditions import ClassIds
 from fmjax.data.codecs import Vectors
 from fmjax.errors import InputError
 from fmjax.factory import DataSpec, Recipe, make_experiment
+from fmjax.folders import lock_folder
 from fmjax.run.restore import LATEST, TrainedFlow, Weights
 from fmjax.run.sample import to_disk
 from fmjax.run.sample.files import SampleFiles, first_samples
@@ -41,7 +42,7 @@ def draw(trained, out, request=REQUEST, weights=LATEST, **changes):
 
 
 def names(out):
-    return sorted(path.name for path in out.iterdir())
+    return sorted(path.name for path in out.iterdir() if path.name != ".lock")
 
 
 def stamps(out):
@@ -100,7 +101,7 @@ def test_a_job_goes_on_where_it_was_stopped(trained, shards, own):
     missing = own / "samples-00001-of-00003.npz"
     half = missing.read_bytes()[:100]
     missing.unlink()
-    missing.with_name(f"{missing.name}.tmp").write_bytes(half)
+    (own / ".fmjax-0123.tmp").write_bytes(half)
     before = stamps(own)
     result = draw(trained, own)
     assert (result.drawn, result.nfe) == (8, 6)
@@ -110,6 +111,47 @@ def test_a_job_goes_on_where_it_was_stopped(trained, shards, own):
     for name in names(shards)[1:4]:
         assert (own / name).read_bytes() == (shards / name).read_bytes()
     assert draw(trained, own).drawn == 0  # and now it is finished
+
+
+def cut(content):
+    return content[: len(content) // 2]
+
+
+def flip(content):
+    return content[:200] + bytes([content[200] ^ 1]) + content[201:]
+
+
+@pytest.mark.parametrize("damaged", [lambda content: b"", cut, flip])
+def test_a_damaged_shard_is_drawn_again_and_said(trained, shards, own, capsys, damaged):
+    path = own / "samples-00001-of-00003.npz"
+    path.write_bytes(damaged(path.read_bytes()))
+    assert draw(trained, own).drawn == 8
+    assert f"{path} is damaged: it is made again." in capsys.readouterr().out
+    assert path.read_bytes() == (shards / path.name).read_bytes()
+
+
+def test_two_processes_do_not_share_a_folder(trained, own):
+    lock = lock_folder(own, "--out")
+    with pytest.raises(InputError, match=r"another process is at work in .* another --out"):
+        draw(trained, own)
+    lock.close()
+    assert draw(trained, own).drawn == 0
+
+
+def test_nothing_is_written_through_a_link(trained, own, tmp_path):
+    outside = tmp_path / "outside"
+    (own / "grid.png").rename(outside)
+    (own / "grid.png").symlink_to(outside)
+    before = outside.read_bytes()
+    for overwrite in (False, True):
+        with pytest.raises(InputError, match=r"grid.png is a link"):
+            draw(trained, own, overwrite=overwrite)
+    assert outside.read_bytes() == before
+
+
+def test_more_files_than_a_folder_takes_are_refused_at_once(trained, tmp_path):
+    with pytest.raises(InputError, match=r"more than 100000 files; write --shard_size=2000"):
+        draw(trained, tmp_path, Request(2 * 10**8), shard_size=1)
 
 
 @pytest.mark.parametrize(
@@ -140,7 +182,7 @@ def test_another_solver_is_refused(trained, own):
 def test_shards_and_one_file_do_not_mix_and_overwrite_leaves_nothing_old(trained, own):
     with pytest.raises(InputError, match=r"already has samples.json"):
         draw(trained, own, shard_size=0)
-    (own / "samples-00002-of-00003.npz.tmp").write_bytes(b"half a shard")
+    (own / ".fmjax-0123.tmp").write_bytes(b"half a shard")
     draw(trained, own, shard_size=12, overwrite=True)
     shards = ["samples-00000-of-00002.npz", "samples-00001-of-00002.npz"]
     assert names(own) == ["grid.png", *shards, "samples.json"]
@@ -169,9 +211,9 @@ def test_a_disk_too_small_for_what_is_missing_is_told_first(trained, own, monkey
         usage = shutil._ntuple_diskusage(10**6, 10**6 - free, free)
         monkeypatch.setattr(shutil, "disk_usage", lambda path, usage=usage: usage)
         if free == needed:
-            target.check(spec)
+            target.claim(spec).close()
     with pytest.raises(InputError, match=r"MB free, and the samples need .* --out"):
-        target.check(spec)
+        target.claim(spec).close()
     monkeypatch.setattr(to_disk, "make_sample_fn", None)  # nothing is compiled
     with pytest.raises(InputError, match=r"MB free"):
         draw(trained, own)
@@ -192,7 +234,7 @@ def test_sizes_that_do_not_serve_are_refused(trained, tmp_path, monkeypatch):
 
 def test_a_folder_that_not_all_processes_see_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"1 of 1 processes do not see .*samples.json"):
-        share_out([tmp_path / "a"], tmp_path / "samples.json")
+        share_out([tmp_path / "a"], tmp_path / "samples.json", lambda k: True)
 
 
 @pytest.mark.slow

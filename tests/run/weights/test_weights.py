@@ -18,9 +18,9 @@ from fmjax.run.weights.initial import check_initial, initial_params
 from fmjax.run.workdir import load_record
 from fmjax.samplers import solver_spec
 from fmjax.storage.fingerprint import fingerprint
-from fmjax.storage.safetensors import named
+from fmjax.storage.safetensors import named, read_header
 from fmjax.training.mesh import make_mesh
-from tests.run.conftest import small_config
+from tests.run.conftest import small_config, write_record
 
 NAMES = ("ema.safetensors", "params.safetensors")
 
@@ -50,7 +50,7 @@ def own(exported, tmp_path):
 
 
 def test_what_is_read_is_what_was_trained_to_the_bit(trained, exported):
-    assert sorted(path.name for path in exported.iterdir()) == [NAMES[0], "run.json"]
+    assert sorted(path.name for path in exported.glob("[!.]*")) == [NAMES[0], "run.json"]
     params = params_of(trained)
     assert_same(params_of(exported), params)
     assert load_record(exported) == load_record(trained)
@@ -177,7 +177,7 @@ def test_folders_that_do_not_serve_are_refused(trained, exported, own, tmp_path,
         export_weights(trained, own)
     record = json.loads((own / "run.json").read_text())
     record["config"]["train"]["seed"] = 9
-    (own / "run.json").write_text(json.dumps(record))
+    write_record(own, record)
     with pytest.raises(InputError, match="parameters of another run"):
         export_weights(trained, own, ema=False)
     export_weights(trained, own, overwrite=True, checkpoint="4")
@@ -187,3 +187,40 @@ def test_folders_that_do_not_serve_are_refused(trained, exported, own, tmp_path,
     monkeypatch.setattr(shutil, "disk_usage", lambda path: full)
     with pytest.raises(InputError, match="MB free, and the parameters need"):
         export_weights(trained, tmp_path / "full")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("step", "many"), ("step", "-1"), ("fingerprint", "1.5"), ("step", "9" * 99)]
+)
+def test_numbers_in_a_header_that_are_none_are_named(own, key, value):
+    path = own / NAMES[0]
+    header = read_header(path).metadata
+    save_file(load_file(path), path, header | {key: value})
+    with pytest.raises(InputError, match=f"its {key} must be a whole number"):
+        params_of(own)
+
+
+def test_weights_of_another_network_of_equal_shapes_are_refused(trained, own, tmp_path, capsys):
+    path = own / NAMES[0]
+    header = read_header(path).metadata
+    about = json.loads(header["architecture"])
+    assert {"model.time_scale", "loss.prediction", "path.name"} <= about.keys()
+    changed = {"architecture": json.dumps(about | {"loss.prediction": "x1"})}
+    save_file(load_file(path), path, header | changed)
+    with pytest.raises(InputError, match=r"another network, with loss.prediction=x1 \(here: velo"):
+        params_of(own)
+    for source in (trained, path):
+        experiment = make_experiment(small_config(model__time_scale=3.0), load_record(trained).spec)
+        with pytest.raises(InputError, match=r"another network, with model.time_scale=100.0"):
+            check_initial(source, experiment)
+    del header["architecture"]
+    save_file(load_file(path), path, header)
+    params_of(own)
+    assert "does not say of what network it is" in capsys.readouterr().err
+
+
+def test_a_record_that_was_changed_is_refused(own):
+    path = own / "run.json"
+    path.write_text(path.read_text().replace('"velocity"', '"x1"', 1))
+    with pytest.raises(InputError, match="changed after it was written"):
+        load_record(own)

@@ -1,0 +1,35 @@
+"""What parameters mean beyond their shapes: networks of equal shapes may differ in all of these."""
+
+from typing import Any
+
+from fmjax.config import ConfigDict
+
+Architecture = tuple[tuple[str, str], ...]
+"""Configuration keys and their values as texts."""
+
+
+def architecture(config: ConfigDict, model: Any) -> Architecture:
+    """The keys that decide what function the parameters of a network are, with their values.
+
+    Where a key is left to a preset, it is the network's own. How the function is computed (the
+    dtype of matrix products, the kernel of attention, loops) is left out: it changes rounding only.
+
+    Args:
+        config: every key.
+        model: the network that was made of it.
+    """
+    fields = ("heads", "patch_size", "time_scale")
+    values = {f"model.{name}": getattr(model, name, config.model[name]) for name in fields}
+    values |= {"loss.prediction": config.loss.prediction}
+    values |= {f"path.{name}": value for name, value in sorted(config.path.items())}
+    return tuple((key, str(value)) for key, value in values.items() if value is not None)
+
+
+def architecture_changes(stored: Architecture, here: Architecture) -> list[str]:
+    """How two architectures differ: ``"key=stored (here: ...)"`` for each key that both have."""
+    ours = dict(here)
+    return [
+        f"{key}={value} (here: {ours[key]})"
+        for key, value in stored
+        if key in ours and ours[key] != value
+    ]

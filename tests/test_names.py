@@ -1,0 +1,46 @@
+"""What a record may name: dataclasses, of fmjax's modules and of the user's own."""
+
+import sys
+
+import pytest
+
+from fmjax.data.codecs import Vectors
+from fmjax.errors import InputError
+from fmjax.names import check_names, describe, rebuild
+
+
+def test_a_dataclass_comes_back():
+    assert rebuild(describe({"codec": Vectors(2)})) == {"codec": Vectors(2)}
+
+
+@pytest.mark.parametrize("name", ["os:system", "subprocess:Popen", "builtins:print", "fmjax:solve"])
+def test_nothing_but_a_dataclass_is_made(name):
+    with pytest.raises(InputError, match="is no dataclass"):
+        rebuild({"type": name})
+
+
+@pytest.mark.parametrize("name", ["os:abort", "subprocess:Popen", "xml.dom:Node"])
+def test_a_name_of_the_standard_library_is_refused(tmp_path, name):
+    with pytest.raises(InputError, match=f"names {name}, .* is Python's own"):
+        check_names({"config": {"data": {"name": name}}}, tmp_path)
+
+
+def test_a_module_in_the_folder_is_never_imported(tmp_path, monkeypatch):
+    (tmp_path / "evil_module.py").write_text("raise SystemExit")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
+    with pytest.raises(InputError, match="lies in"):
+        check_names([["evil_module:f"]], tmp_path)
+    assert "evil_module" not in sys.modules
+
+
+def test_a_module_of_the_users_own_is_said(tmp_path, monkeypatch, capsys):
+    (tmp_path / "own_module.py").write_text("")
+    (tmp_path / "run").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
+    check_names(
+        {"a": "own_module:f", "b": "fmjax.paths:Linear", "c": "a text: b"}, tmp_path / "run"
+    )
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "names own_module:f, which is imported from" in line
