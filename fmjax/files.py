@@ -167,6 +167,18 @@ def check_writable(folder: Path, flag: str) -> None:
         ) from error
 
 
+def check_file(path: Path, flag: str) -> None:
+    """Checks that a file can be written, or replaced, before what goes into it is computed.
+
+    Raises:
+        InputError: it is a folder or another thing than a file, or its folder cannot be written.
+    """
+    if path.exists() and not path.is_file():
+        what = "a folder" if path.is_dir() else "no file"
+        raise InputError(f"{flag} takes the name of a file; {path} is {what}.")
+    check_writable(path.parent, flag)
+
+
 def first_line(error: Exception) -> str:
     """What an exception says, in one line."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -3,11 +3,13 @@
 import json
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 
 from fmjax.errors import InputError
 from fmjax.files import (
+    check_file,
     check_space,
     check_writable,
     first_line,
@@ -113,3 +115,15 @@ def test_a_manifest_differs_key_by_key(tmp_path):
 )
 def test_an_error_in_one_line(error, line):
     assert first_line(error) == line
+
+
+def test_the_name_of_a_folder_or_a_device_is_no_file_to_write(tmp_path):
+    check_file(tmp_path / "new" / "figures.json", "--out")
+    (tmp_path / "new" / "figures.json").write_text("{}")
+    check_file(tmp_path / "new" / "figures.json", "--out")  # it is replaced
+    with pytest.raises(InputError, match=r"--out takes the name of a file; .* is a folder"):
+        check_file(tmp_path, "--out")
+    with pytest.raises(InputError, match=r"--out takes the name of a file; /dev/null is no file"):
+        check_file(Path("/dev/null"), "--out")
+    with pytest.raises(InputError, match="cannot write to"):
+        check_file(tmp_path / "new" / "figures.json" / "x", "--out")

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from fmjax.checks import check_between
+from fmjax.checks import check_at_least, check_between
 from fmjax.conditions import null_labels
 from fmjax.conventions import Array, Labels, Velocity, example_keys
 from fmjax.errors import InputError, unknown_name
@@ -69,16 +69,27 @@ def fit_solver(solver: Solver, experiment: Experiment) -> Solver:
     return solver.on_path(experiment.path)
 
 
-def check_guidance(guidance: Guidance, experiment: Experiment) -> None:
-    """Checks a choice of guidance against the model, before any device work.
+def check_choice(guidance: Guidance) -> None:
+    """Checks a choice of guidance, whatever the model.
 
     Raises:
-        InputError: a name is unknown, a value does not fit, or the model has no labels to guide by.
+        InputError: a name is unknown, or a value lies outside its range.
     """
     choose("guidance rule", guidance.rule, GUIDANCE_RULES)
     if guidance.schedule not in SCALE_SCHEDULES:
         raise unknown_name("guidance schedule", guidance.schedule, SCALE_SCHEDULES)
     GuidanceInterval(guidance.interval, guidance.zero_until)
+    if guidance.negative is not None:
+        check_at_least("the negative class", guidance.negative, 0)
+
+
+def check_guidance(guidance: Guidance, experiment: Experiment) -> None:
+    """Checks a choice of guidance against the model, before any device work.
+
+    Raises:
+        InputError: as `check_choice`, or the model has no labels to guide by.
+    """
+    check_choice(guidance)
     if guidance.rule == "apg" and getattr(experiment.path, "schedule", None) is None:
         raise InputError(
             f"the rule 'apg' needs an affine path; this model has {type(experiment.path).__name__}."

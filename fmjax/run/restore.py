@@ -27,6 +27,9 @@ EXPORTED = {True: "ema.safetensors", False: "params.safetensors"}
 """The file of a folder without checkpoints, of the averaged parameters or of those themselves."""
 
 
+_DIGITS = 10  # of the number of a step
+
+
 class Weights(NamedTuple):
     """Which parameters of a run.
 
@@ -43,6 +46,22 @@ class Weights(NamedTuple):
     def needed(self, recipe: Recipe) -> "Weights":
         """The same without the weaker network where the recipe is not guided."""
         return self if recipe.guidance is not None else self._replace(weak=None)
+
+
+def check_weights(weights: Weights) -> Weights:
+    """Checks which parameters are asked for, whatever the run.
+
+    Returns:
+        The same.
+
+    Raises:
+        InputError: a checkpoint is neither ``"latest"`` nor ``"best"`` nor the number of a step.
+    """
+    for flag, name in (("--checkpoint", weights.checkpoint), ("--weak", weights.weak)):
+        step = name is not None and name.isdecimal() and len(name) <= _DIGITS
+        if name not in (None, "latest", "best") and not step:
+            raise InputError(f"{flag} must be latest, best or a step; got {name!r}.")
+    return weights
 
 
 LATEST = Weights()
@@ -94,6 +113,7 @@ def restore_flow(
     Raises:
         InputError: there is no such checkpoint.
     """
+    check_weights(weights)
     mesh = make_mesh()
     step, params = load_params(workdir, experiment, weights.checkpoint, weights.ema, mesh)
     if weights.weak is not None:
@@ -128,7 +148,7 @@ def load_params(
         if checkpoint == "latest":
             step, parts = checkpoints.restore_latest(target)
             return step, parts[name]
-        step = checkpoints.best_step() if checkpoint == "best" else _as_step(checkpoint)
+        step = checkpoints.best_step() if checkpoint == "best" else int(checkpoint)
         return step, checkpoints.restore(step, target)[name]
     finally:
         checkpoints.close()
@@ -229,9 +249,3 @@ def _exported(workdir: Path, ema: bool, checkpoint: str) -> Path:
             f"{checkpoint!r}; take the run that they come from, or leave the checkpoint out."
         )
     return path
-
-
-def _as_step(checkpoint: str) -> int:
-    if not checkpoint.isdecimal():
-        raise InputError(f"--checkpoint must be latest, best or a step; got {checkpoint!r}.")
-    return int(checkpoint)

@@ -24,7 +24,7 @@ from fmjax.factory.training import abstract_state, train_step
 from fmjax.guidance import network_calls
 from fmjax.run import workdir as files
 from fmjax.run.compile.report import Report, compile_and_report
-from fmjax.run.compile.topology import devices_of
+from fmjax.run.compile.topology import devices_of, parse_topology
 from fmjax.run.sample.request import Request, resolve
 from fmjax.run.sample.sampler import fit_batch, lower_for, make_sample_fn
 from fmjax.training.mesh import by_rows, make_mesh, row_shards
@@ -65,6 +65,7 @@ def compile_training(config: ConfigDict, topology: str, parallel: str = "jit") -
     """
     if parallel != "jit":
         raise InputError(f"only --parallel=jit compiles for a topology; got {parallel!r}.")
+    parse_topology(topology)
     spec, batch_size = data_spec(config), config.train.batch_size
     experiment = make_experiment(config, spec, portable=True)
     layout = make_layout(

@@ -12,7 +12,7 @@ from absl import flags
 
 from fmjax.data.load import load
 from fmjax.errors import InputError
-from fmjax.files import check_writable, write_json
+from fmjax.files import check_file, write_json
 from fmjax.first_process import say
 from fmjax.run.evaluate.measure import check_evaluated, describe_evaluation, evaluate_flow
 from fmjax.run.restore import open_run, restore_flow
@@ -28,12 +28,13 @@ def main() -> int:
         raise InputError("say what to evaluate: --workdir=runs/digits")
     out = None if OUT.value is None else Path(OUT.value)
     if out is not None:
-        check_writable(out.parent, "--out")
+        check_file(out, "--out")
     workdir = Path(WORKDIR.value)
-    experiment, what, how = open_run(workdir), request(), recipe()
-    check_evaluated(experiment, what, how, weights())
+    what, how, which = request(), recipe(), weights()
+    experiment = open_run(workdir)
+    check_evaluated(experiment, what, how, which)
     dataset = load(experiment.data.name, experiment.data.dir)
-    flow = restore_flow(workdir, experiment, weights())
+    flow = restore_flow(workdir, experiment, which)
     report = {"step": flow.step} | evaluate_flow(flow, dataset, what, how)
     say(describe_evaluation(report))
     if out is not None:

@@ -9,16 +9,16 @@ from pathlib import Path
 from absl import flags
 
 from fmjax.errors import InputError
-from fmjax.files import check_writable, write_json
+from fmjax.files import check_file, write_json
 from fmjax.likelihood import Exact, Hutchinson, Trace
 from fmjax.run.likelihood.measure import LABELS as CHOICES
 from fmjax.run.likelihood.measure import Question, measure
 from fmjax.run.likelihood.report import describe_likelihood
-from fmjax.run.restore import Weights
+from fmjax.run.restore import Weights, check_weights
 from fmjax.samplers import SOLVERS, ODESolver, solver_spec
 
 WORKDIR = flags.DEFINE_string("workdir", None, "The folder of a trained run.")
-SPLIT = flags.DEFINE_string("split", "test", "test or train.")
+SPLIT = flags.DEFINE_enum("split", "test", ["test", "train"], "Of which examples.")
 NUM = flags.DEFINE_integer("num", None, "At most so many examples, a fixed choice; all of them.")
 LABELS = flags.DEFINE_string("labels", None, f"{' or '.join(CHOICES)}; true if conditional.")
 EXACT = flags.DEFINE_bool("exact", False, "The exact trace, a derivative for each dimension.")
@@ -54,13 +54,13 @@ def main() -> int:
         raise InputError("say whose likelihood: --workdir=runs/digits")
     out = None if OUT.value is None else Path(OUT.value)
     if out is not None:
-        check_writable(out.parent, "--out")
+        check_file(out, "--out")
     report = measure(
         Path(WORKDIR.value),
         Question(SPLIT.value, NUM.value, LABELS.value, SEED.value),
         _ode_solver(),
         _trace(),
-        Weights(CHECKPOINT.value, EMA.value),
+        check_weights(Weights(CHECKPOINT.value, EMA.value)),
         batch_size=BATCH_SIZE.value,
     )
     print(describe_likelihood(report))

@@ -87,10 +87,12 @@ def measure(
         InputError: something does not fit, in one sentence.
         FloatingPointError: an adaptive solve ran out of steps, or a density is not finite.
     """
+    _check_question(question, batch_size)
     # The divergence takes a forward-mode derivative, which the fused attention has not.
     experiment = open_run(workdir, portable=True)
     check_path(experiment.path)
-    _check_question(question, experiment, batch_size)
+    if question.labels == "true" and experiment.conditions is None:
+        raise InputError("this model is unconditional: it has no labels; write --labels=none.")
     spec, name = experiment.spec, experiment.data.name
     x, labels = load(name, experiment.data.dir).arrays(question.split, question.num)
     if x.shape[1:] != spec.codec.data_shape:
@@ -128,13 +130,11 @@ def measure(
     }
 
 
-def _check_question(question: Question, experiment: Experiment, batch_size: int) -> None:
+def _check_question(question: Question, batch_size: int) -> None:
     if question.num is not None:
         check_at_least("--num, to know an error,", question.num, 2)
     if question.labels not in (None, *LABELS):
         raise unknown_name("choice of labels", question.labels, LABELS)
-    if question.labels == "true" and experiment.conditions is None:
-        raise InputError("this model is unconditional: it has no labels; write --labels=none.")
     check_seed(question.seed)
     check_at_least("the batch size", batch_size)
 

@@ -19,7 +19,9 @@ START = flags.DEFINE_string("start", "weights", f"Where training begins: {', '.j
 GUIDANCE = flags.DEFINE_float("guidance", 1.0, "Scale w of the first round's pairs.")
 SOLVER = flags.DEFINE_string("solver", "heun", f"One of {', '.join(sorted(SOLVERS))}.")
 STEPS = flags.DEFINE_integer("steps", 25, "Fixed steps of the solver.")
-TRAIN_STEPS = flags.DEFINE_integer("train_steps", None, "Of each round; as many as the first run.")
+TRAIN_STEPS = flags.DEFINE_integer(
+    "train_steps", None, "Of each round; as many as the first run.", lower_bound=1
+)
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 256, "Pairs per call, over all devices.")
 SEED = flags.DEFINE_integer("seed", 0, "Of the noise that the pairs start from.")
 PARALLEL = flags.DEFINE_enum("parallel", "jit", ["jit", "pmap"], "How to train on several devices.")

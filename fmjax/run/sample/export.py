@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from fmjax.conditions import abstract_labels
 from fmjax.errors import InputError
 from fmjax.factory import Recipe, make_sampler
-from fmjax.files import check_writable, write_bytes
+from fmjax.files import check_file, write_bytes
 from fmjax.run.restore import LATEST, TrainedFlow, Weights, open_run, restore_flow
 from fmjax.run.sample.request import Request, resolve
 from fmjax.sources import draw_source
@@ -55,23 +55,12 @@ def export_run(
         raise InputError("--export is the work of one process; start it alone.")
     experiment = open_run(workdir, portable=True)
     _, recipe = resolve(experiment, request, recipe, weak=weights.weak is not None)
-    check_file(path, overwrite)
+    check_file(path, "--export")
+    if path.exists() and not overwrite:
+        raise InputError(f"{path} is there already; give another --export, or --overwrite.")
     flow = restore_flow(workdir, experiment, weights.needed(recipe))
     size = export_sampler(flow, recipe, path)
     return f"{path}: the sampler of step {flow.step}, {size / 1e6:.1f} MB"
-
-
-def check_file(path: Path, overwrite: bool) -> None:
-    """Checks that a file may be written.
-
-    Raises:
-        InputError: it is there already, or is a folder, or its folder cannot be written.
-    """
-    if path.is_dir():
-        raise InputError(f"--export takes the name of a file; {path} is a folder.")
-    if path.exists() and not overwrite:
-        raise InputError(f"{path} is there already; give another --export, or --overwrite.")
-    check_writable(path.parent, "--export")
 
 
 def export_sampler(flow: TrainedFlow, recipe: Recipe, path: Path) -> int:

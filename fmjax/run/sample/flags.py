@@ -4,10 +4,11 @@ from absl import flags
 
 from fmjax.errors import InputError
 from fmjax.factory import Guidance, Recipe, Solver
+from fmjax.factory.generation import check_choice
 from fmjax.factory.registry import GUIDANCE_RULES, make_solver
 from fmjax.guidance import SCALE_SCHEDULES
-from fmjax.run.restore import Weights
-from fmjax.run.sample.request import Request
+from fmjax.run.restore import Weights, check_weights
+from fmjax.run.sample.request import Request, check_numbers
 from fmjax.samplers import METHODS, SOLVERS
 from fmjax.samplers.diffusion_coefficients import DIFFUSIONS
 from fmjax.samplers.time_grids import GRIDS
@@ -67,7 +68,9 @@ def request() -> Request:
     if isinstance(labels, str):
         labels = _numbers("labels", labels, int)
     w = None if GUIDANCE.value is None else _numbers("guidance", GUIDANCE.value, float)
-    return Request(NUM.value, labels, w, SEED.value)
+    asked = Request(NUM.value, labels, w, SEED.value)
+    check_numbers(asked)
+    return asked
 
 
 def recipe() -> Recipe:
@@ -80,12 +83,13 @@ def recipe() -> Recipe:
         zero_until=ZERO_UNTIL.value,
         negative=NEGATIVE.value,
     )
+    check_choice(guidance)
     return Recipe(_chosen_solver(), guidance)
 
 
 def weights() -> Weights:
     """With which parameters of the run."""
-    return Weights(CHECKPOINT.value, EMA.value, WEAK.value)
+    return check_weights(Weights(CHECKPOINT.value, EMA.value, WEAK.value))
 
 
 def _chosen_solver() -> Solver:

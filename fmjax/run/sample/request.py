@@ -99,12 +99,21 @@ def resolve(
     return request, Recipe(solver, guidance if needed else None)
 
 
-def _check_request(request: Request, experiment: Experiment) -> None:
+def check_numbers(request: Request) -> None:
+    """Checks the numbers of a request, whatever the model.
+
+    Raises:
+        InputError: one lies outside its range.
+    """
     check_at_least("the number of samples", request.num)
     check_between("the number of samples", request.num, 1, 2**31 - 1)
     check_seed(request.seed)
-    for w in request.w:
+    for w in request.w or ():
         check_finite_number("the guidance scale", w)
+
+
+def _check_request(request: Request, experiment: Experiment) -> None:
+    check_numbers(request)
     if request.labels is None:
         return
     if experiment.conditions is None:

@@ -11,6 +11,7 @@ from absl import flags
 from fmjax.errors import InputError
 from fmjax.first_process import say
 from fmjax.run.distributed import launch
+from fmjax.run.restore import Weights, check_weights
 from fmjax.run.weights.export import export_weights
 from fmjax.storage.safetensors import DTYPES
 
@@ -26,6 +27,7 @@ def main() -> int:
     """Reads the flags and writes."""
     if WORKDIR.value is None or OUT.value is None:
         raise InputError("say whose parameters, and where to: --workdir=runs/digits --out=digits")
+    check_weights(Weights(CHECKPOINT.value, EMA.value))
     launch.join_processes()
     written = export_weights(
         Path(WORKDIR.value),
