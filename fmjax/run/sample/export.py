@@ -55,12 +55,21 @@ def export_run(
         raise InputError("--export is the work of one process; start it alone.")
     experiment = open_run(workdir, portable=True)
     _, recipe = resolve(experiment, request, recipe, weak=weights.weak is not None)
-    check_file(path, "--export")
-    if path.exists() and not overwrite:
-        raise InputError(f"{path} is there already; give another --export, or --overwrite.")
+    check_target(path, overwrite)
     flow = restore_flow(workdir, experiment, weights.needed(recipe))
     size = export_sampler(flow, recipe, path)
     return f"{path}: the sampler of step {flow.step}, {size / 1e6:.1f} MB"
+
+
+def check_target(path: Path, overwrite: bool) -> None:
+    """Checks that a file may be written.
+
+    Raises:
+        InputError: it is there already, or is a folder, or its folder cannot be written.
+    """
+    check_file(path, "--export")
+    if path.exists() and not overwrite:
+        raise InputError(f"{path} is there already; give another --export, or --overwrite.")
 
 
 def export_sampler(flow: TrainedFlow, recipe: Recipe, path: Path) -> int:

@@ -4,7 +4,7 @@ import pytest
 from fmjax.errors import InputError
 from fmjax.factory import Guidance, Recipe
 from fmjax.run.sample import export
-from fmjax.run.sample.export import check_file, export_run
+from fmjax.run.sample.export import check_target, export_run
 from fmjax.run.sample.request import Request
 from fmjax.run.sample.to_disk import sample
 from fmjax.samplers import sde_spec, solver_spec
@@ -77,12 +77,12 @@ def test_an_exported_sampler_takes_any_batch_label_and_scale(trained, tmp_path):
 def test_a_file_that_cannot_be_written_is_named_before_any_work(tmp_path):
     (tmp_path / "there").write_text("")
     with pytest.raises(InputError, match="there already; give another --export"):
-        check_file(tmp_path / "there", overwrite=False)
-    check_file(tmp_path / "there", overwrite=True)
+        check_target(tmp_path / "there", overwrite=False)
+    check_target(tmp_path / "there", overwrite=True)
     with pytest.raises(InputError, match="is a folder"):
-        check_file(tmp_path, overwrite=True)
+        check_target(tmp_path, overwrite=True)
     with pytest.raises(InputError, match="another --export"):
-        check_file(tmp_path / "there" / "file", overwrite=False)
+        check_target(tmp_path / "there" / "file", overwrite=False)
 
 
 def test_parameters_that_are_too_large_for_one_program_are_refused(trained, tmp_path, monkeypatch):
