@@ -1,7 +1,9 @@
-"""Checks of single numbers: each raises one sentence with what was expected and what came."""
+"""Checks of numbers and of names: each raises a sentence with what was expected and what came."""
 
 import math
 import numbers
+import unicodedata
+from collections.abc import Iterable
 
 from fmjax.errors import InputError
 
@@ -139,6 +141,47 @@ def check_finite_number(what: str, value: float) -> None:
     """
     if not abs(value) <= FLOAT32_MAX:
         raise _refusal(what, "be a finite number", value)
+
+
+def check_utf8(what: str, text: str) -> None:
+    """Checks that a text can be written: the name of a file may be bytes that are no UTF-8.
+
+    Args:
+        what: as in `check_positive`.
+        text: what came in.
+
+    Raises:
+        InputError: it cannot.
+    """
+    if any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise InputError(f"{what} {text!a} is not UTF-8; rename the file that it names.")
+
+
+def check_names(what: str, names: Iterable[str]) -> None:
+    """Checks that names stay apart, and as they are, in a UTF-8 file of one name a line.
+
+    Args:
+        what: they name, in the singular.
+        names: what came in.
+
+    Raises:
+        InputError: one is no such name, or is there twice.
+    """
+    seen = set()
+    for name in names:
+        if not name or name != name.strip() or any(map(_ends_line, name)):
+            raise InputError(
+                f"the {what} name {name!a} cannot be kept exactly: it must be UTF-8 and not empty, "
+                "without spaces at its ends, line ends and control characters; rename it."
+            )
+        if name in seen:
+            raise InputError(f"the {what} name {name!r} is there twice; names must differ.")
+        seen.add(name)
+
+
+def _ends_line(letter: str) -> bool:
+    """Control characters, surrogates, and the separators of lines and paragraphs."""
+    return unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp")
 
 
 def _is_whole(value: object) -> bool:

@@ -8,8 +8,10 @@ from fmjax.checks import (
     check_between,
     check_finite_number,
     check_multiple,
+    check_names,
     check_positive,
     check_seed,
+    check_utf8,
 )
 from fmjax.errors import InputError
 
@@ -124,3 +126,41 @@ def test_a_finite_number_passes_and_others_are_refused():
 def test_a_whole_number_comes_back_as_one_of_python():
     found = check_at_least("steps", np.int64(10))
     assert (found, type(found)) == (10, int)
+
+
+KEPT = ["cat", "black cat", "naïve 猫", "a,b", "3", "it's", "👩\u200d👧"]
+NOT_KEPT = [
+    "",
+    "   ",
+    " cat",
+    "cat ",
+    "a\nb",
+    "a\rb",
+    "a\tb",
+    "a\x85b",
+    "a\u2028b",
+    "\udcff",
+    "\xa0cat",
+]
+
+
+def test_names_that_a_file_of_one_name_a_line_keeps_pass():
+    check_names("class", KEPT)
+    check_names("class", [])
+
+
+@pytest.mark.parametrize("name", NOT_KEPT)
+def test_a_name_that_such_a_file_would_change_is_refused_in_letters_that_can_be_shown(name):
+    found = refused(check_names, "class", ["dog", name])
+    assert found.startswith(f"the class name {name!a} cannot be kept exactly")
+    assert found.isprintable()
+
+
+def test_a_name_that_is_there_twice_is_refused():
+    assert "'cat' is there twice" in refused(check_names, "class", ["cat", "dog", "cat"])
+
+
+def test_a_text_that_is_not_utf_8_is_refused():
+    check_utf8("--name", "naïve 猫 👩\u200d👧")
+    found = refused(check_utf8, "--name", "cat\udcff")
+    assert found == r"--name 'cat\udcff' is not UTF-8; rename the file that it names."

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from fmjax.checks import check_utf8
 from fmjax.data.dataset import Dataset
 from fmjax.data.images.read import read_images
 from fmjax.data.load import load
@@ -35,6 +36,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     options = _parser().parse_args(argv)
     try:
+        for name, value in vars(options).items():
+            if isinstance(value, str):
+                check_utf8(f"--{name}", value)
         _prepare(options)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -17,6 +17,7 @@ import jax
 from absl import app, flags, logging
 from flax.traverse_util import flatten_dict
 
+from fmjax.checks import check_utf8
 from fmjax.config import default_config
 from fmjax.errors import InputError, unknown_name
 from fmjax.files import first_line
@@ -136,10 +137,7 @@ def _check_environment(argv: list[str]) -> None:
         InputError: an argument is not UTF-8, or jit is switched off.
     """
     for argument in argv:
-        if any("\ud800" <= letter <= "\udfff" for letter in argument):
-            raise InputError(
-                f"the argument {argument!a} is not UTF-8; rename the file that it names."
-            )
+        check_utf8("the argument", argument)
     if jax.config.jax_disable_jit:
         raise InputError(
             "jit is switched off, and every program here is compiled: unset JAX_DISABLE_JIT."

@@ -138,3 +138,10 @@ def test_the_module_runs_as_a_command():
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert done.stderr.startswith("error: a set's name")
+
+
+@pytest.mark.parametrize("flag", ["name", "source", "data_dir"])
+def test_an_argument_that_is_not_utf_8_is_refused(flag, folder, data_dir, capsys):
+    usual = {"name": "flowers", "source": folder, "data_dir": data_dir}
+    assert run(*(f"--{name}={x}" for name, x in (usual | {flag: "a\udcff"}).items())) == 2
+    assert rf"--{flag} 'a\udcff' is not UTF-8" in capsys.readouterr().err

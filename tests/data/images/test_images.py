@@ -77,6 +77,24 @@ def test_a_class_may_be_called_train(tmp_path):
     assert read_images(str(tmp_path)).class_names == ("car", "train")
 
 
+@pytest.mark.parametrize(
+    "name", ["   ", "a\nb", " cat", b"cat\xff".decode(errors="surrogateescape")]
+)
+def test_a_class_folder_whose_name_a_set_cannot_keep_is_refused(tmp_path, name):
+    fill(tmp_path, {"cat": 3, name: 3})
+    with pytest.raises(InputError, match="cannot be kept exactly") as refused:
+        read_images(str(tmp_path))
+    assert repr(name)[1:-1] in str(refused.value)
+
+
+def test_the_name_of_an_image_may_be_any_bytes(tmp_path):
+    written = fill(tmp_path, {"cat": 10})
+    for path in written:
+        path.rename(path.with_name(f"\udcff\n{path.name}"))
+    found = read_images(str(tmp_path))
+    assert sorted(multiset(found.train) + multiset(found.test)) == expected(written, ["cat"])
+
+
 def test_images_without_class_folders_have_no_labels(tmp_path):
     fill(tmp_path, {"": 20})
     found = read_images(str(tmp_path))

@@ -84,3 +84,14 @@ def test_a_directory_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"could not be prepared in .*file/sets: Not a directory"):
         write(tmp_path / "file" / "sets")
+
+
+def test_names_of_classes_come_back_exactly_or_are_refused(data_dir):
+    images = [(np.full((4, 4, 1), i, np.uint8), i % 3) for i in range(9)]
+    names = ("black cat", "naïve 猫", "it's, a 👩\u200d👧")
+    write_image_set("kept", data_dir, images, None, names, (4, 4, 1))
+    assert load("kept").classes.names == names
+    for wrong in (("a", "a\nb", "c"), ("a", " a", "c"), ("a", "   ", "c"), ("a", "a", "c")):
+        with pytest.raises(InputError, match="the class name"):
+            write_image_set("changed", data_dir, images, None, wrong, (4, 4, 1))
+    assert not (data_dir / "changed").exists()
