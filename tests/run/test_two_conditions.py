@@ -182,7 +182,7 @@ def test_a_coupled_run_is_not_sampled_with_noise():
         ({"source__name": "normall"}, "unknown source 'normall'. Did you mean 'normal'"),
         ({"source__name": "data"}, "source.data, the name of its data set, go together"),
         ({"source__data": "toy/moons"}, "go together"),
-        ({"source__name": "uniform", "source__low": 2.0}, "high must be above low"),
+        ({"source__name": "uniform", "source__low": 2.0}, "source.high must be above source.low"),
         (
             {"source__name": "data", "source__data": "random/4x4x1"},
             r"has examples of shape \(4, 4, 1\), and the data of shape \(2,\)",
