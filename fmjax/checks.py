@@ -157,11 +157,10 @@ def check_utf8(what: str, text: str) -> None:
         raise InputError(f"{what} {text!a} is not UTF-8; rename the file that it names.")
 
 
-def check_names(what: str, names: Iterable[str]) -> None:
-    """Checks that names stay apart, and as they are, in a UTF-8 file of one name a line.
+def check_class_names(names: Iterable[str]) -> None:
+    """Checks that names of classes stay as they are in a set, a UTF-8 file of one name a line.
 
     Args:
-        what: they name, in the singular.
         names: what came in.
 
     Raises:
@@ -171,11 +170,11 @@ def check_names(what: str, names: Iterable[str]) -> None:
     for name in names:
         if not name or name != name.strip() or any(map(_ends_line, name)):
             raise InputError(
-                f"the {what} name {name!a} cannot be kept exactly: it must be UTF-8 and not empty, "
+                f"the class name {name!a} cannot be kept exactly: it must be UTF-8 and not empty, "
                 "without spaces at its ends, line ends and control characters; rename it."
             )
         if name in seen:
-            raise InputError(f"the {what} name {name!r} is there twice; names must differ.")
+            raise InputError(f"the class name {name!r} is there twice; names must differ.")
         seen.add(name)
 
 

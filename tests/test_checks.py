@@ -6,9 +6,9 @@ import pytest
 from fmjax.checks import (
     check_at_least,
     check_between,
+    check_class_names,
     check_finite_number,
     check_multiple,
-    check_names,
     check_positive,
     check_seed,
     check_utf8,
@@ -145,19 +145,19 @@ NOT_KEPT = [
 
 
 def test_names_that_a_file_of_one_name_a_line_keeps_pass():
-    check_names("class", KEPT)
-    check_names("class", [])
+    check_class_names(KEPT)
+    check_class_names([])
 
 
 @pytest.mark.parametrize("name", NOT_KEPT)
 def test_a_name_that_such_a_file_would_change_is_refused_in_letters_that_can_be_shown(name):
-    found = refused(check_names, "class", ["dog", name])
+    found = refused(check_class_names, ["dog", name])
     assert found.startswith(f"the class name {name!a} cannot be kept exactly")
     assert found.isprintable()
 
 
 def test_a_name_that_is_there_twice_is_refused():
-    assert "'cat' is there twice" in refused(check_names, "class", ["cat", "dog", "cat"])
+    assert "'cat' is there twice" in refused(check_class_names, ["cat", "dog", "cat"])
 
 
 def test_a_text_that_is_not_utf_8_is_refused():

@@ -58,7 +58,7 @@ MISTAKES = [
     (
         "train.py",
         [DIGITS, "--config.train.steps=50"],
-        "optimizer.warmup_steps=50 of train.steps=50",
+        "got optimizer.warmup_steps=50 and train.steps=50",
     ),
 ]
 LAUNCHED = ("train.py", [DIGITS], {"WORLD_SIZE": "2"}, "WORLD_SIZE=2 speaks of several processes")

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from fmjax.checks import check_names
+from fmjax.checks import check_class_names
 from fmjax.errors import InputError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".ppm", ".pgm")
@@ -80,7 +80,7 @@ def _list_part(path: Path) -> tuple[tuple[str, ...] | None, list[Path], np.ndarr
         if not _files(path):
             raise InputError(f"{path} has neither class folders nor images in it.")
         return None, _files(path), None
-    check_names("class", [folder.name for folder in folders])
+    check_class_names([folder.name for folder in folders])
     found = [_files(folder) for folder in folders]
     for folder, files in zip(folders, found, strict=True):
         if not files:

@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from fmjax.checks import check_names
+from fmjax.checks import check_class_names
 from fmjax.data.tfds import directory
 from fmjax.errors import InputError
 
@@ -40,7 +40,7 @@ def write_image_set(
         data_dir: as in `load`.
         train: pairs ``(image uint8 (H, W, C), label)``; the label is None in a set without classes.
         test: the same, or None for a set without a test split.
-        class_names: one name per class, which `fmjax.checks.check_names` takes, or None.
+        class_names: one name per class, which `fmjax.checks.check_class_names` takes, or None.
         shape: ``(H, W, C)`` of every image, C being 1 or 3.
         overwrite: replaces a set of that name, all its versions.
 
@@ -53,7 +53,7 @@ def write_image_set(
     """
     root = directory.data_root(data_dir)
     directory.check_new(name, root, overwrite)
-    check_names("class", class_names or ())
+    check_class_names(class_names or ())
     splits = {"train": train} if test is None else {"train": train, "test": test}
 
     def build(scratch: str) -> tfds.core.DatasetBuilder:

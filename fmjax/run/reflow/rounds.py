@@ -27,7 +27,7 @@ from fmjax.run import workdir as folder
 from fmjax.run.reflow.compare import compare, describe_comparison
 from fmjax.run.reflow.draw_pairs import draw_pairs
 from fmjax.run.restore import TrainedFlow, open_run, restore_flow
-from fmjax.run.sample.request import Request, check_numbers, resolve
+from fmjax.run.sample.request import Request, check_request, resolve
 from fmjax.run.train.training import train
 from fmjax.samplers import ODESolver, solver_spec
 from fmjax.storage.fingerprint import fingerprint
@@ -145,7 +145,7 @@ def _check_plan(workdir: Path, rounds: int, plan: Plan) -> None:
     check_at_least("the number of rounds", rounds)
     if plan.start not in STARTS:
         raise unknown_name("start (--start)", plan.start, STARTS)
-    check_numbers(Request(plan.num, w=(plan.guidance,)))
+    check_request(Request(plan.num, w=(plan.guidance,)))
     check_at_least("the batch size", plan.batch_size)
     check_at_least("the seed", plan.seed, 0)
     config, spec = folder.load_record(workdir)

@@ -8,7 +8,7 @@ from fmjax.factory.generation import check_choice
 from fmjax.factory.registry import GUIDANCE_RULES, make_solver
 from fmjax.guidance import SCALE_SCHEDULES
 from fmjax.run.restore import Weights, check_weights
-from fmjax.run.sample.request import Request, check_numbers
+from fmjax.run.sample.request import Request, check_request
 from fmjax.samplers import METHODS, SOLVERS
 from fmjax.samplers.diffusion_coefficients import DIFFUSIONS
 from fmjax.samplers.time_grids import GRIDS
@@ -69,7 +69,7 @@ def request() -> Request:
         labels = _numbers("labels", labels, int)
     w = None if GUIDANCE.value is None else _numbers("guidance", GUIDANCE.value, float)
     asked = Request(NUM.value, labels, w, SEED.value)
-    check_numbers(asked)
+    check_request(asked)
     return asked
 
 

@@ -84,7 +84,8 @@ def resolve(
     if request.w is None:
         w = 1.0 if request.labels is None else experiment.guidance_scale
         request = request._replace(w=(w,))
-    _check_request(request, experiment)
+    check_request(request)
+    _check_labels(request, experiment)
     scaled = any(w != 1 for w in request.w)
     able = request.labels is not None or weak
     if scaled and not able:
@@ -99,7 +100,7 @@ def resolve(
     return request, Recipe(solver, guidance if needed else None)
 
 
-def check_numbers(request: Request) -> None:
+def check_request(request: Request) -> None:
     """Checks the numbers of a request, whatever the model.
 
     Raises:
@@ -112,8 +113,7 @@ def check_numbers(request: Request) -> None:
         check_finite_number("the guidance scale", w)
 
 
-def _check_request(request: Request, experiment: Experiment) -> None:
-    check_numbers(request)
+def _check_labels(request: Request, experiment: Experiment) -> None:
     if request.labels is None:
         return
     if experiment.conditions is None:
