@@ -6,16 +6,24 @@ import re
 import pytest
 from flax.traverse_util import flatten_dict
 
+from fmjax.conditions import ClassIds
 from fmjax.config import KEYS, check_config, default_config
+from fmjax.couplings.entropic import ROUNDINGS
+from fmjax.data.codecs import Vectors
 from fmjax.errors import InputError
-from fmjax.factory import model, registry
+from fmjax.factory import DataSpec, make_experiment, model, registry
 from fmjax.factory.settings import check_settings
 from fmjax.keys import NAME, TEXT, walk
+from fmjax.losses.regression import TARGETS
 from fmjax.models import dit
+from fmjax.models.attention import KERNELS
+from fmjax.models.transformer import REMAT
+from fmjax.predictions import PREDICTIONS
 from fmjax.run.cli import find_config
 from fmjax.run.compile.programs import compile_training, record_of
 from fmjax.run.train.setup import build
 from fmjax.samplers import METHODS, SOLVERS
+from fmjax.training.optimizer import SCHEDULES
 from tests.conftest import ROOT
 
 DECLARED = dict(walk(KEYS))
@@ -56,8 +64,22 @@ def test_the_help_of_a_name_lists_the_names_of_its_table(dotted):
     assert set(TABLES[dotted]) <= listed
 
 
-def test_words_to_choose_from_are_those_that_the_factory_knows():
-    assert set(DECLARED["model.dtype"].range) == set(model.COMPUTE_DTYPES)
+WORDS = {
+    "model.dtype": model.COMPUTE_DTYPES,
+    "model.attention": ("auto", *KERNELS),
+    "model.remat": REMAT,
+    "loss.target": TARGETS,
+    "loss.prediction": PREDICTIONS,
+    "optimizer.schedule": SCHEDULES,
+    "coupling.rounding": ROUNDINGS,
+}
+
+
+def test_words_to_choose_from_are_those_that_are_known():
+    declared = {name: key.range for name, key in DECLARED.items() if isinstance(key.range, tuple)}
+    assert {name: set(words) for name, words in declared.items()} == {
+        name: set(known) for name, known in WORDS.items()
+    }
     assert DECLARED["sample.solver"].default in {*SOLVERS, *METHODS}
 
 
@@ -130,6 +152,46 @@ def test_a_value_outside_its_range_is_refused_with_its_key(dotted):
         config.update_from_flattened_dict({dotted: value})
         with pytest.raises(InputError, match=rf"^{dotted} \(.*\) must be .*; got "):
             check_config(config)
+
+
+BIG, SMALL = 3e38, 1e-30
+ENDS = [
+    ({"path.name": "vp"}, {"path.beta_min": [SMALL, 20.0], "path.beta_max": [0.1, BIG]}),
+    ({"path.name": "linear"}, {"path.sigma_min": [0.0, 0.999]}),
+    ({"path.name": "polynomial"}, {"path.power": [1.0, BIG]}),
+    ({"path.name": "noisy"}, {"path.sigma": [SMALL, BIG]}),
+    ({"path.name": "bridge"}, {"path.sigma": [SMALL, BIG]}),
+    ({"source.name": "uniform"}, {"source.low": [-BIG, 0.999], "source.high": [-0.999, BIG]}),
+    ({"coupling.name": "sinkhorn"}, {"coupling.epsilon": [SMALL, BIG]}),
+    ({"coupling.name": "unbalanced"}, {"coupling.relax": [SMALL, BIG]}),
+    ({"coupling.name": "partial"}, {"coupling.fraction": [SMALL, 1.0]}),
+    ({"time.name": "logit_normal"}, {"time.mean": [-BIG, BIG], "time.std": [SMALL, BIG]}),
+    ({"time.name": "log_normal"}, {"time.mean": [-BIG, BIG], "time.std": [SMALL, BIG]}),
+    ({"time.name": "mode"}, {"time.scale": [-1.0, 1.7519]}),
+    ({"time.name": "u_shaped"}, {"time.a": [SMALL, 100.0]}),
+    ({"time.name": "beta"}, {"time.a": [SMALL, BIG], "time.b": [SMALL, BIG]}),
+    ({"loss.distance": "pseudo_huber"}, {"loss.c": [SMALL, BIG]}),
+    ({"loss.distance": "adaptive"}, {"loss.power": [0.0, 1.0], "loss.c": [SMALL, BIG]}),
+    (
+        {},
+        {"time.shift": [SMALL, BIG], "sample.shift": [SMALL, BIG], "sample.steps": [1, 2**31 - 1]},
+    ),
+    ({}, {"labels.drop_rate": [0.0, 1.0], "labels.drop_all": [0.0, 1.0], "labels.null": [0, 3]}),
+    ({}, {"optimizer.b1": [0.0, 0.999], "optimizer.weight_decay": [0.0, BIG]}),
+    ({}, {"optimizer.clip_norm": [0.0, BIG], "optimizer.skip_above": [0.0, 1.001, BIG]}),
+    ({}, {"optimizer.learning_rate": [SMALL, BIG], "sample.guidance": [-BIG, BIG]}),
+    ({}, {"eval.num": [0, 2, 2**31 - 1], "model.time_scale": [SMALL, BIG]}),
+]
+
+
+@pytest.mark.parametrize(("names", "ends"), ENDS)
+def test_what_a_range_holds_is_taken_by_the_object_that_it_goes_to(names, ends):
+    small = {"model.name": "mlp", "model.width": 8, "model.depth": 1}
+    for dotted, values in ends.items():
+        for value in values:
+            config = default_config()
+            config.update_from_flattened_dict(small | names | {dotted: value})
+            make_experiment(config, DataSpec(Vectors(2), ClassIds(3)))
 
 
 TOGETHER = [
