@@ -61,7 +61,7 @@ class Key(NamedTuple):
             return "" if self.default is None else "got None"
         if not self._holds(value):
             return f"got {value!r}"
-        if self.value_type is float and not _contains(self.range, near := _in_float32(value)):
+        if self.value_type is float and not self._contains(near := _in_float32(value)):
             return f"got {value!r}, which is {near!r} in float32"
         return ""
 
@@ -69,12 +69,16 @@ class Key(NamedTuple):
         if self.value_type in (bool, str):
             words = self.range if isinstance(self.range, tuple) else None
             return isinstance(value, self.value_type) and (value in words if words else value != "")
-        number = numbers.Integral if self.value_type is int else numbers.Real
+        number: type = numbers.Integral if self.value_type is int else numbers.Real
         if isinstance(value, bool) or not isinstance(value, number):
             return False
         if self.value_type is int and "inf" in self.range and value > _INT32_MAX:
             return False
-        return _contains(self.range, value)
+        return self._contains(value)
+
+    def _contains(self, value: Any) -> bool:
+        """Whether a number lies in a range such as ``"0 or [2, inf)"``; NaN lies in none."""
+        return any(_in_part(part, value) for part in str(self.range).split(" or "))
 
 
 class Group:
@@ -147,11 +151,6 @@ def _in_float32(value: float) -> float:
     """The number that the mathematics takes it for."""
     with np.errstate(over="ignore", under="ignore"):
         return float(np.float32(value))
-
-
-def _contains(ranges: str, value: float) -> bool:
-    """Whether a number lies in ``"0 or [2, inf)"``; infinity and NaN lie in no range."""
-    return any(_in_part(part, value) for part in ranges.split(" or "))
 
 
 def _in_part(part: str, value: float) -> bool:
