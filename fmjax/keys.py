@@ -69,7 +69,7 @@ class Key(NamedTuple):
         if self.value_type in (bool, str):
             words = self.range if isinstance(self.range, tuple) else None
             return isinstance(value, self.value_type) and (value in words if words else value != "")
-        number: type = numbers.Integral if self.value_type is int else numbers.Real
+        number: Any = numbers.Integral if self.value_type is int else numbers.Real
         if isinstance(value, bool) or not isinstance(value, number):
             return False
         if self.value_type is int and "inf" in self.range and value > _INT32_MAX:
