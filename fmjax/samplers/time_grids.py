@@ -241,7 +241,8 @@ def time_grid(
             f"t0 and t1 must lie in [0, 1] on this grid; got {t0} and {t1}. Take grid='uniform'."
         )
     ends = [_inverse(grid, t, schedule) for t in (t0, t1)]
-    times = np.asarray(grid.warp(np.linspace(*ends, steps + 1), schedule), np.float64)
+    # A copy: a grid may answer with its nodes themselves, or with a read-only view of a jax array.
+    times = np.array(grid.warp(np.linspace(*ends, steps + 1), schedule), np.float64)
     times[0], times[-1] = t0, t1
     if not np.all(np.diff(times) * (t1 - t0) > 0):
         raise InputError(

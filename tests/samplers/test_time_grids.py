@@ -1,3 +1,4 @@
+import jax
 import numpy as np
 import pytest
 from scipy import stats
@@ -60,6 +61,13 @@ def test_exponential_is_equally_spaced_in_the_log_signal_to_noise_ratio(schedule
     ratios = np.asarray(log_snr(schedule, inner), np.float64)
     expected = np.linspace(-2 * np.log(20), -2 * np.log(0.01), 11)[1:-1]
     np.testing.assert_allclose(ratios, expected, rtol=max(tolerance, 1e-5))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_grid_is_made_in_float64_too(name):
+    with jax.enable_x64(True):
+        times = time_grid(grid_of(name), 9, schedule=Cosine())
+    np.testing.assert_allclose(times, time_grid(grid_of(name), 9, schedule=Cosine()), atol=1e-6)
 
 
 def test_beta_has_equally_likely_steps():
