@@ -10,7 +10,7 @@ Source: Lu et al., arXiv:2211.01095, eq. (9). This module imports diffrax, so it
 """
 
 from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import diffrax
 import jax
@@ -134,11 +134,19 @@ class LogSNRMultistep(_Multistep):
 
     It is of first order where h or g is infinite, the two ends of the path. The corrector replaces
     x_0, once D_0 is known, by the integral from t_{-1} of the quadratic through D_0, D_{-1} and
-    D_{-2}. Sources: Lu et al., arXiv:2211.01095, algorithm 2; Zhao et al., arXiv:2302.04867.
+    D_{-2}. The first correction knows D_0 and D_{-1} alone, and adds to A D_{-1}
+
+    - ``"paper"``: A (D_0 - D_{-1}) / 2, UniPC with B(h) = expm1(h) and rho = 1/2, which is what
+      diffusers calls ``bh2``;
+    - ``"interpolated"``: the integral of the line through both, as in the later corrections. From
+      t = 0, where lambda is -infinity, that is A (D_0 - D_{-1}).
+
+    Sources: Lu et al., arXiv:2211.01095, algorithm 2; Zhao et al., arXiv:2302.04867, algorithm 1
+    with p = 2.
     """
 
     schedule: Schedule
-    corrects: bool = False
+    corrector: Literal["paper", "interpolated"] | None = None
 
     def order(self, terms: Any) -> int:
         """The global order."""
@@ -161,7 +169,7 @@ class LogSNRMultistep(_Multistep):
 
         d0 = jax.tree.map(data, f0, y0)
         # UniPC: the new prediction corrects the state it was made at, before going on from it.
-        if self.corrects:
+        if self.corrector is not None:
             y0 = self._correct(known, t0, y0, d0)
         # Predictor: the data extrapolated linearly in lambda, e^lambda integrated exactly.
         h, g = (_log_ratio(s, b) - _log_ratio(s, a) for a, b in ((t0, t1), (known.t1, t0)))
@@ -182,6 +190,8 @@ class LogSNRMultistep(_Multistep):
         # sigma int e^l (l - l_1) / h and sigma int e^l (l - l_1) (l - l_0), by parts.
         linear = s.alpha(t0) - _finite(gain / h)
         bend = _finite(s.alpha(t0) * h**2 - (2 + h) * h * linear)
+        if self.corrector == "paper":  # where D_{-2} is not known, bend multiplies 0
+            linear = jnp.where(jnp.isfinite(known.t2), linear, gain / 2)
         started = jnp.isfinite(known.t1)  # no step before the first one
 
         def corrected(y0, y, d0, d1, d2):
@@ -213,7 +223,8 @@ def diffrax_solver(name: str, schedule: Schedule) -> diffrax.AbstractSolver:
         "ab3": lambda: AdamsBashforth(3),
         "dpmpp_2m": lambda: LogSNRMultistep(schedule),
         "rk4": RK4,
-        "unipc": lambda: LogSNRMultistep(schedule, corrects=True),
+        "unipc": lambda: LogSNRMultistep(schedule, "paper"),
+        "unipc_interpolated": lambda: LogSNRMultistep(schedule, "interpolated"),
     }
     return own[name]() if name in own else getattr(diffrax, name.capitalize())()
 
