@@ -6,6 +6,16 @@ data D(x, t) = E[x1 | x_t = x], the flow of an affine path is
 
     x(t) = (sigma_t / sigma_s) x(s) + sigma_t int_{lambda_s}^{lambda_t} e^lambda D d lambda.
 
+At the ends of the path lambda is infinite, and a step there is of first order. The last step to
+t = 1 answers D at the node before it, which is off by about (sigma / alpha)^2 of that node. With
+equal steps h that is h^2 on the straight path and about 2 h on `LinearVP`, where the order of every
+one of these solvers is therefore 1. The steps before the last have lengths log 2, log(3 / 2), ...
+in lambda on the straight path, however small h is; `dpmpp_2m`, which only extrapolates, therefore
+comes near its order 2 slowly: 1.5 was measured from 32 to 128 steps of a Gaussian flow, 1.8 from
+256 to 1,024, and 1.9 for UniPC from 32 to 128. To t = 0.9 both have 2 or more. The cosine grid
+takes short last steps; the exponential one begins its last step at sigma / alpha = 0.01, and the
+error does not fall below the square of that.
+
 Source: Lu et al., arXiv:2211.01095, eq. (9). This module imports diffrax, so it is imported late.
 """
 
