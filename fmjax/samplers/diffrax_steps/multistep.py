@@ -164,7 +164,8 @@ class LogSNRMultistep(_Multistep):
 
     def init(self, terms, t0, t1, y0, args):
         """Nothing is known at first."""
-        zero, never = jax.tree.map(jnp.zeros_like, y0), jnp.full_like(t0, jnp.nan)
+        # Not NaN, which jax_debug_nans would stop at.
+        zero, never = jax.tree.map(jnp.zeros_like, y0), jnp.full_like(t0, -jnp.inf)
         return _Predicted(never, y0, zero, never, zero)
 
     def advance(self, terms, t0, t1, y0, args, known):
@@ -212,7 +213,10 @@ class LogSNRMultistep(_Multistep):
 
 
 def _log_ratio(schedule: Schedule, t: Array) -> Array:
-    return jnp.log(schedule.alpha(t)) - jnp.log(schedule.sigma(t))
+    """lambda; NaN at a time that there was not, whatever the schedule says of it."""
+    return jnp.where(
+        jnp.isfinite(t), jnp.log(schedule.alpha(t)) - jnp.log(schedule.sigma(t)), jnp.nan
+    )
 
 
 def _step_weights(schedule: Schedule, t0: Array, t1: Array) -> tuple[Array, Array]:
