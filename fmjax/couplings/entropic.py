@@ -55,7 +55,8 @@ def log_plan(
     # Between held marginals the constant changes nothing, between relaxed ones the mass.
     cost = cost + epsilon * math.log(cost.size)
     # Sinkhorn in log space, until the marginals fit: potentials f of the rows and g of the columns.
-    with jax.numpy_rank_promotion("allow"):  # ott relies on it
+    # ott relies on promotion of ranks and of dtypes.
+    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
         solved = linear.solve(
             Geometry(cost_matrix=cost, epsilon=epsilon),
             tau_a=tau0,

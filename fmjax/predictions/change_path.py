@@ -19,7 +19,10 @@ def change_path(
 
     u_B(x, t) = (c' / c) x + c s' u_A(x / c, s).
 
-    Both flows start from the same x0 and end at the same x1; only the way and its speed differ. A
+    Both flows start from the same x0 and end at the same x1; only the way and its speed differ.
+    This uses no score, so x0 and x1 may be coupled, and the source be any. For the score of the
+    changed velocity (`convert`, `fmjax.samplers.sde.solve_sde`) x0 must be standard normal and
+    independent of x1, as for that of any velocity. A
     ratio that A never takes (below that of `VP` at t = 0) is answered at the nearest end of A, so
     that the ends agree as far as alpha_0 is 0. Source: Lipman et al., arXiv:2412.06264, on changing
     the scheduler after training; Pokle et al., arXiv:2310.04432.

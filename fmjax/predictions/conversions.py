@@ -79,6 +79,10 @@ def convert(
 ) -> Array:
     """Turns a prediction of one target into one of another.
 
+    A ``"score"`` is -E[x0 | x_t] / sigma, which is grad log p_t only if x0 is standard normal and
+    independent of x1: not under a coupling such as minibatch transport, after reflow, or from a
+    source of another distribution. The other conversions hold under any coupling.
+
     Args:
         prediction: what the network predicted at x_t (batch, ...).
         x_t: the point on the path (batch, ...).

@@ -130,6 +130,11 @@ def sde_spec(
 ) -> SDESolver:
     """Checks how to sample with noise, before any device work.
 
+    All methods suppose that the flow was trained with a standard normal x0 independent of x1, for
+    only then does the score follow from the velocity. Otherwise (minibatch transport, reflow,
+    another source) give `fmjax.samplers.sde.solve_sde` a ``score``, which ``"euler_maruyama"`` and
+    ``"stochastic_heun"`` take, or sample with the ODE.
+
     Args:
         method: ``"euler_maruyama"`` (weak order 1), ``"stochastic_heun"`` (weak order 2), or the
             ODE with noise renewed around its steps: ``"churn"`` (Karras et al., arXiv:2206.00364,

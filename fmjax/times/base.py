@@ -46,4 +46,4 @@ def stratified(u: Array, index: Array, n: int) -> Array:
             f"u and index must have one shape, (batch,); got {jnp.shape(u)} and {jnp.shape(index)}."
         )
     u = at_least_float32(u)
-    return jnp.minimum((index + u) / n, 1 - float(jnp.finfo(u.dtype).epsneg))
+    return jnp.minimum((jnp.asarray(index, u.dtype) + u) / n, 1 - float(jnp.finfo(u.dtype).epsneg))
