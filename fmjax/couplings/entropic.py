@@ -16,11 +16,10 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from fmjax.checks import check_positive
+from fmjax.checks import check_name, check_positive
 from fmjax.conventions import Array
 from fmjax.couplings.conditions import Conditions
 from fmjax.couplings.minibatch import MinibatchCoupling
-from fmjax.errors import unknown_name
 from fmjax.numerics.assignment import greedy
 
 ROUNDINGS = ("permutation", "sample")
@@ -114,8 +113,7 @@ def sinkhorn(
         InputError: epsilon is not positive or the rounding is unknown.
     """
     check_positive("epsilon", epsilon)
-    if rounding not in ROUNDINGS:
-        raise unknown_name("rounding", rounding, ROUNDINGS)
+    check_name("rounding", rounding, ROUNDINGS)
     return MinibatchCoupling(_Sinkhorn(epsilon, rounding, threshold, max_iterations), conditions)
 
 

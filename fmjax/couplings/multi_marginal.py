@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from fmjax.checks import check_at_least
-from fmjax.conventions import Array
-from fmjax.couplings.base import Coupling
+from fmjax.checks import check_at_least, check_methods
+from fmjax.conventions import Array, check_key
+from fmjax.couplings.base import Coupling, paired
 from fmjax.errors import InputError
 
 
@@ -40,6 +40,8 @@ def chain(
         InputError: there are fewer than two snapshots; one has no rows; their rows differ in
             shape; or size is below 1.
     """
+    check_key(key)
+    check_methods("the coupling", coupling, such_as="couplings.exact()")
     if len(snapshots) < 2:
         raise InputError(f"a chain needs two or more snapshots; got {len(snapshots)}.")
     shapes = [x.shape for x in snapshots]
@@ -58,7 +60,8 @@ def chain(
     lined: tuple[Array, ...] = (equal[-1],)
     for k in reversed(range(len(equal) - 1)):
         # What comes later travels as labels, so that a target drawn again takes it along.
-        x0, x1, later = coupling(jax.random.fold_in(key, k), equal[k], lined[0], lined[1:] or None)
+        k_key = jax.random.fold_in(key, k)
+        x0, x1, later = paired(coupling, k_key, equal[k], lined[0], lined[1:] or None)
         lined = (x0, x1, *(later or ()))
     return lined
 

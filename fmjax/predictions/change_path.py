@@ -4,9 +4,12 @@ import functools
 
 import jax.numpy as jnp
 
-from fmjax.conventions import Array, Labels, Velocity, at_least_float32, expand
+from fmjax.array_checks import as_floats, check_returned
+from fmjax.checks import check_methods
+from fmjax.conventions import Array, Labels, Velocity, expand
 from fmjax.predictions.conversions import det_of, reach
 from fmjax.schedules import Schedule, clamp, inverse_log_snr, log_snr, with_slope
+from fmjax.schedules.base import check_schedule
 
 
 def change_path(
@@ -36,12 +39,17 @@ def change_path(
         ``velocity(x, t, labels)`` on B, t (batch,); finite at both ends.
     """
     a, b = source_schedule, target_schedule
+    check_schedule("source_schedule", a)
+    check_schedule("target_schedule", b)
+    check_methods("the velocity", velocity, such_as="lambda x, t, labels: ...")
 
     def changed(x: Array, t: Array, labels: Labels = None) -> Array:
-        x, t = at_least_float32(x), at_least_float32(t)
+        x, t = as_floats("x", x), as_floats("t", t)
         s, d_s, c, d_c = _match(a, b, clamp(t, *_reach_of_match(a, b)))
         c, d_c, d_s = (expand(factor, x) for factor in (c, d_c, d_s))
-        return (d_c / c) * x + c * d_s * velocity(x / c, s, labels)
+        u = velocity(x / c, s, labels)
+        check_returned("the velocity", u, "x", x)
+        return (d_c / c) * x + c * d_s * u
 
     return changed
 

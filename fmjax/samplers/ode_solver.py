@@ -1,19 +1,24 @@
 """Solvers of the ODE: their table, and one of them with its steps, checked and hashable."""
 
-import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from fmjax.checks import check_at_least, check_positive
-from fmjax.conditions import share
+from fmjax.checks import check_at_least, check_name, check_positive
 from fmjax.conventions import Array, Labels, Velocity, at_least_float32
-from fmjax.errors import InputError, unknown_name
+from fmjax.errors import InputError
 from fmjax.paths import Path
 from fmjax.samplers.ode_integration import integrate
-from fmjax.samplers.solution import Solution, batch_size_of, checked_times, finished
+from fmjax.samplers.solution import (
+    Solution,
+    batch_size_of,
+    check_ends,
+    checked_times,
+    finished,
+    shared_labels,
+)
 from fmjax.samplers.time_grids import CustomGrid, Grid, UniformGrid, named_grid, time_grid
 from fmjax.schedules import Linear, Schedule
 
@@ -102,9 +107,8 @@ class ODESolver(NamedTuple):
         save_at: Sequence[float] | None = None,
     ) -> Solution:
         """Carries x0 along the flow; see `fmjax.samplers.ode.solve`. The keys are not used."""
-        if not (math.isfinite(t0) and math.isfinite(t1)) or t0 == t1:
-            raise InputError(f"t0 and t1 must be two different finite times; got {t0} and {t1}.")
-        labels = share(labels, batch_size_of(x0))
+        check_ends(t0, t1)
+        labels = shared_labels(labels, batch_size_of(x0))
         x0 = jax.tree.map(at_least_float32, x0)
         save_at = None if save_at is None else checked_times(save_at, t0, t1)
         return finished(integrate(self, velocity, x0, labels, t0, t1, save_at))
@@ -201,15 +205,12 @@ def solver_spec(
             error estimate to adapt to; the grid is not monotone or leaves [0, 1]; or a shift or a
             grid is asked of adaptive steps, which have none.
     """
-    if solver not in SOLVERS:
-        raise unknown_name("solver", solver, SOLVERS)
-    if gradient not in GRADIENTS:
-        raise unknown_name("gradient", gradient, GRADIENTS)
+    check_name("solver", solver, SOLVERS)
+    check_name("gradient", gradient, GRADIENTS)
     check_at_least("checkpoints", checkpoints)
     if control is None:
         control = "fixed" if rtol is None and atol is None else "sample"
-    if control not in CONTROLS:
-        raise unknown_name("step control", control, CONTROLS)
+    check_name("step control", control, CONTROLS)
     check_positive("the shift", shift)
     common = {"schedule": Linear() if schedule is None else schedule, "gradient": gradient}
     common["checkpoints"] = checkpoints

@@ -18,8 +18,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fmjax.checks import check_between, check_positive
-from fmjax.errors import InputError, unknown_name
+from fmjax.checks import check_between, check_name, check_positive
+from fmjax.errors import InputError
 from fmjax.schedules import Linear, Schedule, inverse_log_snr
 
 
@@ -266,8 +266,7 @@ def named_grid(name: str, shift: float = 1.0) -> Grid:
     Raises:
         InputError: the name is unknown, or a grid that has no shift is given one.
     """
-    if name not in GRIDS:
-        raise unknown_name("time grid", name, GRIDS)
+    check_name("time grid", name, GRIDS)
     if name == "uniform" and shift != 1:
         name = "shifted"
     if name != "shifted" and shift != 1:
