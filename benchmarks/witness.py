@@ -125,7 +125,10 @@ def record_draws() -> dict[str, np.ndarray]:
     return record
 
 
-ODES = "ab2 ab3 bosh3 dopri5 dopri8 dpmpp_2m euler heun midpoint ralston rk4 tsit5 unipc"
+ODES = (
+    "ab2 ab3 bosh3 dopri5 dopri8 dpmpp_2m euler heun midpoint ralston rk4 tsit5 "
+    "unipc unipc_interpolated"
+)
 SDES = "churn euler_maruyama overshoot refresh stochastic_heun"
 
 

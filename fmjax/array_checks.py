@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fmjax.conventions import Span, at_least_float32
+from fmjax.conventions import Span, Velocity, at_least_float32
 from fmjax.errors import InputError
 
 
@@ -78,7 +78,7 @@ def as_floats(what: str, x: Any) -> jax.Array:
 
 
 def check_returned(function: str, value: Any, like: str, target: Any) -> None:
-    """Checks what a function of the user's own returned: floats, built and shaped as something.
+    """Checks what a function of the user's own returned: numbers, built and shaped as something.
 
     A result of another shape would often broadcast, and be wrong without a word.
 
@@ -86,10 +86,11 @@ def check_returned(function: str, value: Any, like: str, target: Any) -> None:
         function: the function, as the message names it.
         value: what it returned, traced or not.
         like: what the result must be shaped as, as the message names it.
-        target: that, an array or a pytree of arrays.
+        target: that, an array or a pytree of arrays. Floats of any precision are right where it has
+            floats, and integers where it has integers.
 
     Raises:
-        InputError: it is built otherwise, of another shape, or not of floats.
+        InputError: it is built otherwise, of another shape, or of other numbers.
     """
     if jax.tree.structure(value) != jax.tree.structure(target):
         raise InputError(
@@ -97,12 +98,31 @@ def check_returned(function: str, value: Any, like: str, target: Any) -> None:
             f"{jax.tree.structure(value)}."
         )
     for found, wanted in zip(jax.tree.leaves(value), jax.tree.leaves(target), strict=True):
-        dtype = jnp.result_type(found)
-        if jnp.shape(found) != jnp.shape(wanted) or not jnp.issubdtype(dtype, jnp.floating):
+        kind = _kind(wanted)
+        if jnp.shape(wanted) != getattr(found, "shape", ()) or _kind(found) != kind:
             raise InputError(
-                f"{function} must return floats shaped as {like}, {jnp.shape(wanted)}; got {dtype} "
-                f"of shape {jnp.shape(found)}."
+                f"{function} must return {kind} shaped as {like}, {jnp.shape(wanted)}; "
+                f"got {_described(found)}."
             )
+
+
+def shaped_as_x(function: str, velocity: Velocity) -> Velocity:
+    """A velocity whose every result is checked: inside of vmap and of derivatives, too.
+
+    Args:
+        function: the velocity, as the message names it.
+        velocity: ``velocity(x, t, labels)``.
+
+    Returns:
+        The same, which raises InputError where it gives anything but floats shaped as x.
+    """
+
+    def checked(x: Any, t: Any, labels: Any) -> Any:
+        u = velocity(x, t, labels)
+        check_returned(function, u, "x", x)
+        return u
+
+    return checked
 
 
 def check_per_example(function: str, value: Any, batch: int) -> None:
@@ -116,12 +136,31 @@ def check_per_example(function: str, value: Any, batch: int) -> None:
     Raises:
         InputError: it has another shape, or is not of floats.
     """
-    shape, dtype = jnp.shape(value), jnp.result_type(value)
-    if shape != (batch,) or not jnp.issubdtype(dtype, jnp.floating):
+    if getattr(value, "shape", ()) != (batch,) or _kind(value) != "floats":
         raise InputError(
-            f"{function} must return one float per example, ({batch},); got {dtype} of shape "
-            f"{shape}. Sum, or take the mean, over the other axes."
+            f"{function} must return one float per example, ({batch},); got {_described(value)}. "
+            "Sum, or take the mean, over the other axes."
         )
+
+
+def _kind(x: Any) -> str:
+    """The kind of numbers in an array; precision does not matter."""
+    try:
+        dtype = jnp.result_type(x)
+    except TypeError:
+        return type(x).__name__
+    kinds = {
+        "floats": jnp.floating,
+        "integers": jnp.integer,
+        "complex numbers": jnp.complexfloating,
+    }
+    return next((name for name, kind in kinds.items() if jnp.issubdtype(dtype, kind)), str(dtype))
+
+
+def _described(x: Any) -> str:
+    if not hasattr(x, "dtype"):
+        return f"{type(x).__name__} {x!r:.60}"
+    return f"{x.dtype} of shape {x.shape}"
 
 
 def check_class_ids(
@@ -169,12 +208,13 @@ def check_points(x: Any, t: Any, shape: tuple[int, ...]) -> None:
         )
 
 
-def check_leading_size(labels: Any, batch: int) -> None:
+def check_leading_size(labels: Any, batch: int, what: str = "labels") -> None:
     """Checks that the labels are those of a batch.
 
     Args:
         labels: a pytree of arrays with a leading batch axis, or None.
         batch: the number of examples.
+        what: the arrays, as the message names them.
 
     Raises:
         InputError: an array has another leading size.
@@ -182,7 +222,7 @@ def check_leading_size(labels: Any, batch: int) -> None:
     for leaf in jax.tree.leaves(labels):
         if jnp.shape(leaf)[:1] != (batch,):
             raise InputError(
-                f"labels must have the leading size of the batch, {batch}; "
+                f"{what} must have the leading size of the batch, {batch}; "
                 f"got an array of shape {jnp.shape(leaf)}."
             )
 
@@ -272,6 +312,7 @@ def _check_time_shape(t: Any, shape: tuple[int, ...]) -> None:
 
 
 def _check_in_unit_interval(t: Any) -> None:
+    as_floats("t", t)
     if not is_concrete(t):
         return
     with jax.ensure_compile_time_eval():  # a constant of a traced program has values, too

@@ -5,9 +5,32 @@ import numbers
 import unicodedata
 from collections.abc import Iterable
 
-from fmjax.errors import InputError
+from fmjax.errors import InputError, unknown_name
 
 FLOAT32_MAX = (2 - 2**-23) * 2.0**127
+
+
+def is_number(value: object) -> bool:
+    """Whether a value is one real number: of Python, of numpy, or an array of shape ()."""
+    if isinstance(value, numbers.Real):
+        return True
+    real = getattr(getattr(value, "dtype", None), "kind", "") in "iuf" and hasattr(value, "shape")
+    return real and value.shape == ()  # type: ignore[attr-defined]
+
+
+def check_name(kind: str, name: object, known: Iterable[str]) -> None:
+    """Checks that a name is one of those that exist.
+
+    Args:
+        kind: what the name should have named, e.g. ``"solver"``.
+        name: what came in.
+        known: the names that exist.
+
+    Raises:
+        InputError: it is none of them; they are listed, the nearest first.
+    """
+    if not (isinstance(name, str) and name in known):
+        raise unknown_name(kind, name, known)
 
 
 def check_positive(what: str, value: float, *, advice: str = "") -> None:
@@ -21,7 +44,7 @@ def check_positive(what: str, value: float, *, advice: str = "") -> None:
     Raises:
         InputError: it is 0, negative, infinite or NaN.
     """
-    if not (math.isfinite(value) and value > 0):
+    if not (is_number(value) and math.isfinite(value) and value > 0):
         raise _refusal(what, "be a positive number", value, advice)
 
 
@@ -67,9 +90,11 @@ def check_between(
         Traceback (most recent call last):
         fmjax.errors.InputError: ema must lie in [0, 1); got 1.0.
     """
-    above = low <= value if bounds[0] == "[" else low < value
-    below = value <= high if bounds[1] == "]" else value < high
-    if not (above and below):
+    inside = is_number(value)
+    if inside:
+        above = low <= value if bounds[0] == "[" else low < value
+        inside = above and (value <= high if bounds[1] == "]" else value < high)
+    if not inside:
         interval = f"{bounds[0]}{low:.10g}, {high:.10g}{bounds[1]}"
         raise _refusal(what, f"lie in {interval}", value, advice)
 
@@ -139,7 +164,7 @@ def check_finite_number(what: str, value: float) -> None:
     Raises:
         InputError: it is infinite or NaN, or too large for float32, in which it is taken.
     """
-    if not abs(value) <= FLOAT32_MAX:
+    if not (is_number(value) and abs(value) <= FLOAT32_MAX):
         raise _refusal(what, "be a finite number", value)
 
 

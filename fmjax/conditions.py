@@ -237,9 +237,17 @@ def share(labels: Any, batch: int) -> Any:
     Args:
         labels: any pytree of numbers and arrays, or None.
         batch: the number of examples.
+
+    Raises:
+        InputError: something is neither a number nor an array.
     """
 
     def repeat(leaf: Any) -> Any:
+        if not (hasattr(leaf, "shape") or isinstance(leaf, int | float)):
+            raise InputError(
+                f"labels must be numbers or arrays, (batch, ...); got {type(leaf).__name__} "
+                f"{leaf!r:.60}."
+            )
         shape = jnp.shape(leaf)
         if shape[:1] == (batch,) or (shape and shape[0] != 1):
             return leaf

@@ -49,12 +49,48 @@ def at_least_float32(x: Array) -> Array:
     """Casts half-precision and integer arrays to float32; float32 and float64 stay as they are.
 
     Half of 1001 equally spaced times coincide in bfloat16, so the path is never computed in it.
+
+    Raises:
+        InputError: x is complex, or no number at all.
     """
-    return jnp.asarray(x, jnp.promote_types(jnp.result_type(x), jnp.float32))
+    try:
+        dtype = jnp.result_type(x)
+    except TypeError:
+        dtype = type(x).__name__
+    if isinstance(dtype, str) or jnp.issubdtype(dtype, jnp.complexfloating):
+        raise InputError(f"an array of real numbers is needed; got {dtype}.")
+    return jnp.asarray(x, jnp.promote_types(dtype, jnp.float32))
+
+
+def check_key(key: Any, what: str = "key") -> None:
+    """Checks that something is one random key, ``jax.random.key(seed)`` or of the older kind.
+
+    Args:
+        key: what came.
+        what: as the message names it.
+
+    Raises:
+        InputError: it is none, such as a seed, or it is several.
+    """
+    dtype, shape = getattr(key, "dtype", None), getattr(key, "shape", None)
+    typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key) and shape == ()
+    older = dtype is not None and dtype == jnp.uint32 and shape == (2,)
+    if not (typed or older):
+        came = f"{type(key).__name__} {key!r:.60}" if dtype is None else f"{dtype} of shape {shape}"
+        raise InputError(f"{what} must be one key, jax.random.key(seed); got {came}.")
 
 
 def example_keys(key: Array, index: Array) -> Array:
-    """One key per example: ``fold_in(key, index)`` for each place (batch,) in the global batch."""
+    """One key per example: ``fold_in(key, index)`` for each place (batch,) in the global batch.
+
+    Raises:
+        InputError: the key is none, or the places are not integers (batch,).
+    """
+    check_key(key)
+    dtype = getattr(index, "dtype", None)
+    if dtype is None or not jnp.issubdtype(dtype, jnp.integer) or jnp.ndim(index) != 1:
+        came = f"{type(index).__name__}" if dtype is None else f"{dtype} of shape {index.shape}"
+        raise InputError(f"index must be integers (batch,), places in the batch; got {came}.")
     return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, index)
 
 

@@ -11,10 +11,12 @@ from typing import Any
 
 import jax
 
+from fmjax.array_checks import check_leading_size, check_returned
 from fmjax.checks import check_at_least, check_between, check_methods
 from fmjax.conditions import check_conditions
-from fmjax.conventions import Array, Labels, example_keys
+from fmjax.conventions import Array, Labels, check_key, example_keys
 from fmjax.couplings import Coupling, independent
+from fmjax.couplings.base import paired
 from fmjax.errors import InputError
 from fmjax.guidance import drop_labels
 from fmjax.sources import STANDARD_NORMAL, Law, Source, draw_source, example_shape
@@ -107,17 +109,19 @@ class Draw:
         Raises:
             InputError: the source or the labels do not fit, or as the coupling says.
         """
+        check_key(key)
         x0_key, t_key, drop_key, pair_key, noise_key = jax.random.split(key, 5)
         shape = example_shape(x1)
         if x0 is None:
             x0 = draw_source(self.source, x0_key, index, shape)
         t = self._times(t_key, index, x1)
         # Pair before dropping, so that a condition-aware coupling sees the true conditions.
-        x0, x1, labels = self.coupling(pair_key, x0, x1, labels)
+        x0, x1, labels = paired(self.coupling, pair_key, x0, x1, labels)
         noise = {
             name: law.sample(jax.random.fold_in(noise_key, _number(name)), index, shape)
             for name, law in self.noise.items()
         }
+        check_leading_size(noise, len(index), "the noise of a loss")
         if labels is not None and self.conditions is not None:
             keys = example_keys(drop_key, index)
             labels = drop_labels(keys, labels, self.conditions, drop_all=self.drop_all)
@@ -149,13 +153,19 @@ class Draw:
             if self.stratify is not None:
                 raise InputError("times of each element cannot be stratified; leave stratify out.")
             shape = distribution.elements(x1)
-            return distribution.quantile(jax.vmap(lambda k: jax.random.uniform(k, shape))(keys))
+            return _quantile(distribution, jax.vmap(lambda k: jax.random.uniform(k, shape))(keys))
         u = jax.vmap(jax.random.uniform)(keys)
         if self.stratify is not None:
             # Rotate the strata by one random offset a step: no batch position keeps one stratum.
             offset = jax.random.randint(jax.random.fold_in(key, 2**31), (), 0, self.stratify)
             u = stratified(u, (index + offset) % self.stratify, self.stratify)
-        return distribution.quantile(u)
+        return _quantile(distribution, u)
+
+
+def _quantile(distribution: Any, u: Array) -> Array:
+    t = distribution.quantile(u)
+    check_returned(f"quantile of {type(distribution).__name__}", t, "u", u)
+    return t
 
 
 def _number(name: str) -> int:

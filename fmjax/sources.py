@@ -22,6 +22,7 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 
+from fmjax.array_checks import check_returned
 from fmjax.checks import check_finite_number
 from fmjax.conventions import Array, example_keys, per_example_sum
 from fmjax.errors import InputError
@@ -234,12 +235,12 @@ def draw_source(source: Source, key: Array, index: Array, shape: Shape) -> Any:
         shape: as in `Law.sample`.
 
     Raises:
-        InputError: the source gives another shape.
+        InputError: the source gives another shape, or no floats.
     """
     x0 = source.sample(key, index, shape)
-    if example_shape(x0) != shape:
-        raise InputError(
-            f"{type(source).__name__} gives x0 of shape {example_shape(x0)}, expected {shape}, the "
-            "shape of one example of the data."
-        )
+    batch = jnp.shape(index)
+    wanted = jax.tree.map(
+        lambda one: jax.ShapeDtypeStruct(batch + one, jnp.float32), shape, is_leaf=_is_shape
+    )
+    check_returned(f"sample of {type(source).__name__}", x0, "the data", wanted)
     return x0

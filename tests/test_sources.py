@@ -91,7 +91,7 @@ class Wrong(StandardNormal):
         (lambda: JOINT.sample(KEY, INDEX, {"a": (2,)}), "built as the sources are"),
         (
             lambda: Draw(source=Wrong())(KEY, INDEX, jnp.zeros((4096, 2))),
-            r"Wrong gives x0 of shape \(2, 1\), expected \(2,\)",
+            r"sample of Wrong must return floats .*, \(4096, 2\); got float32 of shape",
         ),
         (
             lambda: Draw(source=Empirical(POINTS))(KEY, INDEX, jnp.zeros((4096, 3))),

@@ -29,7 +29,10 @@ from fmjax.sources import StandardNormal
 RESULTS = machine.RESULTS / "solvers.json"
 NUM, BATCH, SCALE = 1000, 250, 1.5
 COST = {"heun": 2, "midpoint": 2, "rk4": 4, "tsit5": 6}  # evaluations of a step; others take one
-NAMES = ("euler", "heun", "midpoint", "rk4", "tsit5", "ab2", "ab3", "dpmpp_2m", "unipc")
+NAMES = (
+    *("euler", "heun", "midpoint", "rk4", "tsit5"),
+    *("ab2", "ab3", "dpmpp_2m", "unipc", "unipc_interpolated"),
+)
 GRIDS = {
     "uniform": {},
     "cosine": {"grid": "cosine"},

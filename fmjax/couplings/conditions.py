@@ -17,10 +17,11 @@ from typing import Protocol
 import jax
 import jax.numpy as jnp
 
-from fmjax.checks import check_between
+from fmjax.array_checks import check_leading_size
+from fmjax.checks import check_between, check_name
 from fmjax.conventions import Array, Labels, at_least_float32
 from fmjax.couplings.cost import squared_cost
-from fmjax.errors import InputError, unknown_name
+from fmjax.errors import InputError
 
 CONDITION_DISTANCES = ("cosine", "squared")
 SAME = 1e-6  # cosine distances below this are rounding
@@ -83,8 +84,7 @@ class NearConditions:
 
     def __post_init__(self):
         check_between("ratio, a share of pairs,", self.ratio, 0, 1, "(]")
-        if self.distance not in CONDITION_DISTANCES:
-            raise unknown_name("distance", self.distance, CONDITION_DISTANCES)
+        check_name("distance", self.distance, CONDITION_DISTANCES)
 
     def __call__(self, cost: Array, labels: Labels) -> Array:
         """The cost with w d(c_i, c_j) added.
@@ -145,7 +145,11 @@ def pick(labels: Labels, of: Callable[[Labels], Array] | None) -> Array:
             "Give labels, or leave conditions out."
         )
     if of is not None:
-        return of(labels)
+        picked = of(labels)
+        check_leading_size(picked, len(jax.tree.leaves(labels)[0]), "what of picks")
+        if not hasattr(picked, "shape"):
+            raise InputError(f"of must pick one array of the labels; got {picked!r:.60}.")
+        return picked
     leaves = jax.tree.leaves(labels)
     if len(leaves) != 1:
         raise InputError(

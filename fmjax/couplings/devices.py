@@ -3,6 +3,7 @@
 Which of the two a run takes is decided in `fmjax.factory.draw.place_coupling`.
 """
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -11,9 +12,9 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
-from fmjax.checks import check_at_least, check_multiple
+from fmjax.checks import check_at_least, check_methods, check_multiple
 from fmjax.conventions import Array, Labels
-from fmjax.couplings.base import Coupling
+from fmjax.couplings.base import Coupling, paired
 from fmjax.errors import InputError
 
 Axes = str | tuple[str, ...]
@@ -45,8 +46,8 @@ class InGroups:
         check_multiple("the batch", len(x1), groups, "groups")
         keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, first + jnp.arange(groups))
         split = jax.tree.map(lambda a: _split(a, groups), (x0, x1, labels))
-        paired = jax.vmap(self.coupling)(keys, *split)
-        return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), paired)
+        each = jax.vmap(functools.partial(paired, self.coupling))(keys, *split)
+        return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), each)
 
 
 def in_groups(
@@ -76,6 +77,7 @@ def in_groups(
             the batch, or the devices the groups.
     """
     check_at_least("groups", groups)
+    check_methods("the coupling", coupling, such_as="couplings.exact()")
     return InGroups(coupling, groups, _axis(axis_name, mesh), mesh)
 
 
@@ -98,9 +100,9 @@ class Gathered:
         whole = jax.tree.map(
             lambda a: jax.lax.all_gather(a, self.axis_name, tiled=True), (x0, x1, labels)
         )
-        paired = self.coupling(key, *whole)
+        pairs = paired(self.coupling, key, *whole)
         first = rows * jax.lax.axis_index(self.axis_name)
-        return jax.tree.map(lambda a: jax.lax.dynamic_slice_in_dim(a, first, rows), paired)
+        return jax.tree.map(lambda a: jax.lax.dynamic_slice_in_dim(a, first, rows), pairs)
 
 
 def gathered(
@@ -126,6 +128,7 @@ def gathered(
     Raises:
         InputError: neither an axis nor a mesh is given.
     """
+    check_methods("the coupling", coupling, such_as="couplings.exact()")
     axis_name = _axis(axis_name, mesh)
     if axis_name is None:
         raise InputError(

@@ -16,11 +16,10 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from fmjax.checks import check_positive
+from fmjax.checks import check_name, check_positive
 from fmjax.conventions import Array
 from fmjax.couplings.conditions import Conditions
 from fmjax.couplings.minibatch import MinibatchCoupling
-from fmjax.errors import unknown_name
 from fmjax.numerics.assignment import greedy
 
 ROUNDINGS = ("permutation", "sample")
@@ -55,7 +54,8 @@ def log_plan(
     # Between held marginals the constant changes nothing, between relaxed ones the mass.
     cost = cost + epsilon * math.log(cost.size)
     # Sinkhorn in log space, until the marginals fit: potentials f of the rows and g of the columns.
-    with jax.numpy_rank_promotion("allow"):  # ott relies on it
+    # ott relies on promotion of ranks and of dtypes.
+    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
         solved = linear.solve(
             Geometry(cost_matrix=cost, epsilon=epsilon),
             tau_a=tau0,
@@ -113,8 +113,7 @@ def sinkhorn(
         InputError: epsilon is not positive or the rounding is unknown.
     """
     check_positive("epsilon", epsilon)
-    if rounding not in ROUNDINGS:
-        raise unknown_name("rounding", rounding, ROUNDINGS)
+    check_name("rounding", rounding, ROUNDINGS)
     return MinibatchCoupling(_Sinkhorn(epsilon, rounding, threshold, max_iterations), conditions)
 
 

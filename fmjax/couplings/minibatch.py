@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
-from fmjax.array_checks import check_pairs
-from fmjax.conventions import Array, Labels
+from fmjax.array_checks import as_floats, check_pairs, check_returned
+from fmjax.checks import check_methods
+from fmjax.conventions import Array, Labels, check_key
 from fmjax.couplings.conditions import Conditions
 from fmjax.couplings.cost import check_memory, squared_cost
 from fmjax.errors import InputError
@@ -33,6 +34,11 @@ class MinibatchCoupling:
     match: Match
     conditions: Conditions | None = None
 
+    def __post_init__(self):
+        check_methods("match", self.match, such_as="lambda key, cost: (rows, None)")
+        if self.conditions is not None:
+            check_methods("conditions", self.conditions, such_as="couplings.SameClass()")
+
     def __call__(
         self, key: Array, x0: Array, x1: Array, labels: Labels = None
     ) -> tuple[Array, Array, Labels]:
@@ -45,11 +51,15 @@ class MinibatchCoupling:
             labels: conditions of x1, any pytree with leading batch axes, or None.
 
         Returns:
-            x0, x1 and labels, row k of each belonging together; dtypes as they came.
+            x0, x1 and labels, row k of each belonging together; dtypes as they came. In a compiled
+            program, where values cannot be refused, a point that is not finite makes every row of
+            x0 NaN.
 
         Raises:
-            InputError: x0 and x1 are pytrees; see also `check_pairs` and `check_memory`.
+            InputError: x0 and x1 are pytrees, or not of floats; see also `check_pairs` and
+                `check_memory`.
         """
+        check_key(key)
         check_pairs(x0, x1, labels)
         if not hasattr(x1, "shape"):
             raise InputError(
@@ -59,14 +69,29 @@ class MinibatchCoupling:
             )
         check_memory(len(x1), jnp.promote_types(jnp.result_type(x0, x1), jnp.float32).itemsize)
         # Which pair is chosen is not differentiable; the gathered points are.
-        cost = squared_cost(jax.lax.stop_gradient(x0), jax.lax.stop_gradient(x1))
+        a, b = as_floats("x0", x0), as_floats("x1", x1)
+        cost = squared_cost(jax.lax.stop_gradient(a), jax.lax.stop_gradient(b))
+        known = jnp.all(jnp.isfinite(cost))
         if self.conditions is not None:
-            cost = self.conditions(cost, labels)
-        i, j = self.match(key, cost)
-        x0 = jnp.asarray(x0)[i]
+            changed = self.conditions(cost, labels)
+            check_returned("conditions", changed, "the cost", cost)
+            cost = changed
+        i, j = self._rows(key, cost)
+        # Pairs that were chosen by costs that are NaN mean nothing, and must not pass for pairs.
+        x0 = jnp.where(known, jnp.asarray(x0)[i], jnp.nan).astype(jnp.result_type(x0))
         if j is None:
             return x0, x1, labels
         return x0, jnp.asarray(x1)[j], jax.tree.map(lambda leaf: jnp.asarray(leaf)[j], labels)
+
+    def _rows(self, key: Array, cost: Array) -> tuple[Array, Array | None]:
+        """The match, checked: a wrong number of pairs would change the size of the batch."""
+        found = self.match(key, cost)
+        if not isinstance(found, tuple) or len(found) != 2:
+            raise InputError(f"match must return two things, (i, j); got {found!r:.60}.")
+        for rows in found[:1] if found[1] is None else found:
+            one_each = jax.ShapeDtypeStruct((len(cost),), jnp.int32)
+            check_returned("match", rows, "the pairs", one_each)
+        return found
 
 
 def permutation_of_least_cost(key: Array, cost: Array) -> tuple[Array, None]:

@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from fmjax.array_checks import check_returned
+from fmjax.array_checks import check_returned, shaped_as_x
 from fmjax.checks import check_methods
 from fmjax.conditions import share
 from fmjax.conventions import Array, Labels, Velocity, expand
@@ -64,7 +64,7 @@ def classifier_free(
     """
     check_methods("the velocity", velocity, such_as="lambda x, t, labels: ...")
     check_methods("the rule", rule, such_as="guidance.Rescale()")
-    at = scale_schedule(schedule)
+    velocity, at = shaped_as_x("the velocity", velocity), scale_schedule(schedule)
     when = GuidanceInterval(interval, zero_until)
 
     def guided(x: Any, t: Array, conditions: Guided | tuple[Guided, ...]) -> Any:
@@ -86,8 +86,7 @@ def classifier_free(
                 parts = [_by(rule, inside, u_ref, u, w, x, t) for u, w in pairs]
                 return parts[0] if len(parts) == 1 else u_ref + sum(part - u_ref for part in parts)
 
-            us = jax.vmap(velocity, in_axes=(None, None, 0))(x, t, branches)
-            us = _as(x, us, branches=len(several) + 1)
+            us = _as(x, jax.vmap(velocity, in_axes=(None, None, 0))(x, t, branches))
             return jax.tree.map(combined, us, x)
 
         return evaluate_in_interval(when, x, t, conditional if len(several) == 1 else None, every)
@@ -126,6 +125,8 @@ def autoguidance(
     for name, given in (("the velocity", velocity), ("the weak velocity", weak_velocity)):
         check_methods(name, given, such_as="lambda x, t, labels: ...")
     check_methods("the rule", rule, such_as="guidance.Rescale()")
+    velocity = shaped_as_x("the velocity", velocity)
+    weak_velocity = shaped_as_x("the weak velocity", weak_velocity)
     at = scale_schedule(schedule)
     when = GuidanceInterval(interval)
 
@@ -166,14 +167,13 @@ def _as_tuple(conditions: Any) -> tuple[Guided, ...]:
     return several
 
 
-def _as(x: Any, u: Any, branches: int | None = None) -> Any:
-    """A velocity at x in its dtype, or several on a leading axis, once it is shaped as x."""
-    one = u if branches is None else jax.tree.map(lambda leaf: leaf[0], u)
-    check_returned("the velocity", one, "x", x)
+def _as(x: Any, u: Any) -> Any:
+    """A velocity at x in its dtype, or several on a leading axis."""
     return jax.tree.map(lambda x, u: u.astype(jnp.promote_types(x.dtype, jnp.float32)), x, u)
 
 
 def _by(rule: Rule, inside: Array | None, u_ref, u_cond, w, x, t) -> Array:
     """The rule for the examples inside, u_cond for the others; of one array."""
     u = rule(u_ref, u_cond, w.astype(u_cond.dtype), x, t)
+    check_returned("the rule", u, "x", u_cond)
     return u if inside is None else jnp.where(expand(inside, u), u, u_cond)

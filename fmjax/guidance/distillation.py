@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from fmjax.array_checks import check_returned, check_training_batch
+from fmjax.array_checks import check_returned, check_training_batch, shaped_as_x
 from fmjax.conditions import share
 from fmjax.conventions import (
     ApplyFn,
@@ -34,12 +34,12 @@ def distilled(velocity: Velocity) -> Velocity:
         ``guided(x, t, Guided(labels, w))``, labels None for an unconditional network.
 
     Raises:
-        InputError: when called with anything but `Guided`, with a negative condition, or with w
-            neither one number nor one per example.
+        InputError: when called with anything but `Guided`, with a negative condition, with w
+            neither one number nor one per example, or with a velocity that is not shaped as x.
     """
 
     def guided(x: Array, t: Array, conditions: Guided) -> Array:
-        return velocity(x, t, _inputs(x, conditions))
+        return shaped_as_x("the velocity", velocity)(x, t, _inputs(x, conditions))
 
     return guided
 
@@ -72,10 +72,12 @@ def make_distillation_loss_fn(
         labels = _inputs(x1, conditions)
         check_training_batch(x0, x1, t, labels)
         x_t, t = path.sample(x0, x1, t).x_t, at_least_float32(t)
-        goal = jax.lax.stop_gradient(at_least_float32(teacher(x_t, t, conditions)))
-        student = at_least_float32(take_part(apply_fn(params, x_t, t, labels), "velocity"))
-        check_returned("the student", student, "x", goal)
-        return jnp.mean(jnp.square(student - goal))
+        taught = teacher(x_t, t, conditions)
+        check_returned("the teacher", taught, "x", x_t)
+        student = take_part(apply_fn(params, x_t, t, labels), "velocity")
+        check_returned("the student", student, "x", x_t)
+        goal = jax.lax.stop_gradient(at_least_float32(taught))
+        return jnp.mean(jnp.square(at_least_float32(student) - goal))
 
     return loss_fn
 

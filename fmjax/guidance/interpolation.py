@@ -6,10 +6,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from fmjax.array_checks import check_returned
+from fmjax.array_checks import shaped_as_x
+from fmjax.checks import check_name
 from fmjax.conditions import share
 from fmjax.conventions import Array, Labels, Velocity, at_least_float32, expand
-from fmjax.errors import InputError, unknown_name
+from fmjax.errors import InputError
 from fmjax.guidance.labels import batch_size, per_example, stack
 
 PARALLEL_MARGIN = 1e-6
@@ -53,9 +54,8 @@ def interpolated(velocity: Velocity, how: str = "linear") -> Velocity:
         InputError: how is unknown. When called: with anything but `Between`, with ends that are not
             built alike, or with s neither one number nor one per example.
     """
-    if how not in _BLENDS:
-        raise unknown_name("interpolation", how, _BLENDS)
-    blend = _BLENDS[how]
+    check_name("interpolation", how, _BLENDS)
+    blend, velocity = _BLENDS[how], shaped_as_x("the velocity", velocity)
 
     def between(x: Any, t: Array, conditions: Between) -> Any:
         if not isinstance(conditions, Between):
@@ -70,7 +70,6 @@ def interpolated(velocity: Velocity, how: str = "linear") -> Velocity:
             return blend(*u, per_example("s", conditions.s, x))
 
         both = jax.vmap(velocity, in_axes=(None, None, 0))(x, t, ends)
-        check_returned("the velocity", jax.tree.map(lambda leaf: leaf[0], both), "x", x)
         return jax.tree.map(one, both, x)
 
     return between
@@ -94,7 +93,7 @@ def over_time(velocity: Velocity, labels_at: Callable[[Any, Array], Labels]) -> 
     """
 
     def changing(x: Array, t: Array, labels: Any) -> Array:
-        return velocity(x, t, labels_at(labels, t))
+        return shaped_as_x("the velocity", velocity)(x, t, labels_at(labels, t))
 
     return changing
 

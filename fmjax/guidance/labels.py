@@ -12,7 +12,7 @@ import numpy as np
 
 from fmjax.checks import check_between
 from fmjax.conditions import check_labels, null_labels, share
-from fmjax.conventions import Array, Labels, expand
+from fmjax.conventions import Array, Labels, at_least_float32, expand
 from fmjax.errors import InputError
 
 _ALL = 2**31  # the stream that drops all conditions together, apart from those of each
@@ -137,10 +137,13 @@ def per_example(name: str, value: Any, x: Any) -> Array:
         x: the batch, an array or a pytree of arrays.
 
     Raises:
-        InputError: it has another shape.
+        InputError: it has another shape, or is not of real numbers.
     """
     dtypes = [leaf.dtype for leaf in jax.tree.leaves(x)]
-    value = jnp.asarray(value, jnp.promote_types(jnp.result_type(*dtypes), jnp.float32))
+    if isinstance(value, list | tuple):
+        value = np.asarray(value)
+    dtype = jnp.promote_types(jnp.result_type(*dtypes), jnp.float32)
+    value = jnp.asarray(at_least_float32(value), dtype)  # which refuses complex numbers
     batch = batch_size(x)
     shared = share(value, batch)
     if shared.shape != (batch,):

@@ -15,6 +15,7 @@ from fmjax.checks import check_between, check_positive
 from fmjax.conventions import Array, at_least_float32, expand
 from fmjax.predictions import convert, error_ratio
 from fmjax.schedules import Linear, Schedule
+from fmjax.schedules.base import check_schedule
 
 Rule = Callable[[Array, Array, Array, Array, Array], Array]
 
@@ -100,6 +101,7 @@ class Projected:
 
     def __post_init__(self):
         check_between("eta of Projected", self.eta, 0, math.inf, "[)")
+        check_schedule("the schedule of Projected", self.schedule)
         if self.norm_threshold is not None:
             name = "norm_threshold of Projected"
             check_positive(name, self.norm_threshold, advice="For none write None.")

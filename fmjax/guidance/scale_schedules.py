@@ -2,10 +2,12 @@
 
 from collections.abc import Callable
 
+import jax
 import jax.numpy as jnp
 
+from fmjax.array_checks import check_returned
+from fmjax.checks import check_name
 from fmjax.conventions import Array, at_least_float32
-from fmjax.errors import InputError, unknown_name
 
 ScaleSchedule = Callable[[Array, Array], Array]
 """From scales w (batch,) and times t (batch,) to the scales at those times (batch,)."""
@@ -26,17 +28,17 @@ def scale_schedule(schedule: str | ScaleSchedule) -> ScaleSchedule:
     Raises:
         InputError: the name is unknown; or, when called, it does not give one scale per example.
     """
-    if not callable(schedule) and schedule not in SCALE_SCHEDULES:
-        raise unknown_name("guidance schedule", schedule, SCALE_SCHEDULES)
+    if not callable(schedule):
+        check_name("guidance schedule", schedule, SCALE_SCHEDULES)
     given = schedule if callable(schedule) else SCALE_SCHEDULES[schedule]
 
     def at(w: Array, t: Array) -> Array:
-        scale = jnp.asarray(given(w, at_least_float32(t)), w.dtype)
-        if scale.shape not in ((), w.shape):
-            raise InputError(
-                f"a guidance schedule must give one scale per example, {w.shape}; "
-                f"got shape {scale.shape}."
-            )
-        return jnp.broadcast_to(scale, w.shape)
+        scale = given(w, at_least_float32(t))
+        if isinstance(scale, int):
+            scale = float(scale)
+        one_for_all = jax.ShapeDtypeStruct((), w.dtype)
+        wanted = w if getattr(scale, "ndim", 0) else one_for_all
+        check_returned("the guidance schedule", scale, "the scales", wanted)
+        return jnp.broadcast_to(jnp.asarray(scale, w.dtype), w.shape)
 
     return at

@@ -20,11 +20,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from fmjax.array_checks import check_returned
-from fmjax.checks import check_at_least
+from fmjax.array_checks import shaped_as_x
+from fmjax.checks import check_at_least, check_name
 from fmjax.conventions import Array, Labels, Velocity, per_example_sum
 from fmjax.draws import example_keys
-from fmjax.errors import InputError, unknown_name
+from fmjax.errors import InputError
 
 PROBE_DISTRIBUTIONS: dict[str, Callable[..., Array]] = {
     "gaussian": jax.random.normal,
@@ -73,8 +73,7 @@ class Hutchinson:
     def __post_init__(self):
         check_at_least("the number of probes", self.num)
         check_at_least("chunk", self.chunk)
-        if self.kind not in PROBE_DISTRIBUTIONS:
-            raise unknown_name("kind of probe", self.kind, PROBE_DISTRIBUTIONS)
+        check_name("kind of probe", self.kind, PROBE_DISTRIBUTIONS)
 
 
 Trace = Exact | Hutchinson
@@ -102,10 +101,13 @@ def draw_probes(trace: Trace, key: Array | None, x: Any) -> Any:
         raise InputError("Hutchinson draws probes: give key=jax.random.key(0), or one per example.")
     leaves, structure = jax.tree.flatten(x)
     batch = leaves[0].shape[0]
-    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key) or key.shape not in ((), (batch,)):
+    dtype = getattr(key, "dtype", None)
+    typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
+    if not typed or key.shape not in ((), (batch,)):
+        came = type(key).__name__ if dtype is None else f"{dtype} of shape {key.shape}"
         raise InputError(
             f"key must be jax.random.key(seed), or one such key per example, ({batch},); "
-            f"got {key.dtype} of shape {key.shape}."
+            f"got {came}."
         )
     keys = example_keys(key, jnp.arange(batch)) if key.ndim == 0 else key
     sizes = [math.prod(leaf.shape[1:]) for leaf in leaves]
@@ -139,8 +141,8 @@ def velocity_and_divergence(
     Raises:
         InputError: the velocity is not shaped as x.
     """
+    velocity = shaped_as_x("the velocity", velocity)
     u, push = jax.linearize(lambda x: velocity(x, t, labels), x)
-    check_returned("the velocity", u, "x", x)
     if isinstance(trace, Exact):
         count = sum(math.prod(leaf.shape[1:]) for leaf in jax.tree.leaves(x))
         slopes = _in_chunks(

@@ -6,6 +6,8 @@ from typing import Any, Protocol
 
 import jax
 
+from fmjax.array_checks import check_per_example, check_returned
+from fmjax.checks import check_methods
 from fmjax.conventions import Array, Labels, Params
 from fmjax.errors import InputError
 from fmjax.sources import Law
@@ -80,7 +82,13 @@ class DeclaredLoss:
                     "target_params=ema_params; a training step that keeps an average gives them."
                 )
             extra["target_params"] = jax.lax.stop_gradient(target_params)
-        return self.loss(params, x0, x1, t, labels, **extra)
+        loss = self.loss(params, x0, x1, t, labels, **extra)
+        if getattr(loss, "ndim", 0):
+            check_per_example("the loss", loss, len(jax.tree.leaves(x1)[0]))
+        else:
+            number = jax.ShapeDtypeStruct((), "float32")
+            check_returned("the loss", loss, "one number", number)
+        return loss
 
 
 def declare(
@@ -100,6 +108,11 @@ def declare(
             loss closes over it.
 
     Returns:
-        The loss, which raises InputError when it is called without what it needs.
+        The loss, which raises InputError when it is called without what it needs, or gives neither
+        one number nor one per example.
+
+    Raises:
+        InputError: the loss is no function.
     """
+    check_methods("the loss", loss, such_as="lambda params, x0, x1, t, labels: ...")
     return DeclaredLoss(loss, dict(noise or {}), uses_target)

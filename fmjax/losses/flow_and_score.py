@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 
-from fmjax.array_checks import check_training_batch
+from fmjax.array_checks import check_returned, check_training_batch
 from fmjax.conventions import ApplyFn, at_least_float32, expand, take_part
 from fmjax.losses.base import LossFn, declare
 from fmjax.paths import BrownianBridge, squared
@@ -37,6 +37,7 @@ def make_flow_and_score_loss_fn(
         t = at_least_float32(t)
         flow = take_part(flow_fn(params, x_t, t, labels), "velocity")
         score = take_part(score_fn(params, x_t, t, labels), "score")
+        check_returned("score_fn", score, "x", x_t)
         scaled = expand(bridge.std(t), x_t) * score
         error = squared(flow, u_t) + squared(scaled, -at_least_float32(noise["z"]))
         return jnp.mean(error)

@@ -5,10 +5,10 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from fmjax.array_checks import check_per_example, check_training_batch
-from fmjax.checks import check_methods
+from fmjax.array_checks import check_per_example, check_returned, check_training_batch
+from fmjax.checks import check_methods, check_name
 from fmjax.conventions import ApplyFn, Array, at_least_float32, take_part
-from fmjax.errors import InputError, unknown_name
+from fmjax.errors import InputError
 from fmjax.losses.base import LossFn, declare
 from fmjax.paths import AffinePath, Distance, Path, PathSample, schedule_of
 from fmjax.predictions import PREDICTIONS, target_of
@@ -68,6 +68,8 @@ def make_per_example_loss_fn(
         x_t, goal = regress(x0, x1, t, noise)
         t = jax.tree.map(at_least_float32, t)
         predicted = take_part(apply_fn(params, x_t, t, labels), part)
+        if distance is not None:  # a path's own distance checks what it compares
+            check_returned("apply_fn", predicted, "its target", goal)
         losses = measure(predicted, goal, x_t, t)
         check_per_example("the distance", losses, jax.tree.leaves(x1)[0].shape[0])
         return losses
@@ -77,10 +79,8 @@ def make_per_example_loss_fn(
 
 def _regression(path: Path, target: str, prediction: str) -> Callable[..., PathSample]:
     """``regress(x0, x1, t, noise) -> (x_t, what the network is to predict there)``."""
-    if target not in TARGETS:
-        raise unknown_name("target", target, TARGETS)
-    if prediction not in PREDICTIONS:
-        raise unknown_name("prediction", prediction, PREDICTIONS)
+    check_name("target", target, TARGETS)
+    check_name("prediction", prediction, PREDICTIONS)
     if target == "rf" and path != STRAIGHT:
         raise InputError(
             f"target 'rf' is x1 - x0 on the straight path; it takes no other path, got {path}. "

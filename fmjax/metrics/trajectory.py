@@ -18,9 +18,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from fmjax.array_checks import check_shaped_as
-from fmjax.checks import check_at_least, check_positive
-from fmjax.conventions import Array, Labels, Velocity, at_least_float32
+from fmjax.array_checks import as_floats, check_returned
+from fmjax.checks import check_at_least, check_methods, check_positive
+from fmjax.conventions import Array, Labels, Velocity
 
 
 class PathStatistics(NamedTuple):
@@ -74,12 +74,14 @@ def path_statistics(
             than x0.
     """
     check_at_least("steps", steps, 2)
-    x0 = at_least_float32(x0)
+    check_methods("the velocity", velocity, such_as="lambda x, t, labels: ...")
+    x0 = as_floats("x0", x0)
 
     def step(carry, k):
         t = jnp.full(x0.shape[:1], k.astype(x0.dtype) / steps)
-        v = at_least_float32(velocity(carry.x, t, labels)).astype(x0.dtype)
-        check_shaped_as("velocity", v, "x", x0.shape)
+        v = velocity(carry.x, t, labels)
+        check_returned("the velocity", v, "x", x0)
+        v = v.astype(x0.dtype)
         mean = carry.mean + (v - carry.mean) / (k + 1)
         turn = jnp.where(k > 0, _square((v - carry.last) * steps), 0)
         return _Carry(

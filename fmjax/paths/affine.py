@@ -6,11 +6,11 @@ from types import MappingProxyType
 from typing import Any, ClassVar
 
 from fmjax.array_checks import as_floats
-from fmjax.checks import check_methods
 from fmjax.conventions import Array, expand
 from fmjax.paths.base import PathSample, check_noise
 from fmjax.paths.distances import squared
 from fmjax.schedules import Linear, Schedule
+from fmjax.schedules.base import check_schedule
 from fmjax.sources import Law
 
 
@@ -30,8 +30,7 @@ class AffinePath:
     noise: ClassVar[Mapping[str, Law]] = MappingProxyType({})
 
     def __post_init__(self):
-        needed = ("alpha", "sigma", "d_alpha", "d_sigma")
-        check_methods("the schedule", self.schedule, *needed, such_as="schedules.Linear()")
+        check_schedule("the schedule", self.schedule)
 
     def sample(
         self, x0: Array, x1: Array, t: Array, noise: Mapping[str, Any] | None = None

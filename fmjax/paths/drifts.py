@@ -18,7 +18,11 @@ def sde_drifts(velocity: Array, score: Array, diffusion: Array | float) -> Drift
     With g = diffusion, dx = forward dt + g dW started from the source, and
     dx = backward dt + g dW run from t = 1 down to 0 (dt < 0), have the density p_t of the flow
     dx = u dt at every t. With the flow and score of a `BrownianBridge` and g = sigma this is the
-    Schroedinger bridge. Source: Tong et al., arXiv:2307.03672.
+    Schroedinger bridge.
+
+    The score must be that of p_t. One that `fmjax.predictions.convert` made of the velocity is that
+    only if x0 is standard normal and independent of x1: not under minibatch transport, nor after
+    reflow. Source: Tong et al., arXiv:2307.03672.
 
     Args:
         velocity: u_t(x).

@@ -15,6 +15,10 @@ With det = alpha b - sigma a, a target (c, d) follows from a prediction p of (a,
 
     ((c b - d a) x_t + (alpha d - sigma c) p) / det.
 
+Velocity, x1, x0 and v are then expectations given x_t under any coupling of x0 and x1. A
+``"score"`` is -E[x0 | x_t] / sigma, which is grad log p_t only if x0 is standard normal and
+independent of x1: not under minibatch transport, after reflow, or from another source.
+
 Where det vanishes at an end (x1 predicted at t = 1, where x_t is x1 and says nothing of x0), the
 coefficients are read a little inside instead, at a distance `END` or, if det is smaller than 1e-14
 there, at the first of 1e-4, 1e-3, 1e-2 and 0.1 where it is not. Conversions are then finite, in

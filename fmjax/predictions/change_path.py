@@ -4,9 +4,12 @@ import functools
 
 import jax.numpy as jnp
 
-from fmjax.conventions import Array, Labels, Velocity, at_least_float32, expand
+from fmjax.array_checks import as_floats, check_returned
+from fmjax.checks import check_methods
+from fmjax.conventions import Array, Labels, Velocity, expand
 from fmjax.predictions.conversions import det_of, reach
 from fmjax.schedules import Schedule, clamp, inverse_log_snr, log_snr, with_slope
+from fmjax.schedules.base import check_schedule
 
 
 def change_path(
@@ -19,7 +22,10 @@ def change_path(
 
     u_B(x, t) = (c' / c) x + c s' u_A(x / c, s).
 
-    Both flows start from the same x0 and end at the same x1; only the way and its speed differ. A
+    Both flows start from the same x0 and end at the same x1; only the way and its speed differ.
+    This uses no score, so x0 and x1 may be coupled, and the source be any. For the score of the
+    changed velocity (`convert`, `fmjax.samplers.sde.solve_sde`) x0 must be standard normal and
+    independent of x1, as for that of any velocity. A
     ratio that A never takes (below that of `VP` at t = 0) is answered at the nearest end of A, so
     that the ends agree as far as alpha_0 is 0. Source: Lipman et al., arXiv:2412.06264, on changing
     the scheduler after training; Pokle et al., arXiv:2310.04432.
@@ -33,12 +39,17 @@ def change_path(
         ``velocity(x, t, labels)`` on B, t (batch,); finite at both ends.
     """
     a, b = source_schedule, target_schedule
+    check_schedule("source_schedule", a)
+    check_schedule("target_schedule", b)
+    check_methods("the velocity", velocity, such_as="lambda x, t, labels: ...")
 
     def changed(x: Array, t: Array, labels: Labels = None) -> Array:
-        x, t = at_least_float32(x), at_least_float32(t)
+        x, t = as_floats("x", x), as_floats("t", t)
         s, d_s, c, d_c = _match(a, b, clamp(t, *_reach_of_match(a, b)))
         c, d_c, d_s = (expand(factor, x) for factor in (c, d_c, d_s))
-        return (d_c / c) * x + c * d_s * velocity(x / c, s, labels)
+        u = velocity(x / c, s, labels)
+        check_returned("the velocity", u, "x", x)
+        return (d_c / c) * x + c * d_s * u
 
     return changed
 

@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from fmjax.array_checks import as_floats, check_returned
-from fmjax.checks import check_between
+from fmjax.checks import check_between, check_methods, check_name
 from fmjax.conventions import ApplyFn, Array, at_least_float32, expand, take_part
-from fmjax.errors import unknown_name
 from fmjax.schedules import END, Schedule, clamp
+from fmjax.schedules.base import check_schedule
 
 PREDICTIONS = ("velocity", "x1", "x0", "score", "v")
 
@@ -79,6 +79,10 @@ def convert(
 ) -> Array:
     """Turns a prediction of one target into one of another.
 
+    A ``"score"`` is -E[x0 | x_t] / sigma, which is grad log p_t only if x0 is standard normal and
+    independent of x1: not under a coupling such as minibatch transport, after reflow, or from a
+    source of another distribution. The other conversions hold under any coupling.
+
     Args:
         prediction: what the network predicted at x_t (batch, ...).
         x_t: the point on the path (batch, ...).
@@ -94,6 +98,7 @@ def convert(
         InputError: a name is unknown, an array is not of floats, or the prediction is not shaped as
             x_t.
     """
+    check_schedule("the schedule", schedule)
     x_t, t = as_floats("x_t", x_t), as_floats("t", t)
     check_returned("the network", prediction, "x_t", x_t)
     prediction = at_least_float32(prediction)
@@ -157,7 +162,11 @@ def convert_weight(
 
     def converted(t: Array) -> Array:
         square = jnp.square(error_ratio(t, schedule, source=target, target=source))
-        return square if weight is None else weight(t) * square
+        if weight is None:
+            return square
+        given = weight(t)
+        check_returned("the weight", given, "t", square)
+        return given * square
 
     return converted
 
@@ -185,23 +194,30 @@ def as_velocity(
         InputError: the name is unknown, or the margin lies outside (0, 0.5).
     """
     _check_prediction(prediction)
+    check_schedule("the schedule", schedule)
     check_between("the margin", margin, 0, 0.5, "()")
+    check_methods("apply_fn", apply_fn, such_as="lambda params, x, t, labels: ...")
+
+    def predict(params, x, t, labels):
+        predicted = take_part(apply_fn(params, x, t, labels), prediction)
+        check_returned("the network", predicted, "x", x)
+        return predicted
+
     if prediction == "velocity":
-        return lambda params, x, t, labels: take_part(apply_fn(params, x, t, labels), prediction)
+        return predict
     low, high = _reach_of_det(schedule, "x0" if prediction == "score" else prediction)
     low, high = margin if low > 0 else 0.0, 1.0 - margin if high < 1 else 1.0
 
     def velocity_fn(params, x, t, labels):
         t = clamp(t, low, high)
-        predicted = take_part(apply_fn(params, x, t, labels), prediction)
+        predicted = predict(params, x, t, labels)
         return convert(predicted, x, t, schedule, source=prediction, target="velocity")
 
     return velocity_fn
 
 
 def _check_prediction(target: str) -> None:
-    if target not in PREDICTIONS:
-        raise unknown_name("prediction target", target, PREDICTIONS)
+    check_name("prediction target", target, PREDICTIONS)
 
 
 def det_of(schedule: Schedule, target: str, t: Array) -> Array:

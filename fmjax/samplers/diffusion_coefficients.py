@@ -5,9 +5,10 @@ from collections.abc import Callable
 
 import jax.numpy as jnp
 
-from fmjax.checks import check_between
+from fmjax.array_checks import check_returned
+from fmjax.checks import check_between, check_name
 from fmjax.conventions import Array
-from fmjax.errors import InputError, unknown_name
+from fmjax.errors import InputError
 from fmjax.paths import Path
 
 DIFFUSIONS = ("constant", "sigma", "sigma_squared", "zero_ends")
@@ -47,9 +48,8 @@ def diffusion_coefficient(
     """
     check_between("the scale of the diffusion", scale, 0, math.inf, "[)")
     if callable(diffusion):
-        return lambda t: math.sqrt(scale) * diffusion(t)
-    if diffusion not in DIFFUSIONS:
-        raise unknown_name("diffusion", diffusion, DIFFUSIONS)
+        return lambda t: math.sqrt(scale) * _checked(diffusion(t), t)
+    check_name("diffusion", diffusion, DIFFUSIONS)
     if diffusion == "constant":
         return lambda t: jnp.full_like(t, math.sqrt(scale))
     if diffusion == "zero_ends":
@@ -62,3 +62,8 @@ def diffusion_coefficient(
         )
     power = 0.5 if diffusion == "sigma" else 1.0
     return lambda t: math.sqrt(2.0 * scale) * schedule.sigma(t) ** power
+
+
+def _checked(g: Array, t: Array) -> Array:
+    check_returned("the diffusion", g, "t", t)
+    return g

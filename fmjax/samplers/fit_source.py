@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from fmjax.array_checks import check_per_example
-from fmjax.checks import check_at_least, check_between
+from fmjax.array_checks import as_floats, check_per_example
+from fmjax.checks import check_at_least, check_between, check_methods
 from fmjax.conventions import Array, Labels, Velocity
 from fmjax.samplers.base import Solver
 from fmjax.samplers.ode import solve
@@ -69,15 +69,23 @@ def fit_source(
         InputError: iterations is below 1, the prior is negative, or the cost is not one number
             per example.
     """
+    x0 = as_floats("x0", x0)
     check_at_least("iterations", iterations)
+    check_methods("the cost", cost, such_as="lambda x1: jnp.sum(x1**2, axis=1)")
     check_between("the prior", prior, 0, math.inf, "[)")
     spec = solver_spec("midpoint", 6) if spec is None else spec
     optimizer = optax.adam(0.1) if optimizer is None else optimizer
-    check_per_example("the cost", jax.eval_shape(cost, x0), len(x0))
+
+    def one_cost_each(x1):
+        costs = cost(x1)
+        check_per_example("the cost", costs, len(x1))
+        return costs
+
+    jax.eval_shape(one_cost_each, x0)
 
     def total(x0):
         x1 = solve(velocity, x0, labels, spec).x1
-        costs = cost(x1)
+        costs = one_cost_each(x1)
         return jnp.sum(costs) + prior * jnp.sum(_energy(x0)), costs
 
     def step(carry, _):

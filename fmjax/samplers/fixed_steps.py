@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fmjax.conventions import Array
+from fmjax.array_checks import check_returned
+from fmjax.conventions import Array, at_least_float32
 from fmjax.samplers.solution import Solution, batch_size_of, checked_times, finished, is_finite
 
 Step = Callable[[Any, Array, Array, Array], Any]
@@ -26,7 +27,8 @@ def take_steps(
 
     Args:
         step: one step; noise is to be drawn from ``jax.random.fold_in(key, k)`` of each example.
-        x0: the state at the first time, floats (batch, ...), or a pytree of such arrays.
+        x0: the state at the first time, floats (batch, ...), or a pytree of such arrays; half
+            precision is carried in float32.
         times: increasing or decreasing, (steps + 1,), known when the program is compiled.
         nfe: how often the steps evaluate the velocity, all together.
         save_at: times on the way at which to keep the state; between two steps it is interpolated
@@ -38,14 +40,17 @@ def take_steps(
     Raises:
         InputError: x0 has no batch axis, or save_at leaves the way or turns back on it.
     """
-    batch, dtype = batch_size_of(x0), jax.tree.leaves(x0)[0].dtype
+    batch, x0 = batch_size_of(x0), jax.tree.map(at_least_float32, x0)
+    dtype = jax.tree.leaves(x0)[0].dtype
     times = np.asarray(times, np.float64)
     nodes = jnp.asarray(times, dtype)
 
     def one(carry, ends):
         x, whole = carry
         start, end, k = ends
-        x = step(x, jnp.full(batch, start), jnp.full(batch, end), k)
+        stepped = step(x, jnp.full(batch, start), jnp.full(batch, end), k)
+        check_returned("the step", stepped, "x", x)
+        x = jax.tree.map(lambda new, old: jnp.asarray(new, old.dtype), stepped, x)
         whole = whole & is_finite(x)
         return (x, whole), (whole, None if save_at is None else x)
 

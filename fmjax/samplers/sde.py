@@ -2,7 +2,8 @@
 
     dx = (u + g^2 / 2 score) dt + g dW
 
-has at every t the density p_t of dx = u dt. `fmjax.samplers.diffusion_coefficients` lists the
+has at every t the density p_t of dx = u dt. The score follows from the velocity if x0 is standard
+normal and independent of x1. `fmjax.samplers.diffusion_coefficients` lists the
 choices of g, and `fmjax.samplers.diffrax_steps.stochastic` says what a step of each method does.
 Noise corrects the errors of earlier steps, at the price of more steps. Sources: Song et al.,
 arXiv:2011.13456; for flows Ma et al., arXiv:2401.08740.
@@ -35,14 +36,21 @@ def solve_sde(
     An example depends on its own key, not on its neighbours. A guided velocity is taken as it is;
     the score that follows from it is guided too.
 
+    The score follows from the velocity only if x0 is standard normal and independent of x1. For a
+    flow trained under another coupling (minibatch transport), on the pairs of reflow, or from
+    another source, the samples have the wrong distribution, without an error: give `score` then, or
+    take a solver of the ODE. Churn, overshoot and refresh renew the noise x0 by a standard normal
+    one, take no score, and need the same.
+
     Args:
         velocity: ``velocity(x, t, labels)``, t (batch,).
         x0: the state at t0 (batch, ...), float32 or float64; one array.
         keys: one random key per example (batch,).
         labels: as in `fmjax.samplers.ode.solve`.
         spec: a solver with noise, from `sde_spec` or your own; 25 stochastic Heun steps if None.
-        score: ``score(x, t, labels)``, grad log p_t; if None it follows from the velocity. Paths
-            without a schedule need it (`fmjax.losses.make_flow_and_score_loss_fn`).
+        score: ``score(x, t, labels)``, grad log p_t; if None it is made of the velocity, as for a
+            standard normal x0 that is independent of x1. Paths without a schedule need it
+            (`fmjax.losses.make_flow_and_score_loss_fn`).
         t0: where to start.
         t1: where to end, after t0.
         save_at: times at which to keep the state; each becomes a node of the grid, so that there

@@ -5,6 +5,7 @@
 
 from collections.abc import Callable
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -43,14 +44,15 @@ def integrate(spec, velocity, x0, keys, labels, score, times, save_at) -> Soluti
     ]
     if save_at is not None:
         saves.append(diffrax.SubSaveAt(ts=jnp.asarray(save_at, x0.dtype)))
+    data, zero = jax.random.key_data(keys), jnp.zeros((), x0.dtype)
     solution = diffrax.diffeqsolve(
         diffrax.ODETerm(_field(velocity, spec, score, g)),
-        NoisySolver(base, spec.kind, g, schedule, last),
+        NoisySolver(base, spec.kind, g, schedule, last, jax.random.key_impl(keys)),
         times[0],
         times[-1],
         None,  # the controller chooses the first step
         x0,
-        args=StepArgs(labels, keys, jnp.zeros((), x0.dtype), jnp.zeros_like(x0)),
+        args=StepArgs(labels, data, zero, jnp.zeros_like(x0)),
         stepsize_controller=OnNodes(times),
         saveat=diffrax.SaveAt(subs=saves),
         adjoint=diffrax.RecursiveCheckpointAdjoint(checkpoints=min(steps, spec.ode.checkpoints)),

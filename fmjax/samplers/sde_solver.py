@@ -1,6 +1,5 @@
 """Solvers with noise: their methods, and one of them with its steps, checked and hashable."""
 
-import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -8,14 +7,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fmjax.conditions import share
+from fmjax.checks import check_name
 from fmjax.conventions import Array, Labels, Velocity, at_least_float32
-from fmjax.errors import InputError, unknown_name
+from fmjax.errors import InputError
 from fmjax.paths import AffinePath, Path
 from fmjax.samplers.diffusion_coefficients import Diffusion, diffusion_coefficient
 from fmjax.samplers.ode_solver import ODESolver, solver_spec
 from fmjax.samplers.sde_integration import integrate, with_nodes
-from fmjax.samplers.solution import Solution, batch_size_of, checked_times, finished
+from fmjax.samplers.solution import (
+    Solution,
+    batch_size_of,
+    check_ends,
+    checked_times,
+    finished,
+    shared_labels,
+)
 
 METHODS = {
     "churn": "churn",
@@ -71,7 +77,7 @@ class SDESolver(NamedTuple):
         times = self.ode.nodes(t0, t1)
         if save_at is not None:
             times, save_at = with_nodes(times, checked_times(save_at, t0, t1))
-        labels, x0 = share(labels, batch), at_least_float32(x0)
+        labels, x0 = shared_labels(labels, batch), at_least_float32(x0)
         return finished(integrate(self, velocity, x0, keys, labels, score, times, save_at))
 
     def describe(self) -> dict[str, str | int | float]:
@@ -130,6 +136,11 @@ def sde_spec(
 ) -> SDESolver:
     """Checks how to sample with noise, before any device work.
 
+    All methods suppose that the flow was trained with a standard normal x0 independent of x1, for
+    only then does the score follow from the velocity. Otherwise (minibatch transport, reflow,
+    another source) give `fmjax.samplers.sde.solve_sde` a ``score``, which ``"euler_maruyama"`` and
+    ``"stochastic_heun"`` take, or sample with the ODE.
+
     Args:
         method: ``"euler_maruyama"`` (weak order 1), ``"stochastic_heun"`` (weak order 2), or the
             ODE with noise renewed around its steps: ``"churn"`` (Karras et al., arXiv:2206.00364,
@@ -154,8 +165,7 @@ def sde_spec(
             asked of a method that has its own, or is neither euler nor heun; a method that goes
             back along an affine path is asked of another path; or as in `solver_spec`.
     """
-    if method not in METHODS:
-        raise unknown_name("SDE method", method, METHODS)
+    check_name("SDE method", method, METHODS)
     if control != "fixed" or {"rtol", "atol"} & grid.keys():
         raise InputError("SDEs take fixed steps; give steps, and no control, rtol or atol.")
     path = AffinePath() if path is None else path
@@ -173,8 +183,7 @@ def sde_spec(
     if base is not None and method in _BASES:
         raise InputError(f"{method} has its own solver; leave base={base!r} out.")
     base = _BASES.get(method, base or "heun")
-    if base not in _BASES.values():
-        raise unknown_name("base solver of an SDE", base, set(_BASES.values()))
+    check_name("base solver of an SDE", base, set(_BASES.values()))
     ode = solver_spec(base, steps, "fixed", schedule=schedule, **grid)
     return SDESolver(method, ode, path, diffusion, float(scale), denoise_last)
 
@@ -194,13 +203,16 @@ def _checked_batch_size(x0: Any, keys: Array | None, t0: float, t1: float) -> in
             "jax.random.split(key, batch), labels, spec), or take a solver of the ODE, from "
             "solver_spec."
         )
-    typed = jnp.issubdtype(jnp.asarray(keys).dtype, jax.dtypes.prng_key)
+    dtype = getattr(keys, "dtype", None)
+    typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
     if not typed or keys.shape != (batch,):
+        came = type(keys).__name__ if dtype is None else f"shape {keys.shape} of {dtype}"
         raise InputError(
-            f"keys must be one random key per example, ({batch},); got shape {jnp.shape(keys)} of "
-            f"{keys.dtype}. Write jax.random.split(jax.random.key(seed), {batch})."
+            f"keys must be one random key per example, ({batch},); got {came}. "
+            f"Write jax.random.split(jax.random.key(seed), {batch})."
         )
-    if not (math.isfinite(t0) and math.isfinite(t1)) or t1 <= t0:
+    check_ends(t0, t1)
+    if t1 < t0:
         raise InputError(
             f"an SDE runs from t0 up to a later t1; got t0={t0} and t1={t1}. "
             "The ODE runs backwards: fmjax.solve."

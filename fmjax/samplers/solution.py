@@ -1,6 +1,7 @@
 """What every solve gives back, ODE or SDE, and what every solve asks of its input."""
 
 import functools
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -8,6 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fmjax.array_checks import check_leading_size
+from fmjax.checks import is_number
+from fmjax.conditions import share
 from fmjax.conventions import Array
 from fmjax.errors import InputError
 
@@ -88,18 +92,43 @@ def batch_size_of(x0: Any) -> int:
     return shapes[0][0]
 
 
+def check_ends(t0: float, t1: float) -> None:
+    """Checks that a solve goes from one finite time to another.
+
+    Raises:
+        InputError: one of them is no finite number, or they are equal.
+    """
+    if not all(is_number(t) and math.isfinite(t) for t in (t0, t1)) or t0 == t1:
+        raise InputError(f"t0 and t1 must be two different finite times; got {t0!r} and {t1!r}.")
+
+
+def shared_labels(labels: Any, batch: int) -> Any:
+    """The labels of a solve, lone ones repeated.
+
+    Raises:
+        InputError: an array has neither the leading size of the batch nor 1.
+    """
+    labels = share(labels, batch)
+    if not isinstance(labels, tuple):  # which a guided velocity takes, and checks itself
+        check_leading_size(labels, batch)
+    return labels
+
+
 def checked_times(save_at: Sequence[float], t0: float, t1: float) -> np.ndarray:
     """The times at which to keep the state, float64.
 
     Raises:
         InputError: there is none, or they leave the way from t0 to t1 or turn back on it.
     """
-    times = np.asarray(save_at, np.float64)
+    try:
+        times = np.asarray(save_at, np.float64)
+    except (TypeError, ValueError):
+        times = np.zeros(0)  # refused below
     low, high = min(t0, t1), max(t0, t1)
     inside = times.ndim == 1 and len(times) and np.all((times >= low) & (times <= high))
     if not inside or not np.all(np.diff(times) * (t1 - t0) > 0):
         raise InputError(
-            f"save_at must be times in order from t0={t0:g} to t1={t1:g}; got {save_at}."
+            f"save_at must be times in order from t0={t0:g} to t1={t1:g}; got {save_at!r:.80}."
         )
     return times
 

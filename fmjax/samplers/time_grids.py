@@ -3,6 +3,10 @@
 A grid is an increasing map of [0, 1] to itself, ``warp(u, schedule)``, read at equally spaced u.
 Steps that are small where the velocity turns quickly and large elsewhere need fewer of them. The
 nodes are constants of the compiled program, computed in float64 on the host.
+
+N steps have N + 1 nodes here, at u = i / N, the last of which is moved to the end. diffusers puts
+N nodes at u = i / (N - 1), the last at its sigma_min, and then takes one step to 0. Its nodes have
+names of their own: ``"beta_diffusers"``, ``"edm_diffusers"``, ``"karras_diffusers"``, ``"sd3"``.
 """
 
 import math
@@ -14,8 +18,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fmjax.checks import check_between, check_positive
-from fmjax.errors import InputError, unknown_name
+from fmjax.checks import check_between, check_name, check_positive
+from fmjax.errors import InputError
 from fmjax.schedules import Linear, Schedule, inverse_log_snr
 
 
@@ -65,21 +69,27 @@ class CosineGrid:
 class BetaGrid:
     """Quantiles of the Beta(a, b) distribution, which crowds at both ends for a, b < 1.
 
-    Source: Lee et al., arXiv:2407.12173 (a = b = 0.6).
+        t = (1 - sigma_min) Q(u),  Q the quantile function.
+
+    N steps have their N + 1 nodes at u = i / N. diffusers' ``use_beta_sigmas`` is
+    ``"beta_diffusers"`` (`FinalStepGrid`): N nodes down to sigma_min = 0.001, then 0. Source: Lee
+    et al., arXiv:2407.12173 (a = b = 0.6).
     """
 
     a: float = 0.6
     b: float = 0.6
+    sigma_min: float = 0.0
 
     def __post_init__(self):
         check_positive("a of the beta grid", self.a)
         check_positive("b of the beta grid", self.b)
+        check_between("sigma_min of the beta grid", self.sigma_min, 0, 1, "[)")
 
     def warp(self, u: np.ndarray, schedule: Schedule) -> np.ndarray:
         """See `Grid`."""
         from scipy.special import betaincinv
 
-        return betaincinv(self.a, self.b, u)
+        return (1 - self.sigma_min) * betaincinv(self.a, self.b, u)
 
 
 @dataclass(frozen=True)
@@ -88,7 +98,9 @@ class KarrasGrid:
 
         1 - t = (1 + u (sigma_min^(1/rho) - 1))^rho
 
-    Many steps near the data. Source: Karras et al., arXiv:2206.00364, eq. (5).
+    Many steps near the data. N steps have their N + 1 nodes at u = i / N. diffusers'
+    ``use_karras_sigmas`` is ``"karras_diffusers"`` (`FinalStepGrid`): N nodes down to sigma_min,
+    then 0. Source: Karras et al., arXiv:2206.00364, eq. (5).
     """
 
     rho: float = 7.0
@@ -109,7 +121,10 @@ class EDMGrid:
 
         sigma_t / alpha_t = (sigma_max^(1/rho) + u (sigma_min^(1/rho) - sigma_max^(1/rho)))^rho
 
-    On the straight path t = 1 / (1 + ratio). Source: Karras et al., arXiv:2206.00364, eq. (5).
+    On the straight path t = 1 / (1 + ratio). N steps have their N + 1 nodes at u = i / N. EDM's own
+    nodes, and those of diffusers' ``EDMEulerScheduler``, are ``"edm_diffusers"``
+    (`FinalStepGrid`): N nodes down to sigma_min, then 0. Source: Karras et al., arXiv:2206.00364,
+    eq. (5).
     """
 
     rho: float = 7.0
@@ -129,7 +144,8 @@ class EDMGrid:
 class ExponentialGrid:
     """Equal steps in the log signal-to-noise ratio, as DPM-Solver takes them (arXiv:2206.00927).
 
-    sigma_t / alpha_t falls geometrically from sigma_max to sigma_min.
+    sigma_t / alpha_t falls geometrically from sigma_max to sigma_min. (diffusers'
+    ``use_exponential_sigmas`` is another grid: equal steps in log(1 - t).)
     """
 
     sigma_min: float = 0.01
@@ -142,6 +158,54 @@ class ExponentialGrid:
         """See `Grid`."""
         ratio = self.sigma_max ** (1 - u) * self.sigma_min**u
         return _time_at_ratio(schedule, ratio)
+
+
+@dataclass(frozen=True)
+class SD3Grid:
+    """The times of SD3 as diffusers has them by default, where sigma_min is shifted twice.
+
+    With S(r) = s r / (1 + (s - 1) r), the shift of the noise r = 1 - t,
+
+        1 - t = S(1 + u (S(sigma_min) - 1)).
+
+    ``FlowMatchEulerDiscreteScheduler`` takes equal steps down to the shifted sigma_min, and shifts
+    them again. ``"sd3"`` is the `FinalStepGrid` of this, which ends with a step to 0. Source: Esser
+    et al., arXiv:2403.03206, eq. (23), for the shift.
+    """
+
+    shift: float = 3.0
+    sigma_min: float = 1e-3
+
+    def __post_init__(self):
+        check_positive("the shift", self.shift)
+        check_between("sigma_min of SD3", self.sigma_min, 0, 1, "()")
+
+    def warp(self, u: np.ndarray, schedule: Schedule) -> np.ndarray:
+        """See `Grid`."""
+        once = self._shifted(self.sigma_min)
+        return 1 - self._shifted(1 + u * (once - 1))
+
+    def _shifted(self, noise):
+        return self.shift * noise / (1 + (self.shift - 1) * noise)
+
+
+@dataclass(frozen=True)
+class FinalStepGrid:
+    """The nodes of diffusers: N at u = i / (N - 1) of a grid, and then t = 1.
+
+    They depend on the number of steps, so they belong to a solve from 0 to 1, or from 1 to 0. One
+    step is a step from 0 to 1.
+    """
+
+    grid: Grid
+
+    def warp(self, u: np.ndarray, schedule: Schedule) -> np.ndarray:
+        """The grid without its final step; see `Grid`."""
+        return self.grid.warp(u, schedule)
+
+    def nodes(self, steps: int, schedule: Schedule) -> np.ndarray:
+        """The steps + 1 nodes from 0 to 1, float64."""
+        return np.array([0.0, *self.warp(np.linspace(0, 1, steps), schedule)[1:], 1.0])
 
 
 @dataclass(frozen=True)
@@ -175,10 +239,14 @@ class CustomGrid:
 
 GRIDS: dict[str, Callable[[float], Grid]] = {
     "beta": lambda shift: BetaGrid(),
+    "beta_diffusers": lambda shift: FinalStepGrid(BetaGrid(sigma_min=1e-3)),
     "cosine": lambda shift: CosineGrid(),
     "edm": lambda shift: EDMGrid(),
+    "edm_diffusers": lambda shift: FinalStepGrid(EDMGrid()),
     "exponential": lambda shift: ExponentialGrid(),
     "karras": lambda shift: KarrasGrid(),
+    "karras_diffusers": lambda shift: FinalStepGrid(KarrasGrid()),
+    "sd3": lambda shift: FinalStepGrid(SD3Grid()),
     "shifted": ShiftedGrid,
     "uniform": lambda shift: UniformGrid(),
 }
@@ -198,8 +266,7 @@ def named_grid(name: str, shift: float = 1.0) -> Grid:
     Raises:
         InputError: the name is unknown, or a grid that has no shift is given one.
     """
-    if name not in GRIDS:
-        raise unknown_name("time grid", name, GRIDS)
+    check_name("time grid", name, GRIDS)
     if name == "uniform" and shift != 1:
         name = "shifted"
     if name != "shifted" and shift != 1:
@@ -228,12 +295,14 @@ def time_grid(
         float64 (steps + 1,), strictly monotone.
 
     Raises:
-        InputError: t0 or t1 lies outside of the grid, the ends of a custom grid are others, or
-            two nodes coincide.
+        InputError: t0 or t1 lies outside of the grid; the ends of a custom grid are others, or
+            those of a `FinalStepGrid` are not 0 and 1; or two nodes coincide.
     """
     schedule = Linear() if schedule is None else schedule
     if isinstance(grid, CustomGrid):
         return _oriented(np.asarray(grid.times, np.float64), t0, t1)
+    if isinstance(grid, FinalStepGrid):
+        return _oriented(grid.nodes(steps, schedule), t0, t1)
     if isinstance(grid, UniformGrid):
         return np.linspace(t0, t1, steps + 1)
     if not (0 <= t0 <= 1 and 0 <= t1 <= 1):
@@ -241,7 +310,8 @@ def time_grid(
             f"t0 and t1 must lie in [0, 1] on this grid; got {t0} and {t1}. Take grid='uniform'."
         )
     ends = [_inverse(grid, t, schedule) for t in (t0, t1)]
-    times = np.asarray(grid.warp(np.linspace(*ends, steps + 1), schedule), np.float64)
+    # A copy: a grid may answer with its nodes themselves, or with a read-only view of a jax array.
+    times = np.array(grid.warp(np.linspace(*ends, steps + 1), schedule), np.float64)
     times[0], times[-1] = t0, t1
     if not np.all(np.diff(times) * (t1 - t0) > 0):
         raise InputError(

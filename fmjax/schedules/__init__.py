@@ -9,7 +9,14 @@ infinite. There sigma_t itself stays exact and its derivative is read at most at
 is exact up to that time and constant after it. Differentiating sigma_t by jax gives the same.
 """
 
-from fmjax.schedules.base import END, Schedule, clamp, inverse_log_snr, log_snr, with_slope
+from fmjax.schedules.base import (
+    END,
+    Schedule,
+    clamp,
+    inverse_log_snr,
+    log_snr,
+    with_slope,
+)
 from fmjax.schedules.closed_form import VP, Cosine, Linear, LinearVP, Polynomial
 from fmjax.schedules.custom import Custom
 

@@ -7,6 +7,8 @@ from typing import Protocol
 import jax
 import jax.numpy as jnp
 
+from fmjax.array_checks import check_returned
+from fmjax.checks import check_methods
 from fmjax.conventions import Array
 from fmjax.numerics.inversion import invert_increasing
 
@@ -30,19 +32,33 @@ class Schedule(Protocol):
         """The time derivative of sigma_t."""
 
 
+def check_schedule(what: str, schedule: Schedule) -> None:
+    """Checks that something is a schedule.
+
+    Raises:
+        InputError: it is a class, or lacks a method.
+    """
+    methods = ("alpha", "sigma", "d_alpha", "d_sigma")
+    check_methods(what, schedule, *methods, such_as="schedules.Linear()")
+
+
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
 def with_slope(value: Callable[[Array], Array], slope: Callable[[Array], Array], t: Array) -> Array:
     """``value(t)``, elementwise, which jax differentiates as ``slope(t)``.
 
     For a function whose derivative is known but infinite, or undefined to autodiff, at an end.
     """
-    return value(t)
+    result = value(t)
+    check_returned("value", result, "t", t)
+    return result
 
 
 @with_slope.defjvp
 def _with_slope_jvp(value, slope, primals, tangents):
     (t,), (t_dot,) = primals, tangents
-    return with_slope(value, slope, t), slope(t) * t_dot
+    rate = slope(t)
+    check_returned("slope", rate, "t", t)
+    return with_slope(value, slope, t), rate * t_dot
 
 
 def clamp(t: Array, low: Array | float, high: Array | float) -> Array:

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fmjax.array_checks import check_returned
+from fmjax.checks import check_methods
 from fmjax.conventions import Array
 from fmjax.errors import InputError
 from fmjax.schedules.base import END, clamp, with_slope
@@ -88,12 +90,9 @@ def _smooth_interval(name: str, f: Callable[[Array], Array], t: Array) -> tuple[
 
 
 def _checked_values(name: str, f: Callable[[Array], Array], t: Array) -> np.ndarray:
+    check_methods(f"{name}_fn", f, such_as="lambda t: ...")
     values = f(t)
-    if jnp.shape(values) != t.shape:
-        raise InputError(
-            f"{name} of a custom schedule must be elementwise: from t of shape {t.shape} it gave "
-            f"{jnp.shape(values)}. For a constant write jnp.full_like(t, value)."
-        )
+    check_returned(f"{name}_fn", values, "t", t)
     values = np.asarray(values, np.float64)
     wrong = ~(np.isfinite(values) & (values >= 0))
     if wrong.any():

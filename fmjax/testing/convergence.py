@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from fmjax.array_checks import check_shaped_as
+from fmjax.array_checks import check_returned
 from fmjax.errors import InputError
 
 
@@ -33,9 +33,9 @@ def convergence_order(
         raise InputError(f"an order needs at least two numbers of steps; got {tuple(steps)}.")
     errors = []
     for n in steps:
-        found, wanted = np.asarray(solve_with_steps(n)), np.asarray(exact)
-        check_shaped_as("the result", found, "exact", wanted.shape)
-        errors.append(np.sqrt(np.mean(np.square(found.astype(np.float64) - wanted))))
+        found, wanted = solve_with_steps(n), np.asarray(exact, np.float64)
+        check_returned("solve_with_steps", found, "exact", wanted)
+        errors.append(np.sqrt(np.mean(np.square(np.asarray(found, np.float64) - wanted))))
     if not all(0 < error < math.inf for error in errors):
         raise InputError(
             f"the errors {errors} of {tuple(steps)} steps have no slope; take other steps, and a "

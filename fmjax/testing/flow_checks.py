@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fmjax.array_checks import check_per_example, check_returned
 from fmjax.conventions import ApplyFn, Array, Labels, Params, Velocity
 from fmjax.errors import InputError
 from fmjax.predictions import convert
@@ -58,7 +59,11 @@ def check_density_integrates_to_one(
     axes = [a + (b - a) * (np.arange(points) + 0.5) / points for a, b in borders]
     x = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, len(borders))
     x = x[:, 0] if scalar else x
-    evaluate = jax.jit(log_density)
+
+    @jax.jit
+    def evaluate(x):
+        return _one_per_example(log_density(x), x)
+
     logs = [np.asarray(evaluate(jnp.asarray(x[i : i + batch]))) for i in range(0, len(x), batch)]
     cell = np.prod((borders[:, 1] - borders[:, 0]) / points)
     integral = float(np.exp(np.concatenate(logs).astype(np.float64)).sum() * cell)
@@ -96,8 +101,8 @@ def check_score_matches_density(
     """
 
     def both(x, t, labels):
-        gradient = jax.grad(lambda x: jnp.sum(log_density(x, t, labels)))(x)
-        return score(x, t, labels), gradient
+        gradient = jax.grad(lambda x: jnp.sum(_one_per_example(log_density(x, t, labels), x)))(x)
+        return _as_x("the score", score(x, t, labels), x), gradient
 
     found, gradient = jax.jit(both)(x, t, labels)
     return _close("the score", found, "grad log p", gradient, tolerance)
@@ -134,9 +139,9 @@ def check_velocity_matches_score(
     schedule = Linear() if schedule is None else schedule
 
     def both(x, t, labels):
-        u = velocity(x, t, labels)
+        u = _as_x("the velocity", velocity(x, t, labels), x)
         implied = convert(u, x, t, schedule, source="velocity", target="score")
-        return implied, score(x, t, labels)
+        return implied, _as_x("the score", score(x, t, labels), x)
 
     implied, given = jax.jit(both)(x, t, labels)
     return _close("the velocity's score", implied, "the score", given, tolerance)
@@ -174,9 +179,15 @@ def check_continuity(
         def one(f, x, t):
             return f(x[None], t[None], jax.tree.map(lambda leaf: leaf[None], label))[0]
 
-        u = one(velocity, x, t)
-        jacobian = jax.jacfwd(lambda x: one(velocity, x, t))(x)
-        by_x, by_t = jax.grad(lambda *at: one(log_density, *at), (0, 1))(x, t)
+        def moved(x, t, label):
+            return _as_x("the velocity", velocity(x, t, label), x)
+
+        def density(x, t, label):
+            return _one_per_example(log_density(x, t, label), x)
+
+        u = one(moved, x, t)
+        jacobian = jax.jacfwd(lambda x: one(moved, x, t))(x)
+        by_x, by_t = jax.grad(lambda *at: one(density, *at), (0, 1))(x, t)
         return by_t, jnp.trace(jacobian.reshape(x.size, x.size)), jnp.sum(u * by_x)
 
     by_t, divergence, along = jax.jit(jax.vmap(terms))(x, t, labels)
@@ -228,7 +239,7 @@ def check_recovers(
     def squares(params, labels):
         x = jax.vmap(point)(jax.random.split(of_points, n), t, labels)
         wanted = flow.velocity(x, t, labels)
-        error = apply_fn(params, x, t, labels) - wanted
+        error = _as_x("apply_fn", apply_fn(params, x, t, labels), x) - wanted
         return jnp.mean(error**2), jnp.mean(wanted**2)
 
     error, size = squares(params, labels)
@@ -239,6 +250,16 @@ def check_recovers(
             f"than {tolerance:g}."
         )
     return figure
+
+
+def _as_x(name: str, u: Array, x: Array) -> Array:
+    check_returned(name, u, "x", x)
+    return u
+
+
+def _one_per_example(log_p: Array, x: Array) -> Array:
+    check_per_example("log_density", log_p, len(x))
+    return log_p
 
 
 def _close(what: str, found: Array, other: str, wanted: Array, tolerance: float) -> float:

@@ -4,7 +4,7 @@ from typing import Protocol
 
 import jax.numpy as jnp
 
-from fmjax.checks import check_positive
+from fmjax.checks import check_methods, check_positive
 from fmjax.conventions import Array, at_least_float32
 from fmjax.errors import InputError
 
@@ -17,6 +17,15 @@ class TimeDistribution(Protocol):
 
     def density(self, t: Array) -> Array:
         """The probability density at t in [0, 1]; any shape, same shape out."""
+
+
+def check_distribution(what: str, distribution: TimeDistribution) -> None:
+    """Checks that something is a time distribution.
+
+    Raises:
+        InputError: it is a class, or lacks a method.
+    """
+    check_methods(what, distribution, "quantile", "density", such_as="times.Uniform()")
 
 
 def stratified(u: Array, index: Array, n: int) -> Array:
@@ -46,4 +55,4 @@ def stratified(u: Array, index: Array, n: int) -> Array:
             f"u and index must have one shape, (batch,); got {jnp.shape(u)} and {jnp.shape(index)}."
         )
     u = at_least_float32(u)
-    return jnp.minimum((index + u) / n, 1 - float(jnp.finfo(u.dtype).epsneg))
+    return jnp.minimum((jnp.asarray(index, u.dtype) + u) / n, 1 - float(jnp.finfo(u.dtype).epsneg))

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.special import betainc, betaln, logit, ndtri, xlog1py, xlogy
 
+from fmjax.array_checks import check_returned
 from fmjax.checks import check_between, check_finite_number, check_positive
 from fmjax.conventions import Array, at_least_float32
 from fmjax.numerics.inversion import invert_increasing
@@ -250,8 +251,10 @@ def importance_weight(
     reference = Uniform() if reference is None else reference
 
     def weight(t: Array) -> Array:
-        density = distribution.density(t)
+        density, wanted = distribution.density(t), reference.density(t)
+        for of, found in ((distribution, density), (reference, wanted)):
+            check_returned(f"density of {type(of).__name__}", found, "t", at_least_float32(t))
         possible = (density > 0) & jnp.isfinite(density)
-        return jnp.where(possible, reference.density(t) / jnp.where(possible, density, 1.0), 0.0)
+        return jnp.where(possible, wanted / jnp.where(possible, density, 1.0), 0.0)
 
     return weight

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from fmjax.checks import check_at_least
 from fmjax.conventions import Array
 from fmjax.errors import InputError
-from fmjax.times.base import TimeDistribution
+from fmjax.times.base import TimeDistribution, check_distribution
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class PerElement:
 
     def __post_init__(self):
         check_at_least("axes of PerElement", self.axes)
+        check_distribution("the distribution", self.distribution)
 
     def quantile(self, u: Array) -> Array:
         """As that of the distribution."""

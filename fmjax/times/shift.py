@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from fmjax.checks import check_positive
 from fmjax.conventions import Array, at_least_float32
 from fmjax.errors import InputError
-from fmjax.times.base import TimeDistribution
+from fmjax.times.base import TimeDistribution, check_distribution
 from fmjax.times.distributions import Uniform
 
 
@@ -52,6 +52,7 @@ class Shifted:
 
     def __post_init__(self):
         check_positive("shift", self.shift)
+        check_distribution("the distribution", self.distribution)
         if isinstance(self.distribution, Shifted):
             first = self.distribution.shift
             raise InputError(

@@ -38,8 +38,56 @@ def test_a_target_drawn_again_takes_its_future_along():
     assert len(set(np.asarray(lined[2]).ravel())) < 40
 
 
+def rows_of(x):
+    return {tuple(row) for row in np.asarray(x).tolist()}
+
+
+def test_a_smaller_snapshot_keeps_every_row_and_repeats_some():
+    snapshots = (GRID[:23], 2 * GRID, 3 * GRID[:40])
+    lined = chain(KEY, snapshots, exact())
+    for x, as_it_came in zip(lined, snapshots, strict=True):
+        assert x.shape == (N, 2)
+        assert rows_of(x) == rows_of(as_it_came)
+
+
+def test_a_larger_snapshot_becomes_a_subset_that_repeats_no_row():
+    snapshots = (GRID, 2 * GRID[:23])
+    lined = chain(KEY, snapshots, exact(), size=16)
+    for x, as_it_came in zip(lined, snapshots, strict=True):
+        assert x.shape == (16, 2)
+        assert len(rows_of(x)) == 16
+        assert rows_of(x) <= rows_of(as_it_came)
+
+
+@pytest.mark.parametrize("size", [3, 7, 12])
+def test_every_row_of_a_snapshot_is_expected_equally_often(size):
+    values, other = jnp.arange(7.0)[:, None], jnp.zeros((7, 1))
+
+    def counts(key):
+        first = chain(key, (values, other), independent, size)[0]
+        return jnp.sum(first == values.T, axis=0)
+
+    found = jax.vmap(counts)(jax.random.split(KEY, 4000)).mean(axis=0)
+    # The number of times one row comes has a variance of at most size / 7.
+    np.testing.assert_allclose(found, size / 7, atol=5 * np.sqrt(size / 7 / 4000))
+
+
+def test_snapshots_of_one_size_are_not_drawn_again_and_each_other_one_has_its_own_draw():
+    a, b, c = chain(KEY, (GRID[:30], GRID[:30], GRID), independent)
+    np.testing.assert_array_equal(c, GRID)
+    assert not np.array_equal(a, b)
+    again = chain(KEY, (GRID[:30], GRID[:30], GRID), independent)
+    np.testing.assert_array_equal(a, again[0])
+    other = chain(jax.random.key(1), (GRID[:30], GRID[:30], GRID), independent)
+    assert not np.array_equal(a, other[0])
+
+
 def test_bad_snapshots_are_refused():
     with pytest.raises(InputError, match="two or more snapshots; got 1"):
         chain(KEY, (GRID,), exact())
-    with pytest.raises(InputError, match=r"one shape; got \[\(64, 2\), \(63, 2\)\]"):
-        chain(KEY, (GRID, GRID[1:]), exact())
+    with pytest.raises(InputError, match=r"rows of one shape; got \[\(64, 2\), \(64, 1\)\]"):
+        chain(KEY, (GRID, GRID[:, :1]), exact())
+    with pytest.raises(InputError, match="at least one row each"):
+        chain(KEY, (GRID, GRID[:0]), exact())
+    with pytest.raises(InputError, match="the size of a chain"):
+        chain(KEY, (GRID, GRID), exact(), size=0)

@@ -239,7 +239,7 @@ def test_an_unknown_schedule_lists_the_known_ones():
 
 def test_a_schedule_of_the_wrong_shape_is_refused():
     field = classifier_free(velocity, NULL, schedule=lambda w, t: jnp.ones(4))
-    with pytest.raises(InputError, match=r"one scale per example, \(6,\); got shape \(4,\)"):
+    with pytest.raises(InputError, match=r"the scales, \(6,\); got float32 of shape \(4,\)"):
         field(X, T, Guided(LABELS, 2.0))
 
 

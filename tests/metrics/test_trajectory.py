@@ -141,5 +141,7 @@ def test_steps_that_cannot_be_are_refused(steps):
 
 
 def test_a_velocity_of_another_shape_is_refused():
-    with pytest.raises(InputError, match=r"velocity must be shaped as x, \(6, 2\); got \(6, 1\)"):
+    with pytest.raises(
+        InputError, match=r"floats shaped as x, \(6, 2\); got float32 of shape \(6, 1\)"
+    ):
         path_statistics(lambda x, t, labels: x[:, :1], X0)

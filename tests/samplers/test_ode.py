@@ -31,6 +31,7 @@ ORDERS = {
     "rk4": 4,
     "tsit5": 5,
     "unipc": 2,
+    "unipc_interpolated": 2,
 }
 
 

@@ -88,7 +88,7 @@ def test_a_solver_takes_the_schedule_of_a_path_that_has_one():
     assert solver_spec("heun", 5).on_path(BrownianBridge()) == solver_spec("heun", 5)
 
 
-@pytest.mark.parametrize("name", ["dpmpp_2m", "unipc"])
+@pytest.mark.parametrize("name", ["dpmpp_2m", "unipc", "unipc_interpolated"])
 def test_a_solver_in_the_signal_to_noise_ratio_is_refused_on_a_path_that_has_none(name):
     with pytest.raises(InputError, match=f"{name} steps in .* BrownianBridge has none; take ab2"):
         solver_spec(name, 5).on_path(BrownianBridge())

@@ -436,3 +436,28 @@ def test_a_wrong_call_is_refused(how, message):
     arguments = {"velocity": MIXTURE.velocity, "x0": jnp.zeros((2, 2)), "keys": keys(2)} | how
     with pytest.raises(InputError, match=message):
         solve_sde(**arguments)
+
+
+def test_only_the_true_score_keeps_the_spread_of_a_flow_whose_noise_is_coupled_with_the_data():
+    # x1 = 1 + 0.3 x0: x_t is normal, with mean t and this standard deviation.
+    def std(t):
+        return (1 - t + 0.3 * t)[:, None]
+
+    def velocity(x, t, labels):
+        return 1 - 0.7 * (x - t[:, None]) / std(t)
+
+    def score(x, t, labels):
+        return -(x - t[:, None]) / std(t) ** 2
+
+    x0 = np.random.default_rng(0).normal(size=(20000, 1)).astype("float32")
+    spec = sde_spec("stochastic_heun", 50)
+
+    @jax.jit
+    def both(x0):
+        run = functools.partial(solve_sde, velocity, x0, keys(len(x0)), None, spec)
+        return run().x1, run(score=score).x1
+
+    of_velocity, of_score = (float(np.std(x1)) for x1 in both(x0))
+    # The standard error of a standard deviation is 0.3 / sqrt(2 n) = 0.0015.
+    assert of_score == pytest.approx(0.3, abs=0.008)
+    assert of_velocity == pytest.approx(0.19, abs=0.01)

@@ -48,7 +48,8 @@ class StepArgs(NamedTuple):
 
     Attributes:
         labels: the conditions.
-        keys: one random key per example (batch,).
+        keys: the data of one random key per example (batch, ...). jax_debug_key_reuse takes a key
+            that enters diffrax's loop for one that is used in every step, though steps fold it.
         on: 1, or 0 in a step without noise.
         force: the noise of the step, xi / sqrt(h), shaped as x; 0 outside of ``drift``.
     """
@@ -76,6 +77,7 @@ class NoisySolver(diffrax.AbstractSolver):
     diffusion: Callable[[Array], Array]
     schedule: Schedule | None
     last: int  # the step that takes no noise; -1 for none
+    key_impl: Any  # of the keys, as `jax.random.key_impl` names it
 
     term_structure: ClassVar = diffrax.AbstractTerm
     interpolation_cls: ClassVar[Callable] = diffrax.LocalLinearInterpolation
@@ -91,7 +93,8 @@ class NoisySolver(diffrax.AbstractSolver):
     def step(self, terms, t0, t1, y0, args, solver_state, made_jump):
         """One step from t0 to t1."""
         on = solver_state != self.last
-        xi = step_noise(args.keys, solver_state, y0)
+        keys = jax.random.wrap_key_data(args.keys, impl=self.key_impl)
+        xi = step_noise(keys, solver_state, y0)
 
         def ode(start, end, x, args):
             return self.base.step(terms, start, end, x, args, None, made_jump)[0]
