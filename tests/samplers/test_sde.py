@@ -428,7 +428,7 @@ BRIDGE = sde_spec(path=BrownianBridge(), diffusion="constant")
         ({"spec": BRIDGE}, "does not follow"),
         ({"spec": sde_spec("churn"), "score": GAUSSIAN.score}, "uses no score"),
         ({"t0": 1.0, "t1": 0.0}, "runs backwards"),
-        ({"t1": float("nan")}, "later t1"),
+        ({"t1": float("nan")}, "two different finite times"),
         ({"save_at": [0.5, 2.0]}, "save_at"),
     ],
 )
