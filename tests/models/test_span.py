@@ -69,6 +69,16 @@ def test_its_diagonal_is_a_velocity_that_the_solvers_take():
     assert np.abs(ours - x).max() > 0.1
 
 
+def test_a_span_goes_through_the_diagonal_as_it_is():
+    _, _, two, params, x, labels = one_and_two(functools.partial(MLP, width=16), (2,))
+    last = params["condition"]["span"]["dense_1"]
+    last["kernel"] = np.random.default_rng(2).normal(size=last["kernel"].shape).astype(np.float32)
+    span = Span(S, T)
+    through = diagonal(two)(params, x, span, labels)
+    np.testing.assert_array_equal(through, two(params, x, span, labels))
+    assert np.abs(through - diagonal(two)(params, x, T, labels)).max() > 1e-3
+
+
 MEAN, SPREAD = 2.0, 0.3
 
 
