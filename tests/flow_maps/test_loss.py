@@ -60,7 +60,7 @@ def test_the_fixed_point_of_built_in_guidance_is_the_guided_flow(w, kappa):
     loss_fn = make_flow_map_loss_fn(constant, MeanFlow(), guidance=guidance)
     args = *flow_of(LABELS), spans(N), LABELS
     assert float(loss_fn(guided, *args)) < 1e-10
-    assert float(loss_fn(guided.at[0].add(0.1), *args)) > 1e-4
+    assert float(loss_fn(guided.at[0].add(0.1), *args)) > 1e-5
     assert float(loss_fn(guided.at[3].add(0.1), *args)) > 1e-4
 
 
