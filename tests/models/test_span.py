@@ -46,17 +46,17 @@ def one_and_two(make, shape):
 def test_a_network_of_two_times_begins_as_that_of_one_to_the_bit(make, shape):
     one, params, two, extended, x, labels = one_and_two(make, shape)
     expected = np.asarray(one(params, x, T, labels))
-    for s in (S, T, np.zeros(B, np.float32)):
-        np.testing.assert_array_equal(two(extended, x, Span(s, T), labels), expected)
+    for t in (S, T, np.ones(B, np.float32)):
+        np.testing.assert_array_equal(two(extended, x, Span(T, t), labels), expected)
 
 
 @pytest.mark.parametrize(("make", "shape"), NETWORKS)
-def test_its_output_depends_on_s_once_that_embedding_is_trained(make, shape):
+def test_its_output_depends_on_t_once_that_embedding_is_trained(make, shape):
     _, _, two, params, x, labels = one_and_two(make, shape)
     last = params["condition"]["span"]["dense_1"]
     last["kernel"] = np.random.default_rng(2).normal(size=last["kernel"].shape).astype(np.float32)
-    x, t = np.broadcast_to(x[:1], x.shape), np.full(B, 0.7, np.float32)
-    out = np.asarray(two(params, x, Span(S, t), labels))
+    x, s = np.broadcast_to(x[:1], x.shape), np.full(B, 0.7, np.float32)
+    out = np.asarray(two(params, x, Span(s, S), labels))
     assert len(np.unique(out.reshape(B, -1), axis=0)) == B
 
 
