@@ -55,18 +55,31 @@ def fit_solver(solver: Solver, experiment: Experiment) -> Solver:
     """The solver for the flow of a model.
 
     Raises:
-        InputError: the solver needs what the path does not have, or a score that this velocity does
-            not tell.
+        InputError: the solver needs what the path does not have, a score that this velocity does
+            not tell, or a network of two times.
     """
+    if getattr(solver, "needs_span", False) and not experiment.two_times:
+        raise InputError(
+            "jumps need a network of two times, and this run has one of one time: take a solver "
+            "such as heun, or distill the run (python -m fmjax distill)."
+        )
     if getattr(solver, "needs_score", False) and not experiment.has_score:
         raise InputError(
             "sampling with noise needs the score, which the velocity tells only where x0 is "
             "standard normal and independent of x1; this model was trained from "
-            f"{type(experiment.source).__name__} points"
-            f"{'' if experiment.independent else ', coupled with the data'}. Take an ODE solver "
-            "such as heun."
+            f"{_source_of(experiment)}. Take an ODE solver such as heun."
+        )
+    if getattr(solver, "needs_normal_source", False) and not experiment.has_score:
+        raise InputError(
+            "renoise draws x0 anew, from a standard normal and independent of x1; this model was "
+            f"trained from {_source_of(experiment)}. Write renoise=0."
         )
     return solver.on_path(experiment.path)
+
+
+def _source_of(experiment: Experiment) -> str:
+    coupled = "" if experiment.independent else ", coupled with the data"
+    return f"{type(experiment.source).__name__} points{coupled}"
 
 
 def check_choice(guidance: Guidance) -> None:

@@ -13,11 +13,13 @@ from fmjax.couplings.host import HostCoupling
 from fmjax.data.load import load
 from fmjax.errors import InputError, unknown_name
 from fmjax.factory.data_spec import DataSpec
+from fmjax.flow_maps import Jumps
 from fmjax.guidance import Projected, Rescale, Rule, ZeroStar, linear
 from fmjax.names import load_maker, load_object, named_leaves
 from fmjax.predictions import convert_weight
 from fmjax.samplers import METHODS, Solver, sde_spec, solver_spec
 from fmjax.samplers.base import check_solver
+from fmjax.samplers.time_grids import fixed_grid
 
 PATHS = {
     "linear": lambda c: paths.AffinePath(schedules.Linear(c.sigma_min)),
@@ -96,18 +98,34 @@ def make_path(config: ConfigDict) -> paths.Path:
     return choose("path", config.path.name, PATHS)(config.path)
 
 
+def is_flow_map(config: ConfigDict) -> bool:
+    """Whether the network of a configuration knows two times."""
+    return config.flow_map.name != "none"
+
+
+def make_usual_solver(config: ConfigDict) -> Solver:
+    """The solver of ``config.sample``: where it names none, heun, and jumps of a flow map."""
+    s = config.sample
+    name = s.solver or ("jumps" if is_flow_map(config) else "heun")
+    steps = s.steps or (1 if name == "jumps" else 25)
+    return make_solver(name, steps, shift=s.shift)
+
+
 def make_solver(name: str, steps: int | None = None, **options: Any) -> Solver:
-    """The solver of that name: of the ODE, of the SDE, or one of your own.
+    """The solver of that name: of the ODE, of the SDE, jumps of a flow map, or one of your own.
 
     Args:
-        name: of `fmjax.samplers.SOLVERS` or `fmjax.samplers.METHODS`, or ``package.module:Name``,
-            which is called with the number of steps, or with nothing where that is None.
+        name: of `fmjax.samplers.SOLVERS` or `fmjax.samplers.METHODS`, ``"jumps"``, or
+            ``package.module:Name``, which is called with the number of steps, or with nothing where
+            that is None.
         steps: fixed steps.
-        **options: of `solver_spec` or of `sde_spec`.
+        **options: of `solver_spec`, of `sde_spec`, or of `Jumps`: grid, shift and renoise.
 
     Raises:
         InputError: the name is unknown, or an option does not fit.
     """
+    if name == "jumps":
+        return _make_jumps(steps, **options)
     if ":" in name:
         usual = {"shift": 1.0}
         if given := [key for key, value in options.items() if value not in (None, usual.get(key))]:
@@ -120,6 +138,23 @@ def make_solver(name: str, steps: int | None = None, **options: Any) -> Solver:
         check_solver(solver)
         return solver
     return (sde_spec if name in METHODS else solver_spec)(name, steps, **options)
+
+
+def _make_jumps(
+    steps: int | None,
+    *,
+    grid: Any = None,
+    shift: float = 1.0,
+    renoise: float = 0.0,
+    **others: Any,
+) -> Jumps:
+    if given := [key for key, value in others.items() if value is not None]:
+        raise InputError(
+            f"jumps are fixed steps of a grid: leave {', '.join(given)} out, or take a solver of "
+            "the ODE, such as heun."
+        )
+    steps, grid = fixed_grid(steps, grid, shift, default=1)
+    return Jumps(steps, grid, renoise)
 
 
 def make_source(config: ConfigDict, spec: DataSpec) -> sources.Source:

@@ -171,8 +171,8 @@ class Jumps:
         return True
 
     @property
-    def adds_noise(self) -> bool:
-        """Whether it supposes that x0 is standard normal and independent of x1."""
+    def needs_normal_source(self) -> bool:
+        """Whether it takes x0 to be standard normal and independent of x1."""
         return self.renoise > 0
 
     def on_path(self, path: Path) -> "Jumps":
