@@ -190,7 +190,12 @@ KEYS = {
     ),
     "sample": Group(
         "how samples are drawn unless asked otherwise",
-        guidance=Key(1.5, FINITE, "the scale w of classifier-free guidance; 1: none"),
+        guidance=Key(
+            None,
+            FINITE,
+            "the scale w of classifier-free guidance, 1: none; None: 1.5, and 1 of a flow map",
+            kind=float,
+        ),
         solver=Key(
             None,
             NAME,

@@ -183,7 +183,7 @@ def make_experiment(
         evaluation=EvalSettings(**config.eval),
         conditions=conditions,
         solver=registry.make_usual_solver(config),
-        guidance_scale=config.sample.guidance,
+        guidance_scale=registry.usual_scale(config),
     )
 
 

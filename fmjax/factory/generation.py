@@ -12,7 +12,7 @@ from fmjax.conditions import null_labels
 from fmjax.conventions import Array, Labels, Velocity, example_keys
 from fmjax.errors import InputError, unknown_name
 from fmjax.factory.experiment import Experiment
-from fmjax.factory.registry import GUIDANCE_RULES, choose
+from fmjax.factory.registry import GUIDANCE_RULES, check_two_times, choose
 from fmjax.guidance import SCALE_SCHEDULES, GuidanceInterval, Guided, autoguidance, classifier_free
 from fmjax.samplers import Solution, Solver
 
@@ -58,11 +58,7 @@ def fit_solver(solver: Solver, experiment: Experiment) -> Solver:
         InputError: the solver needs what the path does not have, a score that this velocity does
             not tell, or a network of two times.
     """
-    if getattr(solver, "needs_span", False) and not experiment.two_times:
-        raise InputError(
-            "jumps need a network of two times, and this run has one of one time: take a solver "
-            "such as heun, or distill the run (python -m fmjax distill)."
-        )
+    check_two_times(solver, experiment.two_times)
     if getattr(solver, "needs_score", False) and not experiment.has_score:
         raise InputError(
             "sampling with noise needs the score, which the velocity tells only where x0 is "

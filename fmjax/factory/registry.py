@@ -104,11 +104,35 @@ def is_flow_map(config: ConfigDict) -> bool:
 
 
 def make_usual_solver(config: ConfigDict) -> Solver:
-    """The solver of ``config.sample``: where it names none, heun, and jumps of a flow map."""
+    """The solver of ``config.sample``: where it names none, heun, and jumps of a flow map.
+
+    Raises:
+        InputError: as `make_solver` and `check_two_times`.
+    """
     s = config.sample
     name = s.solver or ("jumps" if is_flow_map(config) else "heun")
-    steps = s.steps or (1 if name == "jumps" else 25)
-    return make_solver(name, steps, shift=s.shift)
+    solver = make_solver(name, s.steps or (1 if name == "jumps" else 25), shift=s.shift)
+    check_two_times(solver, is_flow_map(config))
+    return solver
+
+
+def check_two_times(solver: Solver, two_times: bool) -> None:
+    """Checks that a solver which jumps has a network of two times to ask.
+
+    Raises:
+        InputError: it has none.
+    """
+    if getattr(solver, "needs_span", False) and not two_times:
+        raise InputError(
+            "jumps need a network of two times, and this run has one of one time: take a solver "
+            "such as heun, or distill the run (python -m fmjax distill)."
+        )
+
+
+def usual_scale(config: ConfigDict) -> float:
+    """The scale of guidance of ``config.sample``: where it says none, 1.5, and 1 of a flow map."""
+    scale = config.sample.guidance
+    return scale if scale is not None else (1.0 if is_flow_map(config) else 1.5)
 
 
 def make_solver(name: str, steps: int | None = None, **options: Any) -> Solver:
