@@ -71,8 +71,8 @@ def test_a_network_of_two_times_begins_as_the_trained_one_to_the_bit(trained, tm
 
 
 def test_it_begins_so_from_a_file_too(trained, tmp_path):
-    export_weights(trained, tmp_path / "flow.safetensors")
-    assert_begins_as(trained, tmp_path / "flow.safetensors", tmp_path)
+    export_weights(trained, tmp_path / "flow")
+    assert_begins_as(trained, tmp_path / "flow" / "ema.safetensors", tmp_path / "run")
 
 
 def test_a_teacher_is_the_guided_velocity_of_its_run(trained):

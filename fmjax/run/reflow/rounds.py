@@ -24,7 +24,7 @@ from fmjax.first_process import on_first_process, say
 from fmjax.json_files import read_json
 from fmjax.names import named_leaves
 from fmjax.run import workdir as folder
-from fmjax.run.reflow.compare import compare, describe_comparison
+from fmjax.run.reflow.compare import Compared, compare, describe_comparison
 from fmjax.run.reflow.draw_pairs import draw_pairs
 from fmjax.run.restore import TrainedFlow, open_run, restore_flow
 from fmjax.run.sample.request import Request, check_request, resolve
@@ -124,6 +124,8 @@ def round_config(config: ConfigDict, target: Path, plan: Plan, w: float) -> Conf
     config.path.update(usual.path)
     # The mirror image of a pair is none of this flow's pairs: x0 would have two ends.
     config.data.flip = False
+    config.flow_map.teacher = None  # it learns its own pairs
+    config.flow_map.guidance = 1.0
     if w != 1:
         config.sample.guidance = 1.0  # it is built in
     if plan.train_steps is not None:
@@ -182,7 +184,11 @@ def _report(before: TrainedFlow, after: TrainedFlow, k: int, plan: Plan, w: floa
         report = {}
     if not asked.items() <= report.items():
         dataset = load(before.experiment.data.name, before.experiment.data.dir)
-        flows = {f"{k}-RF": (before, w), f"{k + 1}-RF": (after, 1.0)}
-        report = asked | compare(flows, dataset, plan.solver)
+        solvers = {"one_step": solver_spec("euler", 1), "many_step": plan.solver}
+        flows = {
+            f"{k}-RF": Compared(before, w, solvers),
+            f"{k + 1}-RF": Compared(after, 1.0, solvers),
+        }
+        report = asked | compare(flows, dataset)
         write_json(path, report)
     return f"{describe_comparison(report)}\nfigures: {path}"
