@@ -95,13 +95,15 @@ KEYS = {
         name=Key(
             "uniform",
             NAME,
-            "uniform, logit_normal, log_normal, u_shaped, mode, cosmap, beta, or your own",
+            "uniform, logit_normal, log_normal, u_shaped, mode, cosmap, beta, step_starts, or your "
+            "own",
         ),
         mean=Key(None, FINITE, "of logit_normal and log_normal", kind=float),
         std=Key(None, POSITIVE, "of logit_normal and log_normal", kind=float),
         scale=Key(None, "[-1, 1.752)", "of mode: above 0, more times in the middle", kind=float),
         a=Key(None, POSITIVE, "of u_shaped (at most 100) and beta", kind=float),
         b=Key(None, POSITIVE, "of beta", kind=float),
+        steps=Key(None, COUNT, "of step_starts: how many equal steps", "steps", kind=int),
         shift=Key(1.0, POSITIVE, "of SD3 and FLUX: above 1, more times near the noise"),
         stratified=Key(False, "", "one t from each of batch_size equally likely intervals"),
         importance=Key(False, "", "weights that keep the objective of uniform times"),

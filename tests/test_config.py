@@ -177,6 +177,7 @@ ENDS = [
     ({"time.name": "log_normal"}, {"time.mean": [-BIG, BIG], "time.std": [SMALL, BIG]}),
     ({"time.name": "mode"}, {"time.scale": [-1.0, 1.7519]}),
     ({"time.name": "u_shaped"}, {"time.a": [SMALL, 100.0]}),
+    ({"time.name": "step_starts"}, {"time.steps": [1, 2**31 - 1]}),
     ({"time.name": "beta"}, {"time.a": [SMALL, BIG], "time.b": [SMALL, BIG]}),
     ({"loss.distance": "pseudo_huber"}, {"loss.c": [SMALL, BIG]}),
     ({"loss.distance": "adaptive"}, {"loss.power": [0.0, 1.0], "loss.c": [SMALL, BIG]}),

@@ -38,6 +38,7 @@ TIMES = {
     "mode": times.Mode,
     "cosmap": times.CosMap,
     "beta": times.Beta,
+    "step_starts": times.StepStarts,
 }
 """Each takes the fields of its class from the keys of ``config.time`` that are set."""
 
@@ -216,7 +217,9 @@ def make_time_distribution(config: ConfigDict) -> times.TimeDistribution:
     """
     c = config.time
     kind = choose("time distribution", c.name, TIMES)
-    given = {key: c[key] for key in ("mean", "std", "scale", "a", "b") if c[key] is not None}
+    given = {
+        key: c[key] for key in ("mean", "std", "scale", "a", "b", "steps") if c[key] is not None
+    }
     known = getattr(getattr(kind, "__wrapped__", kind), "__dataclass_fields__", {})
     unused = sorted(given.keys() - known.keys())
     if unused:

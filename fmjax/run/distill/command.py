@@ -28,6 +28,10 @@ SOLVER = flags.DEFINE_string(
     "solver", "heun", f"Of the teacher's samples: {', '.join(sorted(SOLVERS))}."
 )
 STEPS = flags.DEFINE_integer("steps", 25, "Fixed steps of that solver.")
+K = flags.DEFINE_integer("k", 1, "Of --method=pairs: how many Euler steps the student takes.")
+NUM = flags.DEFINE_integer("num", 20_000, "Of --method=pairs: how many pairs.")
+BATCH_SIZE = flags.DEFINE_integer("batch_size", 256, "Of --method=pairs: pairs per call.")
+SEED = flags.DEFINE_integer("seed", 0, "Of --method=pairs: of the noise that they start from.")
 PARALLEL = flags.DEFINE_enum("parallel", "jit", ["jit", "pmap"], "How to train on several devices.")
 
 
@@ -44,5 +48,9 @@ def main() -> int:
         solver=solver_spec(SOLVER.value, STEPS.value),
         train_steps=TRAIN_STEPS.value,
         parallel=PARALLEL.value,
+        k=K.value,
+        num=NUM.value,
+        batch_size=BATCH_SIZE.value,
+        seed=SEED.value,
     )
     return distill(Path(WORKDIR.value), Path(OUT.value), plan)

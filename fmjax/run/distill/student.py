@@ -9,6 +9,10 @@ the place of its own (Boffi et al., arXiv:2406.07507).
 `eulerian`      where a jump leads does not change along the teacher's flow: MeanFlow's identity
 `progressive`   one jump leads where two of half its length do, the shortest made by the teacher
 ==============  =================================================================================
+
+`pairs` is the distillation of rectified flow: a network of one time, begun as the teacher, learns
+x1 - x0 of stored pairs of it at the times i / k alone, and takes k Euler steps (Liu et al.,
+arXiv:2209.03003).
 """
 
 import shlex
@@ -20,15 +24,17 @@ from fmjax.checks import check_at_least, check_finite_number, check_name
 from fmjax.config import ConfigDict, default_config
 from fmjax.data.load import load
 from fmjax.errors import InputError
+from fmjax.factory import Experiment
 from fmjax.files import write_json
 from fmjax.first_process import on_first_process, say
 from fmjax.flow_maps import Jumps
 from fmjax.json_files import read_json
 from fmjax.run import workdir as folder
+from fmjax.run.reflow import rounds
 from fmjax.run.reflow.compare import Compared, compare, describe_comparison
 from fmjax.run.restore import TrainedFlow, open_run, restore_flow
 from fmjax.run.train.training import train
-from fmjax.samplers import ODESolver, solver_spec
+from fmjax.samplers import ODESolver, Solver, solver_spec
 from fmjax.storage.fingerprint import fingerprint
 
 METHODS: dict[str, dict[str, Any]] = {
@@ -41,8 +47,9 @@ METHODS: dict[str, dict[str, Any]] = {
         "loss": {"distance": "adaptive", "power": 1.0},
     },
     "progressive": {"flow_map": {"name": "shortcut", "diagonal": 0.25}, "loss": {}},
+    "pairs": {},
 }
-"""What each sets in the configuration of the student."""
+"""What each sets in the configuration of the student; of pairs `_on_pairs` does."""
 
 JUMPS = (1, 2, 4)
 REPORT = "distill.json"
@@ -64,6 +71,10 @@ class Plan(NamedTuple):
         solver: of the teacher's samples in the report.
         train_steps: of the student; None for as many as the teacher's.
         parallel: ``"jit"`` or ``"pmap"``, of the training.
+        k: of pairs: in how many steps the student goes from noise to data.
+        num: of pairs: how many, a tenth of them held out.
+        batch_size: of pairs: drawn per call, over the devices of a process.
+        seed: of the noise that pairs start from.
     """
 
     method: str = "lagrangian"
@@ -71,6 +82,22 @@ class Plan(NamedTuple):
     solver: ODESolver = solver_spec("heun", 25)
     train_steps: int | None = None
     parallel: str = "jit"
+    k: int = 1
+    num: int = 20_000
+    batch_size: int = 256
+    seed: int = 0
+
+    def pairs(self, w: float) -> rounds.Plan:
+        """The same as a round of reflow."""
+        return rounds.Plan(
+            num=self.num,
+            guidance=w,
+            solver=self.solver,
+            train_steps=self.train_steps,
+            batch_size=self.batch_size,
+            seed=self.seed,
+            parallel=self.parallel,
+        )
 
 
 def distill(workdir: Path, out: Path, plan: Plan | None = None) -> int:
@@ -95,13 +122,21 @@ def distill(workdir: Path, out: Path, plan: Plan | None = None) -> int:
     _check(workdir, out, plan)
     teacher = open_run(workdir)
     w = _scale(plan, teacher)
-    config = student_config(folder.load_record(workdir).config, workdir, plan, w)
+    config = folder.load_record(workdir).config
+    if plan.method == "pairs":
+        rounds.check_plan(workdir, 1, plan.pairs(w))
+        flow = restore_flow(workdir, teacher, local=True)
+        rounds.draw_round(flow, out, 1, plan.pairs(w), w, command(workdir, out, plan))
+        config = _on_pairs(config, out, plan, w)
+    else:
+        config = student_config(config, workdir, plan, w)
     stopped = train(config, out, plan.parallel, init_from=workdir)
     if stopped:
         return stopped
-    flows = [restore_flow(run, open_run(run), local=True) for run in (workdir, out)]
-    say(on_first_process(partial(_report, *flows, plan, w)))
-    say(f"next: {shlex.join(['python', '-m', 'fmjax', 'sample', f'--workdir={out}', '--steps=1'])}")
+    before, after = (restore_flow(run, open_run(run), local=True) for run in (workdir, out))
+    say(on_first_process(partial(_report, before, after, plan, w)))
+    steps = ["--solver=euler", f"--steps={plan.k}"] if plan.method == "pairs" else ["--steps=1"]
+    say(f"next: {shlex.join(['python', '-m', 'fmjax', 'sample', f'--workdir={out}', *steps])}")
     return 0
 
 
@@ -120,7 +155,25 @@ def student_config(config: ConfigDict, workdir: Path, plan: Plan, w: float) -> C
     return config
 
 
-def _scale(plan: Plan, teacher: Any) -> float:
+def _on_pairs(config: ConfigDict, out: Path, plan: Plan, w: float) -> ConfigDict:
+    """The configuration of a student of stored pairs: that of a round of reflow, on few times."""
+    config = rounds.round_config(config, out, plan.pairs(w), w)
+    config.time.update(default_config().time)
+    config.time.update({"name": "step_starts", "steps": plan.k})
+    config.sample.update({"solver": "euler", "steps": plan.k, "guidance": 1.0})
+    return config
+
+
+def command(workdir: Path, out: Path, plan: Plan) -> str:
+    """The command line that does the same, and so goes on where a call was stopped."""
+    flags = {"workdir": workdir, "out": out, "method": plan.method, "guidance": plan.guidance}
+    flags |= {"solver": plan.solver.solver, "steps": plan.solver.steps}
+    flags |= {"train_steps": plan.train_steps, "k": plan.k, "num": plan.num, "seed": plan.seed}
+    given = [f"--{name}={value}" for name, value in flags.items() if value is not None]
+    return shlex.join(["python", "-m", "fmjax", "distill", *given])
+
+
+def _scale(plan: Plan, teacher: Experiment) -> float:
     if plan.guidance is not None:
         return plan.guidance
     return 1.0 if teacher.conditions is None else teacher.guidance_scale
@@ -133,6 +186,7 @@ def _check(workdir: Path, out: Path, plan: Plan) -> None:
         check_finite_number("the guidance scale", plan.guidance)
     if plan.train_steps is not None:
         check_at_least("the number of training steps", plan.train_steps)
+    check_at_least("k, the number of steps,", plan.k)
     if out.absolute() == workdir.absolute():
         raise InputError(f"the student needs a folder of its own; got --out={out} for both.")
     config = folder.load_record(workdir).config
@@ -146,6 +200,7 @@ def _report(teacher: TrainedFlow, student: TrainedFlow, plan: Plan, w: float) ->
     asked = {
         "method": plan.method,
         "guidance": w,
+        "k": plan.k,
         "parameters": [int(fingerprint(flow.params)) for flow in (teacher, student)],
         "solver": plan.solver.describe(),
     }
@@ -155,11 +210,17 @@ def _report(teacher: TrainedFlow, student: TrainedFlow, plan: Plan, w: float) ->
         report = {}
     if not asked.items() <= report.items():
         dataset = load(teacher.experiment.data.name, teacher.experiment.data.dir)
-        jumps = {f"jumps_{n}": Jumps(n) for n in JUMPS}
         flows = {
             "teacher": Compared(teacher, w, {"many_step": plan.solver}),
-            "student": Compared(student, 1.0, jumps),
+            "student": Compared(student, 1.0, _few_steps(plan)),
         }
         report = asked | compare(flows, dataset)
         write_json(path, report)
     return f"{describe_comparison(report)}\nfigures: {path}"
+
+
+def _few_steps(plan: Plan) -> dict[str, Solver]:
+    """How the student is sampled for the report, by the name of the figure."""
+    if plan.method == "pairs":
+        return {f"euler_{n}": solver_spec("euler", n) for n in sorted({*JUMPS, plan.k})}
+    return {f"jumps_{n}": Jumps(n) for n in JUMPS}

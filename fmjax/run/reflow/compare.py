@@ -1,6 +1,6 @@
 """Flows side by side: how straight their paths are, and what one step and many steps give."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import NamedTuple
 
@@ -40,7 +40,7 @@ class Compared(NamedTuple):
 
     flow: TrainedFlow
     w: float
-    solvers: dict[str, Solver]
+    solvers: Mapping[str, Solver]
 
 
 def compare(flows: dict[str, Compared], dataset: Dataset) -> dict:

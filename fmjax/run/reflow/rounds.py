@@ -88,14 +88,12 @@ def reflow(workdir: Path, rounds: int = 1, plan: Plan | None = None) -> int:
         FloatingPointError: a flow or a training gave NaN or infinity.
     """
     workdir, plan = Path(workdir), Plan() if plan is None else plan
-    _check_plan(workdir, rounds, plan)
+    check_plan(workdir, rounds, plan)
     for k in range(1, rounds + 1):
         source, target = round_dir(workdir, k - 1), round_dir(workdir, k)
         w = plan.guidance if k == 1 else 1.0
         flow = _restore(source)
-        asked = Request(plan.num, w=(w,), seed=pair_seed(plan.seed, k))
-        drawn = resolve(flow.experiment, asked, Recipe(plan.solver))
-        draw_pairs(flow, target / PAIRS, *drawn, plan.batch_size, command(workdir, rounds, plan))
+        draw_round(flow, target, k, plan, w, command(workdir, rounds, plan))
         config = round_config(folder.load_record(source).config, target, plan, w)
         init_from = source if plan.start == "weights" else None
         stopped = train(config, target, plan.parallel, init_from=init_from)
@@ -103,6 +101,25 @@ def reflow(workdir: Path, rounds: int = 1, plan: Plan | None = None) -> int:
             return stopped
         say(on_first_process(partial(_report, flow, _restore(target), k, plan, w)))
     return 0
+
+
+def draw_round(flow: TrainedFlow, target: Path, k: int, plan: Plan, w: float, resume: str) -> None:
+    """Stores the pairs of round k in its folder; those that are there stay as they are.
+
+    Args:
+        flow: what carries x0 to x1; each process has a copy of its own.
+        target: the folder of the round.
+        k: its number.
+        plan: how many pairs, and how they are drawn.
+        w: their guidance scale.
+        resume: the command that goes on where this was stopped.
+
+    Raises:
+        InputError: as `draw_pairs`.
+    """
+    asked = Request(plan.num, w=(w,), seed=pair_seed(plan.seed, k))
+    drawn = resolve(flow.experiment, asked, Recipe(plan.solver))
+    draw_pairs(flow, target / PAIRS, *drawn, plan.batch_size, resume)
 
 
 def _restore(workdir: Path) -> TrainedFlow:
@@ -142,8 +159,12 @@ def command(workdir: Path, rounds: int, plan: Plan) -> str:
     return shlex.join(["python", "-m", "fmjax", "reflow", *given])
 
 
-def _check_plan(workdir: Path, rounds: int, plan: Plan) -> None:
-    """Everything that can be checked before a device is used."""
+def check_plan(workdir: Path, rounds: int, plan: Plan) -> None:
+    """Checks everything that can be checked before a device is used.
+
+    Raises:
+        InputError: something does not fit.
+    """
     check_at_least("the number of rounds", rounds)
     if plan.start not in STARTS:
         raise unknown_name("start (--start)", plan.start, STARTS)

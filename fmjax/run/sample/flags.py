@@ -12,7 +12,7 @@ from fmjax.factory.registry import GUIDANCE_RULES, is_flow_map, make_solver
 from fmjax.guidance import SCALE_SCHEDULES
 from fmjax.run.restore import Weights, check_weights
 from fmjax.run.sample.request import Request, check_request
-from fmjax.run.workdir import load_record
+from fmjax.run.workdir import RECORD, load_record
 from fmjax.samplers import METHODS, SOLVERS
 from fmjax.samplers.diffusion_coefficients import DIFFUSIONS
 from fmjax.samplers.time_grids import GRIDS
@@ -98,7 +98,8 @@ def recipe(workdir: Path | None, config: ConfigDict | None = None) -> Recipe:
     )
     check_choice(guidance)
     name = SOLVER.value
-    if name is None and config is None and workdir is not None:
+    # What is wrong with a flag alone is said before that there is no run.
+    if name is None and workdir is not None and (workdir / RECORD).exists():
         config = load_record(workdir).config
     if name is None:
         name = "jumps" if config is not None and is_flow_map(config) else "heun"

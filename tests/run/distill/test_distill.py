@@ -13,6 +13,7 @@ from flax.traverse_util import flatten_dict
 from fmjax import Draw, solve, solver_spec, times
 from fmjax.conditions import ClassIds
 from fmjax.conventions import Span, diagonal
+from fmjax.data.pairs.records import read_info
 from fmjax.errors import InputError
 from fmjax.flow_maps import Jumps, Lagrangian, make_flow_map_loss_fn
 from fmjax.guidance import Guided, classifier_free
@@ -31,6 +32,7 @@ from tests.run.conftest import small_config
 from tests.run.forked import finish
 from tests.run.train.test_train import assert_same_bits, read_state
 
+X0 = np.random.default_rng(0).normal(size=(32, 2)).astype(np.float32)
 PLAN = Plan(guidance=2.0, solver=solver_spec("euler", 3), train_steps=8)
 
 
@@ -79,7 +81,7 @@ def test_the_student_is_a_run_that_samples_in_one_evaluation(distilled):
     assert experiment.train.steps == 8
 
 
-@pytest.mark.parametrize("method", sorted(METHODS))
+@pytest.mark.parametrize("method", sorted(METHODS.keys() - {"pairs"}))
 def test_a_student_differs_from_its_teacher_in_what_it_learns(method, trained):
     source = small_config(
         time__stratified=True, loss__target="rf", sample__solver="euler", loss__c=0.5,
@@ -131,6 +133,25 @@ def test_every_method_distills(method, trained, tmp_path):
     assert (tmp_path / "one" / "distill.json").exists()
 
 
+@pytest.mark.slow
+def test_pairs_are_learned_at_the_starts_of_k_steps(trained, tmp_path):
+    out = tmp_path / "two"
+    plan = PLAN._replace(method="pairs", k=2, num=100, train_steps=4, batch_size=32)
+    assert distill(trained, out, plan) == 0
+    experiment = open_run(out)
+    assert not experiment.two_times
+    assert experiment.solver.describe()["solver"] == "euler"
+    assert experiment.solver.steps == 2
+    batch = {"x1": X0, "x0": X0, "labels": np.zeros(len(X0), np.int32)}
+    args = experiment.draw(jax.random.key(0), batch | {"index": np.arange(len(X0))})
+    assert set(np.unique(args.t)) == {0.0, 0.5}
+    report = json.loads((out / "distill.json").read_text())
+    assert {"euler_1", "euler_2", "euler_4"} <= report["flows"]["student"].keys()
+    origin = read_info(out / "pairs").origin
+    assert (origin["guidance"], origin["run"]) == (2.0, "run")
+    assert "distill" in read_info(out / "pairs").resume
+
+
 def test_the_signal_that_stopped_the_training_comes_through(trained, tmp_path, monkeypatch):
     monkeypatch.setattr(student_module, "train", lambda *arguments, **how: 15)
     assert distill(trained, tmp_path / "one", PLAN) == 15
@@ -142,6 +163,8 @@ def test_the_signal_that_stopped_the_training_comes_through(trained, tmp_path, m
         ({"method": "lagrange"}, "unknown method .--method. 'lagrange'. Did you mean 'lagrangian'"),
         ({"guidance": np.inf}, "the guidance scale must be a finite number"),
         ({"train_steps": 0}, "number of training steps must be a whole number of at least 1"),
+        ({"k": 0}, "k, the number of steps, must be a whole number of at least 1"),
+        ({"method": "pairs", "num": 34}, "do not fill a batch of 32; write --num=37"),
         ({"train_steps": 2}, "warmup_steps=2 and train.steps=2"),
     ],
 )
