@@ -17,7 +17,12 @@ from fmjax.factory import registry
 from fmjax.factory.architecture import Architecture, architecture
 from fmjax.factory.data_spec import DataSpec, model_conditions
 from fmjax.factory.draw import make_draw
-from fmjax.factory.flow_map import check_flow_map, make_flow_map_loss, needs_derivative
+from fmjax.factory.flow_map import (
+    check_flow_map,
+    dyadic_levels,
+    make_flow_map_loss,
+    needs_derivative,
+)
 from fmjax.factory.model import make_model
 from fmjax.factory.settings import (
     DataSettings,
@@ -55,6 +60,8 @@ class Experiment:
         apply_fn: ``apply_fn(params, x, t, labels) -> velocity``, whatever the network predicts; of
             a network of two times its diagonal, which takes spans, too.
         two_times: whether the network knows two times.
+        levels: of a network that learned jumps of 1, 1/2, ..., 2^(1 - levels) alone, each on the
+            grid of its own length; None for any other.
         teacher: the run whose flow it learns, or None.
         attention: the kernel that was chosen; None for a network without attention.
         flops: operations of training on one example, or None where they are not known.
@@ -84,6 +91,7 @@ class Experiment:
     architecture: Architecture
     apply_fn: ApplyFn
     two_times: bool
+    levels: int | None
     teacher: str | None
     attention: str | None
     flops: int | None
@@ -167,6 +175,7 @@ def make_experiment(
         architecture=architecture(config, model),
         apply_fn=velocity,
         two_times=two_times,
+        levels=dyadic_levels(config),
         teacher=config.flow_map.teacher,
         attention=getattr(model, "attention", None),
         flops=None if two_times else training_flops(model, spec.shape),

@@ -7,7 +7,7 @@ from fmjax import flow_maps, times
 from fmjax.config import ConfigDict
 from fmjax.conventions import ApplyFn, Array, Labels, Velocity
 from fmjax.errors import InputError
-from fmjax.factory.registry import DISTANCES, choose, make_time_distribution
+from fmjax.factory.registry import DISTANCES, choose, is_flow_map, make_time_distribution
 from fmjax.flow_maps.identities import Identity
 from fmjax.losses import LossFn
 from fmjax.paths import Path
@@ -59,6 +59,13 @@ def make_span_distribution(config: ConfigDict) -> SpanDistribution:
         )
     spans = SPANS[c.span or own or "sorted"](config)
     return times.WithDiagonal(spans, c.diagonal, make_time_distribution(config))
+
+
+def dyadic_levels(config: ConfigDict) -> int | None:
+    """How many lengths of jumps there are, where they are those of `fmjax.times.DyadicGrid`."""
+    c = config.flow_map
+    dyadic = (c.span or _OWN_SPANS.get(c.name)) == "dyadic"
+    return c.levels if dyadic and is_flow_map(config) else None
 
 
 def check_flow_map(config: ConfigDict, conditions: Any) -> None:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from fmjax.checks import check_at_least, check_between
 from fmjax.conditions import null_labels
@@ -59,6 +60,8 @@ def fit_solver(solver: Solver, experiment: Experiment) -> Solver:
             not tell, or a network of two times.
     """
     check_two_times(solver, experiment.two_times)
+    if getattr(solver, "needs_span", False) and experiment.levels is not None:
+        _check_dyadic(solver, experiment.levels)
     if getattr(solver, "needs_score", False) and not experiment.has_score:
         raise InputError(
             "sampling with noise needs the score, which the velocity tells only where x0 is "
@@ -71,6 +74,19 @@ def fit_solver(solver: Solver, experiment: Experiment) -> Solver:
             f"trained from {_source_of(experiment)}. Write renoise=0."
         )
     return solver.on_path(experiment.path)
+
+
+def _check_dyadic(solver: Solver, levels: int) -> None:
+    """Checks that a network which knows jumps of 2^-k alone is asked for such."""
+    nodes, most = np.asarray(solver.nodes()), 2 ** (levels - 1)
+    starts, lengths = np.minimum(nodes[:-1], nodes[1:]), np.abs(np.diff(nodes))
+    known = np.isin(lengths, 0.5 ** np.arange(levels)) & (starts % lengths == 0)
+    if not known.all() or getattr(solver, "needs_normal_source", False):
+        raise InputError(
+            f"this run learned jumps of 1, 1/2, ..., 1/{most}, each on the grid of its own length, "
+            f"and these are others; write --steps=1, 2, 4, ..., {most}, on the uniform grid and "
+            "without renoise, or take --solver=heun."
+        )
 
 
 def _source_of(experiment: Experiment) -> str:

@@ -259,6 +259,15 @@ def test_noise_is_not_renewed_for_a_coupled_flow():
         resolve(experiment, Request(4), Recipe(Jumps(2, renoise=0.5)))
 
 
+def test_a_network_of_dyadic_jumps_is_asked_for_no_others():
+    experiment = make_experiment_of(flow_map__name="shortcut", flow_map__levels=4)
+    for spec in (Jumps(1), Jumps(8), Jumps(grid=[0, 0.5, 0.75, 1]), solver_spec("heun", 3)):
+        resolve(experiment, Request(4), Recipe(spec))
+    for spec in (Jumps(3), Jumps(16), Jumps(grid=[0, 0.25, 0.75, 1]), Jumps(2, renoise=0.5)):
+        with pytest.raises(InputError, match=r"1/2, ..., 1/8, .* write --steps=1, 2, 4, ..., 8"):
+            resolve(experiment, Request(4), Recipe(spec))
+
+
 def make_experiment_of(**changes):
     return make_experiment(small_config(**changes), spec_of(load("toy/moons")))
 

@@ -192,6 +192,11 @@ def _check(workdir: Path, out: Path, plan: Plan) -> None:
     config = folder.load_record(workdir).config
     if plan.guidance not in (None, 1) and not config.labels.conditional:
         raise InputError("this model is unconditional: nothing guides it; write --guidance=1.")
+    if plan.method == "pairs" and config.flow_map.name != "none":
+        raise InputError(
+            f"--method=pairs distills networks of one time, and {workdir} has one of two: take "
+            "--method=lagrangian."
+        )
 
 
 def _report(teacher: TrainedFlow, student: TrainedFlow, plan: Plan, w: float) -> str:

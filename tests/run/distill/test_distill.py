@@ -174,6 +174,11 @@ def test_what_does_not_fit_is_refused(changes, message, trained, tmp_path):
     assert not (tmp_path / "one").exists()
 
 
+def test_pairs_are_of_a_network_of_one_time(distilled, tmp_path):
+    with pytest.raises(InputError, match="--method=pairs distills networks of one time"):
+        distill(distilled, tmp_path / "two", PLAN._replace(method="pairs"))
+
+
 def test_folders_that_do_not_fit_are_refused(trained, tmp_path):
     with pytest.raises(InputError, match="the student needs a folder of its own"):
         distill(trained, trained, PLAN)
