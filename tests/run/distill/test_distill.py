@@ -37,7 +37,7 @@ PLAN = Plan(guidance=2.0, solver=solver_spec("euler", 3), train_steps=8)
 
 
 @pytest.fixture(scope="module", autouse=True)
-def small_reports():
+def small_reports(trained):  # which has its picture
     """Reports of few points and short paths: their figures are not the subject here."""
     patch = pytest.MonkeyPatch()
     patch.setattr(compare_module, "_VECTORS", 64)
