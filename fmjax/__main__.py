@@ -15,6 +15,7 @@ COMMANDS = {
     "evaluate": "measure samples of a trained run against real examples",
     "likelihood": "bits per dimension, or nats, of a run's data",
     "reflow": "straighten a trained flow by training it on its own pairs",
+    "distill": "teach a trained flow's samples to a network that draws them in one step",
     "weights": "write a run's parameters as safetensors",
     "compile": "compile for a TPU topology without TPUs, and report what it takes",
 }

@@ -95,13 +95,15 @@ KEYS = {
         name=Key(
             "uniform",
             NAME,
-            "uniform, logit_normal, log_normal, u_shaped, mode, cosmap, beta, or your own",
+            "uniform, logit_normal, log_normal, u_shaped, mode, cosmap, beta, step_starts, or your "
+            "own",
         ),
         mean=Key(None, FINITE, "of logit_normal and log_normal", kind=float),
         std=Key(None, POSITIVE, "of logit_normal and log_normal", kind=float),
         scale=Key(None, "[-1, 1.752)", "of mode: above 0, more times in the middle", kind=float),
         a=Key(None, POSITIVE, "of u_shaped (at most 100) and beta", kind=float),
         b=Key(None, POSITIVE, "of beta", kind=float),
+        steps=Key(None, COUNT, "of step_starts: how many equal steps", "steps", kind=int),
         shift=Key(1.0, POSITIVE, "of SD3 and FLUX: above 1, more times near the noise"),
         stratified=Key(False, "", "one t from each of batch_size equally likely intervals"),
         importance=Key(False, "", "weights that keep the objective of uniform times"),
@@ -122,6 +124,28 @@ KEYS = {
             NAME,
             "none; velocity: another prediction's error counts as a velocity's; or your own",
         ),
+    ),
+    "flow_map": Group(
+        "a network of two times, which jumps from one to the other in one evaluation",
+        name=Key(
+            "none",
+            NAME,
+            "none; by which identity it is trained: meanflow, improved_meanflow, lagrangian, "
+            "semigroup, shortcut, consistency, alpha_flow, or your own my_module:Name",
+        ),
+        teacher=Key(None, TEXT, "a trained run, whose flow it learns; None: the data's", kind=str),
+        guidance=Key(1.0, FINITE, "the scale w that is built into what it learns; 1: none"),
+        kappa=Key(0.5, "(-inf, 1)", "of guidance without a teacher: the network's own share"),
+        span=Key(
+            None,
+            ("sorted", "any", "dyadic", "to_data"),
+            "the distribution of the two times; None: the identity's own",
+            kind=str,
+        ),
+        levels=Key(7, "[1, 24]", "of dyadic: jumps of 1, 1/2, ..., and of 2^(1 - levels) at least"),
+        diagonal=Key(0.5, SHARE, "of the examples, whose two times are one: they learn a velocity"),
+        derivative=Key("jvp", ("jvp", "fd"), "in time: exact, or a finite difference"),
+        averaged=Key(False, "", "the averaged network in the place of the frozen one"),
     ),
     "labels": Group(
         "what the model is told beside x and t",
@@ -168,9 +192,20 @@ KEYS = {
     ),
     "sample": Group(
         "how samples are drawn unless asked otherwise",
-        guidance=Key(1.5, FINITE, "the scale w of classifier-free guidance; 1: none"),
-        solver=Key("heun", NAME, "of the ODE or of the SDE, or your own my_module:Name"),
-        steps=Key(25, COUNT, "fixed steps of the solver", "steps"),
+        guidance=Key(
+            None,
+            FINITE,
+            "the scale w of classifier-free guidance, 1: none; None: 1.5, and 1 of a flow map",
+            kind=float,
+        ),
+        solver=Key(
+            None,
+            NAME,
+            "of the ODE or of the SDE, jumps, or your own my_module:Name; None: heun, and jumps "
+            "of a flow map",
+            kind=str,
+        ),
+        steps=Key(None, COUNT, "of the solver; None: 25, and of jumps 1", "steps", kind=int),
         shift=Key(1.0, POSITIVE, "of the time grid: above 1, more steps near the noise"),
     ),
     "eval": Group(

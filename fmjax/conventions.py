@@ -105,18 +105,26 @@ class Span(NamedTuple):
     t: Array
 
 
+def time_of(t: Array | Span) -> Array:
+    """The time at which x is: t itself, the first of a `Span`."""
+    return t.s if isinstance(t, Span) else t
+
+
 def diagonal(apply_fn: ApplyFn) -> ApplyFn:
     """The velocity of a network of two times: u(x, Span(t, t)).
+
+    A `Span` goes through as it is, so that the result serves solvers, guidance and likelihoods,
+    which give it a time t, and jumps, which give it a span.
 
     Args:
         apply_fn: ``apply_fn(params, x, Span(s, t), labels)``.
 
     Returns:
-        ``velocity_fn(params, x, t, labels)``, for solvers, guidance and likelihoods.
+        ``velocity_fn(params, x, t, labels)``, t (batch,) or a `Span` of two such.
     """
 
-    def velocity_fn(params: Params, x: Array, t: Array, labels: Labels = None) -> Any:
-        return apply_fn(params, x, Span(t, t), labels)
+    def velocity_fn(params: Params, x: Array, t: Array | Span, labels: Labels = None) -> Any:
+        return apply_fn(params, x, t if isinstance(t, Span) else Span(t, t), labels)
 
     return velocity_fn
 

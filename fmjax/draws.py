@@ -14,7 +14,7 @@ import jax
 from fmjax.array_checks import check_leading_size, check_returned
 from fmjax.checks import check_at_least, check_between, check_methods
 from fmjax.conditions import check_conditions
-from fmjax.conventions import Array, Labels, check_key, example_keys
+from fmjax.conventions import Array, Labels, Span, check_key, example_keys
 from fmjax.couplings import Coupling, independent
 from fmjax.couplings.base import paired
 from fmjax.errors import InputError
@@ -33,7 +33,7 @@ class LossArgs:
     Attributes:
         x0: source points (batch, ...).
         x1: data (batch, ...).
-        t: times (batch,), or a pytree of times.
+        t: times (batch,), or a pytree of times; spans of two, where these are drawn.
         labels: conditions with a leading batch axis, or None.
         noise: what was drawn from each law of `Draw.noise`, by name.
     """
@@ -54,8 +54,8 @@ class Draw:
 
     Args:
         coupling: how source and data points are paired.
-        time_distribution: the distribution of t; or a pytree of distributions, a prefix of x1, for
-            times of their own, independent of each other.
+        time_distribution: the distribution of t, or of two times (`fmjax.times.spans`); or a pytree
+            of distributions, a prefix of x1, for times of their own, independent of each other.
         conditions: what the labels are, with their nulls and drop rates (`fmjax.conditions`), built
             as the labels; None drops nothing.
         drop_all: probability that all conditions of an example are dropped together.
@@ -82,7 +82,8 @@ class Draw:
         check_methods("the coupling", self.coupling, such_as="couplings.exact()")
         check_methods("the source", self.source, "sample", such_as="StandardNormal()")
         for law in jax.tree.leaves(self.time_distribution):
-            check_methods("the time distribution", law, "quantile", such_as="times.Uniform()")
+            method = "spans" if hasattr(law, "spans") else "quantile"
+            check_methods("the time distribution", law, method, such_as="times.Uniform()")
         for name, law in self.noise.items():
             check_methods(f"the law of {name}", law, "sample", such_as="StandardNormal()")
         check_conditions(self.conditions)
@@ -149,6 +150,10 @@ class Draw:
 
     def _time(self, key: Array, index: Array, distribution: Any, x1: Any) -> Array:
         keys = example_keys(key, index)
+        if hasattr(distribution, "spans"):
+            if self.stratify is not None:
+                raise InputError("spans of two times cannot be stratified; leave stratify out.")
+            return _span(distribution, keys)
         if isinstance(distribution, PerElement):
             if self.stratify is not None:
                 raise InputError("times of each element cannot be stratified; leave stratify out.")
@@ -160,6 +165,13 @@ class Draw:
             offset = jax.random.randint(jax.random.fold_in(key, 2**31), (), 0, self.stratify)
             u = stratified(u, (index + offset) % self.stratify, self.stratify)
         return _quantile(distribution, u)
+
+
+def _span(distribution: Any, keys: Array) -> Span:
+    span = distribution.spans(keys)
+    one = jax.ShapeDtypeStruct(keys.shape, "float32")
+    check_returned(f"spans of {type(distribution).__name__}", span, "its keys", Span(one, one))
+    return span
 
 
 def _quantile(distribution: Any, u: Array) -> Array:

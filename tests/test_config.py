@@ -11,8 +11,9 @@ from fmjax.config import KEYS, check_config, default_config
 from fmjax.couplings.entropic import ROUNDINGS
 from fmjax.data.codecs import Vectors
 from fmjax.errors import InputError
-from fmjax.factory import DataSpec, make_experiment, model, registry
+from fmjax.factory import DataSpec, flow_map, make_experiment, model, registry
 from fmjax.factory.settings import check_settings
+from fmjax.flow_maps import Jumps
 from fmjax.keys import NAME, TEXT, walk
 from fmjax.losses.regression import TARGETS
 from fmjax.models import dit
@@ -35,6 +36,7 @@ TABLES = {
     "time.name": registry.TIMES,
     "loss.distance": registry.DISTANCES,
     "loss.weight": registry.WEIGHTS,
+    "flow_map.name": {"none", *flow_map.IDENTITIES},
 }
 LOOKED_UP_ELSEWHERE = {"data.name", "source.data", "sample.solver"}
 
@@ -72,6 +74,8 @@ WORDS = {
     "loss.prediction": PREDICTIONS,
     "optimizer.schedule": SCHEDULES,
     "coupling.rounding": ROUNDINGS,
+    "flow_map.span": flow_map.SPANS,
+    "flow_map.derivative": ("jvp", "fd"),
 }
 
 
@@ -80,7 +84,11 @@ def test_words_to_choose_from_are_those_that_are_known():
     assert {name: set(words) for name, words in declared.items()} == {
         name: set(known) for name, known in WORDS.items()
     }
-    assert DECLARED["sample.solver"].default in {*SOLVERS, *METHODS}
+    names = {*SOLVERS, *METHODS, "jumps"}
+    config = default_config()
+    assert registry.make_usual_solver(config).describe()["solver"] in names
+    config.flow_map.name = "meanflow"
+    assert registry.make_usual_solver(config) == Jumps(1)
 
 
 def test_the_defaults_are_those_that_runs_were_made_with():
@@ -169,6 +177,7 @@ ENDS = [
     ({"time.name": "log_normal"}, {"time.mean": [-BIG, BIG], "time.std": [SMALL, BIG]}),
     ({"time.name": "mode"}, {"time.scale": [-1.0, 1.7519]}),
     ({"time.name": "u_shaped"}, {"time.a": [SMALL, 100.0]}),
+    ({"time.name": "step_starts"}, {"time.steps": [1, 2**31 - 1]}),
     ({"time.name": "beta"}, {"time.a": [SMALL, BIG], "time.b": [SMALL, BIG]}),
     ({"loss.distance": "pseudo_huber"}, {"loss.c": [SMALL, BIG]}),
     ({"loss.distance": "adaptive"}, {"loss.power": [0.0, 1.0], "loss.c": [SMALL, BIG]}),

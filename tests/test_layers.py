@@ -30,6 +30,7 @@ MATHEMATICS = (
     ("draws",),
     ("samplers",),
     ("likelihood",),
+    ("flow_maps",),
     ("testing",),
 )
 # Of the machinery `training` alone is above others: `fit` reads data, saves, and logs utilisation.

@@ -7,6 +7,9 @@ from fmjax.config import ConfigDict
 Architecture = tuple[tuple[str, str], ...]
 """Configuration keys and their values as texts."""
 
+TWO_TIMES = "model.span"
+"""No key of the configuration: whether the network knows two times."""
+
 
 def architecture(config: ConfigDict, model: Any) -> Architecture:
     """The keys that decide what function the parameters of a network are, with their values.
@@ -20,6 +23,7 @@ def architecture(config: ConfigDict, model: Any) -> Architecture:
     """
     fields = ("heads", "patch_size", "time_scale")
     values = {f"model.{name}": getattr(model, name, config.model[name]) for name in fields}
+    values[TWO_TIMES] = getattr(model, "span", False)
     values |= {"loss.prediction": config.loss.prediction}
     values |= {f"path.{name}": value for name, value in sorted(config.path.items())}
     return tuple((key, str(value)) for key, value in values.items() if value is not None)

@@ -15,7 +15,8 @@ from fmjax.conventions import example_keys
 from fmjax.data.codecs import States
 from fmjax.draws import Draw, LossArgs
 from fmjax.factory.data_spec import DataSpec, chosen_labels
-from fmjax.factory.registry import make_coupling, make_time_distribution
+from fmjax.factory.flow_map import make_span_distribution
+from fmjax.factory.registry import is_flow_map, make_coupling, make_time_distribution
 from fmjax.sources import Law, Source
 from fmjax.training.mesh import row_shards
 
@@ -57,8 +58,9 @@ def make_draw(
     stored = config.coupling.name == "pairs"
     codec = States(spec.shape) if stored else spec.codec
     dequantized = config.data.dequantize and not stored
+    law = make_span_distribution if is_flow_map(config) else make_time_distribution
     draw = Draw(
-        time_distribution=make_time_distribution(config),
+        time_distribution=law(config),
         conditions=conditions,
         drop_all=config.labels.drop_all,
         source=source,

@@ -10,13 +10,19 @@ import optax
 
 from fmjax.conditions import ClassIds, nulls
 from fmjax.config import ConfigDict
-from fmjax.conventions import ApplyFn
+from fmjax.conventions import ApplyFn, Span, Velocity, diagonal
 from fmjax.draws import LossArgs
 from fmjax.errors import InputError
 from fmjax.factory import registry
 from fmjax.factory.architecture import Architecture, architecture
 from fmjax.factory.data_spec import DataSpec, model_conditions
 from fmjax.factory.draw import make_draw
+from fmjax.factory.flow_map import (
+    check_flow_map,
+    dyadic_levels,
+    make_flow_map_loss,
+    needs_derivative,
+)
 from fmjax.factory.model import make_model
 from fmjax.factory.settings import (
     DataSettings,
@@ -51,12 +57,17 @@ class Experiment:
         path: from the source to the data.
         network: the name of the network.
         architecture: what its parameters mean beyond their shapes.
-        apply_fn: ``apply_fn(params, x, t, labels) -> velocity``, whatever the network predicts.
+        apply_fn: ``apply_fn(params, x, t, labels) -> velocity``, whatever the network predicts; of
+            a network of two times its diagonal, which takes spans, too.
+        two_times: whether the network knows two times.
+        levels: of a network that learned jumps of 1, 1/2, ..., 2^(1 - levels) alone, each on the
+            grid of its own length; None for any other.
+        teacher: the run whose flow it learns, or None.
         attention: the kernel that was chosen; None for a network without attention.
         flops: operations of training on one example, or None where they are not known.
         sharding_rules: by which a mesh splits its parameters; see `fmjax.training.sharding`.
         init_params: ``init_params(key) -> params``.
-        loss_fn: ``loss_fn(params, x0, x1, t, labels) -> scalar``.
+        loss_fn: ``loss_fn(params, x0, x1, t, labels) -> scalar``, of two times with a span for t.
         draw: ``draw(key, batch) -> (x0, x1, t, labels)``; see `fmjax.factory.draw.make_draw`.
         couple: the coupling that the data pipeline computes, or None.
         independent: whether x0 is independent of x1: no coupling, no stored pairs.
@@ -79,6 +90,9 @@ class Experiment:
     network: str
     architecture: Architecture
     apply_fn: ApplyFn
+    two_times: bool
+    levels: int | None
+    teacher: str | None
     attention: str | None
     flops: int | None
     sharding_rules: Rules
@@ -107,7 +121,12 @@ class Experiment:
         return isinstance(self.source, StandardNormal) and self.independent
 
 
-def make_experiment(config: ConfigDict, spec: DataSpec, portable: bool = False) -> Experiment:
+def make_experiment(
+    config: ConfigDict,
+    spec: DataSpec,
+    portable: bool = False,
+    teacher: Velocity | None = None,
+) -> Experiment:
     """Builds everything, and so checks everything, without computing anything on a device.
 
     Args:
@@ -115,6 +134,8 @@ def make_experiment(config: ConfigDict, spec: DataSpec, portable: bool = False) 
         spec: of the data.
         portable: as in `fmjax.factory.model.make_model`: for what is exported, or needs
             forward-mode derivatives.
+        teacher: the velocity of ``flow_map.teacher``, as `fmjax.run.teacher` reads it; it is needed
+            to train, and for nothing else.
 
     Raises:
         InputError: a name is unknown, or a value does not fit; each says what to write.
@@ -122,14 +143,28 @@ def make_experiment(config: ConfigDict, spec: DataSpec, portable: bool = False) 
     check_settings(config)
     _check_data(config, spec)
     conditions = model_conditions(config, spec)
+    check_flow_map(config, conditions)
     source, path = registry.make_source(config, spec), registry.make_path(config)
     model = make_model(config, conditions, portable)
     network = adapters.from_linen(model)
-    loss_fn = registry.make_configured_loss_fn(config, network, path)
-    init_params = _make_init(model, spec, conditions)
+    velocity = _velocity(network, path, config.loss.prediction)
+    two_times = registry.is_flow_map(config)
+    if two_times:
+        smooth = _differentiable(config, conditions, model)
+        loss_fn = make_flow_map_loss(
+            config,
+            _average(network, path, config.loss.prediction),
+            smooth and _average(adapters.from_linen(smooth), path, config.loss.prediction),
+            path,
+            conditions,
+            teacher,
+        )
+        velocity = diagonal(velocity)
+    else:
+        loss_fn = registry.make_configured_loss_fn(config, network, path)
+    init_params = _make_init(model, spec, conditions, two_times)
     jax.eval_shape(init_params, jax.random.key(0))  # the network accepts these shapes
     learning_rate, optimizer = _make_optimizer(config)
-    s = config.sample
     return Experiment(
         spec=spec,
         data=DataSettings(**config.data),
@@ -138,9 +173,12 @@ def make_experiment(config: ConfigDict, spec: DataSpec, portable: bool = False) 
         path=path,
         network=config.model.name,
         architecture=architecture(config, model),
-        apply_fn=_velocity(network, path, config.loss.prediction),
+        apply_fn=velocity,
+        two_times=two_times,
+        levels=dyadic_levels(config),
+        teacher=config.flow_map.teacher,
         attention=getattr(model, "attention", None),
-        flops=training_flops(model, spec.shape),
+        flops=None if two_times else training_flops(model, spec.shape),
         sharding_rules=getattr(model, "sharding_rules", ()),
         init_params=init_params,
         loss_fn=loss_fn,
@@ -153,8 +191,8 @@ def make_experiment(config: ConfigDict, spec: DataSpec, portable: bool = False) 
         train=TrainSettings(**config.train),
         evaluation=EvalSettings(**config.eval),
         conditions=conditions,
-        solver=registry.make_solver(s.solver, s.steps, shift=s.shift),
-        guidance_scale=s.guidance,
+        solver=registry.make_usual_solver(config),
+        guidance_scale=registry.usual_scale(config),
     )
 
 
@@ -170,12 +208,31 @@ def _check_data(config: ConfigDict, spec: DataSpec) -> None:
         )
 
 
-def _make_init(model: Any, spec: DataSpec, conditions: Any) -> Callable[[jax.Array], Any]:
+def _make_init(
+    model: Any, spec: DataSpec, conditions: Any, two_times: bool
+) -> Callable[[jax.Array], Any]:
     def init_params(key: jax.Array) -> Any:
         labels = jax.tree.map(jnp.asarray, nulls(conditions, 1))
-        return model.init(key, jnp.zeros((1, *spec.shape)), jnp.zeros((1,)), labels)["params"]
+        t = jnp.zeros((1,))
+        t = Span(t, t) if two_times else t
+        return model.init(key, jnp.zeros((1, *spec.shape)), t, labels)["params"]
 
     return init_params
+
+
+def _average(network: ApplyFn, path: Path, prediction: str) -> ApplyFn:
+    """The network as one that predicts average velocities, with all that it gives beside them."""
+    return network if prediction == "velocity" else _velocity(network, path, prediction)
+
+
+def _differentiable(config: ConfigDict, conditions: Any, model: Any) -> Any:
+    """The network in float32 and with a forward-mode derivative; None where it is so already."""
+    if not needs_derivative(config):
+        return None
+    smooth = make_model(config, conditions, portable=True)
+    if getattr(smooth, "dtype", None) is not None:
+        smooth = smooth.clone(dtype=jnp.float32)
+    return None if smooth == model else smooth
 
 
 def _velocity(network: ApplyFn, path: Path, prediction: str) -> ApplyFn:

@@ -6,13 +6,14 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from fmjax.checks import check_at_least, check_between
 from fmjax.conditions import null_labels
 from fmjax.conventions import Array, Labels, Velocity, example_keys
 from fmjax.errors import InputError, unknown_name
 from fmjax.factory.experiment import Experiment
-from fmjax.factory.registry import GUIDANCE_RULES, choose
+from fmjax.factory.registry import GUIDANCE_RULES, check_two_times, choose
 from fmjax.guidance import SCALE_SCHEDULES, GuidanceInterval, Guided, autoguidance, classifier_free
 from fmjax.samplers import Solution, Solver
 
@@ -55,18 +56,42 @@ def fit_solver(solver: Solver, experiment: Experiment) -> Solver:
     """The solver for the flow of a model.
 
     Raises:
-        InputError: the solver needs what the path does not have, or a score that this velocity does
-            not tell.
+        InputError: the solver needs what the path does not have, a score that this velocity does
+            not tell, or a network of two times.
     """
+    check_two_times(solver, experiment.two_times)
+    if getattr(solver, "needs_span", False) and experiment.levels is not None:
+        _check_dyadic(solver, experiment.levels)
     if getattr(solver, "needs_score", False) and not experiment.has_score:
         raise InputError(
             "sampling with noise needs the score, which the velocity tells only where x0 is "
             "standard normal and independent of x1; this model was trained from "
-            f"{type(experiment.source).__name__} points"
-            f"{'' if experiment.independent else ', coupled with the data'}. Take an ODE solver "
-            "such as heun."
+            f"{_source_of(experiment)}. Take an ODE solver such as heun."
+        )
+    if getattr(solver, "needs_normal_source", False) and not experiment.has_score:
+        raise InputError(
+            "renoise draws x0 anew, from a standard normal and independent of x1; this model was "
+            f"trained from {_source_of(experiment)}. Write renoise=0."
         )
     return solver.on_path(experiment.path)
+
+
+def _check_dyadic(solver: Solver, levels: int) -> None:
+    """Checks that a network which knows jumps of 2^-k alone is asked for such."""
+    nodes, most = np.asarray(solver.nodes()), 2 ** (levels - 1)
+    starts, lengths = np.minimum(nodes[:-1], nodes[1:]), np.abs(np.diff(nodes))
+    known = np.isin(lengths, 0.5 ** np.arange(levels)) & (starts % lengths == 0)
+    if not known.all() or getattr(solver, "needs_normal_source", False):
+        raise InputError(
+            f"this run learned jumps of 1, 1/2, ..., 1/{most}, each on the grid of its own length, "
+            f"and these are others; write --steps=1, 2, 4, ..., {most}, on the uniform grid and "
+            "without renoise, or take --solver=heun."
+        )
+
+
+def _source_of(experiment: Experiment) -> str:
+    coupled = "" if experiment.independent else ", coupled with the data"
+    return f"{type(experiment.source).__name__} points{coupled}"
 
 
 def check_choice(guidance: Guidance) -> None:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from fmjax.config import ConfigDict
 from fmjax.errors import InputError, unknown_name
+from fmjax.factory.registry import is_flow_map
 from fmjax.models import dit, mlp
 from fmjax.models.attention import choose_attention
 from fmjax.names import load_maker
@@ -29,19 +30,33 @@ def make_model(config: ConfigDict, conditions: Any, portable: bool = False) -> A
 
     Raises:
         InputError: the name is unknown, a field that the name needs is missing, or a
-            field is set that it does not have.
+            field is set that it does not have; or ``config.flow_map`` needs a network of two times,
+            and this is none.
     """
     c = config.model
     if ":" in c.name:
-        return _load(c, conditions)
+        return _of_two_times(_load(c, conditions)) if is_flow_map(config) else _load(c, conditions)
     if c.name not in MODELS:
         raise unknown_name("model", c.name, MODELS)
     model = MODELS[c.name](c, conditions)
+    if is_flow_map(config):
+        model = _of_two_times(model)
     if portable or not hasattr(model, "attention"):
         return model
     head = model.width // max(model.heads, 1)
     kernel = choose_attention(c.attention, model.dtype, head, jax.default_backend())
     return model.clone(attention=kernel)
+
+
+def _of_two_times(model: Any) -> Any:
+    """The same module with its field ``span`` set."""
+    if not hasattr(model, "span"):
+        raise InputError(
+            "flow_map.name needs a network of two times, and model.name gives a "
+            f"{type(model).__name__} without a field span: add span: bool = False, with which it "
+            "takes Span(s, t) in the place of t."
+        )
+    return model.clone(span=True)
 
 
 def _mlp(c: ConfigDict, conditions: Any) -> mlp.MLP:

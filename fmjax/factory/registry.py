@@ -13,11 +13,13 @@ from fmjax.couplings.host import HostCoupling
 from fmjax.data.load import load
 from fmjax.errors import InputError, unknown_name
 from fmjax.factory.data_spec import DataSpec
+from fmjax.flow_maps import Jumps
 from fmjax.guidance import Projected, Rescale, Rule, ZeroStar, linear
 from fmjax.names import load_maker, load_object, named_leaves
 from fmjax.predictions import convert_weight
 from fmjax.samplers import METHODS, Solver, sde_spec, solver_spec
 from fmjax.samplers.base import check_solver
+from fmjax.samplers.time_grids import fixed_grid
 
 PATHS = {
     "linear": lambda c: paths.AffinePath(schedules.Linear(c.sigma_min)),
@@ -36,6 +38,7 @@ TIMES = {
     "mode": times.Mode,
     "cosmap": times.CosMap,
     "beta": times.Beta,
+    "step_starts": times.StepStarts,
 }
 """Each takes the fields of its class from the keys of ``config.time`` that are set."""
 
@@ -96,18 +99,58 @@ def make_path(config: ConfigDict) -> paths.Path:
     return choose("path", config.path.name, PATHS)(config.path)
 
 
+def is_flow_map(config: ConfigDict) -> bool:
+    """Whether the network of a configuration knows two times."""
+    return config.flow_map.name != "none"
+
+
+def make_usual_solver(config: ConfigDict) -> Solver:
+    """The solver of ``config.sample``: where it names none, heun, and jumps of a flow map.
+
+    Raises:
+        InputError: as `make_solver` and `check_two_times`.
+    """
+    s = config.sample
+    name = s.solver or ("jumps" if is_flow_map(config) else "heun")
+    solver = make_solver(name, s.steps or (1 if name == "jumps" else 25), shift=s.shift)
+    check_two_times(solver, is_flow_map(config))
+    return solver
+
+
+def check_two_times(solver: Solver, two_times: bool) -> None:
+    """Checks that a solver which jumps has a network of two times to ask.
+
+    Raises:
+        InputError: it has none.
+    """
+    if getattr(solver, "needs_span", False) and not two_times:
+        raise InputError(
+            "jumps need a network of two times, and this run has one of one time: take a solver "
+            "such as heun, or distill the run (python -m fmjax distill)."
+        )
+
+
+def usual_scale(config: ConfigDict) -> float:
+    """The scale of guidance of ``config.sample``: where it says none, 1.5, and 1 of a flow map."""
+    scale = config.sample.guidance
+    return scale if scale is not None else (1.0 if is_flow_map(config) else 1.5)
+
+
 def make_solver(name: str, steps: int | None = None, **options: Any) -> Solver:
-    """The solver of that name: of the ODE, of the SDE, or one of your own.
+    """The solver of that name: of the ODE, of the SDE, jumps of a flow map, or one of your own.
 
     Args:
-        name: of `fmjax.samplers.SOLVERS` or `fmjax.samplers.METHODS`, or ``package.module:Name``,
-            which is called with the number of steps, or with nothing where that is None.
+        name: of `fmjax.samplers.SOLVERS` or `fmjax.samplers.METHODS`, ``"jumps"``, or
+            ``package.module:Name``, which is called with the number of steps, or with nothing where
+            that is None.
         steps: fixed steps.
-        **options: of `solver_spec` or of `sde_spec`.
+        **options: of `solver_spec`, of `sde_spec`, or of `Jumps`: grid, shift and renoise.
 
     Raises:
         InputError: the name is unknown, or an option does not fit.
     """
+    if name == "jumps":
+        return _make_jumps(steps, **options)
     if ":" in name:
         usual = {"shift": 1.0}
         if given := [key for key, value in options.items() if value not in (None, usual.get(key))]:
@@ -120,6 +163,23 @@ def make_solver(name: str, steps: int | None = None, **options: Any) -> Solver:
         check_solver(solver)
         return solver
     return (sde_spec if name in METHODS else solver_spec)(name, steps, **options)
+
+
+def _make_jumps(
+    steps: int | None,
+    *,
+    grid: Any = None,
+    shift: float = 1.0,
+    renoise: float = 0.0,
+    **others: Any,
+) -> Jumps:
+    if given := [key for key, value in others.items() if value is not None]:
+        raise InputError(
+            f"jumps are fixed steps of a grid: leave {', '.join(given)} out, or take a solver of "
+            "the ODE, such as heun."
+        )
+    steps, grid = fixed_grid(steps, grid, shift, default=1)
+    return Jumps(steps, grid, renoise)
 
 
 def make_source(config: ConfigDict, spec: DataSpec) -> sources.Source:
@@ -157,7 +217,9 @@ def make_time_distribution(config: ConfigDict) -> times.TimeDistribution:
     """
     c = config.time
     kind = choose("time distribution", c.name, TIMES)
-    given = {key: c[key] for key in ("mean", "std", "scale", "a", "b") if c[key] is not None}
+    given = {
+        key: c[key] for key in ("mean", "std", "scale", "a", "b", "steps") if c[key] is not None
+    }
     known = getattr(getattr(kind, "__wrapped__", kind), "__dataclass_fields__", {})
     unused = sorted(given.keys() - known.keys())
     if unused:

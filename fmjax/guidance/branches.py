@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from fmjax.array_checks import check_returned, shaped_as_x
 from fmjax.checks import check_methods
 from fmjax.conditions import share
-from fmjax.conventions import Array, Labels, Velocity, expand
+from fmjax.conventions import Array, Labels, Velocity, expand, time_of
 from fmjax.errors import InputError
 from fmjax.guidance.interval import GuidanceInterval, evaluate_in_interval
 from fmjax.guidance.labels import Guided, batch_size, null_like, only_labels, per_example, stack
@@ -41,6 +41,10 @@ def classifier_free(
     (Liu et al., arXiv:2206.01714; a negative w_k is its negation). Another rule than the linear one
     then gives ``u_null + sum_k (rule(u_null, u_k, w_k) - u_null)``.
 
+    The average velocity of a flow map, at a `fmjax.conventions.Span`, is guided in the same way;
+    what depends on t (schedule, interval, zero_until, rule) is read where the jump starts, as for
+    the Euler step between the same times.
+
     Args:
         velocity: ``velocity(x, t, labels)``, of an array or of a pytree of arrays.
         null_labels: the condition that stands for none, without a batch axis: the null class id, or
@@ -69,9 +73,9 @@ def classifier_free(
 
     def guided(x: Any, t: Array, conditions: Guided | tuple[Guided, ...]) -> Any:
         several = _as_tuple(conditions)
-        batch = batch_size(x)
+        batch, here = batch_size(x), time_of(t)
         labels = [jax.tree.map(jnp.asarray, share(c.labels, batch)) for c in several]
-        scales = [at(per_example("w", c.w, x), t) for c in several]
+        scales = [at(per_example("w", c.w, x), here) for c in several]
         negative = several[0].negative
         reference = null_like(labels[0], null_labels if negative is None else negative)
         branches = stack(reference, *labels)
@@ -83,13 +87,15 @@ def classifier_free(
             def combined(us, x):
                 u_ref, *us = us
                 pairs = zip(us, scales, strict=True)
-                parts = [_by(rule, inside, u_ref, u, w, x, t) for u, w in pairs]
+                parts = [_by(rule, inside, u_ref, u, w, x, here) for u, w in pairs]
                 return parts[0] if len(parts) == 1 else u_ref + sum(part - u_ref for part in parts)
 
             us = _as(x, jax.vmap(velocity, in_axes=(None, None, 0))(x, t, branches))
             return jax.tree.map(combined, us, x)
 
-        return evaluate_in_interval(when, x, t, conditional if len(several) == 1 else None, every)
+        return evaluate_in_interval(
+            when, x, here, conditional if len(several) == 1 else None, every
+        )
 
     return guided
 
@@ -132,18 +138,19 @@ def autoguidance(
 
     def guided(x: Any, t: Array, conditions: Guided) -> Any:
         labels = share(only_labels(conditions, "autoguidance"), batch_size(x))
-        w = at(per_example("w", conditions.w, x), t)
+        here = time_of(t)
+        w = at(per_example("w", conditions.w, x), here)
 
         def strong():
             return _as(x, velocity(x, t, labels))
 
         def both(inside):
             def combined(weak, strong, x):
-                return _by(rule, inside, weak, strong, w, x, t)
+                return _by(rule, inside, weak, strong, w, x, here)
 
             return jax.tree.map(combined, _as(x, weak_velocity(x, t, labels)), strong(), x)
 
-        return evaluate_in_interval(when, x, t, strong, both)
+        return evaluate_in_interval(when, x, here, strong, both)
 
     return guided
 

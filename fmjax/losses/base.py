@@ -21,6 +21,7 @@ class LossFn(Protocol):
     Attributes:
         noise: the laws, by name, of the noise that it takes too; empty for most.
         uses_target: whether it takes a second set of parameters, the averaged ones.
+        uses_step: whether it takes the number of the training step.
     """
 
     @property
@@ -30,6 +31,10 @@ class LossFn(Protocol):
     @property
     def uses_target(self) -> bool:
         """Whether it takes ``target_params``."""
+
+    @property
+    def uses_step(self) -> bool:
+        """Whether it takes ``step``."""
 
     def __call__(
         self,
@@ -41,6 +46,7 @@ class LossFn(Protocol):
         *,
         noise: Mapping[str, Any] | None = None,
         target_params: Params = None,
+        step: Array | None = None,
     ) -> Array:
         """The loss of a batch, or the losses of its examples (batch,)."""
 
@@ -52,6 +58,7 @@ class DeclaredLoss:
     loss: Callable[..., Array]
     noise: Mapping[str, Law] = field(default_factory=dict)
     uses_target: bool = False
+    uses_step: bool = False
 
     def __call__(
         self,
@@ -63,6 +70,7 @@ class DeclaredLoss:
         *,
         noise: Mapping[str, Any] | None = None,
         target_params: Params = None,
+        step: Array | None = None,
     ) -> Array:
         """The loss; see `LossFn`."""
         given, extra = noise or {}, {}
@@ -82,6 +90,8 @@ class DeclaredLoss:
                     "target_params=ema_params; a training step that keeps an average gives them."
                 )
             extra["target_params"] = jax.lax.stop_gradient(target_params)
+        if self.uses_step:
+            extra["step"] = step
         loss = self.loss(params, x0, x1, t, labels, **extra)
         if getattr(loss, "ndim", 0):
             check_per_example("the loss", loss, len(jax.tree.leaves(x1)[0]))
@@ -96,6 +106,7 @@ def declare(
     *,
     noise: Mapping[str, Law] | None = None,
     uses_target: bool = False,
+    uses_step: bool = False,
 ) -> DeclaredLoss:
     """Says what a loss needs beside its five arguments.
 
@@ -106,6 +117,8 @@ def declare(
         uses_target: whether it takes ``target_params``: the training step gives the averaged
             parameters, through which no gradient flows. A frozen network needs none of this: the
             loss closes over it.
+        uses_step: whether it takes ``step``, int32 (), the number of the training step, for what
+            changes during training; None, as the held-out loss has it, stands for the end.
 
     Returns:
         The loss, which raises InputError when it is called without what it needs, or gives neither
@@ -115,4 +128,4 @@ def declare(
         InputError: the loss is no function.
     """
     check_methods("the loss", loss, such_as="lambda params, x0, x1, t, labels: ...")
-    return DeclaredLoss(loss, dict(noise or {}), uses_target)
+    return DeclaredLoss(loss, dict(noise or {}), uses_target, uses_step)

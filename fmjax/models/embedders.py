@@ -214,6 +214,7 @@ class ConditionEmbed(HashableConditions, nn.Module):
 
         embed(t) + sum_i embed_i(labels_i) + embed(w) + embed(t - s)
 
+    Of two times the first, s, takes the place of t: it is the time of x.
     The last two, where they are asked for, are zero at first: a network that takes its other
     parameters from a trained one without them (`fmjax.models.adapters.extend_params`) starts as
     that one.
@@ -251,7 +252,7 @@ class ConditionEmbed(HashableConditions, nn.Module):
             InputError: there is no embedding for a condition, or it gives another shape.
         """
         embed, arrays = self._modules(), named_leaves(labels)
-        c = embed["time"](t.t if self.span else t)
+        c = embed["time"](t.s if self.span else t)
         for name in named_leaves(self.conditions):
             label = embed[_label_name(name)](arrays[name])
             if label.shape != c.shape:

@@ -10,7 +10,15 @@ import numpy as np
 
 from fmjax.array_checks import as_floats, check_returned
 from fmjax.checks import check_between, check_methods, check_name
-from fmjax.conventions import ApplyFn, Array, at_least_float32, expand, take_part
+from fmjax.conventions import (
+    ApplyFn,
+    Array,
+    Span,
+    at_least_float32,
+    expand,
+    take_part,
+    time_of,
+)
 from fmjax.schedules import END, Schedule, clamp
 from fmjax.schedules.base import check_schedule
 
@@ -188,7 +196,8 @@ def as_velocity(
 
     Returns:
         ``apply_fn(params, x, t, labels) -> velocity``; of an `fmjax.conventions.Output` it takes
-        the part named as the prediction.
+        the part named as the prediction. Of a network of two times the prediction is that of an
+        average velocity, converted at the time s of x.
 
     Raises:
         InputError: the name is unknown, or the margin lies outside (0, 0.5).
@@ -209,9 +218,10 @@ def as_velocity(
     low, high = margin if low > 0 else 0.0, 1.0 - margin if high < 1 else 1.0
 
     def velocity_fn(params, x, t, labels):
-        t = clamp(t, low, high)
+        here = clamp(time_of(t), low, high)
+        t = Span(here, jnp.where(t.t == t.s, here, t.t)) if isinstance(t, Span) else here
         predicted = predict(params, x, t, labels)
-        return convert(predicted, x, t, schedule, source=prediction, target="velocity")
+        return convert(predicted, x, here, schedule, source=prediction, target="velocity")
 
     return velocity_fn
 

@@ -23,10 +23,12 @@ from fmjax.training.folder import CHECKPOINTS, EVENTS, METRICS, PROFILE, has_che
 RECORD = "run.json"
 SAMPLES = "samples"
 EVALUATION = "evaluation.json"
+TEACHER = "teacher.json"
 CONTENT = {
     CHECKPOINTS: r"\d+|.*orbax.*",
     re.escape(RECORD): "",
     re.escape(EVALUATION): "",
+    re.escape(TEACHER): "",
     re.escape(METRICS): "",
     EVENTS: r"events\.out\.tfevents\..*",
     SAMPLES: r"(\d{8}|final)\.png",

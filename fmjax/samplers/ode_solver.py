@@ -19,7 +19,7 @@ from fmjax.samplers.solution import (
     finished,
     shared_labels,
 )
-from fmjax.samplers.time_grids import CustomGrid, Grid, UniformGrid, named_grid, time_grid
+from fmjax.samplers.time_grids import Grid, UniformGrid, fixed_grid, time_grid
 from fmjax.schedules import Linear, Schedule
 
 
@@ -219,7 +219,7 @@ def solver_spec(
             raise InputError(
                 "fixed steps take no rtol or atol; leave them out, or leave steps out."
             )
-        steps, grid = _fixed_grid(solver, steps, grid, shift)
+        steps, grid = _steps_on_grid(solver, steps, grid, shift)
         return ODESolver(solver, control, steps, None, None, steps, grid, **common)
     if shift != 1 or grid is not None:
         asked = f"grid={grid!r}" if shift == 1 else f"shift={shift}"
@@ -229,21 +229,8 @@ def solver_spec(
     return ODESolver(solver, control, None, rtol, atol, max_steps, **common)
 
 
-def _fixed_grid(solver, steps, grid, shift) -> tuple[int, Grid]:
-    if grid is None or isinstance(grid, str):
-        grid = named_grid(grid or "uniform", shift)
-    elif shift != 1:
-        raise InputError(f"a grid of your own has its own spacing; leave shift={shift} out.")
-    elif not hasattr(grid, "warp"):
-        grid = CustomGrid(tuple(float(t) for t in np.asarray(grid, np.float64).ravel()))
-    if isinstance(grid, CustomGrid):
-        if steps not in (None, len(grid.times) - 1):
-            raise InputError(
-                f"the grid has {len(grid.times) - 1} steps, and steps={steps} were asked; "
-                "leave steps out."
-            )
-        steps = len(grid.times) - 1
-    steps = check_at_least("steps", 25 if steps is None else steps)
+def _steps_on_grid(solver, steps, grid, shift) -> tuple[int, Grid]:
+    steps, grid = fixed_grid(steps, grid, shift, default=25)
     if steps < SOLVERS[solver].min_steps:
         raise InputError(
             f"{solver} needs at least {SOLVERS[solver].min_steps} steps, to have earlier ones to "

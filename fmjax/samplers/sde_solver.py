@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from fmjax.checks import check_name
@@ -16,8 +14,7 @@ from fmjax.samplers.ode_solver import ODESolver, solver_spec
 from fmjax.samplers.sde_integration import integrate, with_nodes
 from fmjax.samplers.solution import (
     Solution,
-    batch_size_of,
-    check_ends,
+    check_noisy_solve,
     checked_times,
     finished,
     shared_labels,
@@ -72,7 +69,7 @@ class SDESolver(NamedTuple):
         score: Velocity | None = None,
     ) -> Solution:
         """Carries x0 up to t1 with noise; see `fmjax.samplers.sde.solve_sde`."""
-        batch = _checked_batch_size(x0, keys, t0, t1)
+        batch = check_noisy_solve(x0, keys, t0, t1)
         self._check_score(score)
         times = self.ode.nodes(t0, t1)
         if save_at is not None:
@@ -186,35 +183,3 @@ def sde_spec(
     check_name("base solver of an SDE", base, set(_BASES.values()))
     ode = solver_spec(base, steps, "fixed", schedule=schedule, **grid)
     return SDESolver(method, ode, path, diffusion, float(scale), denoise_last)
-
-
-def _checked_batch_size(x0: Any, keys: Array | None, t0: float, t1: float) -> int:
-    """The size of the batch; checks all that a solve with noise asks of its input."""
-    batch = batch_size_of(x0)
-    if not hasattr(x0, "shape"):
-        raise InputError(
-            "a solver with noise takes one array (batch, ...) as its state; got "
-            f"{type(x0).__name__}: concatenate its arrays into one, or take a solver of the ODE, "
-            "from solver_spec."
-        )
-    if keys is None:
-        raise InputError(
-            "a solver with noise takes one random key per example: write solve_sde(velocity, x0, "
-            "jax.random.split(key, batch), labels, spec), or take a solver of the ODE, from "
-            "solver_spec."
-        )
-    dtype = getattr(keys, "dtype", None)
-    typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
-    if not typed or keys.shape != (batch,):
-        came = type(keys).__name__ if dtype is None else f"shape {keys.shape} of {dtype}"
-        raise InputError(
-            f"keys must be one random key per example, ({batch},); got {came}. "
-            f"Write jax.random.split(jax.random.key(seed), {batch})."
-        )
-    check_ends(t0, t1)
-    if t1 < t0:
-        raise InputError(
-            f"an SDE runs from t0 up to a later t1; got t0={t0} and t1={t1}. "
-            "The ODE runs backwards: fmjax.solve."
-        )
-    return batch

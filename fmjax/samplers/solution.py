@@ -102,6 +102,51 @@ def check_ends(t0: float, t1: float) -> None:
         raise InputError(f"t0 and t1 must be two different finite times; got {t0!r} and {t1!r}.")
 
 
+def check_noisy_solve(x0: Any, keys: Array | None, t0: float, t1: float) -> int:
+    """Checks all that a solve with noise asks of its input.
+
+    Args:
+        x0: the state at t0, one array (batch, ...).
+        keys: one random key per example (batch,).
+        t0: where to start.
+        t1: where to end, after t0.
+
+    Returns:
+        The size of the batch.
+
+    Raises:
+        InputError: it is something else.
+    """
+    batch = batch_size_of(x0)
+    if not hasattr(x0, "shape"):
+        raise InputError(
+            "a solver with noise takes one array (batch, ...) as its state; got "
+            f"{type(x0).__name__}: concatenate its arrays into one, or take a solver of the ODE, "
+            "from solver_spec."
+        )
+    if keys is None:
+        raise InputError(
+            "a solver with noise takes one random key per example: write solve_sde(velocity, x0, "
+            "jax.random.split(key, batch), labels, spec), or take a solver of the ODE, from "
+            "solver_spec."
+        )
+    dtype = getattr(keys, "dtype", None)
+    typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
+    if not typed or keys.shape != (batch,):
+        came = type(keys).__name__ if dtype is None else f"shape {keys.shape} of {dtype}"
+        raise InputError(
+            f"keys must be one random key per example, ({batch},); got {came}. "
+            f"Write jax.random.split(jax.random.key(seed), {batch})."
+        )
+    check_ends(t0, t1)
+    if t1 < t0:
+        raise InputError(
+            f"a solver with noise runs from t0 up to a later t1; got t0={t0} and t1={t1}. "
+            "Without noise it runs backwards: fmjax.solve."
+        )
+    return batch
+
+
 def shared_labels(labels: Any, batch: int) -> Any:
     """The labels of a solve, lone ones repeated.
 

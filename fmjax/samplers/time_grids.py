@@ -10,7 +10,7 @@ names of their own: ``"beta_diffusers"``, ``"edm_diffusers"``, ``"karras_diffuse
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fmjax.checks import check_between, check_name, check_positive
+from fmjax.checks import check_at_least, check_between, check_name, check_positive
 from fmjax.errors import InputError
 from fmjax.schedules import Linear, Schedule, inverse_log_snr
 
@@ -137,7 +137,7 @@ class EDMGrid:
 
     def warp(self, u: np.ndarray, schedule: Schedule) -> np.ndarray:
         """See `Grid`."""
-        return _time_at_ratio(schedule, _power_law(u, self.sigma_max, self.sigma_min, self.rho))
+        return time_at_ratio(schedule, _power_law(u, self.sigma_max, self.sigma_min, self.rho))
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ class ExponentialGrid:
     def warp(self, u: np.ndarray, schedule: Schedule) -> np.ndarray:
         """See `Grid`."""
         ratio = self.sigma_max ** (1 - u) * self.sigma_min**u
-        return _time_at_ratio(schedule, ratio)
+        return time_at_ratio(schedule, ratio)
 
 
 @dataclass(frozen=True)
@@ -321,6 +321,56 @@ def time_grid(
     return times
 
 
+def time_at_ratio(schedule: Schedule, ratio: np.ndarray) -> np.ndarray:
+    """The time at which sigma_t / alpha_t takes a value, float64, computed on the host.
+
+    Args:
+        schedule: of the path.
+        ratio: values of at least 0, any shape; one that is never taken is answered at the nearest
+            end.
+    """
+    if schedule == Linear():
+        return 1 / (1 + ratio)
+    with jax.ensure_compile_time_eval(), np.errstate(divide="ignore"):
+        times = inverse_log_snr(schedule, jnp.asarray(-2 * np.log(ratio)))
+    return np.asarray(times, np.float64)
+
+
+def fixed_grid(
+    steps: int | None,
+    grid: str | Grid | Sequence[float] | None,
+    shift: float = 1.0,
+    *,
+    default: int,
+) -> tuple[int, Grid]:
+    """How many steps there are on which grid.
+
+    Args:
+        steps: how many; None for `default`, or as many as the times of the grid say.
+        grid: a name of `GRIDS`, a grid, or the times themselves; None is the uniform one.
+        shift: of the uniform grid.
+        default: how many steps there are where nobody says.
+
+    Raises:
+        InputError: the name is unknown, the shift is not positive or has no grid to shift, the
+            number is below 1, or it is not that of the times.
+    """
+    if grid is None or isinstance(grid, str):
+        grid = named_grid(grid or "uniform", shift)
+    elif shift != 1:
+        raise InputError(f"a grid of your own has its own spacing; leave shift={shift} out.")
+    elif not hasattr(grid, "warp"):
+        grid = CustomGrid(tuple(float(t) for t in np.asarray(grid, np.float64).ravel()))
+    if isinstance(grid, CustomGrid):
+        if steps not in (None, len(grid.times) - 1):
+            raise InputError(
+                f"the grid has {len(grid.times) - 1} steps, and steps={steps} were asked; "
+                "leave steps out."
+            )
+        steps = len(grid.times) - 1
+    return check_at_least("steps", default if steps is None else steps), grid
+
+
 def _oriented(times: np.ndarray, t0: float, t1: float) -> np.ndarray:
     for nodes in (times, times[::-1]):
         if nodes[0] == t0 and nodes[-1] == t1:
@@ -345,15 +395,6 @@ def _inverse(grid: Grid, t: float, schedule: Schedule) -> float:
 
 def _power_law(u: np.ndarray, start: float, end: float, rho: float) -> np.ndarray:
     return (start ** (1 / rho) + u * (end ** (1 / rho) - start ** (1 / rho))) ** rho
-
-
-def _time_at_ratio(schedule: Schedule, ratio: np.ndarray) -> np.ndarray:
-    """The time at which sigma_t / alpha_t takes a value."""
-    if schedule == Linear():
-        return 1 / (1 + ratio)
-    with jax.ensure_compile_time_eval():
-        times = inverse_log_snr(schedule, jnp.asarray(-2 * np.log(ratio)))
-    return np.asarray(times, np.float64)
 
 
 def _check_ratios(name: str, low: float, high: float) -> None:

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 from jax.scipy.special import betainc, betaln, logit, ndtri, xlog1py, xlogy
 
 from fmjax.array_checks import check_returned
-from fmjax.checks import check_between, check_finite_number, check_positive
+from fmjax.checks import check_at_least, check_between, check_finite_number, check_positive
 from fmjax.conventions import Array, at_least_float32
+from fmjax.errors import InputError
 from fmjax.numerics.inversion import invert_increasing
 from fmjax.times.base import TimeDistribution
 
@@ -26,6 +27,42 @@ class Uniform:
     def density(self, t: Array) -> Array:
         """Equal to 1."""
         return jnp.ones_like(at_least_float32(t))
+
+
+@dataclass(frozen=True)
+class StepStarts:
+    """The times at which k equal steps begin, equally often: t = floor(k u) / k.
+
+    A network that is trained at these times alone, on pairs that a flow made, takes k Euler steps
+    (Liu et al., arXiv:2209.03003, on distillation).
+
+    Args:
+        steps: k, at least 1; 1 gives t = 0 alone.
+
+    Raises:
+        InputError: steps is below 1.
+    """
+
+    steps: int = 1
+
+    def __post_init__(self):
+        check_at_least("steps of StepStarts", self.steps)
+
+    def quantile(self, u: Array) -> Array:
+        """floor(k u) / k, below 1 at u = 1 too."""
+        u = at_least_float32(u)
+        return jnp.minimum(jnp.floor(self.steps * u), self.steps - 1) / self.steps
+
+    def density(self, t: Array) -> Array:
+        """Refused: single times have none.
+
+        Raises:
+            InputError: always.
+        """
+        raise InputError(
+            "times of a grid have no density, and no importance weight; write "
+            "time.importance=False, or take another distribution."
+        )
 
 
 @dataclass(frozen=True)

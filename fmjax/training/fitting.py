@@ -85,7 +85,7 @@ def fit(
             in the same form; or a `fmjax.data.streams.Stream`. x are floats, or tokens.
         loss_fn: ``loss_fn(params, x0, x1, t, labels) -> scalar``, as `fmjax.make_loss_fn` gives.
             With an attribute ``noise`` it also gets ``noise=`` from the draw, with ``uses_target``
-            also ``target_params=``, the average before the step.
+            also ``target_params=``, the average before the step, with ``uses_step`` its number.
         draw: ``draw(key, index, x1, labels=None, x0=None)``, an `fmjax.Draw` or any function that
             gives x0, x1, t and labels. One with a method ``on(layout)`` is asked for the draw of a
             step that is spread over devices.

@@ -36,21 +36,22 @@ def uses_target(loss_fn: Callable) -> bool:
     return bool(getattr(loss_fn, "uses_target", False))
 
 
-def on_drawn(loss_fn: Callable) -> Callable[[Any, Any, Any], jax.Array]:
-    """A loss as ``loss(params, drawn, target_params)``, of what a draw gave.
+def on_drawn(loss_fn: Callable) -> Callable[..., jax.Array]:
+    """A loss as ``loss(params, drawn, target_params, step=None)``, of what a draw gave.
 
     Args:
         loss_fn: ``loss_fn(params, *args) -> scalar``. With a non-empty attribute ``noise`` it also
             takes ``noise=``, a dictionary of arrays with these names; with a true attribute
-            ``uses_target`` it also takes ``target_params=``.
+            ``uses_target`` it also takes ``target_params=``, and with ``uses_step`` the number of
+            the step, ``step=``, None for what training ends with.
 
     Raises:
         InputError: calling the result raises it where the draw lacks a noise that the loss needs.
     """
     names = set(getattr(loss_fn, "noise", None) or ())
-    keyword = uses_target(loss_fn)
+    wants_target, wants_step = uses_target(loss_fn), bool(getattr(loss_fn, "uses_step", False))
 
-    def loss(params: Any, drawn: Drawn, target_params: Any) -> jax.Array:
+    def loss(params: Any, drawn: Drawn, target_params: Any, step: Any = None) -> jax.Array:
         given = {} if drawn.noise is None else drawn.noise
         if missing := sorted(names - set(given)):
             raise InputError(
@@ -58,8 +59,10 @@ def on_drawn(loss_fn: Callable) -> Callable[[Any, Any, Any], jax.Array]:
                 f"{', '.join(sorted(given)) or 'none'}; write Draw(noise=loss_fn.noise)."
             )
         more = {"noise": given} if names else {}
-        if keyword:
+        if wants_target:
             more["target_params"] = target_params
+        if wants_step:
+            more["step"] = step
         return loss_fn(params, *drawn.args, **more)
 
     return loss
@@ -140,7 +143,7 @@ def make_step(
 
     def step(state: TrainState, key: jax.Array, batch: Batch) -> tuple[TrainState, Metrics]:
         drawn = drawn_from(draw(jax.random.fold_in(key, state.step), batch))
-        loss, grads = value_and_grad(state.params, drawn, state.ema_params)
+        loss, grads = value_and_grad(state.params, drawn, state.ema_params, state.step)
         if axis_name is not None:
             loss, grads = jax.lax.pmean((loss, grads), axis_name)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)

@@ -64,8 +64,9 @@ LAWS = {
     "mode": times.Mode(0.5),
     "cosmap": times.CosMap(),
     "beta": times.Beta(2.0, 3.0),
+    "step_starts": times.StepStarts(3),
 }
-FIELDS = {"mean": 0.5, "std": 2.0, "scale": 0.5, "a": 2.0, "b": 3.0}
+FIELDS = {"mean": 0.5, "std": 2.0, "scale": 0.5, "a": 2.0, "b": 3.0, "steps": 3}
 
 
 @pytest.mark.parametrize("name", LAWS)

@@ -212,7 +212,7 @@ def test_a_condition_that_cannot_be_embedded_is_refused(condition, message):
 def test_the_span_is_added_and_is_nothing_at_first():
     s, module = np.array([0.6, 0.1], np.float32), ConditionEmbed(width=8, span=True)
     params = jax.jit(module.init)(jax.random.key(0), Span(s, T2))["params"]
-    time = np.asarray(apply(TimeEmbed(8), params["time"], T2))
+    time = np.asarray(apply(TimeEmbed(8), params["time"], s))  # s is the time of x
     np.testing.assert_array_equal(apply(module, params, Span(s, T2)), time)
     params["span"]["dense_1"]["kernel"] = np.ones_like(params["span"]["dense_1"]["kernel"])
     embed = np.asarray(apply(TimeEmbed(8), params["span"], T2 - s))

@@ -46,17 +46,17 @@ def one_and_two(make, shape):
 def test_a_network_of_two_times_begins_as_that_of_one_to_the_bit(make, shape):
     one, params, two, extended, x, labels = one_and_two(make, shape)
     expected = np.asarray(one(params, x, T, labels))
-    for s in (S, T, np.zeros(B, np.float32)):
-        np.testing.assert_array_equal(two(extended, x, Span(s, T), labels), expected)
+    for t in (S, T, np.ones(B, np.float32)):
+        np.testing.assert_array_equal(two(extended, x, Span(T, t), labels), expected)
 
 
 @pytest.mark.parametrize(("make", "shape"), NETWORKS)
-def test_its_output_depends_on_s_once_that_embedding_is_trained(make, shape):
+def test_its_output_depends_on_t_once_that_embedding_is_trained(make, shape):
     _, _, two, params, x, labels = one_and_two(make, shape)
     last = params["condition"]["span"]["dense_1"]
     last["kernel"] = np.random.default_rng(2).normal(size=last["kernel"].shape).astype(np.float32)
-    x, t = np.broadcast_to(x[:1], x.shape), np.full(B, 0.7, np.float32)
-    out = np.asarray(two(params, x, Span(S, t), labels))
+    x, s = np.broadcast_to(x[:1], x.shape), np.full(B, 0.7, np.float32)
+    out = np.asarray(two(params, x, Span(s, S), labels))
     assert len(np.unique(out.reshape(B, -1), axis=0)) == B
 
 
@@ -67,6 +67,16 @@ def test_its_diagonal_is_a_velocity_that_the_solvers_take():
     theirs = solve(lambda x, t, y: one(params, x, t, y), x, labels, spec).x1
     np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
     assert np.abs(ours - x).max() > 0.1
+
+
+def test_a_span_goes_through_the_diagonal_as_it_is():
+    _, _, two, params, x, labels = one_and_two(functools.partial(MLP, width=16), (2,))
+    last = params["condition"]["span"]["dense_1"]
+    last["kernel"] = np.random.default_rng(2).normal(size=last["kernel"].shape).astype(np.float32)
+    span = Span(S, T)
+    through = diagonal(two)(params, x, span, labels)
+    np.testing.assert_array_equal(through, two(params, x, span, labels))
+    assert np.abs(through - diagonal(two)(params, x, T, labels)).max() > 1e-3
 
 
 MEAN, SPREAD = 2.0, 0.3

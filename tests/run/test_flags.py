@@ -43,6 +43,7 @@ WRONG = [
     ("reflow", "--start=weight", "Did you mean 'weights'?"),
     ("reflow", "--batch_size=0", "the batch size must be"),
     ("reflow", "--train_steps=0", "--train_steps=0"),
+    ("distill", "--out=one", "holds no run"),
     ("weights", "--dtype=float16", "unknown dtype"),
     ("weights", "--checkpoint=newest", "--checkpoint must be latest, best or a step"),
 ]

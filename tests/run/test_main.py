@@ -54,6 +54,7 @@ FLAGS = {
     "evaluate": "--interval",
     "likelihood": "--probes",
     "reflow": "--rounds",
+    "distill": "--method",
     "weights": "--dtype",
     "compile": "--topology",
     "prepare": "--source",

@@ -18,6 +18,7 @@ from fmjax.times import (
     LogNormal,
     Mode,
     Shifted,
+    StepStarts,
     Uniform,
     UShaped,
     importance_weight,
@@ -307,3 +308,16 @@ def test_importance_weights_are_finite_where_a_density_is_zero_or_infinite():
 def test_what_is_out_of_range_is_refused(make, message):
     with pytest.raises(InputError, match=message):
         make()
+
+
+@pytest.mark.parametrize("steps", [1, 2, 7])
+def test_the_starts_of_steps_are_equally_often(steps):
+    u = (np.arange(70_000, dtype=np.float32) + 0.5) / 70_000
+    found, counts = np.unique(StepStarts(steps).quantile(jnp.asarray(u)), return_counts=True)
+    np.testing.assert_allclose(found, np.arange(steps) / steps, atol=1e-7)
+    np.testing.assert_allclose(counts, 70_000 / steps, atol=2)
+    assert StepStarts(steps).quantile(jnp.ones(1))[0] < 1
+    with pytest.raises(InputError, match="have no density"):
+        StepStarts(steps).density(jnp.zeros(1))
+    with pytest.raises(InputError, match="steps of StepStarts must be a whole number"):
+        StepStarts(0)

@@ -30,7 +30,7 @@ def main() -> int:
     if out is not None:
         check_file(out, "--out")
     workdir = Path(WORKDIR.value)
-    what, how, which = request(), recipe(), weights()
+    what, how, which = request(), recipe(workdir), weights()
     experiment = open_run(workdir)
     check_evaluated(experiment, what, how, which)
     dataset = load(experiment.data.name, experiment.data.dir)

@@ -1,6 +1,6 @@
 """Flows side by side: how straight their paths are, and what one step and many steps give."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import NamedTuple
 
@@ -26,34 +26,46 @@ _VECTORS = 2000  # for exact optimal transport
 _IMAGES = 5000  # at most, as `eval.reference`
 _SEED = 1  # of samples and paths; pairs have hashed seeds
 
-FLOW_FIGURES = ("straightness", "npe", "path_energy", "one_step", "many_step")
+PATH_FIGURES = ("straightness", "npe", "path_energy")
 
 
-def compare(flows: dict[str, tuple[TrainedFlow, float]], dataset: Dataset, solver: Solver) -> dict:
+class Compared(NamedTuple):
+    """A flow, and how it is sampled.
+
+    Attributes:
+        flow: on the devices of one process.
+        w: its guidance scale.
+        solvers: how it is sampled, by the name of the figure.
+    """
+
+    flow: TrainedFlow
+    w: float
+    solvers: Mapping[str, Solver]
+
+
+def compare(flows: dict[str, Compared], dataset: Dataset) -> dict:
     """Measures flows in the same way, from the same noise.
 
     Args:
-        flows: by name, each with its guidance scale; on the devices of one process.
+        flows: by name.
         dataset: the real examples.
-        solver: of the many-step samples.
 
     Returns:
         A dict that goes into JSON: ``distance``, how the samples' distance to real examples is
         measured; ``real``, the same between real examples; ``w2_squared``, the squared W2 from
-        noise to real examples, in the model's unit; and ``flows``, by name: ``one_step`` and
-        ``many_step`` (the distances of the samples of one Euler step, and of the solver),
-        ``straightness``, ``path_energy`` (`fmjax.metrics.trajectory.path_statistics`) and ``npe``
+        noise to real examples, in the model's unit; and ``flows``, by name: the distance of the
+        samples of each of its solvers, ``straightness``, ``path_energy``
+        (`fmjax.metrics.trajectory.path_statistics`) and ``npe``
         (`fmjax.metrics.trajectory.normalized_path_energy`), these three in the model's unit, [-1,
         1] for images.
     """
     ruler = _image_ruler(dataset) if dataset.codec.kind == "pixels" else _vector_ruler(dataset)
     num = len(ruler.examples)
-    source = next(iter(flows.values()))[0].experiment.source
+    source = next(iter(flows.values())).flow.experiment.source
     x0 = draw_source(source, jax.random.key(_SEED), jnp.arange(num), dataset.shape)
     w2_squared = wasserstein(x0, ruler.examples) ** 2
-    solvers = {"one_step": solver_spec("euler", 1), "many_step": solver}
     figures = {}
-    for name, (flow, w) in flows.items():
+    for name, (flow, w, solvers) in flows.items():
         asked = Request(num, w=(w,), seed=_SEED)
         figures[name] = _path_figures(flow, asked, x0[:_PATHS], w2_squared)
         for figure, spec in solvers.items():
@@ -127,14 +139,18 @@ def _path_figures(
 def describe_comparison(report: dict) -> str:
     """The report as a table, a row for each figure and a column for each flow."""
     flows = report["flows"]
+    names = dict.fromkeys(name for flow in flows.values() for name in flow)
     rows = [["", *flows]]
-    rows += [[name, *(f"{flow[name]:.4g}" for flow in flows.values())] for name in FLOW_FIGURES]
+    for name in names:
+        figures = (flow.get(name) for flow in flows.values())
+        rows.append([name, *("-" if figure is None else f"{figure:.4g}" for figure in figures)])
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     table = "\n".join(
         "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows
     )
+    distances = ", ".join(name for name in names if name not in PATH_FIGURES)
     return (
-        f"{table}\none_step and many_step: {report['distance']}; real {report['real']:.4g}\n"
+        f"{table}\n{distances}: {report['distance']}; real {report['real']:.4g}\n"
         f"npe: beside W2² = {report['w2_squared']:.4g} between noise and real examples, of which "
         "few in many dimensions give too much"
     )

@@ -24,7 +24,7 @@ from fmjax.first_process import on_first_process, say
 from fmjax.json_files import read_json
 from fmjax.names import named_leaves
 from fmjax.run import workdir as folder
-from fmjax.run.reflow.compare import compare, describe_comparison
+from fmjax.run.reflow.compare import Compared, compare, describe_comparison
 from fmjax.run.reflow.draw_pairs import draw_pairs
 from fmjax.run.restore import TrainedFlow, open_run, restore_flow
 from fmjax.run.sample.request import Request, check_request, resolve
@@ -88,14 +88,12 @@ def reflow(workdir: Path, rounds: int = 1, plan: Plan | None = None) -> int:
         FloatingPointError: a flow or a training gave NaN or infinity.
     """
     workdir, plan = Path(workdir), Plan() if plan is None else plan
-    _check_plan(workdir, rounds, plan)
+    check_plan(workdir, rounds, plan)
     for k in range(1, rounds + 1):
         source, target = round_dir(workdir, k - 1), round_dir(workdir, k)
         w = plan.guidance if k == 1 else 1.0
         flow = _restore(source)
-        asked = Request(plan.num, w=(w,), seed=pair_seed(plan.seed, k))
-        drawn = resolve(flow.experiment, asked, Recipe(plan.solver))
-        draw_pairs(flow, target / PAIRS, *drawn, plan.batch_size, command(workdir, rounds, plan))
+        draw_round(flow, target, k, plan, w, command(workdir, rounds, plan))
         config = round_config(folder.load_record(source).config, target, plan, w)
         init_from = source if plan.start == "weights" else None
         stopped = train(config, target, plan.parallel, init_from=init_from)
@@ -103,6 +101,25 @@ def reflow(workdir: Path, rounds: int = 1, plan: Plan | None = None) -> int:
             return stopped
         say(on_first_process(partial(_report, flow, _restore(target), k, plan, w)))
     return 0
+
+
+def draw_round(flow: TrainedFlow, target: Path, k: int, plan: Plan, w: float, resume: str) -> None:
+    """Stores the pairs of round k in its folder; those that are there stay as they are.
+
+    Args:
+        flow: what carries x0 to x1; each process has a copy of its own.
+        target: the folder of the round.
+        k: its number.
+        plan: how many pairs, and how they are drawn.
+        w: their guidance scale.
+        resume: the command that goes on where this was stopped.
+
+    Raises:
+        InputError: as `draw_pairs`.
+    """
+    asked = Request(plan.num, w=(w,), seed=pair_seed(plan.seed, k))
+    drawn = resolve(flow.experiment, asked, Recipe(plan.solver))
+    draw_pairs(flow, target / PAIRS, *drawn, plan.batch_size, resume)
 
 
 def _restore(workdir: Path) -> TrainedFlow:
@@ -124,6 +141,8 @@ def round_config(config: ConfigDict, target: Path, plan: Plan, w: float) -> Conf
     config.path.update(usual.path)
     # The mirror image of a pair is none of this flow's pairs: x0 would have two ends.
     config.data.flip = False
+    config.flow_map.teacher = None  # it learns its own pairs
+    config.flow_map.guidance = 1.0
     if w != 1:
         config.sample.guidance = 1.0  # it is built in
     if plan.train_steps is not None:
@@ -140,8 +159,12 @@ def command(workdir: Path, rounds: int, plan: Plan) -> str:
     return shlex.join(["python", "-m", "fmjax", "reflow", *given])
 
 
-def _check_plan(workdir: Path, rounds: int, plan: Plan) -> None:
-    """Everything that can be checked before a device is used."""
+def check_plan(workdir: Path, rounds: int, plan: Plan) -> None:
+    """Checks everything that can be checked before a device is used.
+
+    Raises:
+        InputError: something does not fit.
+    """
     check_at_least("the number of rounds", rounds)
     if plan.start not in STARTS:
         raise unknown_name("start (--start)", plan.start, STARTS)
@@ -182,7 +205,11 @@ def _report(before: TrainedFlow, after: TrainedFlow, k: int, plan: Plan, w: floa
         report = {}
     if not asked.items() <= report.items():
         dataset = load(before.experiment.data.name, before.experiment.data.dir)
-        flows = {f"{k}-RF": (before, w), f"{k + 1}-RF": (after, 1.0)}
-        report = asked | compare(flows, dataset, plan.solver)
+        solvers = {"one_step": solver_spec("euler", 1), "many_step": plan.solver}
+        flows = {
+            f"{k}-RF": Compared(before, w, solvers),
+            f"{k + 1}-RF": Compared(after, 1.0, solvers),
+        }
+        report = asked | compare(flows, dataset)
         write_json(path, report)
     return f"{describe_comparison(report)}\nfigures: {path}"

@@ -44,7 +44,7 @@ COMPILE_ONLY = flags.DEFINE_string(
 def main() -> int:
     """Reads the flags and samples."""
     workdir = None if WORKDIR.value is None else Path(WORKDIR.value)
-    what, how = request(), recipe()
+    what, how = request(), recipe(workdir, CONFIG.value)
     if COMPILE_ONLY.value is not None:
         record = record_of(CONFIG.value, workdir)
         report = compile_sampling(record, COMPILE_ONLY.value, what, how, BATCH_SIZE.value)

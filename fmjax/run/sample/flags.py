@@ -1,14 +1,18 @@
 """The flags that say what to sample, how to solve, how to guide, and with which parameters."""
 
+from pathlib import Path
+
 from absl import flags
 
+from fmjax.config import ConfigDict
 from fmjax.errors import InputError
 from fmjax.factory import Guidance, Recipe, Solver
 from fmjax.factory.generation import check_choice
-from fmjax.factory.registry import GUIDANCE_RULES, make_solver
+from fmjax.factory.registry import GUIDANCE_RULES, is_flow_map, make_solver
 from fmjax.guidance import SCALE_SCHEDULES
 from fmjax.run.restore import Weights, check_weights
 from fmjax.run.sample.request import Request, check_request
+from fmjax.run.workdir import RECORD, load_record
 from fmjax.samplers import METHODS, SOLVERS
 from fmjax.samplers.diffusion_coefficients import DIFFUSIONS
 from fmjax.samplers.time_grids import GRIDS
@@ -31,10 +35,13 @@ WEAK = flags.DEFINE_string("weak", None, "Guide by an earlier checkpoint: a step
 # How to solve.
 SOLVER = flags.DEFINE_string(
     "solver",
-    "heun",
-    f"Of the ODE, {_one_of(SOLVERS)}; of the SDE, {_one_of(METHODS)}; or MODULE:NAME.",
+    None,
+    f"Of the ODE, {_one_of(SOLVERS)}; of the SDE, {_one_of(METHODS)}; jumps; or MODULE:NAME. heun "
+    "if left out, and jumps of a flow map.",
 )
-STEPS = flags.DEFINE_integer("steps", None, "Fixed steps; 25 unless --rtol or --atol is given.")
+STEPS = flags.DEFINE_integer(
+    "steps", None, "Fixed steps; 25 unless --rtol or --atol is given, and of jumps 1."
+)
 GRID = flags.DEFINE_string(
     "grid", None, f"Time grid of the fixed steps: {_one_of(GRIDS)}, or times such as 0,0.1,1."
 )
@@ -46,6 +53,7 @@ SHIFT = flags.DEFINE_float(
 RTOL = flags.DEFINE_float("rtol", None, "Relative tolerance of adaptive steps.")
 ATOL = flags.DEFINE_float("atol", None, "Absolute tolerance of adaptive steps.")
 CONTROL = flags.DEFINE_string("control", None, "Adaptive steps per sample (default) or per batch.")
+RENOISE = flags.DEFINE_float("renoise", 0.0, "Of jumps: the share of noise drawn anew, 0 to 1.")
 DIFFUSION = flags.DEFINE_string("diffusion", "sigma", f"Noise of the SDE: {_one_of(DIFFUSIONS)}.")
 NOISE = flags.DEFINE_float("noise", 1.0, "Multiplier of g^2, the diffusion of the SDE.")
 
@@ -73,8 +81,13 @@ def request() -> Request:
     return asked
 
 
-def recipe() -> Recipe:
-    """How the flags ask to draw it."""
+def recipe(workdir: Path | None, config: ConfigDict | None = None) -> Recipe:
+    """How the flags ask to draw it.
+
+    Args:
+        workdir: of the run, which decides the solver where no flag does; None without one.
+        config: in its place.
+    """
     interval = None if INTERVAL.value is None else _numbers("interval", INTERVAL.value, float)
     guidance = Guidance(
         rule=RULE.value,
@@ -84,7 +97,13 @@ def recipe() -> Recipe:
         negative=NEGATIVE.value,
     )
     check_choice(guidance)
-    return Recipe(_chosen_solver(), guidance)
+    name = SOLVER.value
+    # What is wrong with a flag alone is said before that there is no run.
+    if name is None and workdir is not None and (workdir / RECORD).exists():
+        config = load_record(workdir).config
+    if name is None:
+        name = "jumps" if config is not None and is_flow_map(config) else "heun"
+    return Recipe(_chosen_solver(name), guidance)
 
 
 def weights() -> Weights:
@@ -92,14 +111,16 @@ def weights() -> Weights:
     return check_weights(Weights(CHECKPOINT.value, EMA.value, WEAK.value))
 
 
-def _chosen_solver() -> Solver:
+def _chosen_solver(name: str) -> Solver:
     grid = GRID.value
     grid = _numbers("grid", grid, float) if grid and grid[0].isdigit() else grid
     on_grid = {"shift": SHIFT.value, "grid": grid}
-    if SOLVER.value in METHODS:
+    if name != "jumps" and _given("renoise"):
+        raise InputError("--renoise is for jumps: take --solver=jumps, of a flow map.")
+    if name in METHODS:
         tolerances = {name: flags.FLAGS[name].value for name in _given("rtol", "atol")}
         return make_solver(
-            SOLVER.value,
+            name,
             STEPS.value,
             diffusion=DIFFUSION.value,
             scale=NOISE.value,
@@ -112,7 +133,8 @@ def _chosen_solver() -> Solver:
             f"--{given[0]} is for sampling with noise: take --solver={_one_of(METHODS)}."
         )
     adaptive = {"control": CONTROL.value, "rtol": RTOL.value, "atol": ATOL.value}
-    return make_solver(SOLVER.value, STEPS.value, **adaptive, **on_grid)
+    more = {"renoise": RENOISE.value} if name == "jumps" else {}
+    return make_solver(name, STEPS.value, **adaptive, **on_grid, **more)
 
 
 def _given(*names: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ from fmjax.factory.settings import check_settings
 from fmjax.factory.training import abstract_state
 from fmjax.first_process import on_first_process, say
 from fmjax.run import workdir as folder
+from fmjax.run.teacher import Teacher, check_teacher, keep_teacher, read_teacher
 from fmjax.run.weights.initial import check_initial, initial_params
 from fmjax.storage.checkpoints import Checkpoints
 from fmjax.training.folder import Folder
@@ -29,18 +31,22 @@ class Run(NamedTuple):
     """What the parts of a training run share.
 
     Attributes:
+        config: every key.
         workdir: its folder.
         experiment: everything its configuration stands for.
         dataset: the real examples, which it is evaluated against.
         training: the examples it learns: the data set, or stored pairs that a flow of it made.
         layout: how its step is spread over devices.
+        teacher: of a flow map that has one, once `with_teacher` has read it.
     """
 
+    config: ConfigDict
     workdir: Path
     experiment: Experiment
     dataset: Dataset
     training: Dataset
     layout: Jit | Pmap
+    teacher: Teacher | None = None
 
 
 def build(config: ConfigDict, workdir: Path, parallel: str) -> Run:
@@ -67,7 +73,7 @@ def build(config: ConfigDict, workdir: Path, parallel: str) -> Run:
         steps=experiment.train.steps_per_call,
         rules=experiment.sharding_rules,
     )
-    return Run(workdir, experiment, dataset, training, layout)
+    return Run(config, workdir, experiment, dataset, training, layout)
 
 
 def check(run: Run, overwrite: bool, init_from: Path | None) -> None:
@@ -78,6 +84,13 @@ def check(run: Run, overwrite: bool, init_from: Path | None) -> None:
     """
     train = run.experiment.train
     check_divides(train.batch_size, row_shards(run.layout.mesh), train.accumulate)
+    if run.experiment.teacher is not None:
+        teacher = Path(run.experiment.teacher)
+        if teacher.absolute() == run.workdir.absolute():
+            raise InputError(
+                f"a run cannot be its own teacher: give another --workdir than {teacher}."
+            )
+        check_teacher(teacher, run.experiment)
     if init_from is None:
         return
     if overwrite and init_from.absolute() == run.workdir.absolute():
@@ -85,13 +98,22 @@ def check(run: Run, overwrite: bool, init_from: Path | None) -> None:
     check_initial(init_from, run.experiment)
 
 
+def with_teacher(run: Run) -> Run:
+    """The run with what its teacher says, if it has one; reads the teacher's parameters."""
+    if run.experiment.teacher is None:
+        return run
+    config, spec = run.config, run.experiment.spec
+    teacher = read_teacher(Path(run.experiment.teacher), run.experiment, config.flow_map.guidance)
+    experiment = make_experiment(config, spec, teacher=teacher.velocity)
+    return run._replace(experiment=experiment, teacher=teacher)
+
+
 @contextlib.contextmanager
-def claimed(run: Run, config: ConfigDict, overwrite: bool) -> Iterator[Folder]:
+def claimed(run: Run, overwrite: bool) -> Iterator[Folder]:
     """Makes the folder this run's own for as long as the context lasts.
 
     Args:
-        run: from `build`.
-        config: goes into the folder's record.
+        run: from `build`; its configuration goes into the folder's record.
         overwrite: deletes an earlier run in the folder first.
 
     Yields:
@@ -102,7 +124,7 @@ def claimed(run: Run, config: ConfigDict, overwrite: bool) -> Iterator[Folder]:
     """
     state = abstract_state(run.experiment, run.layout.mesh)
     state_bytes = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
-    record = folder.Record(config, run.experiment.spec)
+    record = folder.Record(run.config, run.experiment.spec)
     lock = on_first_process(lambda: folder.claim(run.workdir, record, state_bytes, overwrite))
     try:
         keep = run.experiment.train.keep
@@ -127,6 +149,8 @@ def restore(run: Run, checkpoints: Checkpoints, init_from: Path | None) -> tuple
     """
     experiment, mesh = run.experiment, run.layout.mesh
     found = checkpoints.restore_latest(abstract_state(experiment, mesh)._asdict())
+    if run.teacher is not None:
+        on_first_process(partial(keep_teacher, run.workdir, run.teacher, found is not None))
     if found is not None:
         step, state = found
         return step, TrainState(**state)

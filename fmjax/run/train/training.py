@@ -10,7 +10,7 @@ from fmjax.first_process import say
 from fmjax.run.train import report
 from fmjax.run.train.batches import RunStream, held_out
 from fmjax.run.train.draw import RunDraw
-from fmjax.run.train.setup import Run, build, check, claimed, restore
+from fmjax.run.train.setup import Run, build, check, claimed, restore, with_teacher
 from fmjax.training import fit
 from fmjax.training.folder import Folder
 from fmjax.training.signals import Stopped
@@ -46,7 +46,8 @@ def train(
     began = time.perf_counter()
     run = build(config, workdir, parallel)
     check(run, overwrite, init_from)
-    with claimed(run, config, overwrite) as own:
+    run = with_teacher(run)
+    with claimed(run, overwrite) as own:
         start, begin = restore(run, own.checkpoints, init_from)
         if report.is_finished(run, start):
             say(report.already_finished(run, start))

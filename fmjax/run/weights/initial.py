@@ -4,10 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from fmjax.errors import InputError
 from fmjax.factory import Experiment
+from fmjax.factory.architecture import TWO_TIMES
 from fmjax.factory.training import abstract_params, abstract_state
+from fmjax.models.adapters import extend_params
 from fmjax.run import workdir as folder
 from fmjax.run.restore import (
     check_meaning,
@@ -18,6 +21,8 @@ from fmjax.run.restore import (
     read_exported,
 )
 from fmjax.storage.safetensors import check_same, read_header, shapes
+
+_SECOND_TIME = "span"  # the module that embeds it
 
 
 def check_initial(source: Path, experiment: Experiment) -> None:
@@ -30,11 +35,14 @@ def check_initial(source: Path, experiment: Experiment) -> None:
 
     Raises:
         InputError: there is nothing to begin with, or it is of another model; the first leaf that
-            differs is named.
+            differs is named. A network of two times may begin with the parameters of one of one
+            time.
     """
     file = _file(source)
     # Stored pairs are learned along a path of their own, beginning with the flow that made them.
     free = () if experiment.pairs is None else ("path.",)
+    if experiment.two_times:
+        free += (TWO_TIMES,)
     if file is not None:
         found = read_header(file).shapes
         check_meaning(file, experiment, free)
@@ -44,7 +52,11 @@ def check_initial(source: Path, experiment: Experiment) -> None:
             raise InputError(f"{source} has no checkpoint yet; train it first.")
         found = shapes(abstract_params(trained))
         check_same_meaning(trained.architecture, experiment, source, free)
-    check_same(found, shapes(abstract_params(experiment)), source)
+    expected = shapes(abstract_params(experiment))
+    if experiment.two_times:
+        new = {name for name in expected if _SECOND_TIME in name.split(".")} - found.keys()
+        expected = {name: shape for name, shape in expected.items() if name not in new}
+    check_same(found, expected, source)
 
 
 def initial_params(source: Path, experiment: Experiment, mesh: jax.sharding.Mesh) -> Any:
@@ -56,16 +68,26 @@ def initial_params(source: Path, experiment: Experiment, mesh: jax.sharding.Mesh
         mesh: of all devices; each leaf goes straight to its shards.
 
     Returns:
-        The parameters, as arrays over all processes.
+        The parameters, as arrays over all processes. What a network of two times has beside one of
+        one time is fresh: in the networks here the second time adds zero then.
 
     Raises:
         InputError: as in `check_initial`, or the file is damaged.
     """
     check_initial(source, experiment)
-    file = _file(source)
-    if file is not None:
-        return read_exported(file, abstract_state(experiment, mesh).params)
-    return load_params(source, experiment, "latest", True, mesh)[1]
+    file, target = _file(source), abstract_state(experiment, mesh).params
+    if file is None:
+        params = load_params(source, open_run(source), "latest", True, mesh)[1]
+    else:
+        stored = read_header(file).shapes
+        named = flatten_dict(target, sep=".").items()
+        known = {name: leaf for name, leaf in named if name in stored}
+        params = read_exported(file, unflatten_dict(known, sep="."))
+    if jax.tree.structure(params) == jax.tree.structure(target):
+        return params
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, target)
+    fresh = jax.jit(experiment.init_params, out_shardings=shardings)
+    return extend_params(fresh(jax.random.key(experiment.train.seed)), params)
 
 
 def _file(source: Path) -> Path | None:

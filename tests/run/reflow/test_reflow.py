@@ -194,7 +194,7 @@ def test_a_round_learns_straight_lines_between_stored_pairs(workdir, reflowed):
     other = round_config(other, reflowed, Plan(), 1.5)
     assert (other.path.name, other.path.sigma_min, other.data.flip) == ("linear", 0.0, False)
     assert other.sample.guidance == 1.0  # built into the pairs
-    assert round_config(source, reflowed, Plan(), 1.0).sample.guidance == 1.5
+    assert round_config(source, reflowed, Plan(), 1.0).sample.guidance is None
 
 
 @pytest.mark.slow
@@ -228,11 +228,13 @@ def test_the_report_stands_beside_the_checkpoints(workdir, reflowed):
     assert report["parameters"] == [int(fingerprint(flow.params)) for flow in flows]
     assert list(report["flows"]) == ["1-RF", "2-RF"]
     for figures in report["flows"].values():
-        assert set(figures) == set(compare_module.FLOW_FIGURES)
+        assert set(figures) == {*compare_module.PATH_FIGURES, "one_step", "many_step"}
         assert all(np.isfinite(value) and value >= 0 for value in figures.values())
     table = describe_comparison(report).splitlines()
     assert table[0].split() == ["1-RF", "2-RF"]
-    assert [line.split()[0] for line in table[1:-2]] == list(compare_module.FLOW_FIGURES)
+    names = [*compare_module.PATH_FIGURES, "one_step", "many_step"]
+    assert [line.split()[0] for line in table[1:-2]] == names
+    assert table[-2].startswith("one_step, many_step: W2")
     assert "W2 (64 points)" in table[-2]
     for figures in report["flows"].values():
         npe = abs(figures["path_energy"] / report["w2_squared"] - 1)

@@ -1,0 +1,131 @@
+"""What the identities of a flow map are written in: the network live and frozen, and the velocity.
+
+A network gives an average velocity u and perhaps more that is an average along the same way, such
+as the average divergence. All of it obeys the same identities, so that each is written once, for a
+dictionary ``{"velocity": u, ...}``; only the velocity moves x.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from fmjax.array_checks import check_returned
+from fmjax.conventions import (
+    ApplyFn,
+    Array,
+    Labels,
+    Output,
+    Params,
+    Span,
+    at_least_float32,
+    expand,
+    take_part,
+)
+
+Averages = dict[str, Array]
+"""``{"velocity": u (batch, ...)}``, perhaps with ``"divergence"`` (batch,)."""
+
+HEAD = "diagonal"
+"""The part of an `Output` that is a second velocity head: v(x, s), whatever t is."""
+
+
+class Fields(NamedTuple):
+    """The functions that an identity relates.
+
+    Attributes:
+        live: of the network, through which gradients flow.
+        frozen: of parameters that are constants: the live ones, or their average.
+        velocity: ``velocity(x, t) -> averages`` at one time: of the teacher, or of the frozen
+            network on its diagonal.
+        predicted: ``predicted(x, t) -> v`` of the frozen network, by its second head where it has
+            one.
+    """
+
+    live: "AverageField"
+    frozen: "AverageField"
+    velocity: Callable[[Array, Array], Averages]
+    predicted: Callable[[Array, Array], Array]
+
+
+class Sides(NamedTuple):
+    """The two sides of an identity, for each example.
+
+    Attributes:
+        predicted: what the gradient flows through.
+        goal: what it is compared with; no gradient flows through it.
+        weight: by which the squared difference is multiplied: one number, or (batch,).
+    """
+
+    predicted: Averages
+    goal: Averages
+    weight: Any = 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class AverageField:
+    """A network with its parameters bound: ``field(x, Span(s, t)) -> averages``, at least float32.
+
+    Attributes:
+        apply_fn: ``apply_fn(params, x, Span(s, t), labels)``: u shaped as x, or an `Output`.
+        derivative_fn: the same network, as it is to be differentiated in time.
+        params: its parameters.
+        labels: what it takes as labels.
+        divergence: whether the part ``"divergence"`` (batch,) is among the averages.
+    """
+
+    apply_fn: ApplyFn
+    derivative_fn: ApplyFn
+    params: Params
+    labels: Labels
+    divergence: bool
+
+    def __call__(self, x: Array, span: Span) -> Averages:
+        """The averages from s to t, x being at s."""
+        return self._evaluate(self.apply_fn, x, span)
+
+    def smooth(self, x: Array, span: Span) -> Averages:
+        """The same, by the function that is to be differentiated in time."""
+        return self._evaluate(self.derivative_fn, x, span)
+
+    def at(self, x: Array, t: Array) -> Array:
+        """The velocity on the diagonal."""
+        u = take_part(self.apply_fn(self.params, x, Span(t, t), self.labels), "velocity")
+        check_returned("apply_fn", u, "x", x)
+        return at_least_float32(u)
+
+    def head(self, x: Array, span: Span) -> Array | None:
+        """The second velocity head; None where the network has none."""
+        output = self.apply_fn(self.params, x, span, self.labels)
+        if not (isinstance(output, Output) and HEAD in output.parts):
+            return None
+        check_returned(f"the part {HEAD!r} of apply_fn", output.parts[HEAD], "x", x)
+        return at_least_float32(output.parts[HEAD])
+
+    def _evaluate(self, apply_fn: ApplyFn, x: Array, span: Span) -> Averages:
+        output = apply_fn(self.params, x, span, self.labels)
+        u = take_part(output, "velocity")
+        check_returned("apply_fn", u, "x", x)
+        if not self.divergence:
+            return {"velocity": at_least_float32(u)}
+        # A network that gives one array has no divergence, which `take_part` then says.
+        output = output if isinstance(output, Output) else Output(velocity=output)
+        head = take_part(output, "divergence")
+        check_returned("the divergence of apply_fn", head, "s", span.s)
+        return {"velocity": at_least_float32(u), "divergence": at_least_float32(head)}
+
+
+def moved(x: Array, duration: Array, averages: Averages) -> Array:
+    """x + (t - s) u: where a jump of this duration (batch,) leads."""
+    return x + expand(duration, x) * averages["velocity"]
+
+
+def combined(a: Array | float, left: Averages, b: Array | float, right: Averages) -> Averages:
+    """a * left + b * right, a and b one number or one for each example (batch,)."""
+
+    def one(x, y):
+        return expand(jnp.asarray(a, x.dtype), x) * x + expand(jnp.asarray(b, y.dtype), y) * y
+
+    return jax.tree.map(one, left, right)
