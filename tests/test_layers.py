@@ -30,7 +30,7 @@ MATHEMATICS = (
     ("draws",),
     ("samplers",),
     ("likelihood",),
-    ("flow_maps",),
+    ("flow_maps", "drifting"),
     ("testing",),
 )
 # Of the machinery `training` alone is above others: `fit` reads data, saves, and logs utilisation.

@@ -14,6 +14,7 @@ from data alone or from a trained flow.
 `MeanFlow` ... `Consistency`       the identities
 `FixedGuidance`, `GuidanceInput`   guidance inside the target
 `DivergenceHead`                   the average divergence, for the likelihood in a few jumps
+`few_step_log_likelihood`          that likelihood
 `FiniteDifference`                 the derivative of networks without forward mode
 `Jumps`                            the solver: a chain of jumps, with noise drawn anew if asked
 =================================  ============================================================
@@ -26,6 +27,7 @@ from fmjax.flow_maps.divergence_head import DivergenceHead
 from fmjax.flow_maps.identities import Identity, Lagrangian, MeanFlow, Semigroup
 from fmjax.flow_maps.interpolated import AlphaFlow, Consistency, ECTSteps, SigmoidDecay
 from fmjax.flow_maps.jumps import Jumps
+from fmjax.flow_maps.likelihood import few_step_log_likelihood
 from fmjax.flow_maps.loss import make_flow_map_loss_fn
 from fmjax.flow_maps.target_guidance import FixedGuidance, GuidanceInput, PowerLaw
 
@@ -44,5 +46,6 @@ __all__ = [
     "PowerLaw",
     "Semigroup",
     "SigmoidDecay",
+    "few_step_log_likelihood",
     "make_flow_map_loss_fn",
 ]

@@ -28,6 +28,7 @@ from fmjax.errors import InputError, unknown_name
 from fmjax.models.attention import check_attention
 from fmjax.models.embedders import TIME_SCALE, ConditionEmbed, HashableConditions, sincos_2d
 from fmjax.models.input_checks import check_inputs, check_rank, check_sizes
+from fmjax.models.parts import check_parts, parts_products, scalar_head, with_parts
 from fmjax.models.transformer import (
     REMAT,
     SHARDING_RULES,
@@ -110,6 +111,9 @@ class DiT(HashableConditions, nn.Module):
             velocity between them; see `fmjax.conventions.Span`. What t - s adds is zero at first.
         time_scale: what t is multiplied by first, so that the frequencies are those of 1000
             diffusion steps; 1 for weights of a network that was trained on t in [0, 1] as it is.
+        parts: further outputs of a network of two times, names of `fmjax.models.parts.PARTS`, e.g.
+            ``("divergence",)``, all zero at first: the diagonal is a second W', and the divergence
+            a linear map of the mean over the tokens that W' reads.
         sharding_rules: which axis of a mesh splits which parameter; see `fmjax.training.sharding`.
     """
 
@@ -126,10 +130,11 @@ class DiT(HashableConditions, nn.Module):
     remat: str = "none"
     span: bool = False
     time_scale: float = TIME_SCALE
+    parts: tuple[str, ...] = ()
     sharding_rules: ClassVar = SHARDING_RULES
 
     @nn.compact
-    def __call__(self, x: jax.Array, t: jax.Array | Span, labels: Any = None) -> jax.Array:
+    def __call__(self, x: jax.Array, t: jax.Array | Span, labels: Any = None) -> Any:
         """Predict the velocity.
 
         Args:
@@ -139,7 +144,8 @@ class DiT(HashableConditions, nn.Module):
                 is None. With `guidance`, a dict of these and the scale w, shape (B,), floating.
 
         Returns:
-            Shape of `x`, float32 (float64 if `dtype` is).
+            Shape of `x`, float32 (float64 if `dtype` is); with `parts` an `Output` that has this as
+            ``velocity``, beside ``divergence`` (B,) and ``diagonal``, shaped as `x`.
 
         Raises:
             InputError: a field or an argument does not fit; see `fmjax.models.input_checks`. Raised
@@ -151,8 +157,17 @@ class DiT(HashableConditions, nn.Module):
         h = self._tokens(x)
         h = self._blocks(h, c)
         h = modulate(h, *Modulation(2, name="adaln")(c))
-        h = nn.Dense(p * p * x.shape[-1], kernel_init=nn.initializers.zeros_init(), name="out")(h)
-        return unpatchify(h, p, x.shape)
+        zeros = nn.initializers.zeros_init()
+
+        def velocity(name: str) -> jax.Array:
+            patches = nn.Dense(p * p * x.shape[-1], kernel_init=zeros, name=name)(h)
+            return unpatchify(patches, p, x.shape)
+
+        heads = {
+            "divergence": lambda: scalar_head(jnp.mean(h, axis=1)),
+            "diagonal": lambda: velocity("diagonal"),
+        }
+        return with_parts(velocity("out"), heads, self.parts)
 
     def _tokens(self, x: jax.Array) -> jax.Array:
         p = self.patch_size
@@ -194,6 +209,7 @@ class DiT(HashableConditions, nn.Module):
         patch, D = self.patch_size**2 * channels, self.width
         T = height * width // self.patch_size**2
         ends = T * patch * D + D * 2 * D + T * D * patch
+        ends += parts_products(self.parts, D, T * D * patch)
         embedding = self._embedding().forward_flops()
         products = self.depth * block_products(T, D, self.mlp_ratio) + ends
         return None if embedding is None else 2 * products + embedding
@@ -224,6 +240,7 @@ class DiT(HashableConditions, nn.Module):
             raise InputError(f"dtype={self.dtype!r}: expected a floating dtype, e.g. jnp.bfloat16.")
         if self.remat not in REMAT:
             raise unknown_name("remat policy", self.remat, REMAT)
+        check_parts(self.parts, self.span)
         check_attention(self.attention, self.dtype, self.width // self.heads)
         check_rank(x, "(batch, height, width, channels)", 4, 4)
         if x.shape[1] % self.patch_size or x.shape[2] % self.patch_size:

@@ -11,6 +11,7 @@ from fmjax.conventions import Span
 from fmjax.errors import InputError
 from fmjax.models.embedders import ConditionEmbed, HashableConditions
 from fmjax.models.input_checks import check_inputs, check_rank, check_sizes
+from fmjax.models.parts import check_parts, parts_products, scalar_head, with_parts
 
 
 class MLP(HashableConditions, nn.Module):
@@ -36,6 +37,9 @@ class MLP(HashableConditions, nn.Module):
             the condition; labels is then ``{"labels": labels, "guidance": w}``.
         span: whether the network takes two times, ``Span(s, t)`` in the place of t, for the average
             velocity between them; see `fmjax.conventions.Span`. What t - s adds is zero at first.
+        parts: further outputs of a network of two times, names of `fmjax.models.parts.PARTS`, e.g.
+            ``("divergence",)``. Each is one more linear map of h_depth: the divergence starts at
+            zero, and the diagonal as the velocity does.
     """
 
     width: int = 128
@@ -46,9 +50,10 @@ class MLP(HashableConditions, nn.Module):
     zero_init: bool = True
     guidance: bool = False
     span: bool = False
+    parts: tuple[str, ...] = ()
 
     @nn.compact
-    def __call__(self, x: jax.Array, t: jax.Array | Span, labels: Any = None) -> jax.Array:
+    def __call__(self, x: jax.Array, t: jax.Array | Span, labels: Any = None) -> Any:
         """Predict the velocity.
 
         Args:
@@ -58,7 +63,8 @@ class MLP(HashableConditions, nn.Module):
                 is None. With `guidance`, a dict of these and the scale w, shape (B,), floating.
 
         Returns:
-            Shape of `x`, float32 (float64 for float64 inputs).
+            Shape of `x`, float32 (float64 for float64 inputs); with `parts` an `Output` that has
+            this as ``velocity``, beside ``divergence`` (B,) and ``diagonal``, shaped as `x`.
 
         Raises:
             InputError: a field or an argument does not fit; see `fmjax.models.input_checks`.
@@ -71,7 +77,13 @@ class MLP(HashableConditions, nn.Module):
             shift = nn.Dense(self.width, use_bias=False, name=f"condition_{k}")
             h = nn.silu(layer(h) + shift(c))
         init = nn.initializers.zeros_init() if self.zero_init else nn.initializers.lecun_normal()
-        return nn.Dense(math.prod(x.shape[1:]), kernel_init=init, name="out")(h).reshape(x.shape)
+
+        def velocity(name: str) -> jax.Array:
+            layer = nn.Dense(math.prod(x.shape[1:]), kernel_init=init, name=name)
+            return layer(h).reshape(x.shape)
+
+        heads = {"divergence": lambda: scalar_head(h), "diagonal": lambda: velocity("diagonal")}
+        return with_parts(velocity("out"), heads, self.parts)
 
     @nn.nowrap
     def forward_flops(self, shape: tuple[int, ...]) -> int | None:
@@ -85,6 +97,7 @@ class MLP(HashableConditions, nn.Module):
         """
         features, D = math.prod(shape), self.width
         layers = features * D + (self.depth - 1) * D * D + self.depth * D * D + D * features
+        layers += parts_products(self.parts, D, D * features)
         embedding = self._embedding().forward_flops()
         return None if embedding is None else 2 * layers + embedding
 
@@ -109,5 +122,6 @@ class MLP(HashableConditions, nn.Module):
                 f"time_features={self.time_features}: expected an even number, half of them "
                 f"cosines and half sines, e.g. {self.time_features + 1}."
             )
+        check_parts(self.parts, self.span)
         check_rank(x, "(batch, ...)", 2, math.inf)
         return check_inputs(self, x, t, labels)

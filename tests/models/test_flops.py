@@ -28,6 +28,9 @@ MODELS = [
     (dit.DiT(**DIT, conditions=TWO, span=True), IMAGE),
     (mlp.MLP(width=16, depth=2, conditions=TWO, span=True), POINT),
     (mlp.MLP(width=16, depth=1, time_features=8, guidance=True), (2, 3)),
+    (mlp.MLP(width=16, depth=2, span=True, parts=("divergence", "diagonal")), (2, 3)),
+    (dit.DiT(**DIT, span=True, parts=("divergence", "diagonal")), IMAGE),
+    (dit.DiT(**DIT, span=True, parts=("divergence",)), IMAGE),
 ]
 
 

@@ -1,0 +1,74 @@
+"""Outputs of a flow map beside its average velocity: names, checks, and the `Output` of all.
+
+================  ==================================================================================
+``"divergence"``  the average divergence over a constant (batch,), for the likelihood in few jumps
+``"diagonal"``    a second velocity head shaped as x: v(x, s), whatever t is
+================  ==================================================================================
+
+Both read the features that the velocity reads, and start at zero.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from flax import linen as nn
+
+from fmjax.checks import check_name
+from fmjax.conventions import Output
+from fmjax.errors import InputError
+
+PARTS = ("divergence", "diagonal")
+
+
+def check_parts(parts: Any, span: bool) -> None:
+    """Refuse parts that a network cannot have.
+
+    Args:
+        parts: names of `PARTS`, each at most once.
+        span: whether the network takes two times, which a network with parts must.
+
+    Raises:
+        InputError: they are no tuple, a name is unknown or there twice, or there is one time.
+    """
+    if not isinstance(parts, tuple):
+        raise InputError(f'parts={parts!r}: expected a tuple of names, e.g. ("divergence",).')
+    for name in parts:
+        check_name("part of a network", name, PARTS)
+    if len(set(parts)) < len(parts):
+        raise InputError(f"parts={parts!r}: expected each name once.")
+    if parts and not span:
+        raise InputError(
+            f"parts={parts!r} are those of a flow map, and this network takes one time: build it "
+            "with span=True."
+        )
+
+
+def scalar_head(h: jax.Array) -> jax.Array:
+    """The divergence (B,) of features h (B, D), in a network's compact method; zero at first."""
+    zeros = nn.initializers.zeros_init()
+    return nn.Dense(1, kernel_init=zeros, name="divergence")(h)[:, 0]
+
+
+def parts_products(parts: tuple, width: int, velocity: int) -> int:
+    """Multiply-adds of the parts of one example.
+
+    Args:
+        parts: their names.
+        width: D, the number of features.
+        velocity: multiply-adds of the output layer of the velocity.
+    """
+    return sum({"divergence": width, "diagonal": velocity}[name] for name in parts)
+
+
+def with_parts(velocity: jax.Array, heads: dict[str, Callable[[], jax.Array]], parts: tuple) -> Any:
+    """What a network returns: the velocity, or an `Output` of it and the parts.
+
+    Args:
+        velocity: shaped as x.
+        heads: what makes each of `PARTS`, called for those that are asked.
+        parts: their names.
+    """
+    if not parts:
+        return velocity
+    return Output(velocity=velocity, **{name: heads[name]() for name in parts})
