@@ -281,4 +281,3 @@ def _apart(files) -> tuple:
     return tuple(kept.items())
 
 
-assert NEEDED.keys() == BASE.keys()
