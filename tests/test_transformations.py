@@ -88,7 +88,7 @@ BRIDGE = paths.BrownianBridge(0.5)
 JOINT = paths.Joint({"a": paths.AffinePath(), "b": paths.AffinePath(schedules.Cosine())})
 MOONS = testing.FiniteDataFlow(np.asarray(Y))
 GAUSS = testing.GaussianFlow(np.ones(D), np.eye(D))
-MIXTURE = testing.MixtureFlow(np.array([[-1.0, 0.0], [1.0, 0.0]]), 0.5)
+MIXTURE = testing.MixtureFlow([0.4, 0.6], [[-1.0, 0.0], [1.0, 0.5]], 0.5)
 MESH = jax.sharding.Mesh(np.asarray(jax.devices()[:1]), ("data",))
 
 HOST = "takes concrete arrays, on the host"

@@ -10,6 +10,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
+from logging import CRITICAL, getLogger
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
@@ -190,6 +191,8 @@ def _quieten() -> None:
     """Leaves what libraries report of errors that come up as one sentence anyway to that one."""
     # orbax logs every file it writes, and every error before raising it.
     logging.set_verbosity(logging.FATAL)
+    # Of what reads a damaged checkpoint, the parts beside the one that is reported fail as well.
+    getLogger("asyncio").setLevel(CRITICAL)
     program, usual = Path(sys.argv[0]).name, sys.unraisablehook
 
     def unraisable(hook: Any) -> None:

@@ -82,13 +82,21 @@ def main() -> int:
     run = folder / "run"
     finish(start(run, **RUN))
     finish(Child(partial(fill, folder / "world", run), folder / "fill.log"))
-    tried: dict[str, dict] = {}
+    tried = _earlier(args.out, args.seed)
     for command in args.only:
         tried[command] = _try(args, folder, command)
-        machine.write_json(args.out, machine.about() | _summary(args, tried))
+        machine.write_json(args.out, machine.about(flags=False) | _summary(args, tried))
     shutil.rmtree(folder)
     kinds = [kind for found in tried.values() for kind in found.values()]
     return int(any(kind["failed"] or not kind["ended"] for kind in kinds))
+
+
+def _earlier(out: Path, seed: int) -> dict[str, dict]:
+    """What another call with the same seed has found: commands may be tried one by one."""
+    if not out.exists():
+        return {}
+    stored = json.loads(out.read_text())
+    return stored["commands"] if stored["seed"] == seed else {}
 
 
 def _summary(args: argparse.Namespace, tried: dict[str, dict]) -> dict:
