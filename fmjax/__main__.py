@@ -52,12 +52,13 @@ def main() -> None:
 
 
 def _run_command(name: str, arguments: list[str]) -> None:
+    from fmjax.run import cli
+
     if name == "prepare":
         from fmjax.data import prepare
 
-        sys.exit(prepare.main(arguments))
-    from fmjax.run import cli
-
+        cli.open_streams()
+        cli.end_with("fmjax prepare", lambda: prepare.main(arguments))
     # The flags of a command are defined when its module is imported, so only one of them is.
     command = importlib.import_module(f"fmjax.run.{name}.command")
     sys.argv = [f"fmjax {name}", *arguments]

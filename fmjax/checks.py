@@ -182,6 +182,20 @@ def check_utf8(what: str, text: str) -> None:
         raise InputError(f"{what} {text!a} is not UTF-8; rename the file that it names.")
 
 
+def check_given(what: str, value: object) -> None:
+    """Checks that a value is no empty text: a path would be the current folder, or the usual one.
+
+    Args:
+        what: as in `check_positive`.
+        value: what came in.
+
+    Raises:
+        InputError: it is.
+    """
+    if value == "":
+        raise InputError(f"{what} is empty; give a value, or leave it out.")
+
+
 def check_class_names(names: Iterable[str]) -> None:
     """Checks that names of classes stay as they are in a set, a UTF-8 file of one name a line.
 

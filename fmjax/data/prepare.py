@@ -10,13 +10,13 @@ A public set of tensorflow_datasets (needs the network, and TensorFlow for this 
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from tqdm import tqdm
 
-from fmjax.checks import check_utf8
+from fmjax.checks import check_given, check_utf8
 from fmjax.data.dataset import Dataset
 from fmjax.data.images.read import read_images
 from fmjax.data.load import load
@@ -25,32 +25,38 @@ from fmjax.data.train_command import train_command
 from fmjax.errors import InputError
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line.
+def main(argv: Sequence[str]) -> int:
+    """Prepares what the arguments ask for.
 
     Args:
-        argv: the arguments, or None for those of the process.
+        argv: the arguments.
 
     Returns:
-        The exit code: 0, or 2 after one sentence on the standard error.
+        0: nothing stops it halfway, or an error does.
+
+    Raises:
+        InputError: a mistake in the arguments, or in what they name.
+        OSError: the system does not let a file be read or written.
     """
-    options = _parser().parse_args(argv)
-    try:
-        for name, value in vars(options).items():
-            if isinstance(value, str):
-                check_utf8(f"--{name}", value)
-        _prepare(options)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted: nothing was written.", file=sys.stderr)
-        return 130
+    options = parser().parse_args(argv)
+    for name, value in vars(options).items():
+        if isinstance(value, str):
+            check_utf8(f"--{name}", value)
+            check_given(f"--{name}", value)
+    _prepare(options)
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+class _Parser(argparse.ArgumentParser):
+    """A parser whose mistakes are errors like all others."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message}; `fmjax prepare --help` lists the flags.")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The flags of the command."""
+    parser = _Parser(
         prog="python -m fmjax prepare",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -110,7 +116,3 @@ def _print_summary(dataset: Dataset, folder: Path, options: argparse.Namespace) 
     )
     place = options.data_dir and str(directory.data_root(options.data_dir))
     print(f"Train on it with:\n  {train_command(dataset, place)}")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -9,6 +9,8 @@ import signal
 import sys
 import threading
 import traceback
+from collections.abc import Callable
+from logging import CRITICAL, getLogger
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
@@ -17,7 +19,7 @@ import jax
 from absl import app, flags, logging
 from flax.traverse_util import flatten_dict
 
-from fmjax.checks import check_utf8
+from fmjax.checks import check_given, check_utf8
 from fmjax.config import default_config
 from fmjax.errors import InputError, unknown_name
 from fmjax.files import first_line
@@ -119,15 +121,15 @@ def _parse(argv: list[str]) -> list[str]:
 
 
 def _check_not_empty() -> None:
-    """Checks that no flag of fmjax is an empty text: a path would be the current folder.
+    """Checks that no flag of fmjax is an empty text.
 
     Raises:
         InputError: one is.
     """
     for module, defined in flags.FLAGS.flags_by_module_dict().items():
         for flag in defined if module.startswith("fmjax.") else ():
-            if flag.present and flag.value == "":
-                raise InputError(f"--{flag.name} is empty; give a value, or leave it out.")
+            if flag.present:
+                check_given(f"--{flag.name}", flag.value)
 
 
 def _check_environment(argv: list[str]) -> None:
@@ -189,6 +191,8 @@ def _quieten() -> None:
     """Leaves what libraries report of errors that come up as one sentence anyway to that one."""
     # orbax logs every file it writes, and every error before raising it.
     logging.set_verbosity(logging.FATAL)
+    # Of what reads a damaged checkpoint, the parts beside the one that is reported fail as well.
+    getLogger("asyncio").setLevel(CRITICAL)
     program, usual = Path(sys.argv[0]).name, sys.unraisablehook
 
     def unraisable(hook: Any) -> None:
@@ -244,13 +248,54 @@ def _end_unread() -> NoReturn:
     sys.exit(128 + signal.SIGPIPE)
 
 
+def _fail(program: str, error: Exception | str, code: int) -> NoReturn:
+    # One line, whatever the names in it: those of files may hold line ends.
+    letters = (c if c.isprintable() else ascii(c)[1:-1] for c in str(error).strip())
+    print(f"{program}: {''.join(letters)}", file=sys.stderr)
+    sys.exit(code)
+
+
+def end_with(program: str, work: Callable[[], int]) -> NoReturn:
+    """Ends the program with what its work gives, or with one sentence and the code of the mistake.
+
+    Args:
+        program: the name that the sentence begins with.
+        work: returns 0, or the number of the signal that stopped it, which makes the exit code 128
+            and that number, as in a shell.
+    """
+    try:
+        stopped = work()
+        sys.stdout.flush()
+        sys.exit(128 + stopped if stopped else 0)
+    except InputError as error:
+        _fail(program, error, 2)
+    except FloatingPointError as error:
+        _fail(program, error, 3)
+    except BrokenPipeError:
+        _end_unread()
+    except OSError as error:
+        _fail(program, _said(error), 4)
+    except MemoryError:
+        _fail(program, "the machine has no memory left: ask for less at a time.", 4)
+    except RuntimeError as error:
+        if "initialize backend" not in str(error):
+            raise
+        _fail(
+            program,
+            f"no device of JAX_PLATFORMS={os.environ.get('JAX_PLATFORMS', '')!r} is found "
+            f"({first_line(error)[:200]}); unset it, or name a platform that is there.",
+            2,
+        )
+    except KeyboardInterrupt:
+        _fail(program, "interrupted", 130)
+
+
 def run(command: ModuleType) -> None:
     """Runs a command; a caller's mistake ends it with one sentence and exit code 2.
 
     Args:
         command: a module whose docstring is the head of ``--help``, and whose function `main`
-            returns 0, or the number of the signal that stopped it, which makes the exit code 128
-            and that number, as in a shell.
+            returns what `end_with` takes.
     """
     program = Path(sys.argv[0]).name
     open_streams()
@@ -259,44 +304,12 @@ def run(command: ModuleType) -> None:
     keep_freed_memory()
     _quieten()
 
-    def fail(error: Exception | str, code: int) -> None:
-        # One line, whatever the names in it: those of files may hold line ends.
-        letters = (c if c.isprintable() else ascii(c)[1:-1] for c in str(error).strip())
-        print(f"{program}: {''.join(letters)}", file=sys.stderr)
-        sys.exit(code)
-
-    def guarded(_: list[str]) -> None:
-        try:
-            stopped = together(command.main)
-            sys.stdout.flush()
-            sys.exit(128 + stopped if stopped else 0)
-        except InputError as error:
-            fail(error, 2)
-        except FloatingPointError as error:
-            fail(error, 3)
-        except BrokenPipeError:
-            _end_unread()
-        except OSError as error:
-            fail(_said(error), 4)
-        except MemoryError:
-            fail("the machine has no memory left: ask for less at a time.", 4)
-        except RuntimeError as error:
-            if "initialize backend" not in str(error):
-                raise
-            fail(
-                f"no device of JAX_PLATFORMS={os.environ.get('JAX_PLATFORMS', '')!r} is found "
-                f"({first_line(error)[:200]}); unset it, or name a platform that is there.",
-                2,
-            )
-        except KeyboardInterrupt:
-            fail(InterruptedError("interrupted"), 130)
-
     def parse(argv: list[str]) -> list[str]:
         try:
             return _parse(argv)
         except InputError as error:
-            return fail(error, 2)
+            return _fail(program, error, 2)
         except BrokenPipeError:
             return _end_unread()
 
-    app.run(guarded, flags_parser=parse)
+    app.run(lambda _: end_with(program, lambda: together(command.main)), flags_parser=parse)

@@ -1,3 +1,4 @@
+import pathlib
 import subprocess
 import sys
 
@@ -9,6 +10,7 @@ from fmjax.data import prepare
 from fmjax.data.load import load
 from fmjax.data.tfds import public
 from fmjax.data.train_command import train_command
+from fmjax.run import cli
 
 RNG = np.random.default_rng(0)
 
@@ -32,7 +34,10 @@ def folder(tmp_path):
 
 
 def run(*arguments):
-    return prepare.main(list(map(str, arguments)))
+    """The exit code of the command."""
+    with pytest.raises(SystemExit) as end:
+        cli.end_with("fmjax prepare", lambda: prepare.main(list(map(str, arguments))))
+    return end.value.code
 
 
 def test_a_folder_becomes_a_set_with_the_same_pixels(folder, data_dir, capsys):
@@ -94,7 +99,7 @@ def test_a_broken_image_is_named_and_leaves_nothing(folder, data_dir, capsys):
     cut = folder / "rose" / "7.png"
     cut.write_bytes(cut.read_bytes()[:100])
     assert run("--name=flowers", f"--source={folder}") == 2
-    assert f"error: the image {cut} cannot be read" in capsys.readouterr().err
+    assert f"fmjax prepare: the image {cut} cannot be read" in capsys.readouterr().err
     assert data_dir.exists()  # it failed in the middle of the writing
     assert list(data_dir.iterdir()) == []
 
@@ -115,7 +120,7 @@ def test_a_mistake_is_one_sentence(arguments, sentence, data_dir, capsys):
     assert run(*arguments) == 2
     out, error = capsys.readouterr()
     assert out == ""
-    assert error.startswith("error: ")
+    assert error.startswith("fmjax prepare: ")
     assert sentence in error
     assert error.count("\n") == 1
 
@@ -126,18 +131,37 @@ def test_tensorflow_is_asked_for_where_it_is_needed(data_dir, monkeypatch, capsy
     assert "needs TensorFlow this once (training does not)" in capsys.readouterr().err
 
 
-def test_an_unknown_flag_is_refused(capsys):
-    with pytest.raises(SystemExit, match="2"):
-        run("--name=x", "--sizes=3")
-    assert "unrecognized arguments: --sizes=3" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--name=x", "--sizes=3"], "unrecognized arguments: --sizes=3"),
+        (["--name=x", "--size=a"], "argument --size: invalid int value: 'a'"),
+        (["--source=."], "the following arguments are required: --name"),
+        (["--name=x", "--data_dir="], "--data_dir is empty; give a value, or leave it out"),
+    ],
+)
+def test_a_mistake_in_the_flags_is_one_sentence_too(arguments, sentence, capsys):
+    assert run(*arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"fmjax prepare: {sentence}")
+    assert error.count("\n") == 1
+
+
+def test_a_folder_that_may_not_be_read_is_named(tmp_path, monkeypatch, capsys):
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(pathlib.Path, "iterdir", refuse)
+    assert run("--name=x", f"--source={tmp_path}") == 4
+    assert capsys.readouterr().err == f"fmjax prepare: {tmp_path}: Permission denied.\n"
 
 
 def test_the_module_runs_as_a_command():
-    command = [sys.executable, "-m", "fmjax.data.prepare", "--name=Bad", "--source=."]
+    command = [sys.executable, "-m", "fmjax", "prepare", "--name=Bad", "--source=."]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
-    assert done.stderr.startswith("error: a set's name")
+    assert done.stderr.startswith("fmjax prepare: a set's name")
 
 
 @pytest.mark.parametrize("flag", ["name", "source", "data_dir"])
