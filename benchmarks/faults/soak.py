@@ -113,7 +113,9 @@ def _same(chain: Chain, whole: Chain) -> bool:
 def main() -> int:
     """Trains, compares, and writes what was found."""
     args = _arguments()
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it would stay ignored
+    # In the background, and under nohup, these would be ignored, and stay so in the runs.
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     folder = Path(tempfile.mkdtemp(prefix="soak."))
     import_packages(folder / "compiled")
