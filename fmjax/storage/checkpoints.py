@@ -18,6 +18,7 @@ from fmjax.errors import InputError
 from fmjax.files import first_line
 from fmjax.json_files import NUMBER, read_json
 from fmjax.storage.fingerprint import fingerprint
+from fmjax.storage.tensorstore_leak import avoid_leaks
 
 log = logging.getLogger(__name__)
 _MEANING = "architecture/"
@@ -53,6 +54,7 @@ class Checkpoints:
     ):
         import orbax.checkpoint as ocp
 
+        avoid_leaks()
         self._ocp = ocp
         self._notify = notify
         self._read_only = read_only
