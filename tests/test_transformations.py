@@ -371,7 +371,7 @@ TABLE = {
         (X,),
     ),
     "schedules.Cosine": schedule(schedules.Cosine()),
-    "schedules.Custom": schedule(schedules.Custom(jnp.sin, lambda t: jnp.cos(t) ** 2)),
+    "schedules.Custom": schedule(schedules.Custom(lambda t: t**2, lambda t: 1 - t**2)),
     "schedules.Linear": schedule(schedules.Linear(0.1)),
     "schedules.LinearVP": schedule(schedules.LinearVP()),
     "schedules.Polynomial": schedule(schedules.Polynomial(3.0)),

@@ -279,5 +279,3 @@ def _apart(files) -> tuple:
             kept[name] = content
             folders |= above
     return tuple(kept.items())
-
-
