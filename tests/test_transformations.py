@@ -509,7 +509,7 @@ def test_mapped_over_a_new_axis_it_gives_what_a_loop_gives(use):
 def test_its_gradient_is_the_slope(use):
     first, *rest = use.args
     rng = np.random.default_rng(1)
-    outputs = [leaf for leaf in jax.tree.leaves(jax.eval_shape(use.call, *use.args))]
+    outputs = list(jax.tree.leaves(jax.eval_shape(use.call, *use.args)))
     weights = [rng.normal(size=leaf.shape).astype(np.float32) for leaf in outputs]
 
     def value(x):
