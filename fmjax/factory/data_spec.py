@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from fmjax.conditions import ClassIds
+from fmjax.conditions import ClassIds, check_conditions
 from fmjax.config import ConfigDict
 from fmjax.data.codecs import Codec
 from fmjax.data.dataset import Dataset
@@ -50,6 +50,7 @@ def model_conditions(config: ConfigDict, spec: DataSpec) -> Any:
         raise InputError(
             f"data.name={config.data.name!r} has no labels; write labels.conditional=False."
         )
+    check_conditions(spec.conditions)  # a record of a run may say anything
     chosen = _chosen(config, spec)
     if c.null is not None and not isinstance(chosen, ClassIds):
         raise InputError(

@@ -8,7 +8,7 @@ from absl import flags
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
-from benchmarks.faults.odd_cases.case import NEEDED, Case
+from benchmarks.faults.odd_cases.case import Case
 from benchmarks.faults.odd_cases.images import IMAGES, TABLES
 from fmjax.config import KEYS
 from fmjax.data import prepare
@@ -279,5 +279,3 @@ def _apart(files) -> tuple:
             kept[name] = content
             folders |= above
     return tuple(kept.items())
-
-
