@@ -18,7 +18,6 @@ from fmjax.errors import InputError
 from fmjax.files import first_line
 from fmjax.json_files import NUMBER, read_json
 from fmjax.storage.fingerprint import fingerprint
-from fmjax.storage.tensorstore_leak import avoid_leaks
 
 log = logging.getLogger(__name__)
 _MEANING = "architecture/"
@@ -54,7 +53,6 @@ class Checkpoints:
     ):
         import orbax.checkpoint as ocp
 
-        avoid_leaks()
         self._ocp = ocp
         self._notify = notify
         self._read_only = read_only
