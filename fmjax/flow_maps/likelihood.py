@@ -24,7 +24,7 @@ from fmjax.array_checks import as_floats, check_finite, check_per_example, check
 from fmjax.checks import check_methods, check_positive
 from fmjax.conventions import Array, Labels, Output, Span, expand, take_part
 from fmjax.errors import InputError
-from fmjax.samplers import solver_spec
+from fmjax.flow_maps.jumps import Jumps
 from fmjax.samplers.time_grids import Grid
 from fmjax.sources import STANDARD_NORMAL, Source
 
@@ -96,7 +96,7 @@ def _times(steps: int | None, grid: str | Grid | Sequence[float]) -> np.ndarray:
     spaced = isinstance(grid, str) or (hasattr(grid, "warp") and not hasattr(grid, "times"))
     if steps is None and spaced:
         raise InputError("how many jumps is not said; write steps=8, or give the times as grid.")
-    return solver_spec("euler", steps, grid=grid).nodes(1.0, 0.0)
+    return Jumps(steps, grid).nodes(1.0, 0.0)
 
 
 def _points(x1: Array) -> Array:
