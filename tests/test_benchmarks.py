@@ -16,7 +16,11 @@ COMMANDS = sorted(
     for path in (ROOT / "benchmarks").rglob("*.py")
     if "ArgumentParser" in path.read_text()
 )
-OPTIONAL = ("matplotlib", "torch")  # needed by some benchmarks and by nothing else here
+OPTIONAL = (
+    "cosmic_ray",
+    "matplotlib",
+    "torch",
+)  # needed by some benchmarks and by nothing else here
 
 
 @pytest.fixture

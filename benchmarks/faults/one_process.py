@@ -1,5 +1,6 @@
 """Faults of a run of one process: killed, stopped, its disk failing, slow, full, or damaged."""
 
+import contextlib
 import random
 import shutil
 import signal
@@ -151,8 +152,12 @@ def failing_store(folder: Path, rng: random.Random) -> dict:
     """The folder of the checkpoints turns into a file, and later back."""
 
     def replace(_: Child, workdir: Path) -> None:
-        (workdir / "checkpoints").rename(workdir / "elsewhere")
-        (workdir / "checkpoints").write_text("not a folder")
+        folder = workdir / "checkpoints"
+        folder.rename(workdir / "elsewhere")
+        while not folder.is_file():  # a checkpoint that was being written may make it anew
+            shutil.rmtree(folder, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                folder.write_text("not a folder")
 
     def mend(workdir: Path) -> None:
         (workdir / "checkpoints").unlink()

@@ -5,6 +5,7 @@ fingerprint of its state, so that a damaged one is noticed, set aside, and the o
 """
 
 import contextlib
+import json
 import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -208,14 +209,27 @@ class Checkpoints:
                 continue
             except InputError:
                 bad.append(int(step))
+        bad += [step for step in self._too_deep() if step not in bad]
         if bad and self._read_only:
             raise InputError(
                 f"the checkpoints {bad} in {self.directory} are damaged and hide the others; "
                 "move these folders away."
             )
         for step in bad:
-            self._notify(f"the checkpoint of step {step} is damaged: its metrics cannot be read.")
+            self._notify(f"the checkpoint of step {step} is damaged: orbax cannot list it.")
         self._set_aside(bad)
+
+    def _too_deep(self) -> list[int]:
+        """The checkpoints whose metadata has more brackets than Python's own reader follows."""
+        steps = []
+        for path in self.directory.glob("*/_CHECKPOINT_METADATA"):
+            try:
+                json.loads(path.read_bytes())
+            except RecursionError:
+                steps.append(path.parent.name)
+            except (OSError, ValueError):  # orbax passes these over
+                continue
+        return [int(step) for step in steps if step.isdecimal()]
 
     def _set_aside(self, steps: list[int]) -> None:
         """Moves damaged checkpoints out of the way, so that their steps can be written again."""

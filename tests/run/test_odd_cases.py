@@ -54,7 +54,9 @@ def test_every_command_is_tried():
     from benchmarks.faults.odd_cases.__main__ import SHARES
     from benchmarks.faults.odd_cases.draw import BASE
 
-    assert COMMANDS.keys() == NUMBERS.keys() == BASE.keys() == SHARES.keys()
+    assert NUMBERS.keys() == BASE.keys() == SHARES.keys()
+    # A case of distill trains, and then measures two flows, as one of reflow does.
+    assert COMMANDS.keys() == {*NUMBERS, "distill"}
 
 
 @pytest.mark.parametrize("command", NUMBERS)
@@ -62,10 +64,3 @@ def test_odd_cases_end_as_documented(commands, world, tmp_path, command):
     counts, output = counts_of(commands, world, tmp_path, command, NUMBERS[command])
     assert counts["failed"] == 0, output
     assert counts["cases"] == NUMBERS[command]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("command", NUMBERS)
-def test_many_odd_cases_end_as_documented(commands, world, tmp_path, command):
-    counts, output = counts_of(commands, world, tmp_path, command, 5 * NUMBERS[command])
-    assert counts["failed"] == 0, output

@@ -101,6 +101,10 @@ def break_the_metrics(folder):
     (folder / "metrics" / "metrics").write_text('{"val_')
 
 
+def nest_the_metadata(folder):
+    (folder / "_CHECKPOINT_METADATA").write_text("[" * 100_000)
+
+
 def break_a_name_in_the_check(folder):
     path = folder / "check" / "metadata"
     path.write_text(path.read_text().replace("params", "qarams"))
@@ -110,7 +114,7 @@ def break_a_name_in_the_check(folder):
     "damage",
     [
         *(truncate, flip_a_bit, delete_the_arrays, empty_every_file),
-        *(break_the_metrics, break_a_name_in_the_check),
+        *(break_the_metrics, nest_the_metadata, break_a_name_in_the_check),
     ],
 )
 def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(copied, target, damage):

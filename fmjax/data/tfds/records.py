@@ -95,7 +95,10 @@ class ImageRecords:
         return images, labels if self.labelled else None
 
     def _decode(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        records = self._source.__getitems__(indices.tolist())
+        try:
+            records = self._source.__getitems__(indices.tolist())
+        except RuntimeError as error:  # the reader's word for damaged bytes
+            raise InputError(f"the data set is damaged: {error}. Prepare it again.") from error
         images = np.empty((len(records), *self.codec.data_shape), self.codec.data_dtype)
         read = _read_png if images.dtype == np.uint8 else np.copyto
         for row, record in zip(images, records, strict=True):

@@ -89,6 +89,16 @@ def test_a_damaged_set_is_named(data_dir, damage):
         load("blobs")
 
 
+def test_damaged_bytes_among_the_examples_are_named(data_dir):
+    folder, _, _ = write(data_dir)
+    record = folder / "blobs-train.array_record-00000-of-00001"
+    data = bytearray(record.read_bytes())
+    data[200] ^= 0xFF
+    record.write_bytes(data)
+    with pytest.raises(InputError, match=r"the data set is damaged: .*Prepare it again"):
+        load("blobs").arrays("train")
+
+
 def test_a_set_without_images_is_refused(data_dir):
     with pytest.raises(InputError, match=r"no 'image' of one fixed size.*, only audio"):
         odd(data_dir, {"audio": tfds.features.Scalar(np.int64)}, {"audio": 1})

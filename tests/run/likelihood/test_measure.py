@@ -201,7 +201,7 @@ def test_the_command_prints_and_writes_its_figures(trained, commands, tmp_path):
         ([], "--workdir=runs/digits"),
         (["--exact", "--probes=3"], "leave --exact or --probes out"),
         (["--probes=0"], "number of probes"),
-        (["--split=all"], "the split must be"),
+        (["--split=all"], "value should be one of <test|train>"),
     ):
         where = [f"--workdir={trained}"] if flags else []
         (said,) = finish(commands.start(*COMMAND, *where, *flags), code=2)
