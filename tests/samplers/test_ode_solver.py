@@ -1,5 +1,6 @@
 import json
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -102,3 +103,12 @@ def test_counts_of_numpy_are_taken_as_those_of_python():
         json.dumps(solver.describe())
         solution = solve(lambda x, t, labels: -x, np.ones((2, 3), np.float32), None, solver)
         assert bool(solution.success.all())
+
+
+def test_fixed_steps_are_all_taken_and_the_states_between_them_lie_on_the_line():
+    x0 = np.arange(6, dtype=np.float32).reshape(2, 3)
+    spec, times = solver_spec("euler", 2), [0.0, 0.25, 0.5, 0.875, 1.0]
+    found = solve(lambda x, t, labels: jnp.ones_like(x), x0, spec=spec, save_at=times)
+    np.testing.assert_array_equal(found.trajectory, x0 + np.reshape(times, (-1, 1, 1)))
+    for got, expected in ((found.accepted, 2), (found.rejected, 0), (found.nfe, 2)):
+        np.testing.assert_array_equal(got, [expected] * 2)

@@ -307,3 +307,7 @@ def test_importance_weights_are_finite_where_a_density_is_zero_or_infinite():
 def test_what_is_out_of_range_is_refused(make, message):
     with pytest.raises(InputError, match=message):
         make()
+
+
+def test_the_default_mode_law_is_that_of_sd3():
+    assert Mode() == Mode(1.29)
