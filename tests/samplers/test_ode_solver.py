@@ -112,3 +112,14 @@ def test_fixed_steps_are_all_taken_and_the_states_between_them_lie_on_the_line()
     np.testing.assert_array_equal(found.trajectory, x0 + np.reshape(times, (-1, 1, 1)))
     for got, expected in ((found.accepted, 2), (found.rejected, 0), (found.nfe, 2)):
         np.testing.assert_array_equal(got, [expected] * 2)
+
+
+@pytest.mark.parametrize("degree", [1, 2])
+def test_adams_bashforth_integrates_powers_of_t_but_for_the_error_of_its_first_step(degree):
+    # Order p is exact for the power p - 1; Euler errs by -h^2 / 2 of t, Heun by h^3 / 6 of t^2.
+    h = 0.2
+    spec = solver_spec(f"ab{degree + 1}", 5)
+    x0 = np.zeros((2, 3), np.float32)
+    found = solve(lambda x, t, labels: t[:, None] ** degree + 0 * x, x0, spec=spec)
+    error = {1: -(h**2) / 2, 2: h**3 / 6}[degree]
+    np.testing.assert_allclose(found.x1, 1 / (degree + 1) + error, rtol=1e-5)
