@@ -115,11 +115,12 @@ def test_fixed_steps_are_all_taken_and_the_states_between_them_lie_on_the_line()
 
 
 @pytest.mark.parametrize("degree", [1, 2])
-def test_adams_bashforth_integrates_powers_of_t_but_for_the_error_of_its_first_step(degree):
-    # Order p is exact for the power p - 1; Euler errs by -h^2 / 2 of t, Heun by h^3 / 6 of t^2.
+def test_adams_bashforth_integrates_powers_of_t_but_for_its_first_steps(degree):
+    # Order p is exact for the power p - 1. Euler's step of t errs by -h^2 / 2; of t^2 Heun's errs
+    # by h^3 / 6 and the second step, of order 2, by -5 h^3 / 6.
     h = 0.2
     spec = solver_spec(f"ab{degree + 1}", 5)
     x0 = np.zeros((2, 3), np.float32)
     found = solve(lambda x, t, labels: t[:, None] ** degree + 0 * x, x0, spec=spec)
-    error = {1: -(h**2) / 2, 2: h**3 / 6}[degree]
+    error = {1: -(h**2) / 2, 2: -2 * h**3 / 3}[degree]
     np.testing.assert_allclose(found.x1, 1 / (degree + 1) + error, rtol=1e-5)
