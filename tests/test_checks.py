@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from fmjax.checks import (
+    FLOAT32_MAX,
     check_at_least,
     check_between,
     check_class_names,
@@ -164,3 +165,7 @@ def test_a_text_that_is_not_utf_8_is_refused():
     check_utf8("--name", "naïve 猫 👩\u200d👧")
     found = refused(check_utf8, "--name", "cat\udcff")
     assert found == r"--name 'cat\udcff' is not UTF-8; rename the file that it names."
+
+
+def test_the_largest_number_of_float32_is_that_of_numpy():
+    assert np.finfo(np.float32).max == FLOAT32_MAX

@@ -46,6 +46,7 @@ def test_what_numpy_writes_is_read(tmp_path, save):
         b"no array",
         header((9 * 2**40,)),
         header((-3,)) + b"abc",
+        header((-1, 0)),
         header((2**62, 4)) + b"a",
         header((2,), "|O") + b"ab",
         header((3,)) + b"ab",

@@ -102,3 +102,7 @@ class Wrong(StandardNormal):
 def test_sources_that_do_not_fit_are_refused(make, message):
     with pytest.raises(InputError, match=message):
         make()
+
+
+def test_the_default_box_is_symmetric_about_zero():
+    assert UniformBox() == UniformBox(-1.0, 1.0)

@@ -49,6 +49,14 @@ def test_axis_names_give_the_groups_and_the_whole_on_one_device():
         jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 
+def test_every_device_gives_its_groups_keys_of_their_own():
+    # A mapped axis of two stands for two devices; `noted` shows the keys that it was given.
+    x0, x1, labels = (a.reshape(2, N // 2, *a.shape[1:]) for a in (X0, X1, LABELS))
+    mapped = jax.vmap(in_groups(noted, 4, "data"), (None, 0, 0, 0), axis_name="data")
+    found, expected = mapped(KEY, x0, x1, labels), in_groups(noted, 4)(KEY, X0, X1, LABELS)
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a.reshape(b.shape), b), found, expected)
+
+
 @pytest.mark.slow
 def test_the_global_coupling_is_one_on_one_device_and_on_eight(run_python):
     """Under jit and pmap; and groups on their devices need no communication."""

@@ -76,3 +76,8 @@ def test_other_dtypes_are_refused():
         to_unit(np.arange(3, dtype=np.int32))
     with pytest.raises(InputError, match="uint8"):
         to_pixels(LEVELS)
+
+
+def test_numpy_stays_numpy_off_the_device():
+    assert isinstance(to_unit(LEVELS), np.ndarray)
+    assert isinstance(to_unit(jnp.asarray(LEVELS)), jax.Array)

@@ -136,3 +136,27 @@ def test_batches_of_a_toy_without_classes_carry_no_labels():
 def test_bad_batches_are_refused(batch, seed, word):
     with pytest.raises(InputError, match=word):
         ToyBatches(TOYS["moons"], batch, seed)
+
+
+class FixedNumbers:
+    """In the place of a generator: the first class, and the same numbers in every row."""
+
+    def __init__(self, *row):
+        self.row = row
+
+    def integers(self, most, size):
+        return np.zeros(size, np.int32)
+
+    def normal(self, size):
+        return np.broadcast_to(self.row, size)
+
+
+def test_the_width_of_a_pinwheel_blade_is_across_its_length():
+    def point(along, across):
+        (row,) = TOYS["pinwheel"].sample(FixedNumbers(along, across), 1)[0]
+        return row
+
+    middle, side = point(0.5, 0.0), point(0.5, 1.0)
+    assert np.linalg.norm(middle) == pytest.approx(2 * (1 + 0.3 * 0.5))
+    assert np.linalg.norm(side - middle) == pytest.approx(2 * 0.1, rel=1e-4)
+    assert (side - middle) @ middle == pytest.approx(0, abs=1e-6)

@@ -1,14 +1,18 @@
 """Every name of every table, from a configuration to a loss, and how the pieces combine."""
 
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.sharding import AbstractMesh
 
 from fmjax import paths, schedules, times
 from fmjax.conditions import ClassIds
 from fmjax.config import default_config
+from fmjax.conventions import example_keys
 from fmjax.data.codecs import Pixels, Vectors
 from fmjax.errors import InputError
 from fmjax.factory import DataSpec, make_experiment, registry
@@ -136,6 +140,16 @@ def test_strata_fill_the_batch_at_hand():
         np.testing.assert_array_equal(strata, np.arange(n))
 
 
+def test_strata_are_those_of_the_global_batch_on_each_of_two_devices():
+    draw = experiment(time__stratified=True).draw
+    # Under pmap each device has a part of the rows; a mapped axis stands for the devices.
+    layout = SimpleNamespace(mesh=AbstractMesh((2, 1), ("data", "fsdp")), axis_name="data")
+    parts = {name: x.reshape(2, 32, *x.shape[1:]) for name, x in BATCH.items()}
+    mapped = jax.vmap(lambda batch: draw(KEY, batch, layout).t, axis_name="data")
+    t = np.asarray(mapped(parts), np.float64).reshape(64)
+    np.testing.assert_array_equal(np.sort(np.floor(t * 64)), np.arange(64))
+
+
 IMAGES = {
     "x1": np.random.default_rng(1).integers(0, 256, (16, 2, 2, 1), np.uint8),
     "labels": np.arange(16, dtype=np.int32) % 3,
@@ -163,6 +177,23 @@ def test_dequantised_training_adds_noise_of_one_level_and_changes_nothing_else()
     stored = config(data__dequantize=True, coupling__name="pairs", coupling__dir="pairs")
     floats = IMAGES | {"x1": np.float32(IMAGES["x1"])}
     np.testing.assert_array_equal(make_experiment(stored, spec).draw(KEY, floats).x1, floats["x1"])
+
+
+def test_the_keys_of_the_levels_are_not_those_of_the_draw(monkeypatch):
+    seen, dequantize = [], Pixels.dequantize
+
+    def note(codec, keys, data):
+        seen.append(jax.random.key_data(keys))
+        return dequantize(codec, keys, data)
+
+    monkeypatch.setattr(Pixels, "dequantize", note)
+    spec = DataSpec(Pixels((2, 2, 1)), ClassIds(3))
+    make_experiment(config(data__dequantize=True), spec).draw(KEY, IMAGES)
+    of_draw = jax.random.key_data(jax.random.split(KEY, 5))  # of x0, t, drop, pairs and noise
+    equal = np.all(np.asarray(seen[0])[:, None] == np.asarray(of_draw)[None], axis=-1)
+    assert not equal.any()
+    same_step = jax.random.key_data(example_keys(KEY, IMAGES["index"]))
+    assert not np.array_equal(seen[0], same_step)
 
 
 def test_points_have_no_levels():

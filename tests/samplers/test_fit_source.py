@@ -58,3 +58,8 @@ def test_what_cannot_be_is_refused(change, message):
     arguments = {"cost": lambda x1: jnp.sum(x1**2, axis=1)} | change
     with pytest.raises(InputError, match=message):
         fit_source(gaussian, X0, **arguments)
+
+
+def test_the_default_optimizer_lowers_the_cost():
+    found = fit_source(gaussian, X0, lambda x1: jnp.sum(x1**2, axis=1), iterations=10)
+    assert np.all(found.costs[-1] < found.costs[0])

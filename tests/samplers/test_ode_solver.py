@@ -1,5 +1,6 @@
 import json
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -102,3 +103,24 @@ def test_counts_of_numpy_are_taken_as_those_of_python():
         json.dumps(solver.describe())
         solution = solve(lambda x, t, labels: -x, np.ones((2, 3), np.float32), None, solver)
         assert bool(solution.success.all())
+
+
+def test_fixed_steps_are_all_taken_and_the_states_between_them_lie_on_the_line():
+    x0 = np.arange(6, dtype=np.float32).reshape(2, 3)
+    spec, times = solver_spec("euler", 2), [0.0, 0.25, 0.5, 0.875, 1.0]
+    found = solve(lambda x, t, labels: jnp.ones_like(x), x0, spec=spec, save_at=times)
+    np.testing.assert_array_equal(found.trajectory, x0 + np.reshape(times, (-1, 1, 1)))
+    for got, expected in ((found.accepted, 2), (found.rejected, 0), (found.nfe, 2)):
+        np.testing.assert_array_equal(got, [expected] * 2)
+
+
+@pytest.mark.parametrize("degree", [1, 2])
+def test_adams_bashforth_integrates_powers_of_t_but_for_its_first_steps(degree):
+    # Order p is exact for the power p - 1. Euler's step of t errs by -h^2 / 2; of t^2 Heun's errs
+    # by h^3 / 6 and the second step, of order 2, by -5 h^3 / 6.
+    h = 0.2
+    spec = solver_spec(f"ab{degree + 1}", 5)
+    x0 = np.zeros((2, 3), np.float32)
+    found = solve(lambda x, t, labels: t[:, None] ** degree + 0 * x, x0, spec=spec)
+    error = {1: -(h**2) / 2, 2: -2 * h**3 / 3}[degree]
+    np.testing.assert_allclose(found.x1, 1 / (degree + 1) + error, rtol=1e-5)

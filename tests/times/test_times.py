@@ -321,3 +321,7 @@ def test_the_starts_of_steps_are_equally_often(steps):
         StepStarts(steps).density(jnp.zeros(1))
     with pytest.raises(InputError, match="steps of StepStarts must be a whole number"):
         StepStarts(0)
+
+
+def test_the_default_mode_law_is_that_of_sd3():
+    assert Mode() == Mode(1.29)

@@ -1,8 +1,10 @@
 """What is logged of the steps, and what stops a run."""
 
 import errno
+import itertools
 import os
 import struct
+import types
 
 import numpy as np
 import pytest
@@ -110,3 +112,13 @@ def test_a_damaged_line_of_metrics_ends_what_is_kept(tmp_path, line):
     (tmp_path / "metrics.jsonl").write_bytes(good + line + b"\n" + good)
     Progress(tmp_path, 5, 10).close()
     assert (tmp_path / "metrics.jsonl").read_bytes() == good
+
+
+def test_examples_per_second_grow_with_the_batch(monkeypatch):
+    def speed(batch_size):
+        ticks = itertools.count()
+        clock = types.SimpleNamespace(perf_counter=lambda: next(ticks))
+        monkeypatch.setattr("fmjax.training.step_metrics.time", clock)
+        return [line["examples_per_second"] for _, line in told([{"loss": 1.0}] * 8, 4, batch_size)]
+
+    np.testing.assert_allclose(speed(16), 2 * np.array(speed(8)))

@@ -7,9 +7,11 @@ import pytest
 from fmjax.data.load import load
 from fmjax.errors import InputError
 from fmjax.factory import Recipe
+from fmjax.run.evaluate import measure
 from fmjax.run.evaluate.measure import check_evaluated, evaluate_flow
 from fmjax.run.restore import LATEST, Weights, open_run, restore_flow
 from fmjax.run.sample.request import Request
+from fmjax.run.sample.sampler import draw_samples
 from fmjax.samplers import solver_spec
 from tests.run.forked import finish
 
@@ -39,6 +41,21 @@ def test_what_cannot_be_evaluated_is_refused(trained):
         check_evaluated(experiment, Request(9), HEUN, Weights(weak="4"))
     with pytest.raises(InputError, match="class ids from 0 to 1; got 2"):
         check_evaluated(experiment, Request(9, (2,)), HEUN, LATEST)
+
+
+@pytest.mark.parametrize(("seed", "another"), [(7, 8), (2**32 - 1, 0)])
+def test_samples_without_a_class_are_another_draw(trained, monkeypatch, seed, another):
+    asked = []
+
+    def note(flow, request, recipe):
+        asked.append(request)
+        return draw_samples(flow, request, recipe)
+
+    monkeypatch.setattr(measure, "draw_samples", note)
+    flow = restore_flow(trained, open_run(trained))
+    evaluate_flow(flow, load("toy/moons"), Request(8, seed=seed), HEUN)
+    assert [request.seed for request in asked] == [seed, another]
+    assert [request.labels is None for request in asked] == [False, True]
 
 
 @pytest.mark.slow
