@@ -22,16 +22,13 @@ from typing import Any, NamedTuple
 
 from fmjax.checks import check_at_least, check_finite_number, check_name
 from fmjax.config import ConfigDict, default_config
-from fmjax.data.load import load
 from fmjax.errors import InputError
 from fmjax.factory import Experiment
-from fmjax.files import write_json
 from fmjax.first_process import on_first_process, say
 from fmjax.flow_maps import Jumps
-from fmjax.json_files import read_json
 from fmjax.run import workdir as folder
 from fmjax.run.reflow import rounds
-from fmjax.run.reflow.compare import Compared, compare, describe_comparison
+from fmjax.run.reflow.compare import Compared, keep_comparison
 from fmjax.run.restore import TrainedFlow, open_run, restore_flow
 from fmjax.run.train.training import train
 from fmjax.samplers import ODESolver, Solver, solver_spec
@@ -213,19 +210,11 @@ def _report(teacher: TrainedFlow, student: TrainedFlow, plan: Plan, w: float) ->
         "parameters": [int(fingerprint(flow.params)) for flow in (teacher, student)],
         "solver": plan.solver.describe(),
     }
-    try:
-        report = read_json(path)
-    except (FileNotFoundError, InputError):
-        report = {}
-    if not asked.items() <= report.items():
-        dataset = load(teacher.experiment.data.name, teacher.experiment.data.dir)
-        flows = {
-            "teacher": Compared(teacher, w, {"many_step": plan.solver}),
-            "student": Compared(student, 1.0, _few_steps(plan)),
-        }
-        report = asked | compare(flows, dataset)
-        write_json(path, report)
-    return f"{describe_comparison(report)}\nfigures: {path}"
+    flows = {
+        "teacher": Compared(teacher, w, {"many_step": plan.solver}),
+        "student": Compared(student, 1.0, _few_steps(plan)),
+    }
+    return keep_comparison(path, asked, flows)
 
 
 def _few_steps(plan: Plan) -> dict[str, Solver]:

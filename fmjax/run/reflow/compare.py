@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -9,8 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from fmjax.data.dataset import Dataset
+from fmjax.data.load import load
+from fmjax.errors import InputError
 from fmjax.factory import Recipe
 from fmjax.factory.generation import guided_velocity
+from fmjax.files import write_json
+from fmjax.json_files import read_json
 from fmjax.metrics.trajectory import normalized_path_energy, path_statistics
 from fmjax.metrics.transport import wasserstein
 from fmjax.run.evaluate.measure import evaluate, load_reference
@@ -134,6 +139,28 @@ def _path_figures(
         "npe": normalized_path_energy(energy, w2_squared),
         "path_energy": energy,
     }
+
+
+def keep_comparison(path: Path, asked: dict, flows: dict[str, Compared]) -> str:
+    """Measures flows side by side, unless the file has these figures already, and says them.
+
+    Args:
+        path: the JSON file, which is written.
+        asked: what the figures depend on; it goes into the file, too.
+        flows: as `compare` takes them; the first one's data are the real examples.
+
+    Returns:
+        The table, and where the figures are.
+    """
+    try:
+        report = read_json(path)
+    except (FileNotFoundError, InputError):
+        report = {}
+    if not asked.items() <= report.items():
+        data = next(iter(flows.values())).flow.experiment.data
+        report = asked | compare(flows, load(data.name, data.dir))
+        write_json(path, report)
+    return f"{describe_comparison(report)}\nfigures: {path}"
 
 
 def describe_comparison(report: dict) -> str:

@@ -16,15 +16,12 @@ import numpy as np
 
 from fmjax.checks import check_at_least
 from fmjax.config import ConfigDict, default_config
-from fmjax.data.load import load
 from fmjax.errors import InputError, unknown_name
 from fmjax.factory import Recipe, make_experiment
-from fmjax.files import write_json
 from fmjax.first_process import on_first_process, say
-from fmjax.json_files import read_json
 from fmjax.names import named_leaves
 from fmjax.run import workdir as folder
-from fmjax.run.reflow.compare import Compared, compare, describe_comparison
+from fmjax.run.reflow.compare import Compared, keep_comparison
 from fmjax.run.reflow.draw_pairs import draw_pairs
 from fmjax.run.restore import TrainedFlow, open_run, restore_flow
 from fmjax.run.sample.request import Request, check_request, resolve
@@ -199,17 +196,9 @@ def _report(before: TrainedFlow, after: TrainedFlow, k: int, plan: Plan, w: floa
         "parameters": [int(fingerprint(flow.params)) for flow in (before, after)],
         "solver": plan.solver.describe(),
     }
-    try:
-        report = read_json(path)
-    except (FileNotFoundError, InputError):
-        report = {}
-    if not asked.items() <= report.items():
-        dataset = load(before.experiment.data.name, before.experiment.data.dir)
-        solvers = {"one_step": solver_spec("euler", 1), "many_step": plan.solver}
-        flows = {
-            f"{k}-RF": Compared(before, w, solvers),
-            f"{k + 1}-RF": Compared(after, 1.0, solvers),
-        }
-        report = asked | compare(flows, dataset)
-        write_json(path, report)
-    return f"{describe_comparison(report)}\nfigures: {path}"
+    solvers = {"one_step": solver_spec("euler", 1), "many_step": plan.solver}
+    flows = {
+        f"{k}-RF": Compared(before, w, solvers),
+        f"{k + 1}-RF": Compared(after, 1.0, solvers),
+    }
+    return keep_comparison(path, asked, flows)
