@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fmjax.checks import check_methods
 from fmjax.conventions import Span, Velocity, at_least_float32
 from fmjax.errors import InputError
 
@@ -39,6 +40,24 @@ def check_finite(name: str, x: Any) -> None:
             )
 
 
+def shape_of(what: str, x: Any) -> tuple[int, ...]:
+    """The shape of an array, or of a number.
+
+    Args:
+        what: the array, as the message names it.
+        x: an array, traced or not, or a ``jax.ShapeDtypeStruct``.
+
+    Raises:
+        InputError: it is something else, such as a text.
+    """
+    try:
+        return jnp.shape(x)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"{what} must be of arrays; got {type(x).__name__} {x!r:.60}."
+        ) from error
+
+
 def check_shaped_as(what: str, x: Any, like: str, shape: tuple[int, ...]) -> None:
     """Checks that an array has the shape of another.
 
@@ -51,12 +70,26 @@ def check_shaped_as(what: str, x: Any, like: str, shape: tuple[int, ...]) -> Non
     Raises:
         InputError: it has another shape.
     """
-    if jnp.shape(x) != shape:
+    if shape_of(what, x) != shape:
         raise InputError(f"{what} must be shaped as {like}, {shape}; got {jnp.shape(x)}.")
 
 
 def as_floats(what: str, x: Any) -> jax.Array:
     """An array of floats in float32 or wider: half precision is widened, and nothing else is.
+
+    Args:
+        what: the array, as the message names it.
+        x: an array, traced or not.
+
+    Raises:
+        InputError: as in `check_floats`.
+    """
+    check_floats(what, x)
+    return at_least_float32(x)
+
+
+def check_floats(what: str, x: Any) -> None:
+    """Checks that an array is of floats.
 
     Args:
         what: the array, as the message names it.
@@ -74,7 +107,6 @@ def as_floats(what: str, x: Any) -> jax.Array:
             f"{what} must be of floats; got {dtype}. Write {what}.astype(jnp.float32); images of "
             "uint8 become floats by fmjax.data.pixels.to_unit."
         )
-    return at_least_float32(x)
 
 
 def check_returned(function: str, value: Any, like: str, target: Any) -> None:
@@ -115,7 +147,11 @@ def shaped_as_x(function: str, velocity: Velocity) -> Velocity:
 
     Returns:
         The same, which raises InputError where it gives anything but floats shaped as x.
+
+    Raises:
+        InputError: it is no function.
     """
+    check_methods(function, velocity, such_as="lambda x, t, labels: ...")
 
     def checked(x: Any, t: Any, labels: Any) -> Any:
         u = velocity(x, t, labels)
@@ -220,7 +256,7 @@ def check_leading_size(labels: Any, batch: int, what: str = "labels") -> None:
         InputError: an array has another leading size.
     """
     for leaf in jax.tree.leaves(labels):
-        if jnp.shape(leaf)[:1] != (batch,):
+        if shape_of(what, leaf)[:1] != (batch,):
             raise InputError(
                 f"{what} must have the leading size of the batch, {batch}; "
                 f"got an array of shape {jnp.shape(leaf)}."
@@ -244,9 +280,11 @@ def check_pairs(x0: Any, x1: Any, labels: Any = None) -> None:
             f"x0 and x1 must be built alike; got x0 {jax.tree.structure(x0)} and x1 "
             f"{jax.tree.structure(x1)}."
         )
-    shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(x1)]
+    shapes = [_shape_of_floats("x1", leaf) for leaf in jax.tree.leaves(x1)]
+    if not shapes:
+        raise InputError(f"x0 and x1 must be arrays (batch, ...); got {x1!r:.60}.")
     for source, shape in zip(jax.tree.leaves(x0), shapes, strict=True):
-        if jnp.shape(source) != shape or not shape:
+        if _shape_of_floats("x0", source) != shape or not shape:
             raise InputError(
                 "x0 and x1 must have one shape, (batch, ...); "
                 f"got x0 {jnp.shape(source)} and x1 {shape}."
@@ -258,6 +296,11 @@ def check_pairs(x0: Any, x1: Any, labels: Any = None) -> None:
     check_leading_size(labels, shapes[0][0])
     for name, x in (("x0", x0), ("x1", x1)):
         check_finite(name, x)
+
+
+def _shape_of_floats(what: str, x: Any) -> tuple[int, ...]:
+    check_floats(what, x)
+    return jnp.shape(x)
 
 
 def check_prefix(t: Any, tree: Any) -> None:
@@ -300,6 +343,21 @@ def check_training_batch(x0: Any, x1: Any, t: Any, labels: Any = None) -> None:
             _check_time_shape(one, jnp.shape(part))
         for one in jax.tree.leaves(times):
             _check_in_unit_interval(one)
+
+
+def times_of(t: Any, x: Any) -> jax.Array:
+    """Times as floats in float32 or wider, held to the points that they belong to.
+
+    Args:
+        t: (batch,); or (batch, n, ...), one for each element of leading axes of x.
+        x: the points (batch, ...).
+
+    Raises:
+        InputError: they are not of floats, or of another shape.
+    """
+    t = as_floats("t", t)
+    _check_time_shape(t, jnp.shape(x))
+    return t
 
 
 def _check_time_shape(t: Any, shape: tuple[int, ...]) -> None:
