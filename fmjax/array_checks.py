@@ -4,6 +4,7 @@ Shapes are checked always, values only where they are at hand: a traced program 
 look at them there would stall the device.
 """
 
+import numbers
 from typing import Any
 
 import jax
@@ -50,12 +51,10 @@ def shape_of(what: str, x: Any) -> tuple[int, ...]:
     Raises:
         InputError: it is something else, such as a text.
     """
-    try:
-        return jnp.shape(x)
-    except (TypeError, ValueError) as error:
-        raise InputError(
-            f"{what} must be of arrays; got {type(x).__name__} {x!r:.60}."
-        ) from error
+    kind = getattr(getattr(x, "dtype", None), "kind", "")
+    if not (hasattr(x, "shape") or isinstance(x, numbers.Number)) or kind in ("O", "S", "U"):
+        raise InputError(f"{what} must be of arrays of numbers; got {type(x).__name__} {x!r:.60}.")
+    return jnp.shape(x)
 
 
 def check_shaped_as(what: str, x: Any, like: str, shape: tuple[int, ...]) -> None:
@@ -275,16 +274,35 @@ def check_pairs(x0: Any, x1: Any, labels: Any = None) -> None:
         InputError: x0 and x1 differ in structure or shape or have no batch axis, a label array has
             another leading size than the batch, or x0 or x1 is not finite.
     """
+    batch = check_alike(x0, x1)
+    check_leading_size(labels, batch)
+    for name, x in (("x0", x0), ("x1", x1)):
+        check_finite(name, x)
+
+
+def check_alike(x0: Any, x1: Any) -> int:
+    """Checks that x0 and x1 are batches of one structure and of one shape.
+
+    Args:
+        x0: as in `check_pairs`.
+        x1: as in `check_pairs`.
+
+    Returns:
+        The size of the batch.
+
+    Raises:
+        InputError: they differ, or have no batch axis or no example.
+    """
     if jax.tree.structure(x0) != jax.tree.structure(x1):
         raise InputError(
             f"x0 and x1 must be built alike; got x0 {jax.tree.structure(x0)} and x1 "
             f"{jax.tree.structure(x1)}."
         )
-    shapes = [_shape_of_floats("x1", leaf) for leaf in jax.tree.leaves(x1)]
+    shapes = [shape_of("x1", leaf) for leaf in jax.tree.leaves(x1)]
     if not shapes:
         raise InputError(f"x0 and x1 must be arrays (batch, ...); got {x1!r:.60}.")
     for source, shape in zip(jax.tree.leaves(x0), shapes, strict=True):
-        if _shape_of_floats("x0", source) != shape or not shape:
+        if shape_of("x0", source) != shape or not shape:
             raise InputError(
                 "x0 and x1 must have one shape, (batch, ...); "
                 f"got x0 {jnp.shape(source)} and x1 {shape}."
@@ -292,15 +310,8 @@ def check_pairs(x0: Any, x1: Any, labels: Any = None) -> None:
     if len({shape[:1] for shape in shapes}) != 1:
         raise InputError(f"the parts of x1 must have one leading size, the batch; got {shapes}.")
     if shapes[0][0] == 0:
-        raise InputError("a batch must have at least one pair; got none.")
-    check_leading_size(labels, shapes[0][0])
-    for name, x in (("x0", x0), ("x1", x1)):
-        check_finite(name, x)
-
-
-def _shape_of_floats(what: str, x: Any) -> tuple[int, ...]:
-    check_floats(what, x)
-    return jnp.shape(x)
+        raise InputError("x0 and x1 must have at least one pair; got none.")
+    return shapes[0][0]
 
 
 def check_prefix(t: Any, tree: Any) -> None:

@@ -16,12 +16,12 @@ import numpy as np
 import pytest
 
 pytest.importorskip("hypothesis")
-from hypothesis import HealthCheck, Phase, given, settings  # noqa: E402
-from hypothesis import strategies as st  # noqa: E402
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
 
-import fmjax  # noqa: E402
-from fmjax import conditions, couplings, paths, samplers, schedules, sources, times  # noqa: E402
-from fmjax.errors import InputError  # noqa: E402
+import fmjax
+from fmjax import conditions, couplings, paths, samplers, schedules, sources, times
+from fmjax.errors import InputError
 
 NAN, INF = float("nan"), float("inf")
 SHAPES = st.shared(st.sampled_from([(3, 2), (2, 2, 1)]), key="the shape of the batch")
@@ -81,7 +81,11 @@ WRONG: Mapping[str, st.SearchStrategy] = {
     "number": NOT_ONE_NUMBER,
     "count": NOT_ONE_NUMBER | st.integers(max_value=0) | st.floats(0.5, 9.5) | st.just(True),
     "index from 0": NOT_ONE_NUMBER | st.integers(max_value=-1) | st.floats(0.5, 9.5),
-    "choice": st.text("#?e ", max_size=3) | OTHERS | NUMBERS | ARRAYS | st.sampled_from([["heun"], {}]),
+    "choice": st.text("#?e ", max_size=3)
+    | OTHERS
+    | NUMBERS
+    | ARRAYS
+    | st.sampled_from([["heun"], {}]),
     "yes or no": TEXTS | OTHERS | ARRAYS | st.sampled_from([2, NAN]),
     "function": TEXTS | NUMBERS | ARRAYS | st.sampled_from([1j, object(), paths.AffinePath]),
     "object": TEXTS | NUMBERS | ARRAYS | OTHERS,
@@ -259,9 +263,7 @@ def solution_of(x1, **how):
 
 
 TABLE = {
-    "AffinePath": Case(
-        sampled(fmjax.AffinePath), {"schedule": SCHEDULED, **OF_A_PATH}, of("x1")
-    ),
+    "AffinePath": Case(sampled(fmjax.AffinePath), {"schedule": SCHEDULED, **OF_A_PATH}, of("x1")),
     "BrownianBridge": Case(
         sampled(fmjax.BrownianBridge),
         {
@@ -355,9 +357,7 @@ TABLE = {
         {**OF_PAIRS, "noise": ANY},
         lambda given: (),
     ),
-    "NoisyStraight": Case(
-        sampled(fmjax.NoisyStraight), {"sigma": SIGMA, **OF_A_PATH}, of("x1")
-    ),
+    "NoisyStraight": Case(sampled(fmjax.NoisyStraight), {"sigma": SIGMA, **OF_A_PATH}, of("x1")),
     "Output": Case(
         lambda x, name: fmjax.Output(velocity=x)[name],
         {"x": Argument(X), "name": Argument(st.just("velocity"), "choice", "Output")},
@@ -556,7 +556,9 @@ def public() -> dict[str, Any]:
 
 def test_every_public_name_and_each_of_its_arguments_is_in_the_table():
     assert TABLE.keys() == public().keys()
-    skipped = [value for name, value in vars(fmjax).items() if name in set(fmjax.__all__) - TABLE.keys()]
+    skipped = [
+        value for name, value in vars(fmjax).items() if name in set(fmjax.__all__) - TABLE.keys()
+    ]
     assert all(isinstance(value, ModuleType) or not isinstance(value, type) for value in skipped)
     for name, value in public().items():
         if issubclass(type(value), type) and issubclass(value, Exception):

@@ -34,12 +34,13 @@ def distilled(velocity: Velocity) -> Velocity:
         ``guided(x, t, Guided(labels, w))``, labels None for an unconditional network.
 
     Raises:
-        InputError: when called with anything but `Guided`, with a negative condition, with w
+        InputError: the velocity is no function; or, when called with anything but `Guided`, with a negative condition, with w
             neither one number nor one per example, or with a velocity that is not shaped as x.
     """
+    velocity = shaped_as_x("the velocity", velocity)
 
     def guided(x: Array, t: Array, conditions: Guided) -> Array:
-        return shaped_as_x("the velocity", velocity)(x, t, _inputs(x, conditions))
+        return velocity(x, t, _inputs(x, conditions))
 
     return guided
 

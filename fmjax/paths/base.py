@@ -54,7 +54,7 @@ class Path(Protocol):
         """How far a prediction is from the target, for each example (batch,)."""
 
 
-def check_path(what: str, path: Path) -> None:
+def check_is_path(what: str, path: Path) -> None:
     """Checks that something is a path.
 
     Args:

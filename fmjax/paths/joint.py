@@ -11,7 +11,7 @@ from fmjax.checks import check_positive
 from fmjax.conventions import Array
 from fmjax.errors import InputError
 from fmjax.names import named_leaves
-from fmjax.paths.base import PathSample, check_noise, check_path
+from fmjax.paths.base import PathSample, check_is_path, check_noise
 from fmjax.sources import Law, Shape
 
 
@@ -54,8 +54,8 @@ class Joint:
             raise InputError(
                 f"the paths of a joint path must have at least one; got {self.paths!r}."
             )
-        for part, path in named_leaves(self.paths).items():
-            check_path(f"{part or 'one'} of the paths", path)
+        for part, path in named_leaves(self.paths, "one").items():
+            check_is_path(f"{part} of the paths", path)
         if self.weights is None:
             return
         if jax.tree.structure(self.weights) != jax.tree.structure(self.paths):

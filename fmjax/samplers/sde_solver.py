@@ -5,10 +5,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fmjax.checks import check_name
+from fmjax.checks import check_flag, check_name
 from fmjax.conventions import Array, Labels, Velocity, at_least_float32
 from fmjax.errors import InputError
 from fmjax.paths import AffinePath, Path
+from fmjax.paths.base import check_is_path
 from fmjax.samplers.diffusion_coefficients import Diffusion, diffusion_coefficient
 from fmjax.samplers.ode_solver import ODESolver, solver_spec
 from fmjax.samplers.sde_integration import integrate, with_nodes
@@ -166,10 +167,8 @@ def sde_spec(
     if control != "fixed" or {"rtol", "atol"} & grid.keys():
         raise InputError("SDEs take fixed steps; give steps, and no control, rtol or atol.")
     path = AffinePath() if path is None else path
-    if not hasattr(path, "sample"):
-        raise InputError(
-            f"path must be a path; got {path!r}. For a schedule: AffinePath(schedule)."
-        )
+    check_is_path("the path", path)
+    check_flag("denoise_last", denoise_last)
     diffusion_coefficient(diffusion, scale, path)
     schedule = getattr(path, "schedule", None)
     if schedule is None and METHODS[method] != "drift":

@@ -359,8 +359,10 @@ def fixed_grid(
         grid = named_grid(grid or "uniform", shift)
     elif shift != 1:
         raise InputError(f"a grid of your own has its own spacing; leave shift={shift} out.")
+    elif isinstance(grid, type):
+        check_methods("the grid", grid, "warp", such_as="'uniform'")
     elif not hasattr(grid, "warp"):
-        grid = CustomGrid(tuple(float(t) for t in np.asarray(grid, np.float64).ravel()))
+        grid = CustomGrid(_times_of_grid(grid))
     if isinstance(grid, CustomGrid):
         if steps not in (None, len(grid.times) - 1):
             raise InputError(
@@ -369,6 +371,15 @@ def fixed_grid(
             )
         steps = len(grid.times) - 1
     return check_at_least("steps", default if steps is None else steps), grid
+
+
+def _times_of_grid(times: Sequence[float]) -> tuple[float, ...]:
+    try:
+        return tuple(float(t) for t in np.asarray(times, np.float64).ravel())
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"the grid must be a name, a grid, or the times themselves; got {times!r:.60}."
+        ) from error
 
 
 def _oriented(times: np.ndarray, t0: float, t1: float) -> np.ndarray:
