@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fmjax.checks import check_methods
-from fmjax.conventions import Span, Velocity, at_least_float32
+from fmjax.conventions import Span, Velocity, at_least_float32, dtype_of
 from fmjax.errors import InputError
 
 
@@ -97,10 +97,7 @@ def check_floats(what: str, x: Any) -> None:
     Raises:
         InputError: it is of integers, of complex numbers, or of no numbers at all.
     """
-    try:
-        dtype = jnp.result_type(x)
-    except TypeError:
-        dtype = type(x).__name__
+    dtype = dtype_of(x)
     if not isinstance(dtype, np.dtype) or not jnp.issubdtype(dtype, jnp.floating):
         raise InputError(
             f"{what} must be of floats; got {dtype}. Write {what}.astype(jnp.float32); images of "
@@ -180,10 +177,9 @@ def check_per_example(function: str, value: Any, batch: int) -> None:
 
 def _kind(x: Any) -> str:
     """The kind of numbers in an array; precision does not matter."""
-    try:
-        dtype = jnp.result_type(x)
-    except TypeError:
-        return type(x).__name__
+    dtype = dtype_of(x)
+    if isinstance(dtype, str):
+        return dtype
     kinds = {
         "floats": jnp.floating,
         "integers": jnp.integer,

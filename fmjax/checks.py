@@ -109,7 +109,7 @@ def check_flag(what: str, value: bool) -> None:
     Raises:
         InputError: it is neither.
     """
-    if not (isinstance(value, bool) or getattr(value, "dtype", None) == bool):
+    if not (isinstance(value, bool) or str(getattr(value, "dtype", "")) == "bool"):
         raise _refusal(what, "be True or False", value)
 
 

@@ -46,6 +46,14 @@ def per_example_sum(x: Array) -> Array:
     return jnp.sum(x, axis=tuple(range(1, jnp.ndim(x))))
 
 
+def dtype_of(x: Any) -> Any:
+    """The dtype of an array or a number; the name of its type where it is neither."""
+    try:
+        return type(x).__name__ if x is None else jnp.result_type(x)
+    except TypeError:
+        return type(x).__name__
+
+
 def at_least_float32(x: Array, what: str = "an array") -> Array:
     """Casts half-precision and integer arrays to float32; float32 and float64 stay as they are.
 
@@ -58,10 +66,7 @@ def at_least_float32(x: Array, what: str = "an array") -> Array:
     Raises:
         InputError: x is complex, or no number at all.
     """
-    try:
-        dtype = jnp.result_type(x)
-    except TypeError:
-        dtype = type(x).__name__
+    dtype = dtype_of(x)
     if isinstance(dtype, str) or jnp.issubdtype(dtype, jnp.complexfloating):
         raise InputError(f"{what} must be of real numbers; got {dtype}.")
     return jnp.asarray(x, jnp.promote_types(dtype, jnp.float32))
@@ -187,7 +192,7 @@ def take_part(output: Any, name: str) -> Any:
     """
     if not isinstance(output, Output):
         return output
-    if name not in output.parts:
+    if not isinstance(name, str) or name not in output.parts:
         raise InputError(
             f"the network gives an Output of {', '.join(output.parts)}, and {name!r} is wanted; "
             f"write Output({name}=...)."
