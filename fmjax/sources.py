@@ -68,14 +68,12 @@ def _for_each_shape(draw: Callable[[Array, tuple[int, ...]], Array], key: Array,
     """``draw(key, shape)``; of a pytree of shapes each by itself, with a key of its own."""
     if _is_shape(shape):
         return draw(key, shape)
-    if not jax.tree.leaves(shape) or not all(
-        map(_is_shape, jax.tree.leaves(shape, is_leaf=_is_shape))
-    ):
+    shapes, tree = jax.tree.flatten(shape, is_leaf=_is_shape)
+    if not shapes or not all(map(_is_shape, shapes)):
         raise InputError(
             "shape must be a tuple of whole numbers of at least 0, or a pytree of such tuples; got "
             f"{shape!r:.60}."
         )
-    shapes, tree = jax.tree.flatten(shape, is_leaf=_is_shape)
     parts = [draw(jax.random.fold_in(key, i), one) for i, one in enumerate(shapes)]
     return jax.tree.unflatten(tree, parts)
 

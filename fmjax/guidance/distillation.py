@@ -34,8 +34,9 @@ def distilled(velocity: Velocity) -> Velocity:
         ``guided(x, t, Guided(labels, w))``, labels None for an unconditional network.
 
     Raises:
-        InputError: the velocity is no function; or, when called with anything but `Guided`, with a negative condition, with w
-            neither one number nor one per example, or with a velocity that is not shaped as x.
+        InputError: the velocity is no function. When called: with anything but `Guided`, with a
+            negative condition, with w neither one number nor one per example, or with a velocity
+            that is not shaped as x.
     """
     velocity = shaped_as_x("the velocity", velocity)
 

@@ -57,6 +57,7 @@ def null_like(labels: Labels, null_labels: Labels) -> Labels:
 
     def repeat(x, null):
         shape = shape_of("the null (or negative) condition", null)
+        x = jnp.asarray(x)  # numpy's int64 becomes int32
         null = jnp.asarray(null, x.dtype)
         try:
             return jnp.broadcast_to(null, x.shape)

@@ -27,6 +27,7 @@ from fmjax.likelihood.divergence import (
 )
 from fmjax.paths import Path
 from fmjax.samplers import Solution, Solver, solve, solver_spec
+from fmjax.samplers.solution import shared_labels
 from fmjax.sources import STANDARD_NORMAL, Source
 
 
@@ -186,6 +187,7 @@ class _Conditions(NamedTuple):
 
 def _carry(velocity, x, labels, spec, trace, key, t0, t1) -> tuple[Any, Array, Solution]:
     """The points at t1, the integrals of the divergence from t0 to t1 in columns, and the solve."""
+    labels = shared_labels(labels, jax.tree.leaves(x)[0].shape[0])
     probes = draw_probes(trace, key, x)
 
     def field(state, t, conditions):

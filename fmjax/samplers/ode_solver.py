@@ -214,6 +214,9 @@ def solver_spec(
     check_name("step control", control, CONTROLS)
     check_positive("the shift", shift)
     max_steps = check_at_least("max_steps", max_steps)
+    for name, tolerance in (("rtol", rtol), ("atol", atol)):
+        if tolerance is not None:
+            check_positive(name, tolerance)
     if schedule is not None:
         check_schedule("the schedule", schedule)
     common = {"schedule": Linear() if schedule is None else schedule, "gradient": gradient}
@@ -254,7 +257,4 @@ def _tolerances(solver, steps, rtol, atol) -> tuple[float, float]:
             f"{solver} has no error estimate, so it cannot adapt its steps; "
             f"give steps, or take one of {able}."
         )
-    tolerances = {"rtol": 1e-4 if rtol is None else rtol, "atol": 1e-4 if atol is None else atol}
-    for name, value in tolerances.items():
-        check_positive(name, value)
-    return tolerances["rtol"], tolerances["atol"]
+    return 1e-4 if rtol is None else rtol, 1e-4 if atol is None else atol

@@ -178,7 +178,7 @@ def sde_spec(
         )
     if base is not None and method in _BASES:
         raise InputError(f"{method} has its own solver; leave base={base!r} out.")
-    base = _BASES.get(method, base or "heun")
+    base = _BASES.get(method, "heun" if base is None else base)
     check_name("base solver of an SDE", base, set(_BASES.values()))
     ode = solver_spec(base, steps, "fixed", schedule=schedule, **grid)
     return SDESolver(method, ode, path, diffusion, float(scale), denoise_last)

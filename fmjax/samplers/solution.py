@@ -59,7 +59,7 @@ def check_solution(solution: Solution, t1: float = 1.0, first: int = 0) -> Solut
     """
     if not isinstance(solution, Solution):
         raise InputError(
-            f"the solution must be what solve or solve_sde gave back; got {type(solution).__name__}."
+            f"the solution must be what solve or solve_sde gave; got {type(solution).__name__}."
         )
     check_finite_number("t1", t1)
     check_at_least("first", first, 0)

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fmjax.checks import check_at_least, check_between, check_name, check_positive
+from fmjax.checks import check_at_least, check_between, check_methods, check_name, check_positive
 from fmjax.errors import InputError
 from fmjax.schedules import Linear, Schedule, inverse_log_snr
 
@@ -356,7 +356,7 @@ def fixed_grid(
             number is below 1, or it is not that of the times.
     """
     if grid is None or isinstance(grid, str):
-        grid = named_grid(grid or "uniform", shift)
+        grid = named_grid("uniform" if grid is None else grid, shift)
     elif shift != 1:
         raise InputError(f"a grid of your own has its own spacing; leave shift={shift} out.")
     elif isinstance(grid, type):
