@@ -368,10 +368,11 @@ def times_of(t: Any, x: Any) -> jax.Array:
 
 
 def _check_time_shape(t: Any, shape: tuple[int, ...]) -> None:
-    if not jnp.ndim(t) or jnp.shape(t) != shape[: jnp.ndim(t)]:
+    found = shape_of("t", t)
+    if not found or found != shape[: len(found)]:
         raise InputError(
             f"t must have shape (batch,) = {shape[:1]}, one time per example, or the leading axes "
-            f"of x, {shape}, one per element; got {jnp.shape(t)}. "
+            f"of x, {shape}, one per element; got {found}. "
             "For one time for all write jnp.full((batch,), t)."
         )
 

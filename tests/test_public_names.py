@@ -93,7 +93,8 @@ WRONG: Mapping[str, st.SearchStrategy] = {
     "batch": TEXTS | OTHERS | NO_FLOATS | st.sampled_from([EMPTY, np.float32(1), [], {}]),
     "finite batch": TEXTS | OTHERS | NO_FLOATS | st.sampled_from([EMPTY, np.full((3, 2), NAN)]),
     "floats": TEXTS | OTHERS | NO_FLOATS,
-    "other batch": TEXTS | OTHERS | NO_FLOATS | TOO_MANY | st.just(EMPTY),
+    "batch of any dtype": TEXTS | OTHERS | TOO_MANY | st.just(EMPTY),
+    "real numbers": TEXTS | OTHERS | st.just(COMPLEX),
     "times": TEXTS | OTHERS | NO_FLOATS | TOO_MANY | st.just(EMPTY),
     "scales": TEXTS | OTHERS | TOO_MANY | st.sampled_from([COMPLEX, EMPTY]),
     "labels": st.sampled_from(["x", b"x", object(), np.arange(7), np.arange(14).reshape(7, 2)]),
@@ -308,9 +309,9 @@ TABLE = {
             ).needed,
             "key": Argument(KEY, "key").needed,
             "index": Argument(INDEX, "places").needed,
-            "x1": Argument(X, "batch"),
+            "x1": Argument(X, "batch of any dtype").needed,
             "labels": LABEL,
-            "x0": Argument(X, "other batch").optional,
+            "x0": Argument(X, "batch of any dtype").optional,
         },
         of("x1"),
     ),
@@ -318,6 +319,7 @@ TABLE = {
         likelihood_of(fmjax.Exact),
         {"chunk": Argument(COUNT, "count").needed, "x1": Argument(X, "finite batch"), "key": ANY},
         each("x1"),
+        slow=True,
     ),
     "Guided": Case(
         guided(lambda: fmjax.classifier_free(velocity, 3)),
@@ -335,6 +337,7 @@ TABLE = {
             "key": Argument(KEY, "key").needed,
         },
         each("x1"),
+        slow=True,
     ),
     "InputError": Case(lambda: len(str(fmjax.InputError("x"))) / 1.0, {}),
     "Joint": Case(
@@ -499,7 +502,7 @@ TABLE = {
         slow=True,
     ),
     "scale_from_excess": Case(
-        fmjax.scale_from_excess, {"s": Argument(X, "floats").needed}, of("s")
+        fmjax.scale_from_excess, {"s": Argument(X, "real numbers").needed}, of("s")
     ),
     "sde_spec": Case(
         nodes(fmjax.sde_spec),
