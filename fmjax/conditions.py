@@ -178,9 +178,10 @@ def check_conditions(conditions: Any) -> None:
     """
     for leaf in jax.tree.leaves(conditions):
         if isinstance(leaf, type) or not isinstance(leaf, Condition):
+            came = f"the class {leaf.__name__}" if isinstance(leaf, type) else type(leaf).__name__
             raise InputError(
                 "conditions must be conditions such as ClassIds(10) or Vector(3), built as the "
-                f"labels are; got {leaf!r:.60}."
+                f"labels are; got {came}."
             )
 
 

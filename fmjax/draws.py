@@ -118,8 +118,7 @@ class Draw:
         check_places(index)
         check_leading_size(x1, len(index), "x1")
         check_leading_size(labels, len(index))
-        if x0 is not None:
-            check_alike(x0, x1)
+        check_alike(x1 if x0 is None else x0, x1)
         x0_key, t_key, drop_key, pair_key, noise_key = jax.random.split(key, 5)
         shape = example_shape(x1)
         if x0 is None:
