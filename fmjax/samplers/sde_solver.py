@@ -164,7 +164,7 @@ def sde_spec(
             back along an affine path is asked of another path; or as in `solver_spec`.
     """
     check_name("SDE method", method, METHODS)
-    if control != "fixed" or {"rtol", "atol"} & grid.keys():
+    if not isinstance(control, str) or control != "fixed" or {"rtol", "atol"} & grid.keys():
         raise InputError("SDEs take fixed steps; give steps, and no control, rtol or atol.")
     path = AffinePath() if path is None else path
     check_is_path("the path", path)
