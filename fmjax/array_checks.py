@@ -4,13 +4,15 @@ Shapes are checked always, values only where they are at hand: a traced program 
 look at them there would stall the device.
 """
 
+import numbers
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fmjax.conventions import Span, Velocity, at_least_float32
+from fmjax.checks import check_methods
+from fmjax.conventions import Span, Velocity, at_least_float32, dtype_of
 from fmjax.errors import InputError
 
 
@@ -39,6 +41,22 @@ def check_finite(name: str, x: Any) -> None:
             )
 
 
+def shape_of(what: str, x: Any) -> tuple[int, ...]:
+    """The shape of an array, or of a number.
+
+    Args:
+        what: the array, as the message names it.
+        x: an array, traced or not, or a ``jax.ShapeDtypeStruct``.
+
+    Raises:
+        InputError: it is something else, such as a text.
+    """
+    kind = getattr(getattr(x, "dtype", None), "kind", "")
+    if not (hasattr(x, "shape") or isinstance(x, numbers.Number)) or kind in ("O", "S", "U"):
+        raise InputError(f"{what} must be of arrays of numbers; got {type(x).__name__} {x!r:.60}.")
+    return jnp.shape(x)
+
+
 def check_shaped_as(what: str, x: Any, like: str, shape: tuple[int, ...]) -> None:
     """Checks that an array has the shape of another.
 
@@ -51,7 +69,7 @@ def check_shaped_as(what: str, x: Any, like: str, shape: tuple[int, ...]) -> Non
     Raises:
         InputError: it has another shape.
     """
-    if jnp.shape(x) != shape:
+    if shape_of(what, x) != shape:
         raise InputError(f"{what} must be shaped as {like}, {shape}; got {jnp.shape(x)}.")
 
 
@@ -63,18 +81,28 @@ def as_floats(what: str, x: Any) -> jax.Array:
         x: an array, traced or not.
 
     Raises:
+        InputError: as in `check_floats`.
+    """
+    check_floats(what, x)
+    return at_least_float32(x)
+
+
+def check_floats(what: str, x: Any) -> None:
+    """Checks that an array is of floats.
+
+    Args:
+        what: the array, as the message names it.
+        x: an array, traced or not.
+
+    Raises:
         InputError: it is of integers, of complex numbers, or of no numbers at all.
     """
-    try:
-        dtype = jnp.result_type(x)
-    except TypeError:
-        dtype = type(x).__name__
+    dtype = dtype_of(x)
     if not isinstance(dtype, np.dtype) or not jnp.issubdtype(dtype, jnp.floating):
         raise InputError(
             f"{what} must be of floats; got {dtype}. Write {what}.astype(jnp.float32); images of "
             "uint8 become floats by fmjax.data.pixels.to_unit."
         )
-    return at_least_float32(x)
 
 
 def check_returned(function: str, value: Any, like: str, target: Any) -> None:
@@ -115,7 +143,11 @@ def shaped_as_x(function: str, velocity: Velocity) -> Velocity:
 
     Returns:
         The same, which raises InputError where it gives anything but floats shaped as x.
+
+    Raises:
+        InputError: it is no function.
     """
+    check_methods(function, velocity, such_as="lambda x, t, labels: ...")
 
     def checked(x: Any, t: Any, labels: Any) -> Any:
         u = velocity(x, t, labels)
@@ -145,10 +177,9 @@ def check_per_example(function: str, value: Any, batch: int) -> None:
 
 def _kind(x: Any) -> str:
     """The kind of numbers in an array; precision does not matter."""
-    try:
-        dtype = jnp.result_type(x)
-    except TypeError:
-        return type(x).__name__
+    dtype = dtype_of(x)
+    if isinstance(dtype, str):
+        return dtype
     kinds = {
         "floats": jnp.floating,
         "integers": jnp.integer,
@@ -220,7 +251,7 @@ def check_leading_size(labels: Any, batch: int, what: str = "labels") -> None:
         InputError: an array has another leading size.
     """
     for leaf in jax.tree.leaves(labels):
-        if jnp.shape(leaf)[:1] != (batch,):
+        if shape_of(what, leaf)[:1] != (batch,):
             raise InputError(
                 f"{what} must have the leading size of the batch, {batch}; "
                 f"got an array of shape {jnp.shape(leaf)}."
@@ -239,14 +270,35 @@ def check_pairs(x0: Any, x1: Any, labels: Any = None) -> None:
         InputError: x0 and x1 differ in structure or shape or have no batch axis, a label array has
             another leading size than the batch, or x0 or x1 is not finite.
     """
+    batch = check_alike(x0, x1)
+    check_leading_size(labels, batch)
+    for name, x in (("x0", x0), ("x1", x1)):
+        check_finite(name, x)
+
+
+def check_alike(x0: Any, x1: Any) -> int:
+    """Checks that x0 and x1 are batches of one structure and of one shape.
+
+    Args:
+        x0: as in `check_pairs`.
+        x1: as in `check_pairs`.
+
+    Returns:
+        The size of the batch.
+
+    Raises:
+        InputError: they differ, or have no batch axis or no example.
+    """
     if jax.tree.structure(x0) != jax.tree.structure(x1):
         raise InputError(
             f"x0 and x1 must be built alike; got x0 {jax.tree.structure(x0)} and x1 "
             f"{jax.tree.structure(x1)}."
         )
-    shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(x1)]
+    shapes = [shape_of("x1", leaf) for leaf in jax.tree.leaves(x1)]
+    if not shapes:
+        raise InputError(f"x0 and x1 must be arrays (batch, ...); got {x1!r:.60}.")
     for source, shape in zip(jax.tree.leaves(x0), shapes, strict=True):
-        if jnp.shape(source) != shape or not shape:
+        if shape_of("x0", source) != shape or not shape:
             raise InputError(
                 "x0 and x1 must have one shape, (batch, ...); "
                 f"got x0 {jnp.shape(source)} and x1 {shape}."
@@ -254,10 +306,8 @@ def check_pairs(x0: Any, x1: Any, labels: Any = None) -> None:
     if len({shape[:1] for shape in shapes}) != 1:
         raise InputError(f"the parts of x1 must have one leading size, the batch; got {shapes}.")
     if shapes[0][0] == 0:
-        raise InputError("a batch must have at least one pair; got none.")
-    check_leading_size(labels, shapes[0][0])
-    for name, x in (("x0", x0), ("x1", x1)):
-        check_finite(name, x)
+        raise InputError("x0 and x1 must have at least one pair; got none.")
+    return shapes[0][0]
 
 
 def check_prefix(t: Any, tree: Any) -> None:
@@ -302,11 +352,27 @@ def check_training_batch(x0: Any, x1: Any, t: Any, labels: Any = None) -> None:
             _check_in_unit_interval(one)
 
 
+def times_of(t: Any, x: Any) -> jax.Array:
+    """Times as floats in float32 or wider, held to the points that they belong to.
+
+    Args:
+        t: (batch,); or (batch, n, ...), one for each element of leading axes of x.
+        x: the points (batch, ...).
+
+    Raises:
+        InputError: they are not of floats, or of another shape.
+    """
+    t = as_floats("t", t)
+    _check_time_shape(t, jnp.shape(x))
+    return t
+
+
 def _check_time_shape(t: Any, shape: tuple[int, ...]) -> None:
-    if not jnp.ndim(t) or jnp.shape(t) != shape[: jnp.ndim(t)]:
+    found = shape_of("t", t)
+    if not found or found != shape[: len(found)]:
         raise InputError(
             f"t must have shape (batch,) = {shape[:1]}, one time per example, or the leading axes "
-            f"of x, {shape}, one per element; got {jnp.shape(t)}. "
+            f"of x, {shape}, one per element; got {found}. "
             "For one time for all write jnp.full((batch,), t)."
         )
 

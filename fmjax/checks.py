@@ -99,6 +99,20 @@ def check_between(
         raise _refusal(what, f"lie in {interval}", value, advice)
 
 
+def check_flag(what: str, value: bool) -> None:
+    """Checks that a parameter is True or False: any text would count as True.
+
+    Args:
+        what: as in `check_positive`.
+        value: as in `check_positive`.
+
+    Raises:
+        InputError: it is neither.
+    """
+    if not (isinstance(value, bool) or str(getattr(value, "dtype", "")) == "bool"):
+        raise _refusal(what, "be True or False", value)
+
+
 def check_multiple(what: str, value: int, parts: int, of: str) -> None:
     """Checks that a number splits into equal parts.
 

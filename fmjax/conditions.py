@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fmjax.checks import check_at_least, check_between
+from fmjax.checks import check_at_least, check_between, check_finite_number
 from fmjax.errors import InputError
 from fmjax.names import named_leaves
 
@@ -72,7 +72,13 @@ class ClassIds:
             what = "the null class, a class or the number of classes,"
             check_at_least(what, self.null, 0)
             check_between(what, self.null, 0, self.num_classes)
-        if self.names is not None and len(self.names) != self.num_classes:
+        if self.names is None:
+            return
+        if not (
+            isinstance(self.names, tuple | list) and all(isinstance(n, str) for n in self.names)
+        ):
+            raise InputError(f"names must be a tuple of texts; got {self.names!r:.60}.")
+        if len(self.names) != self.num_classes:
             raise InputError(
                 f"{self.num_classes} classes must have as many names; got {len(self.names)}."
             )
@@ -129,11 +135,13 @@ class Vector:
     def __post_init__(self):
         check_at_least("the size of a vector", self.size)
         _check_drop_rate(self.drop_rate)
-        if self.null is not None and np.shape(self.null) != (self.size,):
+        if self.null is not None and not _has_size(self.null, self.size):
             raise InputError(
                 f"the null of a vector must be shaped as the vector, ({self.size},); got "
-                f"{np.shape(self.null)}."
+                f"{self.null!r:.60}."
             )
+        for number in () if self.null is None else self.null:
+            check_finite_number("each number of the null", number)
 
     def null_value(self) -> np.ndarray:
         """The null vector, float32 (size,)."""
@@ -154,6 +162,10 @@ class Vector:
             )
 
 
+def _has_size(vector: Any, size: int) -> bool:
+    return hasattr(vector, "__len__") and np.ndim(vector) == 1 and len(vector) == size
+
+
 def _check_drop_rate(rate: float) -> None:
     check_between("the drop rate", rate, 0, 1)
 
@@ -165,10 +177,11 @@ def check_conditions(conditions: Any) -> None:
         InputError: one is not.
     """
     for leaf in jax.tree.leaves(conditions):
-        if not isinstance(leaf, Condition):
+        if isinstance(leaf, type) or not isinstance(leaf, Condition):
+            came = f"the class {leaf.__name__}" if isinstance(leaf, type) else type(leaf).__name__
             raise InputError(
                 "conditions must be conditions such as ClassIds(10) or Vector(3), built as the "
-                f"labels are; got {type(leaf).__name__}."
+                f"labels are; got {came}."
             )
 
 

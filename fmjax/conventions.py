@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from fmjax.checks import check_methods
 from fmjax.errors import InputError
 
 Array = jax.Array
@@ -45,20 +46,29 @@ def per_example_sum(x: Array) -> Array:
     return jnp.sum(x, axis=tuple(range(1, jnp.ndim(x))))
 
 
-def at_least_float32(x: Array) -> Array:
+def dtype_of(x: Any) -> Any:
+    """The dtype of an array or a number; the name of its type where it is neither."""
+    try:
+        return type(x).__name__ if x is None else jnp.result_type(x)
+    except TypeError:
+        return type(x).__name__
+
+
+def at_least_float32(x: Array, what: str = "an array") -> Array:
     """Casts half-precision and integer arrays to float32; float32 and float64 stay as they are.
 
     Half of 1001 equally spaced times coincide in bfloat16, so the path is never computed in it.
 
+    Args:
+        x: an array or a number.
+        what: as the message names it.
+
     Raises:
         InputError: x is complex, or no number at all.
     """
-    try:
-        dtype = jnp.result_type(x)
-    except TypeError:
-        dtype = type(x).__name__
+    dtype = dtype_of(x)
     if isinstance(dtype, str) or jnp.issubdtype(dtype, jnp.complexfloating):
-        raise InputError(f"an array of real numbers is needed; got {dtype}.")
+        raise InputError(f"{what} must be of real numbers; got {dtype}.")
     return jnp.asarray(x, jnp.promote_types(dtype, jnp.float32))
 
 
@@ -87,11 +97,20 @@ def example_keys(key: Array, index: Array) -> Array:
         InputError: the key is none, or the places are not integers (batch,).
     """
     check_key(key)
+    check_places(index)
+    return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, index)
+
+
+def check_places(index: Any) -> None:
+    """Checks places in the global batch.
+
+    Raises:
+        InputError: they are not integers (batch,).
+    """
     dtype = getattr(index, "dtype", None)
     if dtype is None or not jnp.issubdtype(dtype, jnp.integer) or jnp.ndim(index) != 1:
         came = f"{type(index).__name__}" if dtype is None else f"{dtype} of shape {index.shape}"
         raise InputError(f"index must be integers (batch,), places in the batch; got {came}.")
-    return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, index)
 
 
 class Span(NamedTuple):
@@ -121,7 +140,11 @@ def diagonal(apply_fn: ApplyFn) -> ApplyFn:
 
     Returns:
         ``velocity_fn(params, x, t, labels)``, t (batch,) or a `Span` of two such.
+
+    Raises:
+        InputError: the network is no function.
     """
+    check_methods("apply_fn", apply_fn, such_as="lambda params, x, span, labels: ...")
 
     def velocity_fn(params: Params, x: Array, t: Array | Span, labels: Labels = None) -> Any:
         return apply_fn(params, x, t if isinstance(t, Span) else Span(t, t), labels)
@@ -169,7 +192,7 @@ def take_part(output: Any, name: str) -> Any:
     """
     if not isinstance(output, Output):
         return output
-    if name not in output.parts:
+    if not isinstance(name, str) or name not in output.parts:
         raise InputError(
             f"the network gives an Output of {', '.join(output.parts)}, and {name!r} is wanted; "
             f"write Output({name}=...)."

@@ -11,10 +11,10 @@ from typing import Any
 
 import jax
 
-from fmjax.array_checks import check_leading_size, check_returned
+from fmjax.array_checks import check_alike, check_leading_size, check_returned
 from fmjax.checks import check_at_least, check_between, check_methods
 from fmjax.conditions import check_conditions
-from fmjax.conventions import Array, Labels, Span, check_key, example_keys
+from fmjax.conventions import Array, Labels, Span, check_key, check_places, example_keys
 from fmjax.couplings import Coupling, independent
 from fmjax.couplings.base import paired
 from fmjax.errors import InputError
@@ -81,9 +81,13 @@ class Draw:
     def __post_init__(self):
         check_methods("the coupling", self.coupling, such_as="couplings.exact()")
         check_methods("the source", self.source, "sample", such_as="StandardNormal()")
-        for law in jax.tree.leaves(self.time_distribution):
+        for law in jax.tree.leaves(self.time_distribution) or [self.time_distribution]:
             method = "spans" if hasattr(law, "spans") else "quantile"
             check_methods("the time distribution", law, method, such_as="times.Uniform()")
+        if not isinstance(self.noise, Mapping) or not all(isinstance(k, str) for k in self.noise):
+            raise InputError(
+                f"the noise must be a dictionary of laws by name; got {self.noise!r:.60}."
+            )
         for name, law in self.noise.items():
             check_methods(f"the law of {name}", law, "sample", such_as="StandardNormal()")
         check_conditions(self.conditions)
@@ -111,6 +115,10 @@ class Draw:
             InputError: the source or the labels do not fit, or as the coupling says.
         """
         check_key(key)
+        check_places(index)
+        check_leading_size(x1, len(index), "x1")
+        check_leading_size(labels, len(index))
+        check_alike(x1 if x0 is None else x0, x1)
         x0_key, t_key, drop_key, pair_key, noise_key = jax.random.split(key, 5)
         shape = example_shape(x1)
         if x0 is None:

@@ -22,7 +22,7 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 
-from fmjax.array_checks import check_returned
+from fmjax.array_checks import check_floats, check_returned
 from fmjax.checks import check_finite_number
 from fmjax.conventions import Array, example_keys, per_example_sum
 from fmjax.errors import InputError
@@ -61,7 +61,7 @@ def example_shape(x: Any) -> Shape:
 
 
 def _is_shape(shape: Any) -> bool:
-    return isinstance(shape, tuple) and all(isinstance(size, int) for size in shape)
+    return isinstance(shape, tuple) and all(isinstance(size, int) and size >= 0 for size in shape)
 
 
 def _for_each_shape(draw: Callable[[Array, tuple[int, ...]], Array], key: Array, shape: Shape):
@@ -69,6 +69,11 @@ def _for_each_shape(draw: Callable[[Array, tuple[int, ...]], Array], key: Array,
     if _is_shape(shape):
         return draw(key, shape)
     shapes, tree = jax.tree.flatten(shape, is_leaf=_is_shape)
+    if not shapes or not all(map(_is_shape, shapes)):
+        raise InputError(
+            "shape must be a tuple of whole numbers of at least 0, or a pytree of such tuples; got "
+            f"{shape!r:.60}."
+        )
     parts = [draw(jax.random.fold_in(key, i), one) for i, one in enumerate(shapes)]
     return jax.tree.unflatten(tree, parts)
 
@@ -92,7 +97,13 @@ class StandardNormal:
         return _for_each_shape(draw, key, shape)
 
     def log_prob(self, x: Any) -> Array:
-        """log N(x; 0, I) in nats (batch,), of an array (batch, ...) or a pytree of them."""
+        """log N(x; 0, I) in nats (batch,), of an array (batch, ...) or a pytree of them.
+
+        Raises:
+            InputError: x is not of floats.
+        """
+        for leaf in jax.tree.leaves(x) or [x]:
+            check_floats("x", leaf)
         return sum(
             per_example_sum(-0.5 * (leaf**2 + math.log(2 * math.pi))) for leaf in jax.tree.leaves(x)
         )

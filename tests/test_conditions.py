@@ -69,7 +69,7 @@ def test_a_lone_label_is_shared_by_the_batch():
         (lambda: ClassIds(3, null=4), r"the null class.* must lie in \[0, 3\]"),
         (lambda: ClassIds(3, names=("a",)), "3 classes must have as many names; got 1"),
         (lambda: Vector(0), "size of a vector"),
-        (lambda: Vector(3, null=(1.0, 2.0)), r"shaped as the vector, \(3,\); got \(2,\)"),
+        (lambda: Vector(3, null=(1.0, 2.0)), r"shaped as the vector, \(3,\); got \(1.0, 2.0\)"),
         (lambda: Vector(3, drop_rate=float("nan")), "drop rate"),
         (lambda: check_conditions({"class": 10}), r"such as ClassIds\(10\).*got int"),
         (lambda: conditions_of(np.zeros((2, 3, 4))), "float64 of shape"),

@@ -101,7 +101,7 @@ NO_FLOATS = {
 @pytest.mark.parametrize("name", FLOATS_ONLY)
 def test_what_is_no_float_is_refused_where_a_float_is_meant(name, bad):
     with pytest.raises(
-        InputError, match=r"must be of floats; got|must return floats|real numbers is needed"
+        InputError, match=r"must be of floats; got|must return floats|must be of real numbers"
     ):
         FLOATS_ONLY[name](NO_FLOATS[bad])
 
@@ -113,7 +113,7 @@ def test_a_prediction_of_another_shape_is_refused():
 
 @pytest.mark.parametrize("w", [2j, np.full(6, 1j)])
 def test_a_complex_scale_is_refused(w):
-    with pytest.raises(InputError, match="real numbers is needed; got complex"):
+    with pytest.raises(InputError, match="must be of real numbers; got complex"):
         classifier_free(decay, 3)(X, T, Guided(1, w))
 
 

@@ -159,12 +159,14 @@ TABLE = {
     "conventions.Span": RESULT,
     "conventions.at_least_float32": Use(conventions.at_least_float32, (X,)),
     "conventions.check_key": MAKES,
+    "conventions.check_places": MAKES,
     "conventions.diagonal": Use(conventions.diagonal(of_a_span), (ONE, X, T)),
     "conventions.example_keys": Use(
         lambda key, i: jax.random.key_data(conventions.example_keys(key, i)),
         (KEY, INDEX),
         grad=False,
     ),
+    "conventions.dtype_of": MAKES,
     "conventions.expand": Use(lambda t, x: conventions.expand(t, x) * x, (T, X)),
     "conventions.per_example_sum": Use(conventions.per_example_sum, (X,)),
     "conventions.take_part": Use(

@@ -5,13 +5,20 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from fmjax.array_checks import check_returned, shaped_as_x
+from fmjax.array_checks import check_leading_size, check_returned, shaped_as_x
 from fmjax.checks import check_methods
 from fmjax.conditions import share
 from fmjax.conventions import Array, Labels, Velocity, expand, time_of
 from fmjax.errors import InputError
 from fmjax.guidance.interval import GuidanceInterval, evaluate_in_interval
-from fmjax.guidance.labels import Guided, batch_size, null_like, only_labels, per_example, stack
+from fmjax.guidance.labels import (
+    Guided,
+    checked_batch_size,
+    null_like,
+    only_labels,
+    per_example,
+    stack,
+)
 from fmjax.guidance.rules import Rule, linear
 from fmjax.guidance.scale_schedules import ScaleSchedule, scale_schedule
 
@@ -66,15 +73,15 @@ def classifier_free(
             without labels, with w neither one number nor one per example, with no condition at all,
             with a negative one among several, or with labels that the null condition does not fit.
     """
-    check_methods("the velocity", velocity, such_as="lambda x, t, labels: ...")
     check_methods("the rule", rule, such_as="guidance.Rescale()")
     velocity, at = shaped_as_x("the velocity", velocity), scale_schedule(schedule)
     when = GuidanceInterval(interval, zero_until)
 
     def guided(x: Any, t: Array, conditions: Guided | tuple[Guided, ...]) -> Any:
         several = _as_tuple(conditions)
-        batch, here = batch_size(x), time_of(t)
+        batch, here = checked_batch_size(x, t), time_of(t)
         labels = [jax.tree.map(jnp.asarray, share(c.labels, batch)) for c in several]
+        check_leading_size(labels, batch)
         scales = [at(per_example("w", c.w, x), here) for c in several]
         negative = several[0].negative
         reference = null_like(labels[0], null_labels if negative is None else negative)
@@ -128,8 +135,6 @@ def autoguidance(
     Raises:
         InputError: as in `classifier_free`.
     """
-    for name, given in (("the velocity", velocity), ("the weak velocity", weak_velocity)):
-        check_methods(name, given, such_as="lambda x, t, labels: ...")
     check_methods("the rule", rule, such_as="guidance.Rescale()")
     velocity = shaped_as_x("the velocity", velocity)
     weak_velocity = shaped_as_x("the weak velocity", weak_velocity)
@@ -137,7 +142,9 @@ def autoguidance(
     when = GuidanceInterval(interval)
 
     def guided(x: Any, t: Array, conditions: Guided) -> Any:
-        labels = share(only_labels(conditions, "autoguidance"), batch_size(x))
+        batch = checked_batch_size(x, t)
+        labels = share(only_labels(conditions, "autoguidance"), batch)
+        check_leading_size(labels, batch)
         here = time_of(t)
         w = at(per_example("w", conditions.w, x), here)
 

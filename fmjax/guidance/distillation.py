@@ -34,12 +34,14 @@ def distilled(velocity: Velocity) -> Velocity:
         ``guided(x, t, Guided(labels, w))``, labels None for an unconditional network.
 
     Raises:
-        InputError: when called with anything but `Guided`, with a negative condition, with w
-            neither one number nor one per example, or with a velocity that is not shaped as x.
+        InputError: the velocity is no function. When called: with anything but `Guided`, with a
+            negative condition, with w neither one number nor one per example, or with a velocity
+            that is not shaped as x.
     """
+    velocity = shaped_as_x("the velocity", velocity)
 
     def guided(x: Array, t: Array, conditions: Guided) -> Array:
-        return shaped_as_x("the velocity", velocity)(x, t, _inputs(x, conditions))
+        return velocity(x, t, _inputs(x, conditions))
 
     return guided
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from fmjax.array_checks import shaped_as_x
-from fmjax.checks import check_name
+from fmjax.checks import check_methods, check_name
 from fmjax.conditions import share
 from fmjax.conventions import Array, Labels, Velocity, at_least_float32, expand
 from fmjax.errors import InputError
@@ -90,10 +90,15 @@ def over_time(velocity: Velocity, labels_at: Callable[[Any, Array], Labels]) -> 
 
     Returns:
         ``velocity(x, t, labels)``.
+
+    Raises:
+        InputError: the velocity or labels_at is no function.
     """
+    check_methods("labels_at", labels_at, such_as="lambda labels, t: ...")
+    velocity = shaped_as_x("the velocity", velocity)
 
     def changing(x: Array, t: Array, labels: Any) -> Array:
-        return shaped_as_x("the velocity", velocity)(x, t, labels_at(labels, t))
+        return velocity(x, t, labels_at(labels, t))
 
     return changing
 

@@ -41,9 +41,10 @@ class GuidanceInterval:
         if self.interval is not None:
             try:
                 lo, hi = self.interval
+                inside = 0 <= lo <= hi <= 1
             except (TypeError, ValueError):
-                lo = hi = float("nan")
-            if not 0 <= lo <= hi <= 1:
+                inside = False
+            if not inside:
                 raise InputError(
                     "the guidance interval must be (lo, hi) with 0 <= lo <= hi <= 1, in our time: "
                     f"0 is the noise, 1 the data; got {self.interval!r}."

@@ -10,9 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fmjax.array_checks import check_floats, shape_of, times_of
 from fmjax.checks import check_between
 from fmjax.conditions import check_labels, null_labels, share
-from fmjax.conventions import Array, Labels, at_least_float32, expand
+from fmjax.conventions import Array, Labels, Span, at_least_float32, expand
 from fmjax.errors import InputError
 
 _ALL = 2**31  # the stream that drops all conditions together, apart from those of each
@@ -55,20 +56,30 @@ def null_like(labels: Labels, null_labels: Labels) -> Labels:
         )
 
     def repeat(x, null):
+        shape = shape_of("the null (or negative) condition", null)
+        x = jnp.asarray(x)  # numpy's int64 becomes int32
         null = jnp.asarray(null, x.dtype)
         try:
             return jnp.broadcast_to(null, x.shape)
         except ValueError as error:
             raise InputError(
                 f"the null (or negative) condition must fit labels of shape {x.shape}: one "
-                f"example's {x.shape[1:]}, or one for each; got shape {null.shape}."
+                f"example's {x.shape[1:]}, or one for each; got shape {shape}."
             ) from error
 
     return jax.tree.map(repeat, labels, null_labels)
 
 
 def scale_from_excess(s: Array | float) -> Array | float:
-    """Gives w = 1 + s: from the convention ``(1 + s) u_cond - s u_null`` (off at 0) to ours."""
+    """Gives w = 1 + s: from the convention ``(1 + s) u_cond - s u_null`` (off at 0) to ours.
+
+    Args:
+        s: one number, or an array.
+
+    Raises:
+        InputError: s is not of real numbers.
+    """
+    at_least_float32(s, "s")
     return 1 + s
 
 
@@ -143,7 +154,7 @@ def per_example(name: str, value: Any, x: Any) -> Array:
     if isinstance(value, list | tuple):
         value = np.asarray(value)
     dtype = jnp.promote_types(jnp.result_type(*dtypes), jnp.float32)
-    value = jnp.asarray(at_least_float32(value), dtype)  # which refuses complex numbers
+    value = jnp.asarray(at_least_float32(value, name), dtype)  # which refuses complex numbers
     batch = batch_size(x)
     shared = share(value, batch)
     if shared.shape != (batch,):
@@ -156,6 +167,30 @@ def per_example(name: str, value: Any, x: Any) -> Array:
 def batch_size(x: Any) -> int:
     """How many examples there are in x, an array (batch, ...) or a pytree of such arrays."""
     return jax.tree.leaves(x)[0].shape[0]
+
+
+def checked_batch_size(x: Any, t: Any) -> int:
+    """How many examples there are in x, once x and t are what a velocity takes.
+
+    Args:
+        x: points (batch, ...), or a pytree of such arrays.
+        t: times (batch,), or a `Span` of two such.
+
+    Raises:
+        InputError: x is not of floats, or has no batch axis or no example; t is not one time each.
+    """
+    leaves = jax.tree.leaves(x)
+    for leaf in leaves:
+        check_floats("x", leaf)
+    sizes = {jnp.shape(leaf)[:1] for leaf in leaves}
+    if len(sizes) != 1 or sizes in ({()}, {(0,)}):
+        raise InputError(
+            "x must be arrays (batch, ...) of one batch of at least one example; got shapes "
+            f"{[jnp.shape(leaf) for leaf in leaves]}."
+        )
+    for one in t if isinstance(t, Span) else [t]:
+        times_of(one, leaves[0])
+    return batch_size(x)
 
 
 def only_labels(conditions: Any, who: str) -> Labels:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from fmjax.array_checks import check_finite, check_per_example
+from fmjax.array_checks import check_finite, check_floats, check_per_example
 from fmjax.checks import check_at_least, check_methods, check_positive
 from fmjax.conventions import Array, Labels, Velocity, at_least_float32
 from fmjax.errors import InputError
@@ -27,6 +27,7 @@ from fmjax.likelihood.divergence import (
 )
 from fmjax.paths import Path
 from fmjax.samplers import Solution, Solver, solve, solver_spec
+from fmjax.samplers.solution import shared_labels
 from fmjax.sources import STANDARD_NORMAL, Source
 
 
@@ -148,8 +149,9 @@ def bits_per_dim(log_p: Array, dims: int, bin_width: float = 2 / 255) -> Array:
         Bits per dimension, shaped as log_p.
 
     Raises:
-        InputError: dims is below 1, or the bin width is not positive.
+        InputError: log_p is not of floats, dims is below 1, or the bin width is not positive.
     """
+    check_floats("log_p", log_p)
     check_at_least("dims", dims)
     check_positive("the bin width", bin_width)
     return -(log_p / dims + math.log(bin_width)) / math.log(2)
@@ -185,6 +187,7 @@ class _Conditions(NamedTuple):
 
 def _carry(velocity, x, labels, spec, trace, key, t0, t1) -> tuple[Any, Array, Solution]:
     """The points at t1, the integrals of the divergence from t0 to t1 in columns, and the solve."""
+    labels = shared_labels(labels, jax.tree.leaves(x)[0].shape[0])
     probes = draw_probes(trace, key, x)
 
     def field(state, t, conditions):
@@ -229,14 +232,13 @@ def _source_density(source: Source, x0: Any) -> Array:
 def _as_points(name: str, x: Any) -> Any:
     """The points as float arrays of one batch, checked."""
     leaves = jax.tree.leaves(x)
-    dtypes = [jnp.result_type(leaf) for leaf in leaves]
-    if not leaves or not all(jnp.issubdtype(dtype, jnp.floating) for dtype in dtypes):
-        raise InputError(
-            f"{name} must be of floats; got {', '.join(map(str, dtypes)) or 'nothing'}. "
-            "Pixels become floats by fmjax.data.pixels.dequantize."
-        )
+    for leaf in leaves:
+        check_floats(name, leaf)
     shapes = [jnp.shape(leaf) for leaf in leaves]
-    if not all(shape and shape[0] == shapes[0][0] for shape in shapes):
-        raise InputError(f"{name} must have a leading batch axis, (batch, ...); got {shapes}.")
+    if len({shape[:1] for shape in shapes}) != 1 or shapes[0][:1] in ((), (0,)):
+        raise InputError(
+            f"{name} must have a leading batch axis, (batch, ...), of at least one example; got "
+            f"{shapes}."
+        )
     check_finite(name, x)
     return jax.tree.map(at_least_float32, x)

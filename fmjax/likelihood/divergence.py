@@ -93,8 +93,11 @@ def draw_probes(trace: Trace, key: Array | None, x: Any) -> Any:
         A pytree as x, each leaf (batch, num, ...); None for `Exact`.
 
     Raises:
-        InputError: there is no key, or it is neither one key nor one per example.
+        InputError: the trace is neither; or there is no key, or it is neither one key nor one per
+            example.
     """
+    if not isinstance(trace, Exact | Hutchinson):
+        raise InputError(f"the trace must be Exact() or Hutchinson(8); got {trace!r:.60}.")
     if isinstance(trace, Exact):
         return None
     if key is None:

@@ -11,6 +11,7 @@ from fmjax.conventions import ApplyFn, Array, at_least_float32, take_part
 from fmjax.errors import InputError
 from fmjax.losses.base import LossFn, declare
 from fmjax.paths import AffinePath, Distance, Path, PathSample, schedule_of
+from fmjax.paths.base import check_is_path
 from fmjax.predictions import PREDICTIONS, target_of
 from fmjax.schedules import Linear
 
@@ -56,7 +57,7 @@ def make_per_example_loss_fn(
     """
     path = STRAIGHT if path is None else path
     check_methods("apply_fn", apply_fn, such_as="adapters.from_linen(module)")
-    check_methods("the path", path, "sample", "distance", "noise", such_as="AffinePath()")
+    check_is_path("the path", path)
     if distance is not None:
         check_methods("the distance", distance, such_as="paths.squared")
     regress = _regression(path, target, prediction)

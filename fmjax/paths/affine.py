@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, ClassVar
 
-from fmjax.array_checks import as_floats
+from fmjax.array_checks import as_floats, check_shaped_as, times_of
 from fmjax.conventions import Array, expand
 from fmjax.paths.base import PathSample, check_noise
 from fmjax.paths.distances import squared
@@ -50,8 +50,9 @@ class AffinePath:
             InputError: noise came, or x0, x1 or t is not of floats.
         """
         check_noise(self, noise)
-        x0, x1, t = as_floats("x0", x0), as_floats("x1", x1), as_floats("t", t)
-        t = expand(t, x1)
+        x0, x1 = as_floats("x0", x0), as_floats("x1", x1)
+        check_shaped_as("x0", x0, "x1", x1.shape)
+        t = expand(times_of(t, x1), x1)
         s = self.schedule
         return PathSample(
             x_t=s.alpha(t) * x1 + s.sigma(t) * x0,

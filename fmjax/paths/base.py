@@ -6,6 +6,7 @@ Losses, draws and training steps know of a path what stands here, and nothing of
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
+from fmjax.checks import check_methods
 from fmjax.conventions import Array
 from fmjax.errors import InputError
 from fmjax.schedules import Schedule
@@ -51,6 +52,19 @@ class Path(Protocol):
 
     def distance(self, predicted: Any, target: Any, x_t: Any, t: Any) -> Array:
         """How far a prediction is from the target, for each example (batch,)."""
+
+
+def check_is_path(what: str, path: Path) -> None:
+    """Checks that something is a path.
+
+    Args:
+        what: the path, as the message names it.
+        path: what came in.
+
+    Raises:
+        InputError: it is a class, or lacks a method.
+    """
+    check_methods(what, path, "sample", "distance", "noise", such_as="AffinePath()")
 
 
 def check_noise(path: Path, noise: Mapping[str, Any] | None) -> Mapping[str, Any]:

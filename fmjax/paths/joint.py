@@ -11,7 +11,7 @@ from fmjax.checks import check_positive
 from fmjax.conventions import Array
 from fmjax.errors import InputError
 from fmjax.names import named_leaves
-from fmjax.paths.base import PathSample, check_noise
+from fmjax.paths.base import PathSample, check_is_path, check_noise
 from fmjax.sources import Law, Shape
 
 
@@ -38,7 +38,8 @@ class Joint:
             None.
 
     Raises:
-        InputError: the weights are not built as the paths are, or one is not positive.
+        InputError: there is no path, or something that is none; or the weights are not built as the
+            paths are, or one is not positive.
 
     Example:
         >>> path = Joint({"position": AffinePath(), "colour": AffinePath(Cosine())})
@@ -49,6 +50,12 @@ class Joint:
     weights: Any = None
 
     def __post_init__(self):
+        if not jax.tree.leaves(self.paths):
+            raise InputError(
+                f"the paths of a joint path must have at least one; got {self.paths!r}."
+            )
+        for part, path in named_leaves(self.paths, "one").items():
+            check_is_path(f"{part} of the paths", path)
         if self.weights is None:
             return
         if jax.tree.structure(self.weights) != jax.tree.structure(self.paths):

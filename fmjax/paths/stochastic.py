@@ -15,7 +15,7 @@ from typing import ClassVar
 
 import jax.numpy as jnp
 
-from fmjax.array_checks import as_floats, check_shaped_as
+from fmjax.array_checks import as_floats, check_shaped_as, times_of
 from fmjax.checks import check_between, check_positive
 from fmjax.conventions import Array, expand
 from fmjax.paths.base import PathSample, check_noise
@@ -86,9 +86,10 @@ class NoisyLine(abc.ABC):
     def _unpack(self, x0, x1, t, noise) -> tuple[Array, Array, Array, Array]:
         """x0, z, x1 and t ready to broadcast."""
         z = check_noise(self, noise)["z"]
-        check_shaped_as(f"the noise z of {type(self).__name__}", z, "x0", x0.shape)
         x0, x1, z = as_floats("x0", x0), as_floats("x1", x1), as_floats("the noise z", z)
-        return x0, z, x1, expand(as_floats("t", t), x1)
+        check_shaped_as(f"the noise z of {type(self).__name__}", z, "x0", x0.shape)
+        check_shaped_as("x0", x0, "x1", x1.shape)
+        return x0, z, x1, expand(times_of(t, x1), x1)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import functools
 
 import jax.numpy as jnp
 
-from fmjax.array_checks import as_floats, check_returned
+from fmjax.array_checks import as_floats, check_returned, times_of
 from fmjax.checks import check_methods
 from fmjax.conventions import Array, Labels, Velocity, expand
 from fmjax.predictions.conversions import det_of, reach
@@ -44,7 +44,8 @@ def change_path(
     check_methods("the velocity", velocity, such_as="lambda x, t, labels: ...")
 
     def changed(x: Array, t: Array, labels: Labels = None) -> Array:
-        x, t = as_floats("x", x), as_floats("t", t)
+        x = as_floats("x", x)
+        t = times_of(t, x)
         s, d_s, c, d_c = _match(a, b, clamp(t, *_reach_of_match(a, b)))
         c, d_c, d_s = (expand(factor, x) for factor in (c, d_c, d_s))
         u = velocity(x / c, s, labels)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fmjax.array_checks import as_floats, check_returned
+from fmjax.array_checks import as_floats, check_returned, check_shaped_as, times_of
 from fmjax.checks import check_between, check_methods, check_name
 from fmjax.conventions import (
     ApplyFn,
@@ -77,8 +77,9 @@ def target_of(target: str, schedule: Schedule, x0: Array, x1: Array, t: Array) -
     Raises:
         InputError: the target is unknown.
     """
-    x0, x1, t = as_floats("x0", x0), as_floats("x1", x1), as_floats("t", t)
-    a, b = coefficients(target, schedule, expand(t, x1))
+    x0, x1 = as_floats("x0", x0), as_floats("x1", x1)
+    check_shaped_as("x0", x0, "x1", x1.shape)
+    a, b = coefficients(target, schedule, expand(times_of(t, x1), x1))
     return a * x1 + b * x0
 
 
@@ -107,7 +108,8 @@ def convert(
             x_t.
     """
     check_schedule("the schedule", schedule)
-    x_t, t = as_floats("x_t", x_t), as_floats("t", t)
+    x_t = as_floats("x_t", x_t)
+    t = times_of(t, x_t)
     check_returned("the network", prediction, "x_t", x_t)
     prediction = at_least_float32(prediction)
     of_x_t, of_prediction = _linear(schedule, expand(t, x_t), source, target)

@@ -21,6 +21,7 @@ from fmjax.samplers.solution import (
 )
 from fmjax.samplers.time_grids import Grid, UniformGrid, fixed_grid, time_grid
 from fmjax.schedules import Linear, Schedule
+from fmjax.schedules.base import check_schedule
 
 
 class Method(NamedTuple):
@@ -212,6 +213,12 @@ def solver_spec(
         control = "fixed" if rtol is None and atol is None else "sample"
     check_name("step control", control, CONTROLS)
     check_positive("the shift", shift)
+    max_steps = check_at_least("max_steps", max_steps)
+    for name, tolerance in (("rtol", rtol), ("atol", atol)):
+        if tolerance is not None:
+            check_positive(name, tolerance)
+    if schedule is not None:
+        check_schedule("the schedule", schedule)
     common = {"schedule": Linear() if schedule is None else schedule, "gradient": gradient}
     common["checkpoints"] = checkpoints
     if control == "fixed":
@@ -224,7 +231,6 @@ def solver_spec(
     if shift != 1 or grid is not None:
         asked = f"grid={grid!r}" if shift == 1 else f"shift={shift}"
         raise InputError(f"adaptive steps have no grid to choose or to shift; leave {asked} out.")
-    max_steps = check_at_least("max_steps", max_steps)
     rtol, atol = _tolerances(solver, steps, rtol, atol)
     return ODESolver(solver, control, None, rtol, atol, max_steps, **common)
 
@@ -251,7 +257,4 @@ def _tolerances(solver, steps, rtol, atol) -> tuple[float, float]:
             f"{solver} has no error estimate, so it cannot adapt its steps; "
             f"give steps, or take one of {able}."
         )
-    tolerances = {"rtol": 1e-4 if rtol is None else rtol, "atol": 1e-4 if atol is None else atol}
-    for name, value in tolerances.items():
-        check_positive(name, value)
-    return tolerances["rtol"], tolerances["atol"]
+    return 1e-4 if rtol is None else rtol, 1e-4 if atol is None else atol

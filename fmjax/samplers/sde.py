@@ -11,6 +11,7 @@ arXiv:2011.13456; for flows Ma et al., arXiv:2401.08740.
 
 from collections.abc import Sequence
 
+from fmjax.checks import check_methods
 from fmjax.conventions import Array, Labels, Velocity
 from fmjax.errors import InputError
 from fmjax.samplers.base import Solver, check_solver
@@ -66,6 +67,9 @@ def solve_sde(
             comes with a method that does not use one; or as in `fmjax.samplers.ode.solve`.
     """
     spec = sde_spec() if spec is None else spec
+    check_methods("the velocity", velocity, such_as="lambda x, t, labels: ...")
+    if score is not None:
+        check_methods("the score", score, such_as="lambda x, t, labels: ...")
     check_solver(spec)
     if isinstance(spec, ODESolver):
         raise InputError(

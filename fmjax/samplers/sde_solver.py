@@ -5,10 +5,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fmjax.checks import check_name
+from fmjax.checks import check_flag, check_name
 from fmjax.conventions import Array, Labels, Velocity, at_least_float32
 from fmjax.errors import InputError
 from fmjax.paths import AffinePath, Path
+from fmjax.paths.base import check_is_path
 from fmjax.samplers.diffusion_coefficients import Diffusion, diffusion_coefficient
 from fmjax.samplers.ode_solver import ODESolver, solver_spec
 from fmjax.samplers.sde_integration import integrate, with_nodes
@@ -163,13 +164,11 @@ def sde_spec(
             back along an affine path is asked of another path; or as in `solver_spec`.
     """
     check_name("SDE method", method, METHODS)
-    if control != "fixed" or {"rtol", "atol"} & grid.keys():
+    if not isinstance(control, str) or control != "fixed" or {"rtol", "atol"} & grid.keys():
         raise InputError("SDEs take fixed steps; give steps, and no control, rtol or atol.")
     path = AffinePath() if path is None else path
-    if not hasattr(path, "sample"):
-        raise InputError(
-            f"path must be a path; got {path!r}. For a schedule: AffinePath(schedule)."
-        )
+    check_is_path("the path", path)
+    check_flag("denoise_last", denoise_last)
     diffusion_coefficient(diffusion, scale, path)
     schedule = getattr(path, "schedule", None)
     if schedule is None and METHODS[method] != "drift":
@@ -179,7 +178,7 @@ def sde_spec(
         )
     if base is not None and method in _BASES:
         raise InputError(f"{method} has its own solver; leave base={base!r} out.")
-    base = _BASES.get(method, base or "heun")
+    base = _BASES.get(method, "heun" if base is None else base)
     check_name("base solver of an SDE", base, set(_BASES.values()))
     ode = solver_spec(base, steps, "fixed", schedule=schedule, **grid)
     return SDESolver(method, ode, path, diffusion, float(scale), denoise_last)

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fmjax.array_checks import check_leading_size
-from fmjax.checks import is_number
+from fmjax.array_checks import check_floats, check_leading_size, shape_of
+from fmjax.checks import check_at_least, check_finite_number, is_number
 from fmjax.conditions import share
 from fmjax.conventions import Array
 from fmjax.errors import InputError
@@ -53,9 +53,16 @@ def check_solution(solution: Solution, t1: float = 1.0, first: int = 0) -> Solut
         first: the number of its first example, where it is a part of a larger batch.
 
     Raises:
+        InputError: it is no solution, or a number is none.
         SolveError: an adaptive solve gave up, or a velocity was not finite; it says how many
             examples failed, and how far the first of them came.
     """
+    if not isinstance(solution, Solution):
+        raise InputError(
+            f"the solution must be what solve or solve_sde gave; got {type(solution).__name__}."
+        )
+    check_finite_number("t1", t1)
+    check_at_least("first", first, 0)
     success = np.asarray(solution.success)
     if success.all():
         return solution
@@ -80,13 +87,11 @@ def batch_size_of(x0: Any) -> int:
         InputError: its arrays have no common leading axis, or are not of floats.
     """
     leaves = jax.tree.leaves(x0)
-    shapes = [jnp.shape(leaf) for leaf in leaves]
+    shapes = [shape_of("x0", leaf) for leaf in leaves]
     if not shapes or any(shape[:1] != shapes[0][:1] or not shape for shape in shapes):
         raise InputError(f"x0 must have a leading batch axis, (batch, ...); got shapes {shapes}.")
-    if not all(jnp.issubdtype(jnp.result_type(leaf), jnp.floating) for leaf in leaves):
-        raise InputError(
-            f"x0 must be of floats; got {[str(jnp.result_type(leaf)) for leaf in leaves]}."
-        )
+    for leaf in leaves:
+        check_floats("x0", leaf)
     if shapes[0][0] == 0:
         raise InputError("x0 must have at least one example; got none.")
     return shapes[0][0]

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fmjax.checks import check_at_least, check_between, check_name, check_positive
+from fmjax.checks import check_at_least, check_between, check_methods, check_name, check_positive
 from fmjax.errors import InputError
 from fmjax.schedules import Linear, Schedule, inverse_log_snr
 
@@ -356,11 +356,13 @@ def fixed_grid(
             number is below 1, or it is not that of the times.
     """
     if grid is None or isinstance(grid, str):
-        grid = named_grid(grid or "uniform", shift)
+        grid = named_grid("uniform" if grid is None else grid, shift)
     elif shift != 1:
         raise InputError(f"a grid of your own has its own spacing; leave shift={shift} out.")
+    elif isinstance(grid, type):
+        check_methods("the grid", grid, "warp", such_as="'uniform'")
     elif not hasattr(grid, "warp"):
-        grid = CustomGrid(tuple(float(t) for t in np.asarray(grid, np.float64).ravel()))
+        grid = CustomGrid(_times_of_grid(grid))
     if isinstance(grid, CustomGrid):
         if steps not in (None, len(grid.times) - 1):
             raise InputError(
@@ -369,6 +371,15 @@ def fixed_grid(
             )
         steps = len(grid.times) - 1
     return check_at_least("steps", default if steps is None else steps), grid
+
+
+def _times_of_grid(times: Sequence[float]) -> tuple[float, ...]:
+    try:
+        return tuple(float(t) for t in np.asarray(times, np.float64).ravel())
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"the grid must be a name, a grid, or the times themselves; got {times!r:.60}."
+        ) from error
 
 
 def _oriented(times: np.ndarray, t0: float, t1: float) -> np.ndarray:
