@@ -19,6 +19,7 @@ from fmjax.factory.data_spec import DataSpec, model_conditions
 from fmjax.factory.draw import make_draw
 from fmjax.factory.flow_map import (
     check_flow_map,
+    divergence_scale,
     dyadic_levels,
     make_flow_map_loss,
     needs_derivative,
@@ -58,7 +59,14 @@ class Experiment:
         network: the name of the network.
         architecture: what its parameters mean beyond their shapes.
         apply_fn: ``apply_fn(params, x, t, labels) -> velocity``, whatever the network predicts; of
-            a network of two times its diagonal, which takes spans, too.
+            a network of two times its diagonal, which takes spans, too; of one that takes the scale
+            of guidance, at w = 1.
+        scaled_fn: the same of a network that takes the scale, ``{"labels": labels, "guidance": w}``
+            in the place of labels; None for any other.
+        largest_scale: up to which such a network learned the scale; None for any other.
+        average_fn: of a network of two times all that it gives, at w = 1; None for any other.
+        divergence_scale: what the average divergence of the network is divided by; None for a
+            network without.
         two_times: whether the network knows two times.
         levels: of a network that learned jumps of 1, 1/2, ..., 2^(1 - levels) alone, each on the
             grid of its own length; None for any other.
@@ -90,6 +98,10 @@ class Experiment:
     network: str
     architecture: Architecture
     apply_fn: ApplyFn
+    scaled_fn: ApplyFn | None
+    largest_scale: float | None
+    average_fn: ApplyFn | None
+    divergence_scale: float | None
     two_times: bool
     levels: int | None
     teacher: str | None
@@ -149,20 +161,26 @@ def make_experiment(
     network = adapters.from_linen(model)
     velocity = _velocity(network, path, config.loss.prediction)
     two_times = registry.is_flow_map(config)
+    scale = divergence_scale(config, spec.shape)
+    scaled = average = None
     if two_times:
         smooth = _differentiable(config, conditions, model)
+        average = _average(network, path, config.loss.prediction)
         loss_fn = make_flow_map_loss(
             config,
-            _average(network, path, config.loss.prediction),
+            average,
             smooth and _average(adapters.from_linen(smooth), path, config.loss.prediction),
             path,
             conditions,
             teacher,
+            scale,
         )
         velocity = diagonal(velocity)
+        if config.flow_map.guidance_max is not None:
+            scaled, velocity, average = velocity, *map(_at_scale_one, (velocity, average))
     else:
         loss_fn = registry.make_configured_loss_fn(config, network, path)
-    init_params = _make_init(model, spec, conditions, two_times)
+    init_params = _make_init(model, spec, conditions, two_times, scaled is not None)
     jax.eval_shape(init_params, jax.random.key(0))  # the network accepts these shapes
     learning_rate, optimizer = _make_optimizer(config)
     return Experiment(
@@ -174,6 +192,10 @@ def make_experiment(
         network=config.model.name,
         architecture=architecture(config, model),
         apply_fn=velocity,
+        scaled_fn=scaled,
+        largest_scale=config.flow_map.guidance_max,
+        average_fn=average,
+        divergence_scale=scale,
         two_times=two_times,
         levels=dyadic_levels(config),
         teacher=config.flow_map.teacher,
@@ -209,10 +231,11 @@ def _check_data(config: ConfigDict, spec: DataSpec) -> None:
 
 
 def _make_init(
-    model: Any, spec: DataSpec, conditions: Any, two_times: bool
+    model: Any, spec: DataSpec, conditions: Any, two_times: bool, scaled: bool
 ) -> Callable[[jax.Array], Any]:
     def init_params(key: jax.Array) -> Any:
         labels = jax.tree.map(jnp.asarray, nulls(conditions, 1))
+        labels = {"labels": labels, "guidance": jnp.ones((1,))} if scaled else labels
         t = jnp.zeros((1,))
         t = Span(t, t) if two_times else t
         return model.init(key, jnp.zeros((1, *spec.shape)), t, labels)["params"]
@@ -223,6 +246,15 @@ def _make_init(
 def _average(network: ApplyFn, path: Path, prediction: str) -> ApplyFn:
     """The network as one that predicts average velocities, with all that it gives beside them."""
     return network if prediction == "velocity" else _velocity(network, path, prediction)
+
+
+def _at_scale_one(scaled: ApplyFn) -> ApplyFn:
+    """A network that takes the scale of guidance, at w = 1: as one that takes labels alone."""
+
+    def apply_fn(params: Any, x: jax.Array, t: Any, labels: Any = None) -> Any:
+        return scaled(params, x, t, {"labels": labels, "guidance": jnp.ones(len(x))})
+
+    return apply_fn
 
 
 def _differentiable(config: ConfigDict, conditions: Any, model: Any) -> Any:

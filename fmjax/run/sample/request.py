@@ -13,7 +13,7 @@ from fmjax.data.load import load
 from fmjax.errors import InputError
 from fmjax.factory import Experiment, Guidance, Recipe
 from fmjax.factory.data_spec import chosen_labels
-from fmjax.factory.generation import check_guidance, fit_solver
+from fmjax.factory.generation import check_guidance, check_scales, fit_solver
 
 _HELD_OUT = 1000  # examples whose conditions are sampled under, at most
 
@@ -96,6 +96,7 @@ def resolve(
     needed = able and (scaled or guidance.zero_until > 0)
     if needed or guidance != Guidance():
         check_guidance(guidance, experiment)
+    check_scales(request.w, experiment)
     solver = fit_solver(recipe.solver, experiment)
     return request, Recipe(solver, guidance if needed else None)
 
