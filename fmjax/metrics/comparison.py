@@ -29,7 +29,7 @@ def compare(features: Features, samples: Collected, real: Collected | Reference)
         ``frechet``: the squared distance of the ``samples`` from all real examples, and that
         between two ``real_halves``. ``kernel``: the kernel distance over subsets, and
         ``coverage``: precision, recall, density and coverage, both at ``examples`` a set, of the
-        ``samples`` from one half and of the ``real_halves``.
+        ``samples`` from one half and of the ``real_halves``; left out where these are too few.
     """
     halves = real.halves
     count = real.count if isinstance(real, Reference) else real.whole.count
@@ -52,11 +52,12 @@ def compare(features: Features, samples: Collected, real: Collected | Reference)
     half, other = real.rows
     n = min(len(half), len(other), len(samples.all_rows))
     pairs = {"samples": samples.all_rows[:n], "real_halves": other[:n]}
-    report["kernel"] = {"examples": n, "subsets": _SUBSETS, "size": min(n, _SUBSET_SIZE)}
-    for name, rows in pairs.items():
-        size = report["kernel"]["size"]
-        found = kernel_distance_of_subsets(half[:n], rows, subsets=_SUBSETS, size=size)
-        report["kernel"][name] = found._asdict()
+    size = min(n // 2, _SUBSET_SIZE)  # subsets of the whole would all be one
+    if size >= 2:
+        report["kernel"] = {"examples": n, "subsets": _SUBSETS, "size": size}
+        for name, rows in pairs.items():
+            found = kernel_distance_of_subsets(half[:n], rows, subsets=_SUBSETS, size=size)
+            report["kernel"][name] = found._asdict()
     if n > NEIGHBOUR:
         report["coverage"] = {"examples": n, "k": NEIGHBOUR}
         for name, rows in pairs.items():
