@@ -269,6 +269,8 @@ TABLE = {
         ),
     },
     "metrics.curvature": {"velocity": like_x(lambda f: curvature(f, X, steps=2))},
+    "metrics.Features": {"function": ELSEWHERE},
+    "metrics.network_features": {"apply": ELSEWHERE},
     "metrics.path_energy": {"velocity": like_x(lambda f: path_energy(f, X, steps=2))},
     "metrics.path_statistics": {"velocity": like_x(lambda f: path_statistics(f, X, steps=2))},
     "metrics.straightness": {"velocity": like_x(lambda f: straightness(f, X, steps=2))},
