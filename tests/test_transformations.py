@@ -550,6 +550,7 @@ TABLE = {
     "times.Beta": law(times.Beta(2.0, 3.0)),
     "times.CosMap": law(times.CosMap()),
     "times.DyadicGrid": spans(times.DyadicGrid(3)),
+    "times.FromSource": spans(times.FromSource()),
     "times.LogNormal": law(times.LogNormal()),
     "times.LogitNormal": law(times.LogitNormal()),
     "times.Mode": law(times.Mode()),
