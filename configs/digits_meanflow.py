@@ -13,7 +13,7 @@ from fmjax.config import ConfigDict
 def get_config() -> ConfigDict:
     config = digits()
     config.flow_map.update({"name": "meanflow", "guidance": 1.5, "diagonal": 0.5})
-    # Half as many of the other spans as not begin at the noise, as the one jump of sampling does.
+    # Three in ten of the other spans begin at the noise, as the one jump of sampling does.
     config.flow_map.from_source = 0.3
     # The loss differentiates by time: with DiT's scale of 1000 the derivative is so rough that the
     # map fails to learn.
