@@ -146,6 +146,11 @@ def loss(loss_fn, **how):
 TABLE = {
     "conditions.ClassIds": MAKES,
     "conditions.Vector": MAKES,
+    "conditions.Sequence": MAKES,
+    "conditions.Mask": MAKES,
+    "conditions.ImageCondition": MAKES,
+    "conditions.as_labels": HOST,
+    "conditions.check_values": HOST,
     "conditions.check_conditions": MAKES,
     "conditions.check_labels": MAKES,
     "conditions.null_labels": MAKES,
