@@ -35,6 +35,10 @@ class Reading(NamedTuple):
     size: int | None = None
 
 
+AS_IT_SAYS = Reading()
+"""How a set is read where nothing else is asked for."""
+
+
 class Split(Protocol):
     """The examples of one split, by their position; it pickles.
 

@@ -10,13 +10,13 @@ from pathlib import Path
 
 from absl import flags
 
-from fmjax.data.load import load
 from fmjax.errors import InputError
 from fmjax.files import check_file, write_json
 from fmjax.first_process import say
 from fmjax.run.evaluate.measure import check_evaluated, describe_evaluation, evaluate_flow
 from fmjax.run.restore import open_run, restore_flow
 from fmjax.run.sample.flags import recipe, request, weights
+from fmjax.run.workdir import check_same_data, load_record
 
 WORKDIR = flags.DEFINE_string("workdir", None, "The folder of a trained run.")
 OUT = flags.DEFINE_string("out", None, "A JSON file to write the figures to.")
@@ -33,7 +33,8 @@ def main() -> int:
     what, how, which = request(), recipe(workdir), weights()
     experiment = open_run(workdir)
     check_evaluated(experiment, what, how, which)
-    dataset = load(experiment.data.name, experiment.data.dir)
+    dataset = experiment.data.load()
+    check_same_data(workdir, load_record(workdir), dataset.fingerprint)
     flow = restore_flow(workdir, experiment, which)
     report = {"step": flow.step} | evaluate_flow(flow, dataset, what, how)
     say(describe_evaluation(report))
