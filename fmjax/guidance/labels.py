@@ -37,6 +37,16 @@ class Guided(NamedTuple):
     negative: Labels = None
 
 
+class Nested(NamedTuple):
+    """Conditions that are added one after another; `guide_in_turn` makes them by name.
+
+    Attributes:
+        parts: each with the conditions of those before it, and with a scale of its own.
+    """
+
+    parts: tuple[Guided, ...]
+
+
 def null_like(labels: Labels, null_labels: Labels) -> Labels:
     """The null condition, repeated for every example of a batch of labels.
 
