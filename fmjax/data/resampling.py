@@ -5,6 +5,34 @@ import sys
 
 import numpy as np
 
+from fmjax.errors import InputError
+
+
+def check_weights(what: str, weights: np.ndarray, count: int) -> np.ndarray:
+    """Weights as float32 (n,), once they are such.
+
+    Args:
+        what: the weights, as the message names them.
+        weights: what came in, an array.
+        count: how many examples there are.
+
+    Raises:
+        InputError: they are not one number of at least 0 for each example, or all 0.
+    """
+    good = weights.shape == (count,) and weights.dtype.kind in "fiu"
+    found = weights.astype(np.float32) if good else weights
+    if not good or not np.isfinite(found).all() or found.min() < 0 or not found.any():
+        came = (
+            f"values from {weights.min()} to {weights.max()}"
+            if good
+            else f"{weights.dtype} {weights.shape}"
+        )
+        raise InputError(
+            f"{what} must be one number of at least 0 for each of the {count} examples, not all of "
+            f"them 0; got {came}."
+        )
+    return found
+
 
 def resample(weights: np.ndarray, count: int, u: float) -> np.ndarray:
     """Positions drawn by systematic resampling: example i floor or ceil of count w_i / sum w times.

@@ -4,6 +4,7 @@ import re
 
 import numpy as np
 
+from fmjax.data.resampling import check_weights
 from fmjax.data.tables.files import Arrays
 from fmjax.errors import InputError
 
@@ -108,24 +109,16 @@ def _check_finite(arrays: Arrays, name: str, x: np.ndarray) -> None:
     )
 
 
-def check_weights(arrays: Arrays, part: str, count: int) -> np.ndarray:
+def weights_of(arrays: Arrays, part: str, count: int) -> np.ndarray:
     """How often each example counts, float32 (n,); 1 where the part has none.
 
     Raises:
-        InputError: they are not one number for each, not negative, their sum positive.
+        InputError: as `fmjax.data.resampling.check_weights`.
     """
     weights = getattr(arrays, part).get("weights")
     if weights is None:
         return np.ones(count, np.float32)
-    good = weights.shape == (count,) and weights.dtype.kind in "fiu"
-    weights = weights.astype(np.float32) if good else weights
-    if not good or not np.isfinite(weights).all() or weights.min() < 0 or not weights.any():
-        found = "others" if good else f"{weights.dtype} {weights.shape}"
-        raise InputError(
-            f"{arrays.name('weights', part)} must be one number of at least 0 for each of the "
-            f"{count} examples, not all of them 0; got {found}."
-        )
-    return weights
+    return check_weights(arrays.name("weights", part), weights, count)
 
 
 def check_condition(arrays: Arrays, name: str, part: str, count: int) -> np.ndarray:

@@ -12,10 +12,10 @@ from fmjax.data.own import ArrayExamples, OwnData
 from fmjax.data.tables.checks import (
     check_condition,
     check_varies,
-    check_weights,
     check_x,
     check_x0,
     check_x_test,
+    weights_of,
 )
 from fmjax.data.tables.files import Arrays
 from fmjax.data.tables.split import set_apart
@@ -64,7 +64,7 @@ def _checked_part(arrays: Arrays, part: str, x: np.ndarray) -> dict[str, np.ndar
     if "x0" in arrays.train:
         checked["x0"] = check_x0(arrays, part, x)
     if "weights" in arrays.train:
-        checked["weights"] = check_weights(arrays, part, len(x))
+        checked["weights"] = weights_of(arrays, part, len(x))
     return checked
 
 

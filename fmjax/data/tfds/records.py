@@ -15,6 +15,7 @@ from fmjax.data import dataset
 from fmjax.data.codecs import Codec
 from fmjax.data.dataset import AS_IT_SAYS, Reading
 from fmjax.data.pixels import to_unit
+from fmjax.data.resampling import check_weights
 from fmjax.data.tfds import directory
 from fmjax.data.tfds.layout import Layout, choose_layout, codec_of
 from fmjax.data.tfds.metadata import FILE, SetMetadata, read_metadata, stored_codec
@@ -67,12 +68,7 @@ class Records:
         weights = np.concatenate(
             [self._decode(span, {part.name: part})[part.name] for span in spans]
         )
-        if not np.isfinite(weights).all() or weights.min() < 0 or not weights.any():
-            raise InputError(
-                f"the weights of {self.split} in {self.folder} must be numbers of at least 0, not "
-                "all of them 0; prepare the set again."
-            )
-        return weights
+        return check_weights(f"the weights of {self.split} in {self.folder}", weights, len(self))
 
     def __getstate__(self) -> dict:
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
