@@ -20,6 +20,7 @@ from fmjax.array_checks import check_shaped_as
 from fmjax.checks import check_at_least, check_between, check_multiple
 from fmjax.data.codecs import Codec
 from fmjax.data.dataset import Dataset, Split
+from fmjax.data.resampling import WeightedOrder
 from fmjax.data.toys import ToyBatches
 from fmjax.errors import InputError
 
@@ -46,7 +47,8 @@ def batches(
     """One process's rows of the global batches `start`, `start` + 1, ... without end.
 
     Row j of process p out of P is example ``j * P + p`` of the global batch. Each epoch visits
-    every training example once, in an order of its own; a batch may span two epochs.
+    every training example once, in an order of its own; a batch may span two epochs. Of n examples
+    with weights an epoch visits n, example i floor or ceil of n w_i / sum w times.
 
     Args:
         dataset: what to read; its train split.
@@ -66,8 +68,8 @@ def batches(
     Returns:
         An iterator with a ``close()``, over dictionaries ``"x1"`` uint8 ``(local, H, W, C)``, or
         float32 ``(local, 2)`` for a toy; ``"labels"`` int32 ``(local,)``, absent where the set has
-        none; ``"index"`` int32 ``(local,)``, the positions in the global batch. Stored pairs have
-        x1 float32, and like a coupling they add ``"x0"`` float32, shaped as x1.
+        none; ``"index"`` int32 ``(local,)``, the positions in the global batch. Pairs, like a
+        coupling, add ``"x0"``, states float32; those that a flow made have x1 float32, too.
 
     Raises:
         InputError: for numbers that do not fit together, a flip asked of anything but pixels, a
@@ -166,7 +168,11 @@ def _stored_stream(
     order_seed, flip_seed = map(int, np.random.SeedSequence(seed).generate_state(2))
     # Positions go through the pipeline, and examples are read a whole batch at a time: one by one
     # an ArrayRecord costs thirty times as much.
-    stream = grain.MapDataset.range(len(split)).shuffle(order_seed).repeat()
+    weights = getattr(split, "weights", None)
+    if weights is None:
+        stream = grain.MapDataset.range(len(split)).shuffle(order_seed).repeat()
+    else:
+        stream = grain.MapDataset.source(WeightedOrder(weights, order_seed))
     if flip:
         stream = stream.random_map(_toss, seed=flip_seed)
     else:
@@ -191,8 +197,9 @@ def _toss(position: int, rng: np.random.Generator) -> tuple[int, bool]:
 def _read_planned(split: Split, plan: Sequence[tuple[int, bool]], index: np.ndarray) -> HostBatch:
     positions, mirrored = map(np.array, zip(*plan, strict=True))
     batch = {"index": index.copy(), **read_batch(split, positions)}
-    if mirrored.any():
-        batch["x1"][mirrored] = batch["x1"][mirrored, :, ::-1]
+    for name in ("x1", "x0"):
+        if mirrored.any() and name in batch:
+            batch[name][mirrored] = batch[name][mirrored, :, ::-1]
     return batch
 
 

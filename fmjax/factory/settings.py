@@ -3,6 +3,8 @@
 from typing import NamedTuple
 
 from fmjax.config import ConfigDict, check_config
+from fmjax.data.dataset import Dataset, Reading
+from fmjax.data.load import load
 from fmjax.errors import InputError
 from fmjax.training.settings import BETWEEN_CALLS, check_calls
 
@@ -12,9 +14,23 @@ class DataSettings(NamedTuple):
 
     name: str
     dir: str | None
+    x: str | None
+    conditions: str | None
+    split: str | None
+    test_split: str | None
+    size: int | None
     flip: bool
     dequantize: bool
     threads: int
+
+    def load(self) -> Dataset:
+        """The data set.
+
+        Raises:
+            InputError: as `fmjax.data.load.load`.
+        """
+        reading = Reading(self.x, self.conditions, self.split, self.test_split, self.size)
+        return load(self.name, self.dir, reading)
 
 
 class TrainSettings(NamedTuple):

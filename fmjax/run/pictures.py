@@ -1,4 +1,4 @@
-"""Pictures of samples, by what the data are: a grid of images, a scatter plot of vectors."""
+"""Pictures of samples, by what the data are: a grid of images, scatter plots of vectors."""
 
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,13 @@ from fmjax.run.sample.request import Request, resolve
 from fmjax.run.sample.sampler import draw_samples
 
 _ROWS = 10
+_COLUMNS = 3  # of a table, each beside each
 _VECTORS = 2000  # of an overview
 
 
 def is_pictured(codec: Codec) -> bool:
-    """Whether there is a picture for such data: pixels, and vectors of two numbers or more."""
-    return codec.kind == "pixels" or (codec.kind == "vectors" and codec.data_shape > (1,))
+    """Whether there is a picture for such data: pixels and vectors."""
+    return codec.kind in ("pixels", "vectors")
 
 
 def check_pictured(codec: Codec) -> None:
@@ -52,11 +53,17 @@ def draw_picture(
         samples: data (n, ...).
         columns: of a grid of images.
         classes: class ids (n,) that colour vectors, or None.
-        **options: of `fmjax.plots.scatter`, for vectors, whose first two numbers are shown.
+        **options: of `fmjax.plots.pair_plots`, for vectors, which are shown standardised: their
+            columns may have units that no window holds together.
     """
     if codec.kind == "pixels":
         return plots.image_grid(samples, columns)
-    return plots.scatter(samples[:, :2], classes, **options)
+    return plots.pair_plots(standardised(codec, samples), classes, **options)
+
+
+def standardised(codec: Codec, data: np.ndarray) -> np.ndarray:
+    """Vectors as states, their first numbers alone."""
+    return codec.encode(np.asarray(data))[..., :_COLUMNS]
 
 
 def shown_classes(experiment: Experiment, request: Request, num: int) -> np.ndarray | None:
@@ -90,7 +97,7 @@ def save_overview(flow: TrainedFlow, dataset: Dataset, seed: int, path: Path) ->
     beside = {}
     if codec.kind == "vectors":  # a distribution has to be seen beside its model
         real, labels = dataset.arrays("test", num)
-        beside["reference"] = real[:, :2]
+        beside["reference"] = standardised(codec, real)
         beside["reference_labels"] = labels if dataset.classes else None
     asked = shown_classes(experiment, request, num)
     plots.save_png(draw_picture(codec, samples, columns, asked, **beside), path)

@@ -13,10 +13,10 @@ from fmjax.data import pipeline
 from fmjax.data.codecs import Pixels
 from fmjax.data.dataset import Dataset
 from fmjax.data.load import load
-from fmjax.data.tfds.image_set import write_image_set
 from fmjax.data.train_command import BATCH, choose_patch_size, train_command
 from fmjax.factory import DataSpec, make_experiment, spec_of
 from tests.conftest import ROOT
+from tests.data.tfds.image_sets import write_images
 
 RNG = np.random.default_rng(0)
 
@@ -52,7 +52,7 @@ def write(shape, classes, train, test):
         return [(x, None if classes is None else i % classes) for i, x in enumerate(images)]
 
     names = classes and [f"kind {k}" for k in range(classes)]
-    write_image_set("own", None, examples(train), examples(test), names, shape)
+    write_images("own", None, examples(train), examples(test), names, shape)
     return load("own")
 
 

@@ -16,10 +16,9 @@ from jax.sharding import PartitionSpec as P
 from fmjax.conditions import abstract_labels
 from fmjax.config import ConfigDict
 from fmjax.data.codecs import States
-from fmjax.data.load import load
 from fmjax.errors import InputError
 from fmjax.factory import DataSpec, Experiment, Recipe, make_experiment, spec_of
-from fmjax.factory.settings import check_settings
+from fmjax.factory.settings import DataSettings, check_settings
 from fmjax.factory.training import abstract_state, train_step
 from fmjax.guidance import network_calls
 from fmjax.run import workdir as files
@@ -39,7 +38,7 @@ def data_spec(config: ConfigDict) -> DataSpec:
     """
     check_settings(config)
     try:
-        dataset = load(config.data.name, config.data.dir)
+        dataset = DataSettings(**config.data).load()
     except InputError as error:
         raise InputError(
             f"{error} To compile only, random data of the same shape will do, "

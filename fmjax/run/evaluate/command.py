@@ -16,7 +16,6 @@ from pathlib import Path
 import jax
 from absl import flags
 
-from fmjax.data.load import load
 from fmjax.errors import InputError
 from fmjax.factory.features import NAMES
 from fmjax.files import check_file, write_json
@@ -30,6 +29,7 @@ from fmjax.run.restore import open_run, restore_flow
 from fmjax.run.sample.flags import recipe, request, weights
 from fmjax.run.sample.request import resolve
 from fmjax.run.sample.sampler import stream_samples
+from fmjax.run.workdir import check_same_data, load_record
 
 WORKDIR = flags.DEFINE_string("workdir", None, "The folder of a trained run.")
 OUT = flags.DEFINE_string("out", None, "A JSON file to write the figures to.")
@@ -90,8 +90,9 @@ def _measure_run(workdir: Path) -> dict:
     if FEATURES.value is None:
         if given := [name for name in _ONLY_IN_FEATURES if flags.FLAGS[name].value is not None]:
             raise InputError(f"--{given[0]} is for figures in features: write --features=pca, say.")
+        dataset = data.load()
+        check_same_data(workdir, load_record(workdir), dataset.fingerprint)
         flow = restore_flow(workdir, experiment, which)
-        dataset = load(data.name, data.dir)
         report = evaluate_flow(flow, dataset, what, how)
         if report is None:  # another process says it
             return {}

@@ -47,6 +47,12 @@ def evaluate_flow(
     if jax.process_index() != 0:
         return None
     reference = load_reference(dataset, flow.experiment.evaluation.reference)
+    codec = flow.experiment.spec.codec
+    if codec.kind == "vectors":  # columns of unlike units count alike once they are standardised
+        samples = codec.encode(samples)
+        reference = reference._replace(
+            train=codec.encode(reference.train), test=codec.encode(reference.test)
+        )
     count = None if classes is None else classes.num_classes
     return evaluate(reference, samples, labels, unconditional, count)
 

@@ -18,7 +18,6 @@ from fmjax.checks import check_at_least, check_seed
 from fmjax.conditions import nulls
 from fmjax.conventions import Labels, example_keys
 from fmjax.data.codecs import Codec
-from fmjax.data.load import load
 from fmjax.errors import InputError, unknown_name
 from fmjax.factory import Experiment
 from fmjax.factory.data_spec import chosen_labels
@@ -95,7 +94,7 @@ def measure(
     if question.labels == "true" and experiment.conditions is None:
         raise InputError("this model is unconditional: it has no labels; write --labels=none.")
     spec, name = experiment.spec, experiment.data.name
-    x, labels = load(name, experiment.data.dir).arrays(question.split, question.num)
+    x, labels = experiment.data.load().arrays(question.split, question.num)
     if x.shape[1:] != spec.codec.data_shape:
         raise InputError(
             f"{workdir} was trained on examples of shape {spec.codec.data_shape}; "

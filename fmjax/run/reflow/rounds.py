@@ -168,7 +168,7 @@ def check_plan(workdir: Path, rounds: int, plan: Plan) -> None:
     check_request(Request(plan.num, w=(plan.guidance,)))
     check_at_least("the batch size", plan.batch_size)
     check_at_least("the seed", plan.seed, 0)
-    config, spec = folder.load_record(workdir)
+    config, spec, _ = folder.load_record(workdir)
     if plan.guidance != 1 and not config.labels.conditional:
         raise InputError("this model is unconditional: nothing guides it; write --guidance=1.")
     # What training would refuse is refused before the pairs are drawn.

@@ -10,7 +10,6 @@ from fmjax.array_checks import check_class_ids
 from fmjax.checks import check_at_least, check_between, check_finite_number, check_seed
 from fmjax.conditions import check_labels, nulls
 from fmjax.conventions import Labels
-from fmjax.data.load import load
 from fmjax.errors import InputError
 from fmjax.factory import Experiment, Guidance, Recipe
 from fmjax.factory.data_spec import chosen_labels
@@ -172,6 +171,5 @@ def _all_labels(experiment: Experiment, num: int) -> Any:
         return None
     if experiment.classes is not None:
         return tuple(range(experiment.classes.num_classes))
-    data = experiment.data
-    labels = load(data.name, data.dir).arrays("test", min(num, _HELD_OUT))[1]
+    labels = experiment.data.load().arrays("test", min(num, _HELD_OUT))[1]
     return chosen_labels(labels, experiment.conditions)

@@ -7,7 +7,7 @@ import numpy as np
 
 from fmjax import plots
 from fmjax.factory import Recipe, Solver, make_sampler
-from fmjax.run.pictures import draw_picture, pictured, shown_classes
+from fmjax.run.pictures import draw_picture, pictured, shown_classes, standardised
 from fmjax.run.restore import TrainedFlow
 from fmjax.run.sample.request import Request
 from fmjax.samplers import check_solution
@@ -48,8 +48,10 @@ def write_trajectory(flow: TrainedFlow, request: Request, recipe: Recipe, path: 
     key, points = jax.random.key(request.seed), request.points(0, num)
     solution = check_solution(sampled(flow.params, key, index, labels, w, *points))
     states = np.asarray(solution.trajectory)
-    reach = 1.05 * float(np.abs(states).max())  # one window for all times
-    window = {} if codec.kind == "pixels" else {"limits": (-reach, reach, -reach, reach)}
+    window = {}
+    if codec.kind == "vectors":  # one for all times
+        reach = 1.05 * float(np.abs(standardised(codec, states)).max())
+        window = {"limits": (-reach, reach, -reach, reach)}
     classes = shown_classes(experiment, request, num)
     frames = [draw_picture(codec, x, request.columns, classes, **window) for x in states]
     plots.save_animation(frames + [frames[-1]] * _HOLD, path)
