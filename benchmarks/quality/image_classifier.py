@@ -23,9 +23,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import linen as nn
+from fmjax.data.images.npz import read_npz
 
 from fmjax.data import load
-from fmjax.data.images.npz import read_npz
 from fmjax.data.pixels import to_unit
 from fmjax.storage.safetensors import read_header, read_weights, write_weights
 
