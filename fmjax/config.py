@@ -39,6 +39,15 @@ KEYS = {
             None, TEXT, "what is held out; None: test, or a tenth of what is trained on", kind=str
         ),
         size=Key(None, COUNT, "the side of the square that images become", "pixels", kind=int),
+        time=Key(
+            None,
+            TEXT,
+            "the feature that is the time of each example: a flow through the snapshots at each",
+            kind=str,
+        ),
+        held_out_time=Key(
+            None, FINITE, "the time of a snapshot that is measured and not trained on", kind=float
+        ),
         flip=Key(False, "", "random horizontal flips"),
         dequantize=Key(False, "", "of images: uniform noise of one level, for likelihoods"),
         threads=Key(4, COUNT, "reading ahead", "threads"),

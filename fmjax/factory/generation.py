@@ -53,10 +53,14 @@ class Recipe(NamedTuple):
     Attributes:
         solver: from `solver_spec`, from `sde_spec`, or your own.
         guidance: which guidance; None takes the conditional field as it is.
+        t0: where the flow starts.
+        t1: where it ends.
     """
 
     solver: Solver
     guidance: Guidance | None = Guidance()
+    t0: float = 0.0
+    t1: float = 1.0
 
 
 def fit_solver(solver: Solver, experiment: Experiment) -> Solver:
@@ -186,7 +190,8 @@ def make_sampler(experiment: Experiment, recipe: Recipe) -> Callable[..., Soluti
     ) -> Solution:
         velocity, conditions = guided_velocity(experiment, recipe.guidance, params, labels, w)
         keys = example_keys(jax.random.fold_in(key, _NOISE), index)  # dropped where not used
-        return solver.solve(velocity, x0, conditions, keys=keys, save_at=save_at)
+        ends = {"t0": recipe.t0, "t1": recipe.t1}
+        return solver.solve(velocity, x0, conditions, keys=keys, save_at=save_at, **ends)
 
     return sampler
 

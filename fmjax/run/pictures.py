@@ -73,6 +73,14 @@ def shown_classes(experiment: Experiment, request: Request, num: int) -> np.ndar
     return request.rows(experiment.conditions, 0, num)[1]
 
 
+def _real(dataset: Dataset, num: int) -> tuple[np.ndarray, Any]:
+    """Held-out examples and their labels, those of the last snapshot where there are snapshots."""
+    if dataset.snapshots is None:
+        return dataset.arrays("test", num)
+    points = dataset.snapshots.test.points
+    return np.asarray(dataset.codec.decode(points[max(points)][:num])), None
+
+
 def save_overview(flow: TrainedFlow, dataset: Dataset, seed: int, path: Path) -> None:
     """Draws samples of every class and writes a picture of them, where there is one.
 
@@ -96,7 +104,7 @@ def save_overview(flow: TrainedFlow, dataset: Dataset, seed: int, path: Path) ->
         return
     beside = {}
     if codec.kind == "vectors":  # a distribution has to be seen beside its model
-        real, labels = dataset.arrays("test", num)
+        real, labels = _real(dataset, num)
         beside["reference"] = standardised(codec, real)
         beside["reference_labels"] = labels if dataset.classes else None
     asked = shown_classes(experiment, request, num)

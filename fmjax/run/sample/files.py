@@ -167,6 +167,8 @@ def manifest_of(flow: TrainedFlow, request: Request, recipe: Recipe, shard_size:
     """All that decides what the samples are, and the versions that drew them, for JSON."""
     codec = flow.experiment.spec.codec
     own = {} if request.x0 is None else {"x0": int(fingerprint(request.x0))}
+    if (recipe.t0, recipe.t1) != (0, 1):
+        own |= {"t0": recipe.t0, "t1": recipe.t1}
     return own | {
         "run": flow.workdir.name,
         "step": flow.step,
