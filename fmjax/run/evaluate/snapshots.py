@@ -23,7 +23,7 @@ def evaluate_snapshots(flow: TrainedFlow, dataset: Dataset, recipe: Recipe) -> d
         recipe: how to solve.
 
     Returns:
-        A dict that goes into JSON, under ``"snapshots"``: ``"from"``, the time of the first one, and
+        A dict that goes into JSON, under ``"snapshots"``: ``"from"``, the time of the first, and
         ``"to"``, by time ``"W1"`` and ``"W2"``, from the carried examples to as
         many held-out ones of that time, in the data's own unit; ``"between"``, the same between
         held-out and training examples, as many; ``"examples"``, and whether that snapshot was
