@@ -1,6 +1,8 @@
 import contextlib
+import gc
 import json
 import shutil
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -142,6 +144,17 @@ def test_looking_on_moves_nothing(copied, target):
     assert checkpoints.restore_latest(target)[0] == 40
     checkpoints.close()
     assert sorted(p.relative_to(copied) for p in copied.rglob("*")) == before
+
+
+def test_a_failed_read_leaves_no_traceback_for_later(copied, target, monkeypatch):
+    later = []
+    monkeypatch.setattr(sys, "unraisablehook", later.append)
+    truncate(copied / "50")
+    checkpoints = Checkpoints(copied, read_only=True, notify=lambda text: None)
+    assert checkpoints.restore_latest(target)[0] == 40
+    checkpoints.close()
+    gc.collect()
+    assert not later, later
 
 
 def test_when_none_can_be_read_it_says_so(copied, target):
