@@ -25,7 +25,8 @@ log = logging.getLogger(__name__)
 _MEANING = "architecture/"
 
 
-def _drop_unfinished_reads() -> None:
+@contextlib.contextmanager
+def _dropping_unfinished_reads() -> Iterator[None]:
     """Collects the reads that were under way when one failed.
 
     Each of them raises an error when it is closed, of which Python would write the traceback
@@ -33,6 +34,7 @@ def _drop_unfinished_reads() -> None:
     """
     hook, sys.unraisablehook = sys.unraisablehook, lambda unraisable: None
     try:
+        yield
         gc.collect()
     finally:
         sys.unraisablehook = hook
@@ -153,16 +155,17 @@ class Checkpoints:
         restore_args = utils.construct_restore_args(target)
         state = args.PyTreeRestore(target, restore_args=restore_args, partial_restore=True)
         reason = None
-        try:
-            restored = self._manager.restore(
-                step, args=args.Composite(state=state, check=args.JsonRestore())
-            )
-        except MemoryError:
-            raise
-        except Exception as error:  # whatever the damaged bytes make a reader raise
-            reason = _reason(error)
+        with contextlib.ExitStack() as after:
+            try:
+                restored = self._manager.restore(
+                    step, args=args.Composite(state=state, check=args.JsonRestore())
+                )
+            except MemoryError:
+                raise
+            except Exception as error:  # whatever the damaged bytes make a reader raise
+                reason = _reason(error)
+                after.enter_context(_dropping_unfinished_reads())
         if reason is not None:  # said here, where nothing holds the error and its reads any more
-            _drop_unfinished_reads()
             raise InputError(f"the checkpoint of step {step} cannot be read: {reason}.")
         check = restored["check"]
         if not isinstance(check, dict):
