@@ -36,7 +36,6 @@ from fmjax.likelihood.divergence import EXACT_TRACE
 from fmjax.metrics import curvature, path_energy, path_statistics, straightness
 from fmjax.paths import BrownianBridge
 from fmjax.samplers import (
-    SOLVERS,
     fit_source,
     invert,
     sde_spec,
@@ -368,7 +367,7 @@ TABLE = {
     "samplers.solve": {
         "velocity": [
             use
-            for name in sorted(SOLVERS)
+            for name in ("euler", "ab3", "unipc")  # of every solver in tests/test_returned.py
             for use in like_x(lambda f, name=name: solve(f, X, None, solver_spec(name, 3)))
         ]
         + alone(lambda f: solve(f, X, None, solver_spec("tsit5", rtol=1e-2)))

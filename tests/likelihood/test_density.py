@@ -406,7 +406,7 @@ def with_row(row, value):
             "log_prob of OneNumber must return one float per example",
         ),
         (
-            lambda: log_likelihood(net, POINTS, source=Empirical(POINTS)),
+            lambda: log_likelihood(net, POINTS, None, FINE, source=Empirical(POINTS)),
             "a source that is data has no density",
         ),
     ],
