@@ -25,7 +25,7 @@ from fmjax.json_files import differences
 from fmjax.machine import check_memory
 from fmjax.names import named_leaves
 from fmjax.npz import read_arrays
-from fmjax.run.pictures import draw_picture, is_pictured, pictured, shown_classes
+from fmjax.run.pictures import captions_of, draw_picture, is_pictured, pictured, shown_classes
 from fmjax.run.restore import TrainedFlow
 from fmjax.run.sample.request import Request
 from fmjax.run.sample.sampler import SampleBatch
@@ -239,7 +239,8 @@ def write_picture(target: SampleFiles, flow: TrainedFlow, request: Request) -> N
         return
     num = min(target.num, pictured(codec, _IMAGES, _VECTORS))
     classes = shown_classes(flow.experiment, request, num)
-    picture = draw_picture(codec, first_samples(target, num), request.columns, classes)
+    captions = captions_of(flow.experiment, request, request.columns)
+    picture = draw_picture(codec, first_samples(target, num), request.columns, classes, captions)
     plots.save_png(picture, target.out / PICTURE)
 
 
