@@ -29,7 +29,12 @@ from fmjax.metrics.kernels import (
 )
 from fmjax.metrics.moments import Gaussian, Moments, merge_moments, moments_of
 from fmjax.metrics.nearest_neighbour import distance_quantiles, nearest_reference
-from fmjax.metrics.reference import Reference, make_reference, read_reference, write_reference
+from fmjax.metrics.reference import (
+    ReferenceStatistics,
+    make_reference,
+    read_reference,
+    write_reference,
+)
 from fmjax.metrics.streaming import Collected, collect
 from fmjax.metrics.trajectory import (
     PathStatistics,
@@ -49,7 +54,7 @@ __all__ = [
     "HistogramTest",
     "Moments",
     "PathStatistics",
-    "Reference",
+    "ReferenceStatistics",
     "SubsetMean",
     "accuracy",
     "collect",

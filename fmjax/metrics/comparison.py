@@ -2,18 +2,22 @@
 
 from typing import Any
 
+import numpy as np
+
 from fmjax.metrics.coverage import precision_recall_density_coverage
 from fmjax.metrics.features import Features
 from fmjax.metrics.frechet import frechet_distance
 from fmjax.metrics.kernels import kernel_distance_of_subsets
-from fmjax.metrics.reference import Reference
+from fmjax.metrics.reference import ReferenceStatistics
 from fmjax.metrics.streaming import Collected
 
 NEIGHBOUR = 5
 _SUBSETS, _SUBSET_SIZE = 100, 1000
 
 
-def compare(features: Features, samples: Collected, real: Collected | Reference) -> dict[str, Any]:
+def compare(
+    features: Features, samples: Collected, real: Collected | ReferenceStatistics
+) -> dict[str, Any]:
     """Measures samples against real examples.
 
     Args:
@@ -31,10 +35,9 @@ def compare(features: Features, samples: Collected, real: Collected | Reference)
         ``coverage``: precision, recall, density and coverage, both at ``examples`` a set, of the
         ``samples`` from one half and of the ``real_halves``; left out where these are too few.
     """
-    halves = real.halves
-    count = real.count if isinstance(real, Reference) else real.whole.count
     drawn = samples.whole
-    report = {
+    count = real.count if isinstance(real, ReferenceStatistics) else real.whole.count
+    report: dict[str, Any] = {
         "features": features.name,
         "digest": features.digest,
         "dims": len(drawn.mean),
@@ -42,27 +45,32 @@ def compare(features: Features, samples: Collected, real: Collected | Reference)
         "real": count,
         "singular": min(drawn.count, count or drawn.count) <= len(drawn.mean),
     }
-    if isinstance(real, Reference):
-        distance = frechet_distance(drawn.gaussian(), real.gaussian)
-        return report | {"frechet": {"samples": distance, "real_halves": halves}}
+    if isinstance(real, ReferenceStatistics):
+        apart, halves = frechet_distance(drawn.gaussian(), real.gaussian), real.real_halves
+        return report | {"frechet": {"samples": apart, "real_halves": halves}}
     report["frechet"] = {
         "samples": frechet_distance(drawn.gaussian(), real.whole.gaussian()),
-        "real_halves": frechet_distance(*(half.gaussian() for half in halves)),
+        "real_halves": frechet_distance(*(half.gaussian() for half in real.halves)),
     }
-    half, other = real.rows
-    n = min(len(half), len(other), len(samples.all_rows))
-    pairs = {"samples": samples.all_rows[:n], "real_halves": other[:n]}
+    return report | _of_rows(samples.all_rows, *real.rows)
+
+
+def _of_rows(samples: np.ndarray, half: np.ndarray, other: np.ndarray) -> dict[str, Any]:
+    """The figures of single examples, at equal numbers; rows are in random order."""
+    n = min(len(half), len(other), len(samples))
+    pairs = {"samples": samples[:n], "real_halves": other[:n]}
+    report: dict[str, Any] = {}
     size = min(n // 2, _SUBSET_SIZE)  # subsets of the whole would all be one
     if size >= 2:
         report["kernel"] = {"examples": n, "subsets": _SUBSETS, "size": size}
         for name, rows in pairs.items():
-            found = kernel_distance_of_subsets(half[:n], rows, subsets=_SUBSETS, size=size)
-            report["kernel"][name] = found._asdict()
+            kernel = kernel_distance_of_subsets(half[:n], rows, subsets=_SUBSETS, size=size)
+            report["kernel"][name] = kernel._asdict()
     if n > NEIGHBOUR:
         report["coverage"] = {"examples": n, "k": NEIGHBOUR}
         for name, rows in pairs.items():
-            found = precision_recall_density_coverage(half[:n], rows, NEIGHBOUR)
-            report["coverage"][name] = found._asdict()
+            coverage = precision_recall_density_coverage(half[:n], rows, NEIGHBOUR)
+            report["coverage"][name] = coverage._asdict()
     return report
 
 

@@ -24,11 +24,11 @@ _NAMES = {
     "digest": "features_digest",
     "count": "count",
     "data": "data_digest",
-    "halves": "real_halves",
+    "real_halves": "real_halves",
 }
 
 
-class Reference(NamedTuple):
+class ReferenceStatistics(NamedTuple):
     """Statistics of real data; None where a file does not say.
 
     Attributes:
@@ -37,7 +37,7 @@ class Reference(NamedTuple):
         digest: of the features, from `Features.digest`.
         count: how many examples.
         data: a sha256 of the examples.
-        halves: the squared Fréchet distance between two random halves of them.
+        real_halves: the squared Fréchet distance between two random halves of them.
         spatial: ADM's mean and covariance of spatial features, for sFID.
     """
 
@@ -46,15 +46,15 @@ class Reference(NamedTuple):
     digest: str | None = None
     count: int | None = None
     data: str | None = None
-    halves: float | None = None
+    real_halves: float | None = None
     spatial: Gaussian | None = None
 
 
-def make_reference(features: Features, real: Collected) -> Reference:
+def make_reference(features: Features, real: Collected) -> ReferenceStatistics:
     """The statistics of real examples in some features."""
     a, b = (half.gaussian() for half in real.halves)
     whole = real.whole
-    return Reference(
+    return ReferenceStatistics(
         whole.gaussian(),
         features.name,
         features.digest,
@@ -64,7 +64,7 @@ def make_reference(features: Features, real: Collected) -> Reference:
     )
 
 
-def write_reference(path: Path, reference: Reference) -> None:
+def write_reference(path: Path, reference: ReferenceStatistics) -> None:
     """Writes an ``.npz`` whole or not at all; pytorch-fid reads it, and ADM one with `spatial`.
 
     Raises:
@@ -88,7 +88,7 @@ def has_statistics(path: Path) -> bool:
     return bool(read_arrays(path, only=("mu",)))
 
 
-def read_reference(path: Path) -> Reference:
+def read_reference(path: Path) -> ReferenceStatistics:
     """Reads the statistics of a file; images beside them are left alone.
 
     Raises:
@@ -103,10 +103,10 @@ def read_reference(path: Path) -> Reference:
         )
     said = {f: _one(path, name, arrays[name]) for f, name in _NAMES.items() if name in arrays}
     spatial = _gaussian(path, arrays, "mu_s", "sigma_s") if "mu_s" in arrays else None
-    return Reference(_gaussian(path, arrays, "mu", "sigma"), **said, spatial=spatial)
+    return ReferenceStatistics(_gaussian(path, arrays, "mu", "sigma"), **said, spatial=spatial)
 
 
-def check_reference(path: Path, reference: Reference, features: Features) -> None:
+def check_reference(path: Path, reference: ReferenceStatistics, features: Features) -> None:
     """Checks that statistics are in the features that samples are taken in, where they say so.
 
     Args:

@@ -32,7 +32,8 @@ class Collected(NamedTuple):
 
     Attributes:
         halves: the moments of two random halves, over all processes.
-        rows: features of some examples of either half, ``(k, d)``; of this process's own.
+        rows: features of some examples of either half, ``(k, d)``, in random order; of this
+            process's own.
         digest: a sha256 of the examples in their order.
     """
 
@@ -80,7 +81,7 @@ def collect(
     order = np.random.default_rng(0).permutation(count)
     total = hashlib.sha256()
     halves: list[Moments] = []
-    kept: tuple[list, list] = ([], [])
+    kept: tuple[list, list] = ([], [])  # rows of features with their ranks, of either half
     for rows, ranks in _blocks(_in_features(features, batches, order, total)):
         if dims not in (None, rows.shape[1]):
             raise InputError(
@@ -92,12 +93,18 @@ def collect(
             here = ranks % 2 == half
             if here.any():
                 halves[half] = merge_moments([halves[half], moments_of(rows[here])])
-            kept[half].append(rows[here & (ranks < keep * jax.process_count())])
+            chosen = here & (ranks < keep * jax.process_count())
+            kept[half].append((rows[chosen], ranks[chosen]))
     return Collected(
         tuple(merge_over_processes(half) for half in halves),
-        tuple(np.concatenate(parts) for parts in kept),
+        tuple(_in_order(*map(np.concatenate, zip(*parts, strict=True))) for parts in kept),
         total.hexdigest(),
     )
+
+
+def _in_order(rows: np.ndarray, ranks: np.ndarray) -> np.ndarray:
+    """The rows by their random ranks: then the first few of a set sorted by class are mixed."""
+    return rows[np.argsort(ranks)]
 
 
 def check_count(count: int) -> None:

@@ -7,7 +7,7 @@ from fmjax.errors import InputError
 from fmjax.metrics import (
     Features,
     Gaussian,
-    Reference,
+    ReferenceStatistics,
     collect,
     compare,
     describe_comparison,
@@ -60,7 +60,7 @@ def test_a_file_of_adm_with_images_in_it_is_read(path):
     images = np.zeros((3, 8, 8, 3), np.uint8)
     np.savez(path, arr_0=images, mu=mean, sigma=covariance, mu_s=mean[:2], sigma_s=np.eye(2))
     found = read_reference(path)
-    assert (found.features, found.count, found.halves) == (None, None, None)
+    assert (found.features, found.count, found.real_halves) == (None, None, None)
     assert found.spatial.mean.shape == (2,)
     assert frechet_distance(found.gaussian, REAL) == pytest.approx(0, abs=1e-8)
 
@@ -78,7 +78,7 @@ def test_samples_are_as_far_from_the_file_as_from_the_examples(path):
 
 def test_figures_of_a_file_that_says_little_are_said_with_that():
     samples = collect(PIXELS, [FAKE], 200)
-    reference = Reference(Gaussian(REAL.mean(axis=0), np.cov(REAL, rowvar=False)))
+    reference = ReferenceStatistics(Gaussian(REAL.mean(axis=0), np.cov(REAL, rowvar=False)))
     said = describe_comparison(compare(PIXELS, samples, reference), "FID")
     assert "FID (squared) of 200 samples from an unknown number of real examples" in said
     assert "do not say how far two halves" in said

