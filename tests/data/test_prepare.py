@@ -194,6 +194,15 @@ def test_a_csv_becomes_a_table_with_its_conditions(data_dir, tmp_path, capsys):
     assert f"\n  {train_command(dataset)}\n" in out
 
 
+def test_a_condition_far_from_the_order_of_one_is_said(data_dir, tmp_path, capsys):
+    x = np.random.default_rng(0).normal(size=(30, 2))
+    np.savez(tmp_path / "a.npz", x=x, age=np.linspace(20, 80, 30), dose=x)
+    assert run("--name=people", f"--source={tmp_path / 'a.npz'}") == 0
+    error = capsys.readouterr().err
+    assert "the condition age has numbers above 10, and networks learn best" in error
+    assert "dose" not in error
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
