@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from fmjax.conditions import Vector
 from fmjax.data.codecs import Codec
 
 
@@ -41,6 +42,17 @@ class ArrayExamples:
     def take(self, indices: np.ndarray) -> "ArrayExamples":
         """The examples at `indices` (k,)."""
         return ArrayExamples({name: x[indices] for name, x in self.arrays.items()})
+
+
+LARGE = 10.0
+"""Numbers of a condition beyond this are far from the order of one."""
+
+
+def large_vectors(own: "OwnData") -> list[str]:
+    """The vectors among the conditions that are far from the order of one."""
+    arrays = getattr(own.train, "arrays", {})  # images are read one by one, and have classes alone
+    vectors = (name for name, one in own.conditions.items() if isinstance(one, Vector))
+    return [name for name in vectors if np.abs(arrays[name]).max() > LARGE]
 
 
 class OwnData(NamedTuple):

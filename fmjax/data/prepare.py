@@ -27,6 +27,7 @@ from tqdm import tqdm
 from fmjax.checks import check_given, check_utf8
 from fmjax.data.dataset import Dataset
 from fmjax.data.load import load
+from fmjax.data.own import LARGE, large_vectors
 from fmjax.data.read_own import read_own
 from fmjax.data.tfds import directory
 from fmjax.data.train_command import train_command
@@ -116,7 +117,14 @@ def _import_own(options: argparse.Namespace, root: Path) -> Path:
         conditions=options.condition.split(",") if options.condition else (),
         weights=options.weights,
     )
-    return write_set(options.name, root, found, overwrite=options.overwrite, watch=_with_bar)
+    folder = write_set(options.name, root, found, overwrite=options.overwrite, watch=_with_bar)
+    for name in large_vectors(found):
+        print(
+            f"the condition {name} has numbers above {LARGE:g}, and networks learn best from "
+            "numbers of the order of one: divide it, here and where you ask for samples.",
+            file=sys.stderr,
+        )
+    return folder
 
 
 def _with_bar(examples: Iterable, split: str, number: int) -> Iterable:
