@@ -4,6 +4,12 @@
     python sample.py --workdir=runs/digits_meanflow --steps=1
 
 MeanFlow with guidance in its target (arXiv:2505.13447), at the scale w = 1.5.
+
+Run on 2 cores of an AMD EPYC (CPU only, shared with other work) on 2026-11-26: trained in 280 s. Of
+1,000 samples by one evaluation an SVM classifies 100.0 % as the digit asked for; their Fréchet
+distance is 10,959, where 50 guided evaluations of the flow of configs/digits.py have 4,596 and two
+halves of the real digits 4,731. benchmarks/results/digits_meanflow.json. Distilled from that flow
+(``python -m fmjax distill``) it is 5,707.
 """
 
 from fmjax.config import ConfigDict, default_config
