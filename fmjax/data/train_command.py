@@ -16,6 +16,7 @@ BATCH = 64
 TABLE_BATCH = 256
 """The batch of configs/table.py, likewise."""
 
+_EPOCHS, _FEWEST, _MOST = 60, 1500, 20_000  # of images: see `choose_steps`
 _TOKENS = 64  # patches of an image: few enough for a laptop, as 32 x 32 pixels in patches of 4
 _LOGITS = BATCH * 256**2  # of one attention head over a batch: what must fit into memory
 
@@ -41,6 +42,7 @@ def train_command(dataset: Dataset, data_dir: str | None = None) -> str:
         batch = _batch_size(len(dataset.train), _tokens(*dataset.shape[:2], patch_size))
         if batch != BATCH:
             flags.append(f"--config.train.batch_size={batch}")
+        flags.append(f"--config.train.steps={choose_steps(len(dataset.train), batch)}")
     elif config == "table" and len(dataset.train) < TABLE_BATCH:
         flags.append(f"--config.train.batch_size={_power_of_two(len(dataset.train))}")
     if config in ("images", "table") and dataset.conditions is None:
@@ -59,6 +61,15 @@ def _has_own_config(dataset: Dataset) -> bool:
         and dataset.classes.num_classes == _OWN_CLASSES
         and len(dataset.train) >= _OWN_BATCH
     )
+
+
+def choose_steps(examples: int, batch: int) -> int:
+    """So many steps that each image is seen 60 times, but at least 1,500 steps and at most 20,000.
+
+    A small set is learned by heart sooner; one that is large needs no image so often.
+    """
+    hundreds = round(_EPOCHS * examples / batch / 100)
+    return min(max(100 * hundreds, _FEWEST), _MOST)
 
 
 def choose_patch_size(height: int, width: int) -> int:

@@ -14,7 +14,13 @@ from fmjax.data import pipeline
 from fmjax.data.codecs import Pixels, States, Vectors
 from fmjax.data.dataset import Dataset
 from fmjax.data.load import load
-from fmjax.data.train_command import BATCH, TABLE_BATCH, choose_patch_size, train_command
+from fmjax.data.train_command import (
+    BATCH,
+    TABLE_BATCH,
+    choose_patch_size,
+    choose_steps,
+    train_command,
+)
 from fmjax.factory import DataSpec, make_experiment, spec_of
 from tests.conftest import ROOT
 from tests.data.tfds.image_sets import write_images
@@ -106,7 +112,12 @@ def test_other_images_under_a_known_name_do_not(changes):
 
 
 def test_only_what_the_set_asks_for_is_said():
-    flags = {"config": "images", "config.data.name": "own", "config.model.patch_size": "4"}
+    flags = {
+        "config": "images",
+        "config.data.name": "own",
+        "config.model.patch_size": "4",
+        "config.train.steps": "20000",
+    }
     assert flags_of(train_command(set_of())) == flags
     assert configuration(train_command(set_of())).train.batch_size == BATCH
     place = "/data/own sets"
@@ -178,5 +189,16 @@ def test_latents_train_a_dit():
         "config": "images",
         "config.data.name": "cells",
         "config.model.patch_size": "4",
+        "config.train.steps": "1500",
         "config.labels.conditional": "False",
     }
+
+
+@pytest.mark.parametrize(
+    ("examples", "batch", "steps"),
+    [(200, 64, 1500), (5_000, 64, 4700), (1_000_000, 64, 20_000), (5_000, 8, 20_000)],
+)
+def test_each_image_is_seen_sixty_times_within_limits(examples, batch, steps):
+    assert choose_steps(examples, batch) == steps
+    command = train_command(set_of((32, 32, 3), None, examples))
+    assert flags_of(command)["config.train.steps"] == str(choose_steps(examples, 64))
