@@ -39,6 +39,15 @@ KEYS = {
             None, TEXT, "what is held out; None: test, or a tenth of what is trained on", kind=str
         ),
         size=Key(None, COUNT, "the side of the square that images become", "pixels", kind=int),
+        time=Key(
+            None,
+            TEXT,
+            "the feature that is the time of each example: a flow through the snapshots at each",
+            kind=str,
+        ),
+        held_out_time=Key(
+            None, FINITE, "the time of a snapshot that is measured and not trained on", kind=float
+        ),
         flip=Key(False, "", "random horizontal flips"),
         dequantize=Key(False, "", "of images: uniform noise of one level, for likelihoods"),
         threads=Key(4, COUNT, "reading ahead", "threads"),
@@ -148,6 +157,12 @@ KEYS = {
         teacher=Key(None, TEXT, "a trained run, whose flow it learns; None: the data's", kind=str),
         guidance=Key(1.0, FINITE, "the scale w that is built into what it learns; 1: none"),
         kappa=Key(0.5, "(-inf, 1)", "of guidance without a teacher: the network's own share"),
+        guidance_max=Key(
+            None,
+            "(1, inf)",
+            "the scale w becomes an input of the network, learned from 1 to this; None: it is none",
+            kind=float,
+        ),
         span=Key(
             None,
             ("sorted", "any", "dyadic", "to_data"),
@@ -156,6 +171,14 @@ KEYS = {
         ),
         levels=Key(7, "[1, 24]", "of dyadic: jumps of 1, 1/2, ..., and of 2^(1 - levels) at least"),
         diagonal=Key(0.5, SHARE, "of the examples, whose two times are one: they learn a velocity"),
+        from_source=Key(0.0, SHARE, "of the other examples, whose first time is 0, as of one jump"),
+        second_head=Key(False, "", "a second output that learns the velocity alone"),
+        divergence=Key(
+            False,
+            "",
+            "a second output, the average divergence, for log-likelihoods in few jumps; it needs "
+            "flow_map.span=any",
+        ),
         derivative=Key("jvp", ("jvp", "fd"), "in time: exact, or a finite difference"),
         averaged=Key(False, "", "the averaged network in the place of the frozen one"),
     ),

@@ -5,6 +5,7 @@ By pillow, so that a training loop needs no plotting library.
 
 import itertools
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ _FRAME = (216, 216, 222)
 _ZOOM = 4  # a scatter plot is drawn so many times larger, and averaged down
 _BINS = 40  # of a histogram
 _OPACITY = 178  # of a dot, of 255: several on one spot look darker than one
+_CAPTION = 14  # pixels of height
 _TILE = 48  # pixels: small images are enlarged to about this width
 # One colour per class; they differ in lightness too. One set of points takes the first.
 _PALETTE = (
@@ -30,7 +32,11 @@ _PALETTE = (
 
 
 def image_grid(
-    images: ArrayLike, columns: int | None = None, scale: int | None = None, pad: int | None = None
+    images: ArrayLike,
+    columns: int | None = None,
+    scale: int | None = None,
+    pad: int | None = None,
+    captions: Sequence[str] = (),
 ) -> np.ndarray:
     """Lays images out in rows, left to right, on white.
 
@@ -41,10 +47,12 @@ def image_grid(
         scale: each pixel becomes ``scale x scale`` pixels (nearest neighbour); by default small
             images are enlarged to be readable, and images of 32 pixels or more are left as is.
         pad: white pixels between images and around the grid; by default a twelfth of an image.
+        captions: one for each column, written above it and cut off where it is too long; none if
+            empty.
 
     Returns:
-        uint8, ``(rows * (scale H + pad) + pad, columns * (scale W + pad) + pad, 1 or 3)``. Places
-        that the last row leaves empty are white.
+        uint8, ``(rows * (scale H + pad) + pad, columns * (scale W + pad) + pad, 1 or 3)``, and 14
+        rows more with captions. Places that the last row leaves empty are white.
 
     Raises:
         InputError: for another dtype or shape, no image, or a size that is not positive.
@@ -68,7 +76,26 @@ def image_grid(
     cells[:count, pad:, pad:] = images.repeat(scale, axis=1).repeat(scale, axis=2)
     grid = cells.reshape(rows, columns, tile_h, tile_w, channels).swapaxes(1, 2)
     grid = grid.reshape(rows * tile_h, columns * tile_w, channels)
-    return np.pad(grid, ((0, pad), (0, pad), (0, 0)), constant_values=_BACKGROUND)
+    grid = np.pad(grid, ((0, pad), (0, pad), (0, 0)), constant_values=_BACKGROUND)
+    if not captions:
+        return grid
+    if len(captions) != columns:
+        raise InputError(f"{columns} columns must have as many captions; got {len(captions)}.")
+    above = _captions(captions, tile_w, pad, grid.shape[1])
+    return np.concatenate([np.broadcast_to(above, (*above.shape[:2], channels)), grid])
+
+
+def _captions(captions: Sequence[str], step: int, start: int, width: int) -> np.ndarray:
+    """A row of texts, one every `step` pixels from `start` on: uint8 (14, width, 1)."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    font = ImageFont.load_default(size=_CAPTION - 3)
+    row = Image.new("L", (width, _CAPTION), _BACKGROUND)
+    draw = ImageDraw.Draw(row)
+    for k, text in enumerate(captions):
+        fits = next(n for n in range(len(text), -1, -1) if font.getlength(text[:n]) <= step)
+        draw.text((start + k * step, 0), text[:fits], fill=0, font=font)
+    return np.asarray(row)[..., None]
 
 
 def save_png(array: ArrayLike, path: str | os.PathLike[str]) -> None:

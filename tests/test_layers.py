@@ -24,7 +24,7 @@ SHARED = (
     *("keys", "axes", "conventions", "array_checks", "names", "conditions", "numerics"),
 )
 MATHEMATICS = (
-    ("schedules", "times", "sources"),
+    ("schedules", "times", "sources", "intervals"),
     ("paths", "predictions", "couplings"),
     ("losses", "guidance"),
     ("draws",),

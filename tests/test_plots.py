@@ -158,3 +158,18 @@ def test_one_column_is_a_histogram_whose_bars_are_its_shares():
     np.testing.assert_allclose(heights, [47, 95, 190], atol=3)
     both = histogram(values, size=200, reference=values[:10])
     assert both.shape == (200, 410, 3)
+
+
+def test_captions_stand_above_their_columns_and_are_cut_off():
+    plain = image_grid(IMAGES, columns=3, scale=4, pad=5)
+    named = image_grid(IMAGES, columns=3, scale=4, pad=5, captions=("a", "", "x" * 50))
+    np.testing.assert_array_equal(named[14:], plain)
+    above, step = named[:14, :, 0], (plain.shape[1] - 5) // 3
+    dark = [(above[:, 5 + k * step : 5 + (k + 1) * step] < 128).any() for k in range(3)]
+    assert dark == [True, False, True]
+    assert (above[:, -2:] == 255).all()  # of 50 letters only those that fit
+
+
+def test_there_is_a_caption_for_each_column():
+    with pytest.raises(InputError, match="3 columns must have as many captions; got 2"):
+        image_grid(IMAGES, columns=3, captions=("a", "b"))

@@ -100,6 +100,8 @@ class Dataset:
         train: the training split; None for a toy, which is drawn afresh.
         test: examples that are not in `train`; None for a toy.
         toy: the distribution of a toy; None for a set that is stored.
+        snapshots: `fmjax.data.snapshots.SnapshotSplits`, where the examples have times and a flow
+            goes through them; None for any other set.
         fingerprint: what tells its content from another, as a text; None where it is not known.
     """
 
@@ -109,6 +111,7 @@ class Dataset:
     train: Split | None = None
     test: Split | None = None
     toy: Toy | None = None
+    snapshots: Any = None
     fingerprint: str | None = None
 
     @property

@@ -85,7 +85,8 @@ def batches(
     if couple is not None and hasattr(dataset.train, "read_pairs"):
         raise InputError(f"the pairs in {dataset.name} are coupled already: couple must be None.")
     if dataset.toy is not None:
-        stream = _toy_stream(dataset, global_batch, seed, start, process, processes)
+        source = ToyBatches(dataset.toy, global_batch, seed)
+        stream = _whole_stream(source, global_batch, start, process, processes)
     else:
         stream = _stored_stream(dataset.train, global_batch, seed, start, process, processes, flip)
     if couple is not None:
@@ -123,6 +124,23 @@ def split_batches(
     _check_stream(global_batch, seed, start, process, processes, threads)
     stream = _stored_stream(split, global_batch, seed, start, process, processes, flip=False)
     return _read_ahead(stream, threads)
+
+
+def whole_batches(
+    source: Any, *, global_batch: int, start: int, process: int, processes: int, threads: int = 2
+) -> Iterator[HostBatch]:
+    """The batches of a source whose item k is the global batch k; all else is as in `batches`.
+
+    Args:
+        source: ``len(source)``, and ``source[k]``, which pickles and which threads may ask at once.
+        global_batch: as in `batches`, as all that follow.
+        start: the first global batch.
+        process: which process this is.
+        processes: how many there are.
+        threads: how many batches are made at the same time.
+    """
+    _check_stream(global_batch, 0, start, process, processes, threads)
+    return _read_ahead(_whole_stream(source, global_batch, start, process, processes), threads)
 
 
 def _read_ahead(stream: grain.MapDataset, threads: int) -> Iterator[HostBatch]:
@@ -213,16 +231,15 @@ def read_batch(split: Split, positions: Sequence[int]) -> HostBatch:
     return batch if labels is None else {**batch, "labels": labels}
 
 
-def _toy_stream(dataset: Dataset, global_batch, seed, start, process, processes):
+def _whole_stream(source: Any, global_batch, start, process, processes) -> grain.MapDataset:
+    """A process's rows of the batches of a source whose item k is the global batch k."""
     index = np.arange(global_batch, dtype=np.int32)
 
     def rows(batch: HostBatch) -> HostBatch:
-        return {
-            name: np.ascontiguousarray(value[process::processes])
-            for name, value in {**batch, "index": index}.items()
-        }
+        whole = {**batch, "index": index}
+        return jax.tree.map(lambda leaf: np.ascontiguousarray(leaf[process::processes]), whole)
 
-    return grain.MapDataset.source(ToyBatches(dataset.toy, global_batch, seed))[start:].map(rows)
+    return grain.MapDataset.source(source)[start:].map(rows)
 
 
 def _coupled(

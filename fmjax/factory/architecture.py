@@ -3,12 +3,13 @@
 from typing import Any
 
 from fmjax.config import ConfigDict
+from fmjax.models.embedders import SPAN_SCALE
 
 Architecture = tuple[tuple[str, str], ...]
 """Configuration keys and their values as texts."""
 
-TWO_TIMES = "model.span"
-"""No key of the configuration: whether the network knows two times."""
+OF_FLOW_MAPS = ("model.span", "model.guidance", "model.parts")
+"""No keys of the configuration: what only a network of two times has."""
 
 
 def architecture(config: ConfigDict, model: Any) -> Architecture:
@@ -23,7 +24,9 @@ def architecture(config: ConfigDict, model: Any) -> Architecture:
     """
     fields = ("heads", "patch_size", "time_scale")
     values = {f"model.{name}": getattr(model, name, config.model[name]) for name in fields}
-    values[TWO_TIMES] = getattr(model, "span", False)
+    values |= {key: getattr(model, key.removeprefix("model."), None) for key in OF_FLOW_MAPS}
+    if values["model.span"]:
+        values["model.span"] = f"t - s times {SPAN_SCALE:g}"
     values |= {"loss.prediction": config.loss.prediction}
     values |= {f"path.{name}": value for name, value in sorted(config.path.items())}
     return tuple((key, str(value)) for key, value in values.items() if value is not None)

@@ -20,6 +20,7 @@ from fmjax.factory.data_spec import DataSpec, model_conditions
 from fmjax.factory.draw import make_draw
 from fmjax.factory.flow_map import (
     check_flow_map,
+    divergence_scale,
     dyadic_levels,
     make_flow_map_loss,
     needs_derivative,
@@ -31,6 +32,8 @@ from fmjax.factory.settings import (
     TrainSettings,
     check_settings,
 )
+from fmjax.factory.snapshots import check_snapshots, snapshot_source
+from fmjax.intervals import on_intervals
 from fmjax.losses import LossFn
 from fmjax.models import adapters
 from fmjax.models.flops import training_flops
@@ -61,7 +64,14 @@ class Experiment:
         network: the name of the network.
         architecture: what its parameters mean beyond their shapes.
         apply_fn: ``apply_fn(params, x, t, labels) -> velocity``, whatever the network predicts; of
-            a network of two times its diagonal, which takes spans, too.
+            a network of two times its diagonal, which takes spans, too; of one that takes the scale
+            of guidance, at w = 1.
+        scaled_fn: the same of a network that takes the scale, ``{"labels": labels, "guidance": w}``
+            in the place of labels; None for any other.
+        largest_scale: up to which such a network learned the scale; None for any other.
+        average_fn: of a network of two times all that it gives, at w = 1; None for any other.
+        divergence_scale: what the average divergence of the network is divided by; None for a
+            network without.
         two_times: whether the network knows two times.
         levels: of a network that learned jumps of 1, 1/2, ..., 2^(1 - levels) alone, each on the
             grid of its own length; None for any other.
@@ -94,6 +104,10 @@ class Experiment:
     network: str
     architecture: Architecture
     apply_fn: ApplyFn
+    scaled_fn: ApplyFn | None
+    largest_scale: float | None
+    average_fn: ApplyFn | None
+    divergence_scale: float | None
     two_times: bool
     levels: int | None
     teacher: str | None
@@ -148,25 +162,33 @@ def make_experiment(
     _check_data(config, spec)
     conditions = model_conditions(config, spec)
     check_flow_map(config, conditions)
-    source, path = registry.make_source(config, spec), registry.make_path(config)
+    check_snapshots(config, spec)
+    source, path = _source(config, spec), registry.make_path(config)
     model = make_model(config, conditions, portable)
     network = adapters.from_linen(model)
     velocity = _velocity(network, path, config.loss.prediction)
     two_times = registry.is_flow_map(config)
+    scale = divergence_scale(config, spec.shape)
+    scaled = average = None
     if two_times:
         smooth = _differentiable(config, conditions, model)
+        average = _average(network, path, config.loss.prediction)
         loss_fn = make_flow_map_loss(
             config,
-            _average(network, path, config.loss.prediction),
+            average,
             smooth and _average(adapters.from_linen(smooth), path, config.loss.prediction),
             path,
             conditions,
             teacher,
+            scale,
         )
         velocity = diagonal(velocity)
+        if config.flow_map.guidance_max is not None:
+            scaled, velocity, average = velocity, *map(_at_scale_one, (velocity, average))
     else:
-        loss_fn = registry.make_configured_loss_fn(config, network, path)
-    init_params = _make_init(model, spec, conditions, two_times)
+        local = network if spec.timeline is None else on_intervals(network)
+        loss_fn = registry.make_configured_loss_fn(config, local, path)
+    init_params = _make_init(model, spec, conditions, two_times, scaled is not None)
     jax.eval_shape(init_params, jax.random.key(0))  # the network accepts these shapes
     learning_rate, optimizer = _make_optimizer(config)
     return Experiment(
@@ -174,11 +196,15 @@ def make_experiment(
         data=DataSettings(**config.data),
         pairs=config.coupling.dir if config.coupling.name == "pairs" else None,
         source=source,
-        source_codec=registry.make_source_codec(config, spec),
+        source_codec=spec.codec if spec.timeline else registry.make_source_codec(config, spec),
         path=path,
         network=config.model.name,
         architecture=architecture(config, model),
         apply_fn=velocity,
+        scaled_fn=scaled,
+        largest_scale=config.flow_map.guidance_max,
+        average_fn=average,
+        divergence_scale=scale,
         two_times=two_times,
         levels=dyadic_levels(config),
         teacher=config.flow_map.teacher,
@@ -189,7 +215,7 @@ def make_experiment(
         loss_fn=loss_fn,
         draw=make_draw(config, spec, conditions, source, loss_fn.noise),
         couple=registry.make_host_coupling(config, conditions, source),
-        independent=config.coupling.name == "independent",
+        independent=config.coupling.name == "independent" and spec.timeline is None,
         optimizer=optimizer,
         learning_rate=learning_rate,
         mesh=MeshSizes(**config.mesh),
@@ -199,6 +225,12 @@ def make_experiment(
         solver=registry.make_usual_solver(config),
         guidance_scale=registry.usual_scale(config),
     )
+
+
+def _source(config: ConfigDict, spec: DataSpec) -> Source:
+    if spec.timeline is None:
+        return registry.make_source(config, spec)
+    return snapshot_source(DataSettings(**config.data))
 
 
 def _check_data(config: ConfigDict, spec: DataSpec) -> None:
@@ -214,10 +246,11 @@ def _check_data(config: ConfigDict, spec: DataSpec) -> None:
 
 
 def _make_init(
-    model: Any, spec: DataSpec, conditions: Any, two_times: bool
+    model: Any, spec: DataSpec, conditions: Any, two_times: bool, scaled: bool
 ) -> Callable[[jax.Array], Any]:
     def init_params(key: jax.Array) -> Any:
         labels = jax.tree.map(jnp.asarray, nulls(conditions, 1))
+        labels = {"labels": labels, "guidance": jnp.ones((1,))} if scaled else labels
         t = jnp.zeros((1,))
         t = Span(t, t) if two_times else t
         return model.init(key, jnp.zeros((1, *spec.shape)), t, labels)["params"]
@@ -228,6 +261,15 @@ def _make_init(
 def _average(network: ApplyFn, path: Path, prediction: str) -> ApplyFn:
     """The network as one that predicts average velocities, with all that it gives beside them."""
     return network if prediction == "velocity" else _velocity(network, path, prediction)
+
+
+def _at_scale_one(scaled: ApplyFn) -> ApplyFn:
+    """A network that takes the scale of guidance, at w = 1: as one that takes labels alone."""
+
+    def apply_fn(params: Any, x: jax.Array, t: Any, labels: Any = None) -> Any:
+        return scaled(params, x, t, {"labels": labels, "guidance": jnp.ones(len(x))})
+
+    return apply_fn
 
 
 def _differentiable(config: ConfigDict, conditions: Any, model: Any) -> Any:

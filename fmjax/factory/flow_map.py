@@ -1,5 +1,6 @@
 """What ``config.flow_map`` names: the identity, the distribution of two times, and their loss."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -31,6 +32,15 @@ SPANS: dict[str, Callable[[ConfigDict], SpanDistribution]] = {
     "to_data": lambda c: times.ToData(make_time_distribution(c)),
 }
 _OWN_SPANS = {"shortcut": "dyadic", "consistency": "to_data"}  # else sorted
+_UNUSED_ALONE = {
+    "teacher": None,
+    "guidance": 1.0,
+    "guidance_max": None,
+    "from_source": 0.0,
+    "second_head": False,
+    "divergence": False,
+}
+"""Keys that say nothing without a flow map, with their defaults."""
 _DIFFERENTIATED = {"meanflow", "improved_meanflow", "lagrangian", "alpha_flow"}
 
 
@@ -58,7 +68,21 @@ def make_span_distribution(config: ConfigDict) -> SpanDistribution:
             "flow_map.span out."
         )
     spans = SPANS[c.span or own or "sorted"](config)
+    if c.from_source:
+        spans = times.FromSource(spans, c.from_source)
     return times.WithDiagonal(spans, c.diagonal, make_time_distribution(config))
+
+
+def divergence_scale(config: ConfigDict, shape: tuple[int, ...]) -> float | None:
+    """What the average divergence is divided by: the number of features; None where it has none."""
+    return float(math.prod(shape)) if config.flow_map.divergence else None
+
+
+def output_parts(config: ConfigDict) -> tuple[str, ...]:
+    """The outputs of the network beside its velocity; see `fmjax.models.parts`."""
+    c = config.flow_map
+    asked = {"divergence": c.divergence, "diagonal": c.second_head}
+    return tuple(name for name, given in asked.items() if given)
 
 
 def dyadic_levels(config: ConfigDict) -> int | None:
@@ -80,12 +104,33 @@ def check_flow_map(config: ConfigDict, conditions: Any) -> None:
     """
     c = config.flow_map
     if c.name == "none":
-        if c.teacher is not None or c.guidance != 1:
+        if given := [f"flow_map.{key}" for key, usual in _UNUSED_ALONE.items() if c[key] != usual]:
             raise InputError(
-                "flow_map.teacher and flow_map.guidance are of a flow map; write flow_map.name="
-                "lagrangian, say, or leave them out."
+                f"{' and '.join(given)} {'is' if len(given) == 1 else 'are'} of a flow map; write "
+                "flow_map.name=lagrangian, say, or leave that out."
             )
         return
+    if c.guidance_max is not None and (c.guidance != 1 or conditions is None):
+        raise InputError(
+            "flow_map.guidance_max makes the scale an input of a network with labels: it goes with "
+            f"flow_map.guidance=1 and a conditional model; got flow_map.guidance={c.guidance:g}, "
+            f"and the model is {'un' if conditions is None else ''}conditional."
+        )
+    if c.divergence and c.span != "any":
+        raise InputError(
+            "flow_map.divergence is learned on spans that run backwards, too; write "
+            f"flow_map.span=any; got {c.span!r}."
+        )
+    if output_parts(config) and config.loss.prediction != "velocity":
+        raise InputError(
+            "flow_map.second_head and flow_map.divergence are of networks that predict velocities; "
+            f"write loss.prediction=velocity; got {config.loss.prediction!r}."
+        )
+    if c.from_source and dyadic_levels(config) is not None:
+        raise InputError(
+            "flow_map.from_source takes spans of any length, and those of flow_map.span=dyadic "
+            "are of 2^-k; leave it out."
+        )
     if c.guidance != 1 and conditions is None:
         raise InputError(
             f"flow_map.guidance={c.guidance:g} needs labels to guide by, and this model is "
@@ -111,6 +156,7 @@ def make_flow_map_loss(
     path: Path,
     conditions: Any,
     teacher: Velocity | None,
+    scale: float | None = None,
 ) -> LossFn:
     """``loss_fn(params, x0, x1, Span(s, t), labels) -> scalar`` of ``config.flow_map``.
 
@@ -122,6 +168,7 @@ def make_flow_map_loss(
         conditions: of the model.
         teacher: the velocity of ``flow_map.teacher``, guided already. None where it is not at hand:
             a run that is only sampled from does without, and the loss says so when it is called.
+        scale: of the divergence, as `divergence_scale` gives it.
 
     Raises:
         InputError: a name is unknown, or something does not fit.
@@ -130,7 +177,10 @@ def make_flow_map_loss(
     guidance = None
     if c.teacher is not None:
         teacher = _absent if teacher is None else teacher
-    elif c.guidance != 1:
+    if c.guidance_max is not None:
+        scales = flow_maps.PowerLaw(1.0, c.guidance_max)
+        guidance = flow_maps.GuidanceInput(conditions, scales)
+    elif c.guidance != 1 and c.teacher is None:
         guidance = flow_maps.FixedGuidance.at_scale(conditions, c.guidance, c.kappa)
     return flow_maps.make_flow_map_loss_fn(
         average,
@@ -139,6 +189,7 @@ def make_flow_map_loss(
         teacher=teacher,
         guidance=guidance,
         averaged=c.averaged,
+        divergence=None if scale is None else flow_maps.DivergenceHead(scale),
         distance=choose("distance", config.loss.distance, DISTANCES)(config.loss),
         derivative_fn=smooth,
     )

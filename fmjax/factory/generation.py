@@ -14,7 +14,14 @@ from fmjax.conventions import Array, Labels, Velocity, example_keys
 from fmjax.errors import InputError, unknown_name
 from fmjax.factory.experiment import Experiment
 from fmjax.factory.registry import GUIDANCE_RULES, check_two_times, choose
-from fmjax.guidance import SCALE_SCHEDULES, GuidanceInterval, Guided, autoguidance, classifier_free
+from fmjax.guidance import (
+    SCALE_SCHEDULES,
+    GuidanceInterval,
+    Guided,
+    autoguidance,
+    classifier_free,
+    distilled,
+)
 from fmjax.samplers import Solution, Solver
 
 _NOISE = 2**31  # what a sample's noise is keyed by, apart from its starting point
@@ -46,10 +53,14 @@ class Recipe(NamedTuple):
     Attributes:
         solver: from `solver_spec`, from `sde_spec`, or your own.
         guidance: which guidance; None takes the conditional field as it is.
+        t0: where the flow starts.
+        t1: where it ends.
     """
 
     solver: Solver
     guidance: Guidance | None = Guidance()
+    t0: float = 0.0
+    t1: float = 1.0
 
 
 def fit_solver(solver: Solver, experiment: Experiment) -> Solver:
@@ -115,6 +126,11 @@ def check_guidance(guidance: Guidance, experiment: Experiment) -> None:
         InputError: as `check_choice`, or the model has no labels to guide by.
     """
     check_choice(guidance)
+    if experiment.largest_scale is not None and guidance != Guidance():
+        raise InputError(
+            "this network takes the scale as an input, and no guidance by two evaluations beside "
+            "it: leave its rule, schedule, interval, negative, zero_until and weak out."
+        )
     if guidance.rule == "apg" and getattr(experiment.path, "schedule", None) is None:
         raise InputError(
             f"the rule 'apg' needs an affine path; this model has {type(experiment.path).__name__}."
@@ -133,6 +149,20 @@ def check_guidance(guidance: Guidance, experiment: Experiment) -> None:
             )
         last = experiment.classes.num_classes - 1
         check_between("the negative class", guidance.negative, 0, last)
+
+
+def check_scales(scales: Sequence[float], experiment: Experiment) -> None:
+    """Checks scales against those that a network which takes them learned.
+
+    Raises:
+        InputError: one lies outside.
+    """
+    largest = experiment.largest_scale
+    if largest is not None and not all(1 <= w <= largest for w in scales):
+        raise InputError(
+            f"this network learned scales of guidance from 1 to {largest:g}; got "
+            f"{', '.join(f'{w:g}' for w in scales)}."
+        )
 
 
 def make_sampler(experiment: Experiment, recipe: Recipe) -> Callable[..., Solution]:
@@ -160,7 +190,8 @@ def make_sampler(experiment: Experiment, recipe: Recipe) -> Callable[..., Soluti
     ) -> Solution:
         velocity, conditions = guided_velocity(experiment, recipe.guidance, params, labels, w)
         keys = example_keys(jax.random.fold_in(key, _NOISE), index)  # dropped where not used
-        return solver.solve(velocity, x0, conditions, keys=keys, save_at=save_at)
+        ends = {"t0": recipe.t0, "t1": recipe.t1}
+        return solver.solve(velocity, x0, conditions, keys=keys, save_at=save_at, **ends)
 
     return sampler
 
@@ -179,6 +210,8 @@ def guided_velocity(
     """
     if guidance is None:
         return partial(experiment.apply_fn, params), labels
+    if experiment.scaled_fn is not None:
+        return distilled(partial(experiment.scaled_fn, params)), Guided(labels, w)
     how = {
         "rule": GUIDANCE_RULES[guidance.rule](experiment.path),
         "schedule": guidance.schedule,

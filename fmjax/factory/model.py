@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from fmjax.config import ConfigDict
 from fmjax.errors import InputError, unknown_name
+from fmjax.factory.flow_map import output_parts
 from fmjax.factory.registry import is_flow_map
 from fmjax.models import dit, mlp
 from fmjax.models.attention import choose_attention
@@ -35,12 +36,13 @@ def make_model(config: ConfigDict, conditions: Any, portable: bool = False) -> A
     """
     c = config.model
     if ":" in c.name:
-        return _of_two_times(_load(c, conditions)) if is_flow_map(config) else _load(c, conditions)
+        model = _load(c, conditions)
+        return _of_two_times(model, config) if is_flow_map(config) else model
     if c.name not in MODELS:
         raise unknown_name("model", c.name, MODELS)
     model = MODELS[c.name](c, conditions)
     if is_flow_map(config):
-        model = _of_two_times(model)
+        model = _of_two_times(model, config)
     if portable or not hasattr(model, "attention"):
         return model
     head = model.width // max(model.heads, 1)
@@ -48,15 +50,24 @@ def make_model(config: ConfigDict, conditions: Any, portable: bool = False) -> A
     return model.clone(attention=kernel)
 
 
-def _of_two_times(model: Any) -> Any:
-    """The same module with its field ``span`` set."""
+def _of_two_times(model: Any, config: ConfigDict) -> Any:
+    """The same module with its field ``span`` set, and those that ``config.flow_map`` asks for."""
     if not hasattr(model, "span"):
         raise InputError(
             "flow_map.name needs a network of two times, and model.name gives a "
             f"{type(model).__name__} without a field span: add span: bool = False, with which it "
             "takes Span(s, t) in the place of t."
         )
-    return model.clone(span=True)
+    asked = {"guidance": config.flow_map.guidance_max is not None, "parts": output_parts(config)}
+    given = {name: value for name, value in asked.items() if value}
+    for name, value in given.items():
+        if not hasattr(model, name):
+            raise InputError(
+                f"config.flow_map asks for a network with {name}={value!r}, and model.name gives a "
+                f"{type(model).__name__} without a field {name}: add it, or leave guidance_max, "
+                "second_head and divergence out."
+            )
+    return model.clone(span=True, **given)
 
 
 def _mlp(c: ConfigDict, conditions: Any) -> mlp.MLP:

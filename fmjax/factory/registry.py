@@ -133,9 +133,16 @@ def check_two_times(solver: Solver, two_times: bool) -> None:
 
 
 def usual_scale(config: ConfigDict) -> float:
-    """The scale of guidance of ``config.sample``: where it says none, 1.5, and 1 of a flow map."""
-    scale = config.sample.guidance
-    return scale if scale is not None else (1.0 if is_flow_map(config) else 1.5)
+    """The scale of guidance of ``config.sample``: where it says none, 1.5.
+
+    A flow map has learned its scale already, so that it is 1 there, unless it takes one.
+    """
+    c = config.flow_map
+    if config.sample.guidance is not None:
+        return config.sample.guidance
+    if c.guidance_max is not None:
+        return min(1.5, c.guidance_max)
+    return 1.0 if is_flow_map(config) else 1.5
 
 
 def make_solver(name: str, steps: int | None = None, **options: Any) -> Solver:

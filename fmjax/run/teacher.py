@@ -72,7 +72,7 @@ def check_teacher(workdir: Path, experiment: Experiment) -> Experiment:
     return taught
 
 
-def read_teacher(workdir: Path, experiment: Experiment, w: float) -> Teacher:
+def read_teacher(workdir: Path, experiment: Experiment, w: float | None) -> Teacher:
     """Reads the averaged parameters of a run that can teach a model.
 
     On another affine path than the model's it is carried over by `fmjax.predictions.change_path`.
@@ -80,7 +80,8 @@ def read_teacher(workdir: Path, experiment: Experiment, w: float) -> Teacher:
     Args:
         workdir: the run's folder.
         experiment: of the model that is to learn.
-        w: the scale that the teacher is guided at; 1 for none.
+        w: the scale that the teacher is guided at, 1 for none; None for a student that takes the
+            scale, whose teacher is asked with ``Guided(labels, w)``.
 
     Raises:
         InputError: as in `check_teacher`.
@@ -90,7 +91,9 @@ def read_teacher(workdir: Path, experiment: Experiment, w: float) -> Teacher:
     # Numbers of the host are constants of the step on whatever devices it runs.
     params = jax.device_get(flow.params)
     velocity = partial(taught.apply_fn, params)
-    if w != 1:
+    if w is None:
+        velocity = classifier_free(velocity, null_labels(taught.conditions))
+    elif w != 1:
         velocity = _guided(velocity, null_labels(taught.conditions), w)
     if taught.path != experiment.path:
         velocity = change_path(velocity, taught.path.schedule, experiment.path.schedule)

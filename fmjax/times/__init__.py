@@ -27,6 +27,7 @@ from fmjax.times.shift import Shifted, resolution_shift, shift_time, sqrt_shift
 from fmjax.times.spans import (
     AnyPair,
     DyadicGrid,
+    FromSource,
     SortedPair,
     SpanDistribution,
     ToData,
@@ -38,6 +39,7 @@ __all__ = [
     "Beta",
     "CosMap",
     "DyadicGrid",
+    "FromSource",
     "LogNormal",
     "LogitNormal",
     "Mode",

@@ -5,6 +5,7 @@
 `AnyPair`             two independent times in the order they are drawn: backwards, too
 `ToData`              from a time to t = 1, as consistency models do
 `DyadicGrid`          s and t = s + 2^-k on the grid of 2^-k, as shortcut models do
+`FromSource`          another one, with s = 0 for a share of the examples
 `WithDiagonal`        another one, with s = t for a share of the examples
 ====================  ==========================================================================
 
@@ -119,6 +120,31 @@ class DyadicGrid:
         length = jnp.exp2(-k)
         s = jnp.floor(_uniform(keys, 1) / length) * length
         return Span(s, s + length)
+
+
+@dataclass(frozen=True)
+class FromSource:
+    """Another distribution, with s = 0 for a share of the examples, where sampling begins.
+
+    One jump asks a network for u(x0, 0, 1) alone, which the other spans reach in the limit only.
+
+    Args:
+        distribution: of the other spans, and of t in all.
+        share: of the spans that begin at 0, in [0, 1].
+    """
+
+    distribution: SpanDistribution = field(default_factory=SortedPair)
+    share: float = 0.5
+
+    def __post_init__(self):
+        such_as = "times.SortedPair()"
+        check_methods("the distribution of spans", self.distribution, "spans", such_as=such_as)
+        check_between("the share of spans from the source", self.share, 0, 1)
+
+    def spans(self, keys: Array) -> Span:
+        """See `SpanDistribution.spans`."""
+        span = self.distribution.spans(keys)
+        return Span(jnp.where(_uniform(keys, 4) < self.share, 0.0, span.s), span.t)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from fmjax.errors import InputError
 from fmjax.times import (
     AnyPair,
     DyadicGrid,
+    FromSource,
     LogitNormal,
     SortedPair,
     ToData,
@@ -66,6 +67,13 @@ def test_a_dyadic_grid_has_every_length_and_place_as_often():
     assert t.max() == 1
 
 
+def test_a_share_begins_at_the_source():
+    s, t = drawn(FromSource(SortedPair(), 0.3))
+    assert share_is(s == 0, 0.3)
+    assert share_is(t < 0.5, 0.25)  # the later of two uniform times, wherever the first one is
+    assert share_is(s[s > 0] > 0.5, 0.25, np.sum(s > 0))
+
+
 @pytest.mark.parametrize("times", [None, LogitNormal()])
 def test_the_diagonal_has_its_share_and_times(times):
     s, t = drawn(WithDiagonal(SortedPair(), 0.75, times))
@@ -105,6 +113,8 @@ class ShortSpans:
         (lambda: ToData(0.5), r"the distribution of a time must"),
         (lambda: DyadicGrid(0), "levels of DyadicGrid must be a whole number of at least 1"),
         (lambda: WithDiagonal(SortedPair(), 1.5), r"share of the diagonal must lie in \[0, 1\]"),
+        (lambda: FromSource(SortedPair(), -0.1), "share of spans from the source must lie in"),
+        (lambda: FromSource(0.5), "the distribution of spans must .*spans"),
         (lambda: WithDiagonal(Uniform()), "the distribution of spans must .*spans"),
     ],
 )

@@ -28,6 +28,7 @@ WRONG = [
     ("sample", "--shard_size=-1", "the shard size must be"),
     *(("evaluate", flag, sentence) for flag, sentence in DRAWN),
     ("evaluate", "--out=FOLDER", "--out takes the name of a file"),
+    ("evaluate", "--write_reference=FOLDER", "--write_reference takes the name of a file"),
     ("likelihood", "--out=FOLDER", "--out takes the name of a file"),
     ("likelihood", "--num=1", "at least 2"),
     ("likelihood", "--labels=some", "unknown choice of labels"),

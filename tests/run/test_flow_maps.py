@@ -291,8 +291,8 @@ def test_the_spans_are_those_of_the_configuration():
     ("changes", "message"),
     [
         ({"name": "mean_flow"}, "unknown flow map 'mean_flow'. Did you mean 'meanflow'"),
-        ({"name": "none", "guidance": 2.0}, "flow_map.guidance are of a flow map; write"),
-        ({"name": "none", "teacher": "runs/x"}, "flow_map.teacher and .* are of a flow map"),
+        ({"name": "none", "guidance": 2.0}, "flow_map.guidance is of a flow map; write"),
+        ({"name": "none", "teacher": "runs/x"}, "flow_map.teacher is of a flow map"),
         (
             {"name": "shortcut", "span": "sorted"},
             "'shortcut' takes spans of .*'dyadic'",

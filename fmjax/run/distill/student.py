@@ -36,7 +36,7 @@ from fmjax.storage.fingerprint import fingerprint
 
 METHODS: dict[str, dict[str, Any]] = {
     "lagrangian": {
-        "flow_map": {"name": "lagrangian", "diagonal": 0.25},
+        "flow_map": {"name": "lagrangian", "diagonal": 0.0, "from_source": 0.5},
         "loss": {"distance": "adaptive", "power": 0.5},
     },
     "eulerian": {

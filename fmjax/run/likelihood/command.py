@@ -1,7 +1,7 @@
 """Measures the likelihood of a run's data: ``python -m fmjax likelihood --workdir=runs/digits``.
 
 Prints bits per dimension of the test images, or nats of the test points, with their standard error.
-Adaptive steps by default; ``--steps`` chooses fixed ones.
+Adaptive steps by default; ``--steps`` chooses fixed ones, and ``--jumps`` those of a flow map.
 """
 
 from pathlib import Path
@@ -10,12 +10,13 @@ from absl import flags
 
 from fmjax.errors import InputError
 from fmjax.files import check_file, write_json
+from fmjax.flow_maps import Jumps
 from fmjax.likelihood import Exact, Hutchinson, Trace
 from fmjax.run.likelihood.measure import LABELS as CHOICES
 from fmjax.run.likelihood.measure import Question, measure
 from fmjax.run.likelihood.report import describe_likelihood
 from fmjax.run.restore import Weights, check_weights
-from fmjax.samplers import SOLVERS, ODESolver, solver_spec
+from fmjax.samplers import SOLVERS, Solver, solver_spec
 
 WORKDIR = flags.DEFINE_string("workdir", None, "The folder of a trained run.")
 SPLIT = flags.DEFINE_enum("split", "test", ["test", "train"], "Of which examples.")
@@ -26,6 +27,9 @@ PROBES = flags.DEFINE_integer("probes", None, "Probes of the trace for each exam
 KIND = flags.DEFINE_string("kind", "rademacher", "Of the probes: rademacher or gaussian.")
 SOLVER = flags.DEFINE_string("solver", "dopri5", f"One of {', '.join(sorted(SOLVERS))}.")
 STEPS = flags.DEFINE_integer("steps", None, "Fixed steps.")
+JUMPS = flags.DEFINE_integer(
+    "jumps", None, "So many evaluations, of a run that learned the average divergence."
+)
 RTOL = flags.DEFINE_float("rtol", None, "Relative tolerance of adaptive steps; 1e-4.")
 ATOL = flags.DEFINE_float("atol", None, "Absolute tolerance of adaptive steps; 1e-4.")
 SEED = flags.DEFINE_integer("seed", 0, "Of the dequantising noise and the probes.")
@@ -43,7 +47,14 @@ def _trace() -> Trace:
     return Exact()
 
 
-def _ode_solver() -> ODESolver:
+def _solver() -> Solver:
+    if JUMPS.value is not None:
+        given = [name for name in ("steps", "probes", "rtol", "atol") if flags.FLAGS[name].present]
+        if given or EXACT.value:
+            raise InputError(
+                f"--jumps solves nothing and takes no trace: leave --{(given or ['exact'])[0]} out."
+            )
+        return Jumps(JUMPS.value)
     control = "fixed" if STEPS.value is not None else "sample"
     return solver_spec(SOLVER.value, STEPS.value, control, RTOL.value, ATOL.value)
 
@@ -58,7 +69,7 @@ def main() -> int:
     report = measure(
         Path(WORKDIR.value),
         Question(SPLIT.value, NUM.value, LABELS.value, SEED.value),
-        _ode_solver(),
+        _solver(),
         _trace(),
         check_weights(Weights(CHECKPOINT.value, EMA.value)),
         batch_size=BATCH_SIZE.value,

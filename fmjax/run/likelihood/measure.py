@@ -22,6 +22,7 @@ from fmjax.errors import InputError, unknown_name
 from fmjax.factory import Experiment
 from fmjax.factory.data_spec import chosen_labels
 from fmjax.factory.generation import fit_solver
+from fmjax.flow_maps import few_step_log_likelihood
 from fmjax.likelihood import Exact, Trace, bits_per_dim, check_path, log_likelihood
 from fmjax.run.restore import LATEST, Weights, open_run, restore_flow
 from fmjax.run.sample.sampler import fit_batch
@@ -71,8 +72,8 @@ def measure(
     Args:
         workdir: a trained run.
         question: of which examples.
-        solver: how to solve.
-        trace: how to take the divergence.
+        solver: how to solve; jumps for a network that learned the average divergence.
+        trace: how to take the divergence; jumps take none.
         weights: with which parameters of the run.
         batch_size: examples per call, over all devices.
 
@@ -103,9 +104,14 @@ def measure(
     labels = chosen_labels(labels, conditions)
     if question.labels == "none":
         labels = nulls(conditions, len(x))
+    solver, jumps = fit_solver(solver, experiment), getattr(solver, "needs_span", False)
+    if jumps and experiment.divergence_scale is None:
+        raise InputError(
+            "this run has not learned the average divergence, which --jumps needs: train it with "
+            "flow_map.divergence=True and flow_map.span=any, or leave --jumps out."
+        )
     flow = restore_flow(workdir, experiment, weights)
     began = time.perf_counter()
-    solver = fit_solver(solver, experiment)
     likelihood = make_likelihood_fn(experiment, solver, trace, flow.mesh)
     batch = fit_batch(len(x), batch_size, flow.mesh.size)
     key = jax.random.key(question.seed)
@@ -121,12 +127,16 @@ def measure(
         "labels": None if conditions is None else (question.labels or "true"),
         "seed": question.seed,
         "solver": solver.describe(),
-        "trace": "exact" if isinstance(trace, Exact) else f"{trace.num} {trace.kind} probes",
+        "trace": "the average divergence, learned" if jumps else _described(trace),
         "dequantized_training": bool(experiment.data.dequantize),
         **figures(found, spec.codec),
         "compile_seconds": compiled - began,
         "seconds": seconds,
     }
+
+
+def _described(trace: Trace) -> str:
+    return "exact" if isinstance(trace, Exact) else f"{trace.num} {trace.kind} probes"
 
 
 def _check_question(question: Question, batch_size: int) -> None:
@@ -147,6 +157,7 @@ def make_likelihood_fn(
     (batch, ...), those with levels dequantised; what is random is keyed by the index alone.
     """
     codec = experiment.spec.codec
+    density = _by_jumps if getattr(solver, "needs_span", False) else _by_solving
 
     @partial(jax.jit, out_shardings=NamedSharding(mesh, P()))
     def likelihood(params, key, index, x, labels):
@@ -157,18 +168,37 @@ def make_likelihood_fn(
         else:
             x = codec.dequantize(example_keys(noise_key, index), x)
         with within(mesh):
-            out = log_likelihood(
-                partial(experiment.apply_fn, params),
-                x,
-                labels,
-                solver,
-                trace=trace,
-                key=example_keys(probe_key, index),
-                source=experiment.source,
+            return density(
+                experiment, params, x, labels, solver, trace, example_keys(probe_key, index)
             )
-        return out.log_p, out.std_error, out.nfe, out.success, out.t_end
 
     return likelihood
+
+
+def _by_solving(
+    experiment: Experiment, params: Any, x: Any, labels: Labels, solver: Solver, trace: Trace, keys
+) -> tuple:
+    velocity = partial(experiment.apply_fn, params)
+    out = log_likelihood(
+        velocity, x, labels, solver, trace=trace, key=keys, source=experiment.source
+    )
+    return out.log_p, out.std_error, out.nfe, out.success, out.t_end
+
+
+def _by_jumps(
+    experiment: Experiment, params: Any, x: Any, labels: Labels, jumps: Any, trace: Trace, keys
+) -> tuple:
+    log_p = few_step_log_likelihood(
+        partial(experiment.average_fn, params),
+        x,
+        labels,
+        scale=experiment.divergence_scale,
+        steps=jumps.steps,
+        grid=jumps.grid,
+        source=experiment.source,
+    )
+    zeros = jnp.zeros(len(x))
+    return log_p, zeros, jnp.full(len(x), jumps.steps), jnp.isfinite(log_p), zeros
 
 
 def _rows(x: np.ndarray, labels: Labels, start: int, batch: int) -> tuple[Any, ...]:

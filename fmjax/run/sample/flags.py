@@ -39,6 +39,10 @@ X0 = flags.DEFINE_string(
     "Points to start from in place of noise: an .npy, or an .npz with the array x0, a row for each "
     "sample, or one for all; of a run whose source is data, in the units of those.",
 )
+FROM = flags.DEFINE_float(
+    "from", None, "Of a flow through snapshots: the time at which to start; the first snapshot's."
+)
+TO = flags.DEFINE_float("to", None, "The time at which to end; the last snapshot's.")
 SEED = flags.DEFINE_integer("seed", 0, "Sample i is a function of the seed and i alone.")
 
 # With which parameters.
@@ -89,7 +93,7 @@ def request() -> Request:
     labels = _labels()
     w = None if GUIDANCE.value is None else _numbers("guidance", GUIDANCE.value, float)
     x0 = None if X0.value is None else Path(X0.value)
-    asked = Request(NUM.value, labels, w, SEED.value, x0)
+    asked = Request(NUM.value, labels, w, SEED.value, x0, FROM.value, TO.value)
     check_request(asked)
     return asked
 

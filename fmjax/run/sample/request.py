@@ -13,7 +13,8 @@ from fmjax.conventions import Labels
 from fmjax.errors import InputError
 from fmjax.factory import Experiment, Guidance, Recipe
 from fmjax.factory.data_spec import chosen_labels
-from fmjax.factory.generation import check_guidance, fit_solver
+from fmjax.factory.generation import check_guidance, check_scales, fit_solver
+from fmjax.factory.snapshots import snapshot_source
 from fmjax.run.sample.own_arrays import check_rows, read_conditions, read_points
 
 _USUAL = 100  # samples
@@ -35,6 +36,9 @@ class Request(NamedTuple):
         seed: sample i is a function of the seed and of i alone.
         x0: the path of a file of points to start from, in the place of draws from the source; once
             resolved, states (n, ...). Sample i then starts from row i.
+        start: of a flow through snapshots the time, in the data's own unit, at which samples
+            start, from the points of x0 or of the snapshot at that time; the first one if None.
+        end: the time at which they end; that of the last snapshot if None.
     """
 
     num: int | None
@@ -42,6 +46,8 @@ class Request(NamedTuple):
     w: tuple[float, ...] | None = None
     seed: int = 0
     x0: Any = None
+    start: float | None = None
+    end: float | None = None
 
     @property
     def columns(self) -> int:
@@ -109,8 +115,32 @@ def resolve(
     needed = able and (scaled or guidance.zero_until > 0)
     if needed or guidance != Guidance():
         check_guidance(guidance, experiment)
+    check_scales(request.w, experiment)
     solver = fit_solver(recipe.solver, experiment)
-    return request, Recipe(solver, guidance if needed else None)
+    request, ends = _between(request, experiment)
+    guidance = guidance if needed else None
+    return request, recipe._replace(solver=solver, guidance=guidance, **ends)
+
+
+def _between(request: Request, experiment: Experiment) -> tuple[Request, dict[str, float]]:
+    """The request with the points it starts from, and the ends in the flow's unit of time."""
+    timeline, asked = experiment.spec.timeline, (request.start, request.end)
+    if timeline is None:
+        if asked != (None, None):
+            raise InputError(
+                "this flow leads from its source to the data, not through snapshots: leave --from "
+                "and --to out."
+            )
+        return request, {}
+    start = timeline.times[0] if request.start is None else request.start
+    end = timeline.times[-1] if request.end is None else request.end
+    if start == end:
+        raise InputError(f"--from and --to must be two times; got {start:g} for both.")
+    ends = {"t0": timeline.scaled(start), "t1": timeline.scaled(end)}
+    if request.start is not None and request.x0 is None:
+        points = np.asarray(snapshot_source(experiment.data, start).points)
+        request = request._replace(x0=points)
+    return request, ends
 
 
 def _with_files(request: Request, experiment: Experiment) -> Request:

@@ -118,9 +118,10 @@ def with_teacher(run: Run) -> Run:
     """The run with what its teacher says, if it has one; reads the teacher's parameters."""
     if run.experiment.teacher is None:
         return run
-    config, spec = run.config, run.experiment.spec
-    teacher = read_teacher(Path(run.experiment.teacher), run.experiment, config.flow_map.guidance)
-    experiment = make_experiment(config, spec, teacher=teacher.velocity)
+    asked = run.config.flow_map
+    w = asked.guidance if asked.guidance_max is None else None
+    teacher = read_teacher(Path(run.experiment.teacher), run.experiment, w)
+    experiment = make_experiment(run.config, run.experiment.spec, teacher=teacher.velocity)
     return run._replace(experiment=experiment, teacher=teacher)
 
 

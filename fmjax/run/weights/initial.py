@@ -8,7 +8,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from fmjax.errors import InputError
 from fmjax.factory import Experiment
-from fmjax.factory.architecture import TWO_TIMES
+from fmjax.factory.architecture import OF_FLOW_MAPS
 from fmjax.factory.training import abstract_params, abstract_state
 from fmjax.models.adapters import extend_params
 from fmjax.run import workdir as folder
@@ -22,7 +22,8 @@ from fmjax.run.restore import (
 )
 from fmjax.storage.safetensors import check_same, read_header, shapes
 
-_SECOND_TIME = "span"  # the module that embeds it
+_NEW = {"span", "guidance", "divergence", "diagonal"}
+"""Modules that a network of two times may have beside those of one time; all add zero at first."""
 
 
 def check_initial(source: Path, experiment: Experiment) -> None:
@@ -42,7 +43,7 @@ def check_initial(source: Path, experiment: Experiment) -> None:
     # Stored pairs are learned along a path of their own, beginning with the flow that made them.
     free = () if experiment.pairs is None else ("path.",)
     if experiment.two_times:
-        free += (TWO_TIMES,)
+        free += OF_FLOW_MAPS
     if file is not None:
         found = read_header(file).shapes
         check_meaning(file, experiment, free)
@@ -54,7 +55,7 @@ def check_initial(source: Path, experiment: Experiment) -> None:
         check_same_meaning(trained.architecture, experiment, source, free)
     expected = shapes(abstract_params(experiment))
     if experiment.two_times:
-        new = {name for name in expected if _SECOND_TIME in name.split(".")} - found.keys()
+        new = {name for name in expected if _NEW & set(name.split("."))} - found.keys()
         expected = {name: shape for name, shape in expected.items() if name not in new}
     check_same(found, expected, source)
 
@@ -69,7 +70,8 @@ def initial_params(source: Path, experiment: Experiment, mesh: jax.sharding.Mesh
 
     Returns:
         The parameters, as arrays over all processes. What a network of two times has beside one of
-        one time is fresh: in the networks here the second time adds zero then.
+        one time is fresh, and adds zero in the networks here; its second velocity head begins as
+        the trained one.
 
     Raises:
         InputError: as in `check_initial`, or the file is damaged.
@@ -86,6 +88,8 @@ def initial_params(source: Path, experiment: Experiment, mesh: jax.sharding.Mesh
     if jax.tree.structure(params) == jax.tree.structure(target):
         return params
     shardings = jax.tree.map(lambda leaf: leaf.sharding, target)
+    if "diagonal" in target and "diagonal" not in params:
+        params = {**params, "diagonal": params["out"]}
     fresh = jax.jit(experiment.init_params, out_shardings=shardings)
     return extend_params(fresh(jax.random.key(experiment.train.seed)), params)
 
