@@ -25,10 +25,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import linen as nn
-from fmjax.data.images.npz import read_npz
 
 from fmjax.data import load
 from fmjax.data.pixels import to_unit
+from fmjax.data.read_own import read_own
 from fmjax.metrics import Features, network_features
 from fmjax.storage.safetensors import read_header, read_weights, write_weights
 
@@ -200,8 +200,10 @@ def _moved(key: jax.Array, images: jax.Array, shift: int, flip: bool) -> jax.Arr
 def read_examples(data: str, data_dir: str | None) -> tuple[Examples, Examples]:
     """The training and the test split of a prepared set, or of an .npz."""
     if data.endswith(".npz"):
-        parts = read_npz(Path(data))[2:]
-        return tuple(Examples(part.images, part.labels.astype(np.int32)) for part in parts)
+        own = read_own(data)
+        (classes,) = own.conditions
+        parts = (own.train.arrays, own.test.arrays)
+        return tuple(Examples(part["x"], part[classes].astype(np.int32)) for part in parts)
     dataset = load(data, data_dir)
     return tuple(Examples(*dataset.arrays(split)) for split in ("train", "test"))
 
