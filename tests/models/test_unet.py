@@ -87,24 +87,6 @@ def test_every_parameter_matters(how):
     assert dead == []
 
 
-def test_a_pixel_is_seen_far_away_by_attention():
-    """Without it, in the middle, this U-Net reaches fewer pixels than there are."""
-    x = np.zeros((1, 2, 128, 2), np.float32)
-    moved, t, labels = x.copy(), T[1:2], LABELS[1:2]
-    moved[0, 0, 0] = 1.0
-    model = tiny(attention_factors=())
-    out, other = (np.asarray(apply(model, trained(model), y, t, labels)) for y in (x, moved))
-    blind = jax.tree.map(lambda a: a, trained(model))
-    blind["middle_0"] = blind["middle_0"] | {
-        "attention": jax.tree.map(np.zeros_like, blind["middle_0"]["attention"])
-    }
-    # Norms see all pixels: with equal statistics nothing of a far pixel is left.
-    far = np.abs(out - other)[0, :, 64:].max()
-    assert far > 0
-    assert np.isfinite(far)
-    assert not np.array_equal(apply(model, blind, moved, t, labels), other)
-
-
 def test_bfloat16_keeps_parameters_time_and_output_in_float32():
     model = tiny(dtype=jnp.bfloat16)
     out, variables = jax.eval_shape(
@@ -116,7 +98,8 @@ def test_bfloat16_keeps_parameters_time_and_output_in_float32():
     seen = variables["intermediates"]
     float32 = (seen["condition"], seen["out"], seen["norm"], seen["up_0"]["residual"]["condition"])
     assert {a.dtype for a in jax.tree.leaves(float32)} == {jnp.dtype(jnp.float32)}
-    stages = [value["__call__"][0] for name, value in seen.items() if "_" in name]
+    names = ("down_1", "down_2", "middle_0", "up_0", "up_1")
+    stages = [seen[name]["__call__"][0] for name in names]
     assert {a.dtype for a in stages} == {jnp.dtype(jnp.bfloat16)}
 
 
@@ -133,19 +116,25 @@ def test_jvp_is_the_finite_difference():
         np.testing.assert_allclose(tangent, difference, atol=5e-4, rtol=5e-4)
 
 
-def value_and_gradient(model):
+@functools.cache
+def gradient(remat):
+    model = tiny(remat=remat)
+
     def loss(params):
-        return jnp.square(model.apply({"params": params}, X, T, LABELS)).sum()
+        out = model.apply({"params": params}, X, T, LABELS)
+        return jnp.square(out).sum()
 
-    return jax.value_and_grad(loss)
+    return jax.jit(jax.grad(loss))(trained(tiny()))
 
 
-def test_what_is_computed_twice_changes_no_bit():
-    """Operation by operation: the compiler fuses two programs in two ways, and rounds so."""
-    plain = value_and_gradient(tiny())(trained(tiny()))
-    for remat in ("full", "dots"):
-        found = value_and_gradient(tiny(remat=remat))(trained(tiny()))
-        jax.tree.map(np.testing.assert_array_equal, found, plain)
+@pytest.mark.parametrize("remat", ["full", pytest.param("dots", marks=pytest.mark.slow)])
+def test_what_is_computed_twice_is_the_same(remat):
+    """The output to the bit; the compiler fuses the two backward passes in two ways."""
+    args = trained(tiny()), X, T, LABELS
+    np.testing.assert_array_equal(apply(tiny(remat=remat), *args), apply(tiny(), *args))
+    found, plain = (gradient(name) for name in (remat, "none"))
+    for a, b in zip(*map(jax.tree.leaves, (found, plain)), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5 * np.abs(b).max())
 
 
 def test_remat_keeps_what_its_name_says():
@@ -162,7 +151,7 @@ def test_remat_keeps_what_its_name_says():
 
     everything, products, inputs = (kept(remat) for remat in ("none", "dots", "full"))
     assert size(everything) > size(products) > size(inputs)
-    weights, qkv = (B, 2, 8, 8), (B * 8, 3 * 16)  # of attention at half the sides
+    weights, qkv = (B, 8, 2, 8), (B * 8, 3 * 16)  # of attention at half the sides
     assert weights in everything
     assert weights not in products
     assert qkv in products
@@ -173,8 +162,6 @@ def test_presets_can_be_changed():
     model = preset("UNet-CIFAR10/torchcfm", conditions=ClassIds(10), depth=1, heads=8)
     assert (model.width, model.depth, model.heads, model.head_size) == (128, 1, 8, None)
     assert model.head_sizes() == {32}
-    assert preset("UNet-ImageNet64").head_sizes() == {64}
-    assert preset("UNet-CIFAR10/flow_matching").head_sizes() == {256}
     with pytest.raises(InputError, match="unknown UNet preset 'UNet'"):
         preset("UNet")
     with pytest.raises(InputError, match="unknown field of UNet 'dropout'"):
@@ -197,7 +184,7 @@ def test_the_rules_split_the_large_kernels_over_both_axes():
     params = jax.eval_shape(model.init, jax.random.key(0), x, t)["params"]
     mesh = jax.sharding.AbstractMesh((1, 2, 2), ("data", "fsdp", "tensor"))
     specs = jax.tree.map(lambda s: s.spec, state_shardings(params, mesh, model.sharding_rules))
-    residual, attention = specs["up_0"]["residual"], specs["up_3"]["attention"]["attention"]
+    residual, attention = specs["up_0"]["residual"], specs["middle_0"]["attention"]["attention"]
     assert residual["conv_0"]["kernel"] == P(None, None, "fsdp", "tensor")
     assert residual["conv_0"]["bias"] == P("tensor")
     assert residual["conv_1"]["kernel"] == P(None, None, "tensor", "fsdp")
@@ -215,7 +202,7 @@ def test_the_rules_split_the_large_kernels_over_both_axes():
         ({"groups": 3}, "1 times width=8 channels does not divide into groups=3.*multiple of 3"),
         ({"channel_mult": (1, 1.3)}, "1.3 times width=8 channels does not divide into groups=4"),
         ({"channel_mult": ()}, r"channel_mult=\(\): expected a tuple of positive numbers"),
-        ({"channel_mult": [1, 2]}, r"channel_mult=\[1, 2\]: expected a tuple"),
+        ({"channel_mult": 2}, "channel_mult=2: expected a tuple"),
         ({"channel_mult": (1, -2)}, r"channel_mult=\(1, -2\): expected a tuple of positive"),
         ({"attention_factors": (4,)}, r"attention_factors=\(4,\): .*levels of .*\(1, 2\).* 1, 2;"),
         ({"attention_factors": 2}, "attention_factors=2: expected a tuple"),
