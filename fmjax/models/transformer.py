@@ -137,7 +137,7 @@ class CrossAttention(nn.Module):
 
     @nn.compact
     def __call__(self, h: jax.Array, context: Context) -> jax.Array:
-        """Let tokens h (B, T, D) attend to a context of L tokens; shaped as h."""
+        """Let tokens h (B, T, D) attend to a context of L tokens of any width; shaped as h."""
         B, T, D = h.shape
         L, size = context.tokens.shape[1], D // self.heads
         dense = partial(nn.Dense, dtype=self.dtype)
@@ -145,7 +145,7 @@ class CrossAttention(nn.Module):
             B, T, self.heads, size
         )
         # Heads outermost, and rows: see Attention.
-        kv = dense(2 * D, kernel_init=_xavier, name="kv")(context.tokens.reshape(B * L, D))
+        kv = dense(2 * D, kernel_init=_xavier, name="kv")(context.tokens.reshape(B * L, -1))
         k, v = jnp.split(kv.reshape(B, L, self.heads, 2 * size), 2, axis=-1)
         h = attend(q, k, v, mask=context.attended[:, None, None, :])
         out = dense(D, kernel_init=self.out_init, name="out")
