@@ -8,6 +8,9 @@ of the shape of `x`; `adapters` turns that, or an NNX or Equinox module, into th
 |---|---|
 | `mlp` | `MLP`, for vectors |
 | `dit` | `DiT` and its presets, for images |
+| `unet` | `UNet` and its presets, for images |
+| `unet_blocks` | the blocks of `UNet`, and which axis of a mesh splits their parameters |
+| `presets` | a network from a table of published sizes |
 | `transformer` | the blocks of `DiT`, and which axis of a mesh splits their parameters |
 | `attention` | attention, and which kernel computes it |
 | `embedders` | embeddings of times, labels, guidance scale and position |

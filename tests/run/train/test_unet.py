@@ -8,7 +8,7 @@ import numpy as np
 from fmjax.models.unet import UNet
 from fmjax.run.restore import open_run, restore_flow
 
-SIZES = {"width": 32, "depth": 1, "heads": 2, "channel_mult": "1,1", "attention_factors": "none"}
+SIZES = {"width": 32, "depth": 1, "heads": 2, "channel_mult": "1", "attention_factors": "none"}
 
 
 def test_a_unet_trains_by_its_name(train_small):
