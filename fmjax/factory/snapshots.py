@@ -43,6 +43,23 @@ def check_snapshots(config: ConfigDict, spec: DataSpec) -> None:
             )
 
 
+def check_one_distribution(spec: DataSpec, what: str) -> None:
+    """Checks that a flow leads to one distribution of data.
+
+    Args:
+        spec: of its data.
+        what: needs that, as the message names it.
+
+    Raises:
+        InputError: it goes through snapshots, each with a distribution of its own.
+    """
+    if spec.timeline is not None:
+        raise InputError(
+            f"{what} is of flows that lead to one distribution of data, and this one goes through "
+            "snapshots; sample it with --from and --to."
+        )
+
+
 def snapshot_source(data: DataSettings, time: float | None = None) -> Empirical:
     """The states of the snapshot at a time, training and held-out ones, as a source.
 

@@ -13,6 +13,10 @@ from fmjax.data.snapshots import Snapshots, Timeline
 from fmjax.errors import InputError
 from fmjax.factory import Recipe
 from fmjax.factory.settings import DataSettings
+from fmjax.likelihood import Exact
+from fmjax.run.distill.student import distill
+from fmjax.run.likelihood.measure import Question, measure
+from fmjax.run.reflow import rounds as reflow_rounds
 from fmjax.run.restore import open_run, restore_flow
 from fmjax.run.sample.request import Request, resolve
 from fmjax.run.sample.to_disk import sample
@@ -127,6 +131,16 @@ def test_what_does_not_go_with_snapshots_is_refused(changes, message, data_dir, 
 def test_times_that_cannot_be_reached_are_refused(asked, message, run):
     with pytest.raises(InputError, match=message):
         resolve(open_run(run), Request(5, **asked), Recipe(solver_spec("euler", 1)))
+
+
+def test_what_needs_one_distribution_is_refused(run, tmp_path):
+    for ask in (
+        lambda: measure(run, Question(num=4), solver_spec("euler", 1), Exact()),
+        lambda: reflow_rounds.reflow(run, 1, reflow_rounds.Plan(num=40)),
+        lambda: distill(run, tmp_path / "student"),
+    ):
+        with pytest.raises(InputError, match="one distribution of data, and this one goes through"):
+            ask()
 
 
 def test_times_are_of_flows_through_snapshots_alone(trained):

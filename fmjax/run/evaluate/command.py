@@ -17,8 +17,11 @@ from pathlib import Path
 import jax
 from absl import flags
 
+from fmjax.data.dataset import Dataset
 from fmjax.errors import InputError
 from fmjax.factory.features import NAMES
+from fmjax.factory.settings import DataSettings
+from fmjax.factory.snapshots import check_one_distribution
 from fmjax.files import check_file, write_json
 from fmjax.first_process import say
 from fmjax.metrics.comparison import describe_comparison
@@ -93,21 +96,28 @@ def _measure_run(workdir: Path) -> dict:
     if FEATURES.value is None:
         if given := [name for name in _ONLY_IN_FEATURES if flags.FLAGS[name].value is not None]:
             raise InputError(f"--{given[0]} is for figures in features: write --features=pca, say.")
-        dataset = data.load()
-        check_same_data(workdir, load_record(workdir), dataset.fingerprint)
+        dataset = _same_data(workdir, data)
         flow = restore_flow(workdir, experiment, which)
         report = evaluate_flow(flow, dataset, what, how)
         if report is None:  # another process says it
             return {}
         say(describe_evaluation(report))
         return {"step": flow.step} | report
+    check_one_distribution(experiment.spec, "a comparison in features")
     check_count(what.num)
-    asked = _asked(REFERENCE.value or data.name, DATA_DIR.value or data.dir)
+    asked = _asked(REFERENCE.value or _same_data(workdir, data))
     what, how = resolve(experiment, what, how)
     real = open_real_side(asked)
     flow = restore_flow(workdir, experiment, which)
     report = measure_in_features(real, stream_samples(flow, what, how), what.num)
     return _said({"step": flow.step} | report, real.features.distance)
+
+
+def _same_data(workdir: Path, data: DataSettings) -> Dataset:
+    """The run's own data, which must not have changed since it was trained."""
+    dataset = data.load()
+    check_same_data(workdir, load_record(workdir), dataset.fingerprint)
+    return dataset
 
 
 def _measure_samples() -> dict:
@@ -123,7 +133,7 @@ def _measure_samples() -> dict:
     return _said({"from": samples.name} | report, real.features.distance)
 
 
-def _asked(reference: str, data_dir: str | None = None) -> Asked:
+def _asked(reference: str | Dataset) -> Asked:
     def path(flag: flags.FlagHolder) -> Path | None:
         return None if flag.value is None else Path(os.path.expanduser(flag.value))
 
@@ -131,7 +141,7 @@ def _asked(reference: str, data_dir: str | None = None) -> Asked:
         reference,
         SPLIT.value,
         SIZE.value,
-        data_dir or DATA_DIR.value,
+        DATA_DIR.value,
         REAL_NUM.value,
         FEATURES.value or "pca",
         path(FEATURE_WEIGHTS),

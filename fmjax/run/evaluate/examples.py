@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fmjax.data.dataset import SPLITS
+from fmjax.data.dataset import SPLITS, Dataset
 from fmjax.data.images.folder import FilePart, decode, read_folder
 from fmjax.data.load import load
 from fmjax.errors import InputError
@@ -77,11 +77,14 @@ def open_examples(
             raise InputError(f"{path} does not exist.")
         array = _npz_array(path, split) if path.suffix == ".npz" else _npy_array(path)
         return _examples(str(path), array)
-    dataset = load(source, data_dir)
-    part = getattr(dataset, split)
+    return examples_of(load(source, data_dir), split)
+
+
+def examples_of(dataset: Dataset, split: str) -> Examples:
+    """The examples of a split of a data set."""
+    part, name = getattr(dataset, split), f"{dataset.name} ({split})"
     if part is None:  # a toy, which is drawn
-        return _examples(f"{source} ({split})", dataset.arrays(split)[0])
-    name = f"{source} ({split})"
+        return _examples(name, dataset.arrays(split)[0])
     return Examples(name, lambda places: part.read(places)[0], np.arange(len(part)))
 
 

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from fmjax.checks import check_at_least
+from fmjax.data.dataset import Dataset
 from fmjax.errors import InputError
 from fmjax.factory.features import make_features
 from fmjax.metrics.comparison import compare
@@ -22,7 +23,7 @@ from fmjax.metrics.reference import (
     write_reference,
 )
 from fmjax.metrics.streaming import KEPT, Collected, collect
-from fmjax.run.evaluate.examples import Examples, open_examples
+from fmjax.run.evaluate.examples import Examples, examples_of, open_examples
 
 _FITTED = 10_000  # real examples that features are fitted to
 
@@ -31,7 +32,7 @@ class Asked(NamedTuple):
     """What to measure in, and against what.
 
     Attributes:
-        reference: a data set, a folder, or a file of examples or of statistics.
+        reference: a data set or its name, a folder, or a file of examples or of statistics.
         split: of the reference.
         size: of the images of a folder, to resize and crop them to; None where all have one size.
         data_dir: of prepared sets.
@@ -42,7 +43,7 @@ class Asked(NamedTuple):
         write: where to write statistics of the reference; None for nowhere.
     """
 
-    reference: str
+    reference: str | Dataset
     split: str = "train"
     size: int | None = None
     data_dir: str | None = None
@@ -75,6 +76,8 @@ def open_real_side(asked: Asked) -> RealSide:
         InputError: they or the features cannot be had, or do not fit together.
     """
     check_at_least("--real_num", asked.most, 4)
+    if isinstance(asked.reference, Dataset):
+        return _measured_side(asked, examples_of(asked.reference, asked.split))
     path = Path(os.path.expanduser(asked.reference))
     if path.suffix == ".npz" and os.path.isfile(path) and has_statistics(path):
         if asked.write is not None:
@@ -83,7 +86,12 @@ def open_real_side(asked: Asked) -> RealSide:
         features = make_features(asked.features, asked.weights, asked.sha256)
         check_reference(path, reference, features)
         return RealSide(str(path), features, reference)
-    examples = open_examples(asked.reference, asked.split, asked.size, asked.data_dir)
+    return _measured_side(
+        asked, open_examples(asked.reference, asked.split, asked.size, asked.data_dir)
+    )
+
+
+def _measured_side(asked: Asked, examples: Examples) -> RealSide:
     examples = examples.choose(asked.most)
     fitted = examples.choose(_FITTED)
     features = make_features(asked.features, asked.weights, asked.sha256, real=fitted.array)

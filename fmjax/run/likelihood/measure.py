@@ -22,6 +22,7 @@ from fmjax.errors import InputError, unknown_name
 from fmjax.factory import Experiment
 from fmjax.factory.data_spec import chosen_labels
 from fmjax.factory.generation import fit_solver
+from fmjax.factory.snapshots import check_one_distribution
 from fmjax.flow_maps import few_step_log_likelihood
 from fmjax.likelihood import Exact, Trace, bits_per_dim, check_path, log_likelihood
 from fmjax.run.restore import LATEST, Weights, open_run, restore_flow
@@ -91,6 +92,7 @@ def measure(
     # The divergence takes a forward-mode derivative, which the fused attention has not.
     experiment = open_run(workdir, portable=True)
     check_path(experiment.path)
+    check_one_distribution(experiment.spec, "likelihood")
     if question.labels == "true" and experiment.conditions is None:
         raise InputError("this model is unconditional: it has no labels; write --labels=none.")
     spec, name = experiment.spec, experiment.data.name

@@ -79,6 +79,14 @@ NOISE = flags.DEFINE_float("noise", 1.0, "Multiplier of g^2, the diffusion of th
 GUIDANCE = flags.DEFINE_string(
     "guidance", None, "Scale w, or a list that repeats in turn; default: the run's own scale."
 )
+SCALES = flags.DEFINE_string(
+    "scales",
+    None,
+    "Of several conditions, a scale for each in place of --guidance: image=1.5,text=7.5.",
+)
+IN_TURN = flags.DEFINE_bool(
+    "in_turn", False, "Add each condition of --scales to those before it (InstructPix2Pix)."
+)
 RULE = flags.DEFINE_string(
     "rule", "linear", f"How the branches are combined: {_one_of(GUIDANCE_RULES)}."
 )
@@ -121,6 +129,8 @@ def recipe(workdir: Path | None, config: ConfigDict | None = None) -> Recipe:
         interval=interval,
         zero_until=ZERO_UNTIL.value,
         negative=NEGATIVE.value,
+        scales=() if SCALES.value is None else _named_numbers("scales", SCALES.value),
+        in_turn=IN_TURN.value,
     )
     check_choice(guidance)
     name = SOLVER.value
@@ -165,6 +175,16 @@ def _chosen_solver(name: str) -> Solver:
 
 def _given(*names: str) -> list[str]:
     return [name for name in names if flags.FLAGS[name].present]
+
+
+def _named_numbers(flag: str, text: str) -> tuple[tuple[str, float], ...]:
+    try:
+        pairs = [part.split("=") for part in text.split(",")]
+        return tuple((name, float(number)) for name, number in pairs)
+    except ValueError:
+        raise InputError(
+            f"--{flag} must be a list of names with numbers like image=1.5,text=7.5; got {text!r}."
+        ) from None
 
 
 def _numbers(flag: str, text: str, kind: type) -> tuple:

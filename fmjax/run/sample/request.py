@@ -101,7 +101,8 @@ def resolve(
     if isinstance(request.labels, tuple) and not request.labels:
         request = request._replace(labels=_all_labels(experiment, request.num))
     if request.w is None:
-        w = 1.0 if request.labels is None else experiment.guidance_scale
+        unscaled = request.labels is None or guidance.scales
+        w = 1.0 if unscaled else experiment.guidance_scale
         request = request._replace(w=(w,))
     check_request(request)
     _check_labels(request, experiment)
@@ -112,7 +113,9 @@ def resolve(
             f"guidance ({request.w[0]:g}) needs labels to guide by, and there are none here: "
             "leave it out, or ask for labels of a conditional model."
         )
-    needed = able and (scaled or guidance.zero_until > 0)
+    if scaled and guidance.scales:
+        raise InputError("scales by name stand in the place of one for all: leave --guidance out.")
+    needed = able and (scaled or guidance.zero_until > 0 or guidance.scales != ())
     if needed or guidance != Guidance():
         check_guidance(guidance, experiment)
     check_scales(request.w, experiment)
