@@ -10,7 +10,7 @@ with modulate(h, shift, scale) = h (1 + scale) + shift; shifts, scales and gates
 Those linear maps start at zero, and so does W': each block starts as the identity, and a fresh
 model outputs 0.
 
-Differences from the paper: no learned variance, so there are as many channels out as in; any
+Differences from the paper: as many channels out as in, a learned variance being left out; any
 rectangular image whose sides the patch divides; any conditions beside classes, or none; a guidance
 scale and a second time as inputs.
 """
@@ -26,10 +26,17 @@ from fmjax.checks import check_positive
 from fmjax.conventions import Span
 from fmjax.errors import InputError, unknown_name
 from fmjax.models.attention import check_attention
-from fmjax.models.embedders import TIME_SCALE, ConditionEmbed, HashableConditions, sincos_2d
+from fmjax.models.embedders import (
+    MAX_PERIOD,
+    TIME_SCALE,
+    ConditionEmbed,
+    HashableConditions,
+    sincos_2d,
+)
 from fmjax.models.input_checks import check_inputs, check_rank, check_sizes
 from fmjax.models.parts import check_parts, parts_products, scalar_head, with_parts
 from fmjax.models.transformer import (
+    NORM_EPSILON,
     REMAT,
     SHARDING_RULES,
     Block,
@@ -111,6 +118,11 @@ class DiT(HashableConditions, nn.Module):
             velocity between them; see `fmjax.conventions.Span`. What t - s adds is zero at first.
         time_scale: what t is multiplied by first, so that the frequencies are those of 1000
             diffusion steps; 1 for weights of a network that was trained on t in [0, 1] as it is.
+        max_period: of the features of times; see `fmjax.models.embedders.sinusoidal`.
+        mlp_epsilon: what is added to the variance of a token by the norm before each feed-forward
+            layer. Another value is for weights that were used with it.
+        variance: whether the last layer has twice the channels, for weights of a network that
+            learned a variance beside its prediction: the second half, which is left out.
         parts: further outputs of a network of two times, names of `fmjax.models.parts.PARTS`, e.g.
             ``("divergence",)``, all zero at first: the diagonal is a second W', and the divergence
             a linear map of the mean over the tokens that W' reads.
@@ -130,6 +142,9 @@ class DiT(HashableConditions, nn.Module):
     remat: str = "none"
     span: bool = False
     time_scale: float = TIME_SCALE
+    max_period: float = MAX_PERIOD
+    mlp_epsilon: float = NORM_EPSILON
+    variance: bool = False
     parts: tuple[str, ...] = ()
     sharding_rules: ClassVar = SHARDING_RULES
 
@@ -160,8 +175,10 @@ class DiT(HashableConditions, nn.Module):
         zeros = nn.initializers.zeros_init()
 
         def velocity(name: str) -> jax.Array:
-            patches = nn.Dense(p * p * x.shape[-1], kernel_init=zeros, name=name)(h)
-            return unpatchify(patches, p, x.shape)
+            channels = x.shape[-1] * (1 + self.variance)
+            patches = nn.Dense(p * p * channels, kernel_init=zeros, name=name)(h)
+            images = unpatchify(patches, p, (*x.shape[:-1], channels))
+            return images[..., : x.shape[-1]]
 
         heads = {
             "divergence": lambda: scalar_head(jnp.mean(h, axis=1)),
@@ -192,7 +209,14 @@ class DiT(HashableConditions, nn.Module):
             length=self.depth,
             unroll=1 if self.scan else self.depth,
         )
-        blocks = stack(self.heads, self.mlp_ratio, self.dtype, self.attention, name="blocks")
+        blocks = stack(
+            self.heads,
+            self.mlp_ratio,
+            self.dtype,
+            self.attention,
+            self.mlp_epsilon,
+            name="blocks",
+        )
         return blocks(h, c)[0]
 
     @nn.nowrap
@@ -208,8 +232,9 @@ class DiT(HashableConditions, nn.Module):
         height, width, channels = shape
         patch, D = self.patch_size**2 * channels, self.width
         T = height * width // self.patch_size**2
-        ends = T * patch * D + D * 2 * D + T * D * patch
-        ends += parts_products(self.parts, D, T * D * patch)
+        last = T * D * patch * (1 + self.variance)
+        ends = T * patch * D + D * 2 * D + last
+        ends += parts_products(self.parts, D, last)
         embedding = self._embedding().forward_flops()
         products = self.depth * block_products(T, D, self.mlp_ratio) + ends
         return None if embedding is None else 2 * products + embedding
@@ -220,6 +245,7 @@ class DiT(HashableConditions, nn.Module):
             self.width,
             self.conditions,
             time_scale=self.time_scale,
+            max_period=self.max_period,
             guidance=self.guidance,
             span=self.span,
             name="condition",
@@ -228,7 +254,8 @@ class DiT(HashableConditions, nn.Module):
     def _check(self, x: jax.Array, t: Any, labels: Any) -> tuple[Any, jax.Array | None]:
         """The labels and the guidance scale, or None, once everything fits."""
         check_sizes(self, "patch_size", "width", "depth", "heads")
-        check_positive("time_scale", self.time_scale)
+        for name in ("time_scale", "max_period", "mlp_epsilon"):
+            check_positive(name, getattr(self, name))
         if self.width % math.lcm(self.heads, 4):
             raise InputError(
                 f"width={self.width} is not a multiple of heads={self.heads} and of 4 (the parts "
