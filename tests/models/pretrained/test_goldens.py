@@ -1,0 +1,119 @@
+"""Tiny weights under published names give the numbers that PyTorch gives with them.
+
+The files are made by `tests/golden/make_pretrained.py`.
+"""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from fmjax.conditions import ClassIds
+from fmjax.models import pretrained
+from fmjax.models.dit import DiT
+from fmjax.predictions import as_velocity
+
+GOLDEN = Path(__file__).resolve().parents[2] / "golden" / "pretrained"
+OFFICIAL = GOLDEN / "dit_official.safetensors"
+DIFFUSERS = GOLDEN / "diffusers_dit"
+
+
+def tiny(**fields):
+    """The network of the official golden file, whose heads cannot be read from its shapes."""
+    base = {"patch_size": 2, "width": 16, "depth": 2, "heads": 2, "conditions": ClassIds(5)}
+    return DiT(**{**base, "time_scale": 1.0, "variance": True, **fields})
+
+
+NETWORKS = {
+    "dit": ("dit_official", lambda **how: pretrained.load(OFFICIAL, "dit", model=tiny(), **how)),
+    "sit": ("sit_official", lambda **how: pretrained.load(OFFICIAL, "sit", model=tiny(), **how)),
+    "diffusers-dit": ("diffusers_dit", lambda **how: pretrained.load(DIFFUSERS, **how)),
+}
+every_network = pytest.mark.parametrize("name", NETWORKS)
+
+
+def given(name):
+    """The stored arrays, with the times of steps in the convention of fmjax."""
+    arrays = dict(np.load(GOLDEN / f"{NETWORKS[name][0]}.npz"))
+    if name != "sit":
+        arrays["t"] = np.float32(1 - (arrays["t"] + 1) / 1000)
+    return arrays
+
+
+def relative(found, expected):
+    return np.abs(np.asarray(found, np.float32) - expected).max() / np.abs(expected).max()
+
+
+@every_network
+def test_outputs_and_gradients_are_those_of_pytorch(name):
+    net, arrays = NETWORKS[name][1](), given(name)
+
+    def squares(x):
+        out = net.apply_fn(net.params, x, arrays["t"], arrays["labels"])
+        return jnp.sum(out**2), out
+
+    gradient, out = jax.jit(jax.grad(squares, has_aux=True))(arrays["x"])
+    assert relative(out, arrays["out"]) < 1e-5
+    assert relative(gradient, arrays["gradient"]) < 1e-5
+    assert net.family == name
+    assert net.shape == arrays["x"].shape[1:]
+
+
+@every_network
+def test_weights_that_go_out_again_are_the_same_bit_for_bit(name, tmp_path, float16):
+    net = NETWORKS[name][1](dtype=jnp.float16)
+    path = tmp_path / "saved.safetensors"
+    pretrained.save(path, net.params, net.family, net.model, shape=net.shape)
+    source = OFFICIAL if name != "diffusers-dit" else next(DIFFUSERS.glob("*.safetensors"))
+    found, expected = load_file(path), load_file(source)
+    assert found.keys() == expected.keys()
+    for key, value in expected.items():
+        assert found[key].tobytes() == value.tobytes(), key
+
+
+@every_network
+def test_bfloat16_is_within_its_rounding(name):
+    net, arrays = NETWORKS[name][1](dtype=jnp.bfloat16), given(name)
+    assert all(leaf.dtype == jnp.bfloat16 for leaf in jax.tree.leaves(net.params))
+    out = net.apply_fn(net.params, arrays["x"], arrays["t"], arrays["labels"])
+    assert relative(out, arrays["out"]) < 2e-2
+
+
+def test_the_velocity_of_a_dit_is_the_path_s_own_with_its_noise():
+    net, arrays = NETWORKS["dit"][1](), given("dit")
+    x, t, labels = (arrays[key][1:3] for key in ("x", "t", "labels"))
+    noise, schedule = arrays["out"][1:3], net.path.schedule
+    a, s, da, ds = (
+        np.asarray(f(t), np.float64)[:, None, None, None]
+        for f in (schedule.alpha, schedule.sigma, schedule.d_alpha, schedule.d_sigma)
+    )
+    expected = da * (x - s * noise) / a + ds * noise
+    velocity = as_velocity(net.apply_fn, schedule, net.prediction, margin=1e-3)
+    found = velocity(net.params, x, t, labels)
+    np.testing.assert_allclose(found, expected, atol=2e-5 * np.abs(expected).max())
+
+
+def test_a_sit_is_a_velocity_of_the_straight_path():
+    net = NETWORKS["sit"][1]()
+    assert net.prediction == "velocity"
+    assert float(net.path.schedule.alpha(jnp.float32(0.3))) == np.float32(0.3)
+
+
+def test_the_report_names_every_tensor_once():
+    report = NETWORKS["dit"][1]().report
+    names = [*report.read, *report.left_out]
+    assert sorted(names) == sorted(load_file(OFFICIAL))
+    assert list(report.left_out) == ["pos_embed"]
+    assert not (report.missing or report.other_shape or report.unknown)
+    assert str(report).startswith(f"{len(report.read)} tensors read\nleft out pos_embed: fixed")
+    assert pretrained.inspect(OFFICIAL, "dit", tiny()) == report
+
+
+def test_other_positions_are_saved_for_another_size_of_image(tmp_path):
+    net = NETWORKS["dit"][1]()
+    path = tmp_path / "wide.safetensors"
+    pretrained.save(path, net.params, "dit", net.model, shape=(16, 16, 4))
+    assert pretrained.load(path, "dit", model=tiny()).shape == (16, 16, 4)

@@ -1,0 +1,61 @@
+"""At full size, the tables of names give every tensor of the published files; no memory is used.
+
+The lists are made by `tests/golden/make_layouts.py`.
+"""
+
+import json
+import math
+from pathlib import Path
+
+import jax
+import pytest
+
+from fmjax.models.pretrained.families import FAMILIES
+from fmjax.models.pretrained.family import family_named, recognise
+from fmjax.models.pretrained.rules import expected_shapes, origins
+from fmjax.storage.weight_files import WeightFiles
+
+LAYOUTS = Path(__file__).resolve().parents[2] / "golden" / "layouts"
+
+
+def unread(name):
+    raise AssertionError(f"{name} was read")
+
+
+def published(name):
+    shapes = json.loads((LAYOUTS / f"{name}.json").read_text())
+    return WeightFiles(Path(name), {key: tuple(shape) for key, shape in shapes.items()}, {}, unread)
+
+
+TABLE = {
+    # layout: the list, the tensors that are left out, the parameters here
+    "dit": ("dit_xl2_256_official", {"pos_embed"}, 675_129_632 - 256 * 1152),
+    "sit": ("dit_xl2_256_official", {"pos_embed"}, 675_129_632 - 256 * 1152),
+    "diffusers-dit": ("diffusers_dit_xl2_256", set(), 675_129_632 - 256 * 1152),
+}
+
+
+@pytest.mark.parametrize("layout", TABLE)
+def test_the_table_names_every_tensor_with_its_shape(layout):
+    name, left_out, count = TABLE[layout]
+    files, family = published(name), family_named(layout, FAMILIES)
+    model = family.build(files.shapes, files.config)
+    params = family.abstract_params(model, family.shape(files))
+    found = expected_shapes(origins(family.rules(model), params))
+    assert found == {key: x for key, x in files.shapes.items() if key not in left_out}
+    assert sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params)) == count
+
+
+@pytest.mark.parametrize("layout", TABLE)
+def test_each_layout_is_recognised(layout):
+    files = published(TABLE[layout][0])
+    assert recognise(files, layout, FAMILIES).name == layout
+    fits = [family.name for family in FAMILIES if family.accepts(files.shapes, files.config)]
+    assert set(fits) == {other for other, row in TABLE.items() if row[0] == TABLE[layout][0]}
+
+
+def test_the_sizes_of_dit_are_read_from_shapes():
+    files = published("dit_xl2_256_official")
+    model = family_named("dit", FAMILIES).build(files.shapes, {})
+    assert (model.depth, model.width, model.heads, model.patch_size) == (28, 1152, 16, 2)
+    assert (model.conditions.num_classes, model.mlp_ratio, model.variance) == (1000, 4.0, True)
