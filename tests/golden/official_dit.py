@@ -100,9 +100,8 @@ class OfficialDiT(nn.Module):
         self.x_embedder = nn.Module()
         self.x_embedder.proj = nn.Conv2d(channels, width, patch, stride=patch)
         self.t_embedder = nn.Module()
-        self.t_embedder.mlp = nn.Sequential(
-            nn.Linear(256, width), nn.SiLU(), nn.Linear(width, width)
-        )
+        layers = nn.Linear(256, width), nn.SiLU(), nn.Linear(width, width)
+        self.t_embedder.mlp = nn.Sequential(*layers)
         self.y_embedder = nn.Module()
         self.y_embedder.embedding_table = nn.Embedding(classes + 1, width)
         self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
