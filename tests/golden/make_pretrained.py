@@ -13,8 +13,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import DiTTransformer2DModel
+from diffusers import AutoencoderKL, AutoencoderTiny, DiTTransformer2DModel
 from official_dit import OfficialDiT
+from official_tiny_autoencoder import decoder, encoder
 from safetensors.torch import save_file
 from torch import nn
 
@@ -39,6 +40,14 @@ def save_half(module: nn.Module, path: Path) -> None:
     tensors = module.state_dict()
     kept = {"pos_embed": torch.float32}
     save_file({k: x.to(kept.get(k, torch.float16)).contiguous() for k, x in tensors.items()}, path)
+
+
+def save_folder(model: nn.Module, folder: Path) -> None:
+    """Weights and configuration as diffusers saves them."""
+    save_half(model, folder / "diffusion_pytorch_model.safetensors")
+    config = {key: value for key, value in model.config.items() if not key.startswith("_")}
+    config = {"_class_name": type(model).__name__} | config
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
 
 
 def last(x: torch.Tensor) -> np.ndarray:
@@ -96,9 +105,7 @@ def make_diffusers_dit() -> None:
     randomise(network)
     for block in network.transformer_blocks:  # as conversion from the official weights makes them
         block.norm1.emb.load_state_dict(network.transformer_blocks[0].norm1.emb.state_dict())
-    folder = FOLDER / "diffusers_dit"
-    save_half(network, folder / "diffusion_pytorch_model.safetensors")
-    (folder / "config.json").write_text(json.dumps(dict(network.config), indent=2) + "\n")
+    save_folder(network, FOLDER / "diffusers_dit")
 
     def first_half(x: torch.Tensor, t: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         return network(x, t, labels).sample[:, :CHANNELS]
@@ -107,6 +114,60 @@ def make_diffusers_dit() -> None:
     np.savez_compressed(FOLDER / "diffusers_dit.npz", **answers(first_half, x, STEPS, labels))
 
 
+def images(side: int, channels: int = 3) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(2)
+    return (2 * torch.rand(2, channels, side, side, generator=generator) - 1).double()
+
+
+def make_taesd() -> None:
+    """The official layout, with the wide pointwise part of TAEF2, at a tiny width."""
+    halves = {"encoder": encoder(6, True, 8), "decoder": decoder(6, True, 8)}
+    for name, half in halves.items():
+        randomise(half)
+        save_half(half, FOLDER / "taesd" / f"taesd_{name}.safetensors")
+    x = images(16)
+    mean = halves["encoder"]((x + 1) / 2)
+    z = images(3, 6) * 4
+    arrays = {"x": x, "mean": mean, "z": z, "out": 2 * halves["decoder"](z) - 1}
+    np.savez_compressed(FOLDER / "taesd.npz", **{k: last(value) for k, value in arrays.items()})
+
+
+def make_autoencoder(name: str, model: nn.Module, moments: Callable, tile: int = 0) -> None:
+    """An autoencoder of diffusers: its folder, what it encodes and what it decodes."""
+    randomise(model)
+    save_folder(model, FOLDER / name)
+    x, z = images(16), images(3, model.config.latent_channels) * 4
+    arrays = moments(model.encode(x)) | {"x": x, "z": z, "out": model.decode(z).sample}
+    if tile:
+        large = images(11, model.config.latent_channels) * 4
+        model.enable_tiling()
+        model.tile_latent_min_size, model.tile_sample_min_size = tile, 2 * tile
+        arrays |= {"large": large, "tiled": model.decode(large).sample}
+    np.savez_compressed(FOLDER / f"{name}.npz", **{k: last(value) for k, value in arrays.items()})
+
+
+def make_autoencoders() -> None:
+    width = [8, 8, 8, 8]
+    tiny = AutoencoderTiny(encoder_block_out_channels=width, decoder_block_out_channels=width)
+    make_autoencoder("diffusers_taesd", tiny, lambda found: {"mean": found.latents})
+
+    def both(found: object) -> dict:
+        return {"mean": found.latent_dist.mean, "logvar": found.latent_dist.logvar}
+
+    sizes = {
+        "block_out_channels": [8, 16],
+        "down_block_types": ["DownEncoderBlock2D"] * 2,
+        "up_block_types": ["UpDecoderBlock2D"] * 2,
+        "norm_num_groups": 4,
+    }
+    make_autoencoder("diffusers_kl_quant", AutoencoderKL(**sizes), both, tile=4)
+    scales = {"scaling_factor": 0.3611, "shift_factor": 0.1159, "latent_channels": 6}
+    without = {"use_quant_conv": False, "use_post_quant_conv": False}
+    make_autoencoder("diffusers_kl", AutoencoderKL(**sizes, **scales, **without), both)
+
+
 if __name__ == "__main__":
+    make_taesd()
+    make_autoencoders()
     make_official()
     make_diffusers_dit()

@@ -209,16 +209,11 @@ def _build_diffusers(shapes: Shapes, config: Config) -> DiT:
 def _shape(files: WeightFiles) -> Shape:
     """Of an example: from the table of positions or the configuration, where there is one."""
     shapes = files.shapes
-    patch = (
-        "x_embedder.proj.weight"
-        if _POSITIONS in shapes or _is_official(shapes, {})
-        else ("pos_embed.proj.weight")
-    )
-    _, channels, size, _ = shapes[patch]
+    embedders = ("x_embedder.proj.weight", "pos_embed.proj.weight")
+    _, channels, size, _ = next(shapes[name] for name in embedders if name in shapes)
+    side = files.config.get("sample_size")
     if _POSITIONS in shapes:
         side = size * math.isqrt(shapes[_POSITIONS][1])
-    else:
-        side = files.config.get("sample_size")
     return (side, side, channels)
 
 
@@ -241,16 +236,18 @@ def _at_steps(model: DiT) -> ApplyFn:
     return apply_fn
 
 
-def _noise(family: Family, model: DiT, params: Params, report: Report, shape: Shape) -> Network:
-    return Network(
-        model, params, _at_steps(model), "x0", AffinePath(DIFFUSION), family.name, report, shape
-    )
+def _noise(
+    family: Family, model: DiT, params: Params, report: Report, files: WeightFiles
+) -> Network:
+    path, shape = AffinePath(DIFFUSION), _shape(files)
+    return Network(model, params, _at_steps(model), "x0", path, family.name, report, shape)
 
 
-def _velocity(family: Family, model: DiT, params: Params, report: Report, shape: Shape) -> Network:
-    return Network(
-        model, params, from_linen(model), "velocity", AffinePath(), family.name, report, shape
-    )
+def _velocity(
+    family: Family, model: DiT, params: Params, report: Report, files: WeightFiles
+) -> Network:
+    apply_fn, shape = from_linen(model), _shape(files)
+    return Network(model, params, apply_fn, "velocity", AffinePath(), family.name, report, shape)
 
 
 DIT = Family(

@@ -41,7 +41,7 @@ class Family:
         rules: the table of names of a network.
         inputs: arguments of the network's ``init`` for examples of a shape, as shapes.
         finish: what `load` returns, from the family, the network, its parameters, the report and
-            the shape.
+            the weights.
         left_out: names that are known and not needed, and why, of the weights and a network.
         added: tensors that are saved beside the parameters', of a network and a shape of examples.
         of_examples: whether the parameters depend on the shape of an example: its channels.
@@ -56,7 +56,7 @@ class Family:
     shape: Callable[[WeightFiles], Shape]
     rules: Callable[[Any], Sequence[Rule]]
     inputs: Callable[[Any, Shape], tuple]
-    finish: Callable[["Family", Any, Any, Report, Shape], Any]
+    finish: Callable[["Family", Any, Any, Report, WeightFiles], Any]
     left_out: Callable[[WeightFiles, Any], Mapping[str, str]] = nothing
     added: Callable[[Any, Shape], Mapping[str, Any]] = nothing
     of_examples: bool = True

@@ -3,6 +3,8 @@
 The files are made by `tests/golden/make_pretrained.py`.
 """
 
+import json
+import shutil
 from pathlib import Path
 
 import jax
@@ -12,7 +14,9 @@ import pytest
 from safetensors.numpy import load_file
 
 from fmjax.conditions import ClassIds
+from fmjax.errors import InputError
 from fmjax.models import pretrained
+from fmjax.models.autoencoders import tiled
 from fmjax.models.dit import DiT
 from fmjax.predictions import as_velocity
 
@@ -117,3 +121,77 @@ def test_other_positions_are_saved_for_another_size_of_image(tmp_path):
     path = tmp_path / "wide.safetensors"
     pretrained.save(path, net.params, "dit", net.model, shape=(16, 16, 4))
     assert pretrained.load(path, "dit", model=tiny()).shape == (16, 16, 4)
+
+
+# ---------------------------------------------------------------------------- autoencoders
+
+AUTOENCODERS = {
+    # folder: layout, scale, shift
+    "taesd": ("taesd", 1.0, 0.0),
+    "diffusers_taesd": ("diffusers-taesd", 1.0, 0.0),
+    "diffusers_kl_quant": ("sd-vae", 0.18215, 0.0),
+    "diffusers_kl": ("flux-vae", 0.3611, 0.1159),
+}
+every_autoencoder = pytest.mark.parametrize("folder", AUTOENCODERS)
+
+
+@every_autoencoder
+def test_an_autoencoder_encodes_and_decodes_as_pytorch_does(folder):
+    found, arrays = pretrained.load(GOLDEN / folder), np.load(GOLDEN / f"{folder}.npz")
+    assert (found.family, found.scale, found.shift) == AUTOENCODERS[folder]
+    latent = found.encode(arrays["x"])
+    assert relative(latent.mean, arrays["mean"]) < 1e-5
+    assert relative(found.decode(arrays["z"]), arrays["out"]) < 1e-5
+    assert (latent.logvar is None) == ("logvar" not in arrays)
+    if "logvar" in arrays:
+        assert relative(latent.logvar, arrays["logvar"]) < 1e-5
+
+
+def test_large_latents_are_decoded_by_tiles_as_diffusers_does():
+    folder = "diffusers_kl_quant"
+    found, arrays = pretrained.load(GOLDEN / folder), np.load(GOLDEN / f"{folder}.npz")
+    assert relative(tiled(found.decode, arrays["large"], 4), arrays["tiled"]) < 1e-5
+
+
+@every_autoencoder
+def test_an_autoencoder_goes_out_again_bit_for_bit(folder, tmp_path, float16):
+    found = pretrained.load(GOLDEN / folder, dtype=jnp.float16)
+    halves = folder == "taesd"
+    target = tmp_path / ("saved" if halves else "saved.safetensors")
+    pretrained.save(target, found.params, found.family, found.model)
+    sources = sorted((GOLDEN / folder).glob("*.safetensors"))
+    saved = sorted(target.iterdir()) if halves else [target]
+    for one, other in zip(saved, sources, strict=True):
+        tensors, expected = load_file(one), load_file(other)
+        assert tensors.keys() == expected.keys()
+        for key, value in expected.items():
+            assert tensors[key].tobytes() == value.tobytes(), key
+    if halves:
+        assert [path.name for path in saved] == [path.name for path in sources]
+
+
+def test_the_halves_are_found_by_their_common_name(tmp_path):
+    for part in ("encoder", "decoder"):
+        for name in ("a", "b"):
+            shutil.copy(
+                GOLDEN / "taesd" / f"taesd_{part}.safetensors",
+                tmp_path / f"{name}_{part}.safetensors",
+            )
+    assert pretrained.load(tmp_path / "b").family == "taesd"
+    with pytest.raises(InputError, match=r"holds several autoencoders: give .*a, say, for the one"):
+        pretrained.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("folder", "key", "message"),
+    [
+        ("diffusers_taesd", "act_fn", "a tiny autoencoder with act_fn='mish' is not known"),
+        ("diffusers_kl", "act_fn", "an AutoencoderKL with act_fn='mish' is not known"),
+    ],
+)
+def test_another_activation_is_refused(folder, key, message, tmp_path):
+    shutil.copytree(GOLDEN / folder, tmp_path / folder)
+    config = tmp_path / folder / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {key: "mish"}))
+    with pytest.raises(InputError, match=message):
+        pretrained.load(tmp_path / folder)

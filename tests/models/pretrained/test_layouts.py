@@ -32,6 +32,11 @@ TABLE = {
     "dit": ("dit_xl2_256_official", {"pos_embed"}, 675_129_632 - 256 * 1152),
     "sit": ("dit_xl2_256_official", {"pos_embed"}, 675_129_632 - 256 * 1152),
     "diffusers-dit": ("diffusers_dit_xl2_256", set(), 675_129_632 - 256 * 1152),
+    "taesd": ("taesd_official", set(), 2_445_063),
+    "diffusers-taesd": ("diffusers_autoencoder_tiny_taesd", set(), 2_445_063),
+    "sd-vae": ("diffusers_autoencoderkl_sd_vae_ft", set(), 83_653_863),
+    "sd3-vae": ("diffusers_autoencoderkl_sd3_flux", set(), 83_819_683),
+    "flux-vae": ("diffusers_autoencoderkl_sd3_flux", set(), 83_819_683),
 }
 
 
@@ -52,6 +57,22 @@ def test_each_layout_is_recognised(layout):
     assert recognise(files, layout, FAMILIES).name == layout
     fits = [family.name for family in FAMILIES if family.accepts(files.shapes, files.config)]
     assert set(fits) == {other for other, row in TABLE.items() if row[0] == TABLE[layout][0]}
+
+
+def test_taef2_is_an_official_tiny_autoencoder():
+    files = published("taef2_official")
+    family = recognise(files, None, FAMILIES)
+    model = family.build(files.shapes, {})
+    assert (model.latent_channels, model.pooled) == (32, True)
+    params = family.abstract_params(model, ())
+    assert expected_shapes(origins(family.rules(model), params)) == files.shapes
+
+
+def test_the_scale_of_a_configuration_tells_sd3_from_flux():
+    shapes = published("diffusers_autoencoderkl_sd3_flux").shapes
+    for shift, name in ((0.0609, "sd3-vae"), (0.1159, "flux-vae")):
+        config = {"_class_name": "AutoencoderKL", "shift_factor": shift}
+        assert [family.name for family in FAMILIES if family.accepts(shapes, config)] == [name]
 
 
 def test_the_sizes_of_dit_are_read_from_shapes():

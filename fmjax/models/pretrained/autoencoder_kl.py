@@ -1,0 +1,153 @@
+"""AutoencoderKL in the layout of diffusers: Stable Diffusion, SD3 and FLUX.1.
+
+SD3's and FLUX.1's have the same names and shapes, and latents of other scales: where there is no
+``config.json`` that says the scale, the layout has to be named.
+"""
+
+import dataclasses
+import re
+from typing import Any
+
+import jax
+import numpy as np
+
+from fmjax.errors import InputError
+from fmjax.models.autoencoders import AutoencoderKL
+from fmjax.models.pretrained.changes import CONV, DENSE, Change, pointwise
+from fmjax.models.pretrained.family import Config, Family, Shape
+from fmjax.models.pretrained.report import Report
+from fmjax.models.pretrained.results import Autoencoder, autoencoder
+from fmjax.models.pretrained.rules import Rule
+from fmjax.storage.safetensors import Shapes
+from fmjax.storage.weight_files import WeightFiles
+
+_SCALES = {"sd-vae": (0.18215, 0.0), "sd3-vae": (1.5305, 0.0609), "flux-vae": (0.3611, 0.1159)}
+
+
+def _layer(theirs: str, ours: str, change: Change = CONV) -> tuple[Rule, Rule]:
+    weight = Rule(f"{theirs}.weight", f"{ours}/kernel", change)
+    return weight, Rule(f"{theirs}.bias", f"{ours}/bias")
+
+
+def _norm(theirs: str, ours: str) -> tuple[Rule, Rule]:
+    return Rule(f"{theirs}.weight", f"{ours}/scale"), Rule(f"{theirs}.bias", f"{ours}/bias")
+
+
+def _resnet(theirs: str, ours: str) -> tuple[Rule, ...]:
+    return (
+        *_norm(f"{theirs}.norm1", f"{ours}/norm1"),
+        *_layer(f"{theirs}.conv1", f"{ours}/conv1"),
+        *_norm(f"{theirs}.norm2", f"{ours}/norm2"),
+        *_layer(f"{theirs}.conv2", f"{ours}/conv2"),
+        *_layer(f"{theirs}.conv_shortcut", f"{ours}/shortcut", pointwise()),
+    )
+
+
+def _half(half: str, stages: str, stage: str, sampler: str) -> tuple[Rule, ...]:
+    middle, attention = f"{half}.mid_block", f"{half}.mid_block.attentions.0"
+    parts = {"to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "out"}
+    return (
+        *_layer(f"{half}.conv_in", f"{half}/conv_in"),
+        *_resnet(f"{half}.{stages}.{{i}}.resnets.{{j}}", f"{half}/{stage}_{{i}}/resnet_{{j}}"),
+        *_layer(f"{half}.{stages}.{{i}}.{sampler}.0.conv", f"{half}/{stage}_{{i}}/{stage}"),
+        *_resnet(f"{middle}.resnets.{{j}}", f"{half}/middle/resnet_{{j}}"),
+        *_norm(f"{attention}.group_norm", f"{half}/middle/attention/norm"),
+        *(
+            rule
+            for theirs, ours in parts.items()
+            for rule in _layer(f"{attention}.{theirs}", f"{half}/middle/attention/{ours}", DENSE)
+        ),
+        *_norm(f"{half}.conv_norm_out", f"{half}/norm_out"),
+        *_layer(f"{half}.conv_out", f"{half}/conv_out"),
+    )
+
+
+def _rules(model: AutoencoderKL) -> tuple[Rule, ...]:
+    del model
+    return (
+        *_half("encoder", "down_blocks", "down", "downsamplers"),
+        *_half("decoder", "up_blocks", "up", "upsamplers"),
+        *_layer("quant_conv", "quant_layer", pointwise()),
+        *_layer("post_quant_conv", "post_quant_layer", pointwise()),
+    )
+
+
+def _is_kl(shapes: Shapes, config: Config) -> bool:
+    names = ("encoder.conv_in.weight", "decoder.up_blocks.0.resnets.0.conv1.weight")
+    known = config.get("_class_name", "AutoencoderKL") == "AutoencoderKL"
+    return known and set(names) <= shapes.keys() and len(shapes[names[0]]) == 4
+
+
+def _is_sd(shapes: Shapes, config: Config) -> bool:
+    return _is_kl(shapes, config) and "quant_conv.weight" in shapes
+
+
+def _is_sd3(shapes: Shapes, config: Config) -> bool:
+    of_sd3 = config.get("shift_factor", _SCALES["sd3-vae"][1]) == _SCALES["sd3-vae"][1]
+    return _is_kl(shapes, config) and "quant_conv.weight" not in shapes and of_sd3
+
+
+def _is_flux(shapes: Shapes, config: Config) -> bool:
+    other = not (config and _is_sd3(shapes, config))
+    return _is_kl(shapes, config) and "quant_conv.weight" not in shapes and other
+
+
+def _build(shapes: Shapes, config: Config) -> AutoencoderKL:
+    if config.get("act_fn", "silu") != "silu":
+        raise InputError(
+            f"an AutoencoderKL with act_fn={config['act_fn']!r} is not known here; it must have "
+            "'silu'."
+        )
+    stages = _count(shapes, r"encoder\.down_blocks\.(\d+)\.")
+    blocks = _count(shapes, r"encoder\.down_blocks\.0\.resnets\.(\d+)\.")
+    groups = config.get("norm_num_groups", 32)
+    widths = tuple(
+        shapes[f"encoder.down_blocks.{i}.resnets.0.conv2.weight"][0] for i in range(stages)
+    )
+    return AutoencoderKL(
+        latent_channels=shapes["decoder.conv_in.weight"][1],
+        channels=shapes["encoder.conv_in.weight"][1],
+        widths=widths,
+        blocks=blocks,
+        quant="quant_conv.weight" in shapes,
+        post_quant="post_quant_conv.weight" in shapes,
+        attention="encoder.mid_block.attentions.0.to_q.weight" in shapes,
+        groups=groups,
+    )
+
+
+def _count(shapes: Shapes, pattern: str) -> int:
+    return 1 + max(int(found[1]) for name in shapes if (found := re.match(pattern, name)))
+
+
+def _inputs(model: AutoencoderKL, shape: Shape) -> tuple:
+    del shape  # the parameters do not depend on it
+    side = model.factor
+    return (jax.ShapeDtypeStruct((1, side, side, model.channels), np.float32),)
+
+
+def _finish(
+    family: Family, model: AutoencoderKL, params: Any, report: Report, files: WeightFiles
+) -> Autoencoder:
+    scale, shift = _SCALES[family.name]
+    scale = files.config.get("scaling_factor", scale)
+    shift = files.config.get("shift_factor", shift) or 0.0  # null in Stable Diffusion's
+    return autoencoder(family.name, model, params, report, scale, shift)
+
+
+SD = Family(
+    name="sd-vae",
+    what="an AutoencoderKL of Stable Diffusion",
+    kind=AutoencoderKL,
+    accepts=_is_sd,
+    build=_build,
+    shape=lambda files: (),
+    rules=_rules,
+    inputs=_inputs,
+    finish=_finish,
+    of_examples=False,
+)
+SD3 = dataclasses.replace(SD, name="sd3-vae", what="the AutoencoderKL of SD3", accepts=_is_sd3)
+FLUX = dataclasses.replace(
+    SD, name="flux-vae", what="the AutoencoderKL of FLUX.1", accepts=_is_flux
+)
