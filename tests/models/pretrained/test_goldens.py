@@ -82,7 +82,7 @@ def test_weights_that_go_out_again_are_the_same_bit_for_bit(name, tmp_path, floa
 def test_bfloat16_is_within_its_rounding(name):
     net, arrays = NETWORKS[name][1](dtype=jnp.bfloat16), given(name)
     assert all(leaf.dtype == jnp.bfloat16 for leaf in jax.tree.leaves(net.params))
-    out = net.apply_fn(net.params, arrays["x"], arrays["t"], arrays["labels"])
+    out = jax.jit(net.apply_fn)(net.params, arrays["x"], arrays["t"], arrays["labels"])
     assert relative(out, arrays["out"]) < 2e-2
 
 
@@ -96,7 +96,7 @@ def test_the_velocity_of_a_dit_is_the_path_s_own_with_its_noise():
     )
     expected = da * (x - s * noise) / a + ds * noise
     velocity = as_velocity(net.apply_fn, schedule, net.prediction, margin=1e-3)
-    found = velocity(net.params, x, t, labels)
+    found = jax.jit(velocity)(net.params, x, t, labels)
     np.testing.assert_allclose(found, expected, atol=2e-5 * np.abs(expected).max())
 
 
