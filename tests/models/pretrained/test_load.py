@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import tracemalloc
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,8 @@ from fmjax.errors import InputError
 from fmjax.models import pretrained
 from fmjax.models.mlp import MLP
 from fmjax.models.pretrained import loading
+from fmjax.models.pretrained.families import FAMILIES
+from fmjax.models.pretrained.rules import expected_shapes, origins
 from tests.models.pretrained.test_goldens import DIFFUSERS, OFFICIAL, tiny
 
 
@@ -108,8 +111,34 @@ def test_not_a_number_is_found(tmp_path):
     def spoil(tensors):
         tensors[QKV][3, 4] = np.nan
 
-    with pytest.raises(InputError, match=r"blocks\.0\.attn\.qkv\.weight and its like holds NaN"):
+    with pytest.raises(InputError, match=r"blocks\.1\.attn\.qkv\.weight holds NaN"):
         pretrained.load(changed(tmp_path, spoil), "dit", model=tiny())
+
+
+def test_numbers_beyond_the_dtype_are_found(tmp_path):
+    def enlarge(tensors):
+        tensors[QKV] = tensors[QKV].astype(np.float32) + 1e6
+
+    path = changed(tmp_path, enlarge)
+    with pytest.raises(InputError, match=r"too large for float16: the weights are .* wider"):
+        pretrained.load(path, "dit", model=tiny(), dtype=jnp.float16)
+
+
+def test_the_host_holds_little_more_than_the_parameters(tmp_path):
+    model = tiny(width=128, depth=8)
+    family = next(f for f in FAMILIES if f.name == "sit")
+    target = family.abstract_params(model, (8, 8, 4))
+    shapes = expected_shapes(origins(family.rules(model), target))
+    save_file({k: np.ones(s, np.float32) for k, s in shapes.items()}, tmp_path / "x.safetensors")
+    leaves = [leaf.size * 2 for leaf in jax.tree.leaves(target)]
+    tracemalloc.start()
+    try:
+        pretrained.load(tmp_path / "x.safetensors", "sit", model=model, dtype=jnp.bfloat16)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    # The file is twice the parameters; beside them there is one stack and one of its tensors.
+    assert peak < sum(leaves) + 1.6 * max(leaves)
 
 
 def test_copies_that_differ_are_refused(tmp_path):
