@@ -1,11 +1,13 @@
-"""AutoencoderKL in the layout of diffusers: Stable Diffusion, SD3 and FLUX.1.
+"""AutoencoderKL in the layouts of diffusers: Stable Diffusion, SD3 and FLUX.1.
 
 SD3's and FLUX.1's have the same names and shapes, and latents of other scales: where there is no
-``config.json`` that says the scale, the layout has to be named.
+``config.json`` that says the scale, the layout has to be named. Older files of Stable Diffusion
+call the parts of the attention otherwise, and some have them as pointwise convolutions.
 """
 
 import dataclasses
 import re
+from functools import partial
 from typing import Any
 
 import jax
@@ -22,6 +24,11 @@ from fmjax.storage.safetensors import Shapes
 from fmjax.storage.weight_files import WeightFiles
 
 _SCALES = {"sd-vae": (0.18215, 0.0), "sd3-vae": (1.5305, 0.0609), "flux-vae": (0.3611, 0.1159)}
+
+
+_PARTS = ("to_q", "to_k", "to_v", "to_out.0")
+_OLD_PARTS = ("query", "key", "value", "proj_attn")
+_OLD = "encoder.mid_block.attentions.0.query.weight"
 
 
 def _layer(theirs: str, ours: str, change: Change = CONV) -> tuple[Rule, Rule]:
@@ -43,9 +50,10 @@ def _resnet(theirs: str, ours: str) -> tuple[Rule, ...]:
     )
 
 
-def _half(half: str, stages: str, stage: str, sampler: str) -> tuple[Rule, ...]:
+def _half(
+    half: str, stages: str, stage: str, sampler: str, parts: tuple[str, ...], change: Change
+) -> tuple[Rule, ...]:
     middle, attention = f"{half}.mid_block", f"{half}.mid_block.attentions.0"
-    parts = {"to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "out"}
     return (
         *_layer(f"{half}.conv_in", f"{half}/conv_in"),
         *_resnet(f"{half}.{stages}.{{i}}.resnets.{{j}}", f"{half}/{stage}_{{i}}/resnet_{{j}}"),
@@ -54,19 +62,21 @@ def _half(half: str, stages: str, stage: str, sampler: str) -> tuple[Rule, ...]:
         *_norm(f"{attention}.group_norm", f"{half}/middle/attention/norm"),
         *(
             rule
-            for theirs, ours in parts.items()
-            for rule in _layer(f"{attention}.{theirs}", f"{half}/middle/attention/{ours}", DENSE)
+            for theirs, ours in zip(parts, ("q", "k", "v", "out"), strict=True)
+            for rule in _layer(f"{attention}.{theirs}", f"{half}/middle/attention/{ours}", change)
         ),
         *_norm(f"{half}.conv_norm_out", f"{half}/norm_out"),
         *_layer(f"{half}.conv_out", f"{half}/conv_out"),
     )
 
 
-def _rules(model: AutoencoderKL) -> tuple[Rule, ...]:
+def _rules(
+    model: AutoencoderKL, parts: tuple[str, ...] = _PARTS, change: Change = DENSE
+) -> tuple[Rule, ...]:
     del model
     return (
-        *_half("encoder", "down_blocks", "down", "downsamplers"),
-        *_half("decoder", "up_blocks", "up", "upsamplers"),
+        *_half("encoder", "down_blocks", "down", "downsamplers", parts, change),
+        *_half("decoder", "up_blocks", "up", "upsamplers", parts, change),
         *_layer("quant_conv", "quant_layer", pointwise()),
         *_layer("post_quant_conv", "post_quant_layer", pointwise()),
     )
@@ -79,7 +89,11 @@ def _is_kl(shapes: Shapes, config: Config) -> bool:
 
 
 def _is_sd(shapes: Shapes, config: Config) -> bool:
-    return _is_kl(shapes, config) and "quant_conv.weight" in shapes
+    return _is_kl(shapes, config) and "quant_conv.weight" in shapes and _OLD not in shapes
+
+
+def _is_old(shapes: Shapes, config: Config, axes: int) -> bool:
+    return _is_kl(shapes, config) and len(shapes.get(_OLD, ())) == axes
 
 
 def _is_sd3(shapes: Shapes, config: Config) -> bool:
@@ -111,7 +125,7 @@ def _build(shapes: Shapes, config: Config) -> AutoencoderKL:
         blocks=blocks,
         quant="quant_conv.weight" in shapes,
         post_quant="post_quant_conv.weight" in shapes,
-        attention="encoder.mid_block.attentions.0.to_q.weight" in shapes,
+        attention=any(".attentions." in name for name in shapes),
         groups=groups,
     )
 
@@ -129,7 +143,7 @@ def _inputs(model: AutoencoderKL, shape: Shape) -> tuple:
 def _finish(
     family: Family, model: AutoencoderKL, params: Any, report: Report, files: WeightFiles
 ) -> Autoencoder:
-    scale, shift = _SCALES[family.name]
+    scale, shift = _SCALES.get(family.name, _SCALES["sd-vae"])
     scale = files.config.get("scaling_factor", scale)
     shift = files.config.get("shift_factor", shift) or 0.0  # null in Stable Diffusion's
     return autoencoder(family.name, model, params, report, scale, shift)
@@ -146,6 +160,20 @@ SD = Family(
     inputs=_inputs,
     finish=_finish,
     of_examples=False,
+)
+OLD = dataclasses.replace(
+    SD,
+    name="sd-vae-old",
+    what="an AutoencoderKL of Stable Diffusion from before 2023",
+    accepts=partial(_is_old, axes=2),
+    rules=partial(_rules, parts=_OLD_PARTS),
+)
+OLDEST = dataclasses.replace(
+    OLD,
+    name="sd-vae-oldest",
+    what="an AutoencoderKL of Stable Diffusion whose attention is of convolutions",
+    accepts=partial(_is_old, axes=4),
+    rules=partial(_rules, parts=_OLD_PARTS, change=pointwise()),
 )
 SD3 = dataclasses.replace(SD, name="sd3-vae", what="the AutoencoderKL of SD3", accepts=_is_sd3)
 FLUX = dataclasses.replace(

@@ -10,6 +10,8 @@ FAMILIES: tuple[Family, ...] = (
     tiny_autoencoders.OFFICIAL,
     tiny_autoencoders.DIFFUSERS,
     autoencoder_kl.SD,
+    autoencoder_kl.OLD,
+    autoencoder_kl.OLDEST,
     autoencoder_kl.SD3,
     autoencoder_kl.FLUX,
 )

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 from fmjax.conditions import ClassIds
 from fmjax.errors import InputError
@@ -151,6 +151,29 @@ def test_large_latents_are_decoded_by_tiles_as_diffusers_does():
     folder = "diffusers_kl_quant"
     found, arrays = pretrained.load(GOLDEN / folder), np.load(GOLDEN / f"{folder}.npz")
     assert relative(tiled(found.decode, arrays["large"], 4), arrays["tiled"]) < 1e-5
+
+
+@pytest.mark.parametrize("axes", [2, 4])
+def test_older_names_of_the_attention_are_the_same_network(axes, tmp_path):
+    folder = GOLDEN / "diffusers_kl_quant"
+    names = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+    tensors = {}
+    for name, x in load_file(folder / "diffusion_pytorch_model.safetensors").items():
+        for new, old in names.items():
+            if f".{new}." in name:
+                name = name.replace(new, old)
+                x = x[:, :, None, None] if x.ndim == 2 and axes == 4 else x
+        tensors[name] = x
+    shutil.copy(folder / "config.json", tmp_path)
+    save_file(tensors, tmp_path / "model.safetensors")
+    found, expected = pretrained.load(tmp_path), pretrained.load(folder)
+    assert found.family == {2: "sd-vae-old", 4: "sd-vae-oldest"}[axes]
+    jax.tree.map(np.testing.assert_array_equal, found.params, expected.params)
+    saved = tmp_path / "saved.safetensors"
+    pretrained.save(saved, found.params, found.family, found.model)
+    assert {k: x.shape for k, x in load_file(saved).items()} == {
+        k: x.shape for k, x in tensors.items()
+    }
 
 
 @every_autoencoder
