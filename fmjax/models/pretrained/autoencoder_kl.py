@@ -19,7 +19,7 @@ from fmjax.models.pretrained.changes import CONV, DENSE, Change, pointwise
 from fmjax.models.pretrained.family import Config, Family, Shape
 from fmjax.models.pretrained.report import Report
 from fmjax.models.pretrained.results import Autoencoder, autoencoder
-from fmjax.models.pretrained.rules import Rule
+from fmjax.models.pretrained.rules import Rule, layer
 from fmjax.storage.safetensors import Shapes
 from fmjax.storage.weight_files import WeightFiles
 
@@ -31,11 +31,6 @@ _OLD_PARTS = ("query", "key", "value", "proj_attn")
 _OLD = "encoder.mid_block.attentions.0.query.weight"
 
 
-def _layer(theirs: str, ours: str, change: Change = CONV) -> tuple[Rule, Rule]:
-    weight = Rule(f"{theirs}.weight", f"{ours}/kernel", change)
-    return weight, Rule(f"{theirs}.bias", f"{ours}/bias")
-
-
 def _norm(theirs: str, ours: str) -> tuple[Rule, Rule]:
     return Rule(f"{theirs}.weight", f"{ours}/scale"), Rule(f"{theirs}.bias", f"{ours}/bias")
 
@@ -43,10 +38,10 @@ def _norm(theirs: str, ours: str) -> tuple[Rule, Rule]:
 def _resnet(theirs: str, ours: str) -> tuple[Rule, ...]:
     return (
         *_norm(f"{theirs}.norm1", f"{ours}/norm1"),
-        *_layer(f"{theirs}.conv1", f"{ours}/conv1"),
+        *layer(f"{theirs}.conv1", f"{ours}/conv1", CONV),
         *_norm(f"{theirs}.norm2", f"{ours}/norm2"),
-        *_layer(f"{theirs}.conv2", f"{ours}/conv2"),
-        *_layer(f"{theirs}.conv_shortcut", f"{ours}/shortcut", pointwise()),
+        *layer(f"{theirs}.conv2", f"{ours}/conv2", CONV),
+        *layer(f"{theirs}.conv_shortcut", f"{ours}/shortcut", pointwise()),
     )
 
 
@@ -55,18 +50,18 @@ def _half(
 ) -> tuple[Rule, ...]:
     middle, attention = f"{half}.mid_block", f"{half}.mid_block.attentions.0"
     return (
-        *_layer(f"{half}.conv_in", f"{half}/conv_in"),
+        *layer(f"{half}.conv_in", f"{half}/conv_in", CONV),
         *_resnet(f"{half}.{stages}.{{i}}.resnets.{{j}}", f"{half}/{stage}_{{i}}/resnet_{{j}}"),
-        *_layer(f"{half}.{stages}.{{i}}.{sampler}.0.conv", f"{half}/{stage}_{{i}}/{stage}"),
+        *layer(f"{half}.{stages}.{{i}}.{sampler}.0.conv", f"{half}/{stage}_{{i}}/{stage}", CONV),
         *_resnet(f"{middle}.resnets.{{j}}", f"{half}/middle/resnet_{{j}}"),
         *_norm(f"{attention}.group_norm", f"{half}/middle/attention/norm"),
         *(
             rule
             for theirs, ours in zip(parts, ("q", "k", "v", "out"), strict=True)
-            for rule in _layer(f"{attention}.{theirs}", f"{half}/middle/attention/{ours}", change)
+            for rule in layer(f"{attention}.{theirs}", f"{half}/middle/attention/{ours}", change)
         ),
         *_norm(f"{half}.conv_norm_out", f"{half}/norm_out"),
-        *_layer(f"{half}.conv_out", f"{half}/conv_out"),
+        *layer(f"{half}.conv_out", f"{half}/conv_out", CONV),
     )
 
 
@@ -77,8 +72,8 @@ def _rules(
     return (
         *_half("encoder", "down_blocks", "down", "downsamplers", parts, change),
         *_half("decoder", "up_blocks", "up", "upsamplers", parts, change),
-        *_layer("quant_conv", "quant_layer", pointwise()),
-        *_layer("post_quant_conv", "post_quant_layer", pointwise()),
+        *layer("quant_conv", "quant_layer", pointwise()),
+        *layer("post_quant_conv", "post_quant_layer", pointwise()),
     )
 
 
