@@ -5,10 +5,11 @@ from typing import Any, NamedTuple
 
 import jax
 
-from fmjax.conditions import ClassIds, check_conditions
+from fmjax.conditions import ClassIds, Mask, check_conditions
 from fmjax.config import ConfigDict
 from fmjax.data.codecs import Codec
 from fmjax.data.dataset import Dataset
+from fmjax.data.snapshots import Timeline
 from fmjax.errors import InputError, unknown_name
 
 
@@ -18,10 +19,13 @@ class DataSpec(NamedTuple):
     Attributes:
         codec: what the data are, and how they become states.
         conditions: what the labels are, built as they are; None for data without labels.
+        timeline: the times of the snapshots that the flow goes through; None for one from a source
+            to the data.
     """
 
     codec: Codec
     conditions: Any = None
+    timeline: Timeline | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -31,7 +35,9 @@ class DataSpec(NamedTuple):
 
 def spec_of(dataset: Dataset) -> DataSpec:
     """What a model has to know of a data set."""
-    return DataSpec(dataset.codec, dataset.conditions)
+    snapshots = dataset.snapshots
+    timeline = None if snapshots is None else Timeline(snapshots.train.times)
+    return DataSpec(dataset.codec, dataset.conditions, timeline)
 
 
 def model_conditions(config: ConfigDict, spec: DataSpec) -> Any:
@@ -44,7 +50,7 @@ def model_conditions(config: ConfigDict, spec: DataSpec) -> Any:
             ``config.labels`` does not fit.
     """
     c = config.labels
-    if not c.conditional:
+    if not c.conditional or spec.timeline is not None:
         return None
     if spec.conditions is None:
         raise InputError(
@@ -52,6 +58,7 @@ def model_conditions(config: ConfigDict, spec: DataSpec) -> Any:
         )
     check_conditions(spec.conditions)  # a record of a run may say anything
     chosen = _chosen(config, spec)
+    check_conditions(chosen)
     if c.null is not None and not isinstance(chosen, ClassIds):
         raise InputError(
             f"labels.null={c.null} is a class, and the labels are not one array of class ids; "
@@ -60,7 +67,7 @@ def model_conditions(config: ConfigDict, spec: DataSpec) -> Any:
 
     def fill_in(condition: Any) -> Any:
         changes = {"null": c.null} if c.null is not None else {}
-        if condition.drop_rate == 0:
+        if condition.drop_rate == 0 and not isinstance(condition, Mask):
             changes["drop_rate"] = c.drop_rate
         return dataclasses.replace(condition, **changes)
 
@@ -84,4 +91,7 @@ def _chosen(config: ConfigDict, spec: DataSpec) -> Any:
     for name in only.split(","):
         if name not in known:
             raise unknown_name(f"condition of {config.data.name} (labels.only)", name, known)
-    return {name: known[name] for name in only.split(",")}
+    chosen = set(only.split(","))
+    # A mask goes with its sequence: without it, what fills a sequence up would be read as content.
+    masks = {n for n, one in known.items() if isinstance(one, Mask) and one.of in chosen}
+    return {name: one for name, one in known.items() if name in chosen | masks}

@@ -11,6 +11,7 @@ of the shape of `x`; `adapters` turns that, or an NNX or Equinox module, into th
 | `transformer` | the blocks of `DiT`, and which axis of a mesh splits their parameters |
 | `attention` | attention, and which kernel computes it |
 | `embedders` | embeddings of times, labels, guidance scale and position |
+| `context` | conditions that are not added to it: sequences, to attend to, and images |
 | `parts` | outputs beside the velocity: the divergence, a second velocity head |
 | `input_checks` | what the networks refuse, and what they say |
 | `flops` | what is counted of a network's operations |

@@ -1,5 +1,6 @@
 """What to draw: how many samples, of which classes, at which guidance scales, from which seed."""
 
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -9,12 +10,14 @@ from fmjax.array_checks import check_class_ids
 from fmjax.checks import check_at_least, check_between, check_finite_number, check_seed
 from fmjax.conditions import check_labels, nulls
 from fmjax.conventions import Labels
-from fmjax.data.load import load
 from fmjax.errors import InputError
 from fmjax.factory import Experiment, Guidance, Recipe
 from fmjax.factory.data_spec import chosen_labels
 from fmjax.factory.generation import check_guidance, check_scales, fit_solver
+from fmjax.factory.snapshots import snapshot_source
+from fmjax.run.sample.own_arrays import check_rows, read_conditions, read_points
 
+_USUAL = 100  # samples
 _HELD_OUT = 1000  # examples whose conditions are sampled under, at most
 
 
@@ -22,25 +25,40 @@ class Request(NamedTuple):
     """Which samples to draw.
 
     Attributes:
-        num: how many.
+        num: how many; None for one for each row of the files, or 100.
         labels: class ids that repeat in turn; ``()`` for all classes in turn, or, of a model with
-            other conditions, for those of the data's held-out examples in turn; None for samples
-            under no condition. Once resolved, conditions other than class ids are numpy arrays
-            (n, ...) built as the conditions of the model.
+            other conditions, for those of the data's held-out examples in turn; the path of a file
+            of conditions, see `fmjax.run.sample.own_arrays`; None for samples under no condition.
+            Once resolved, conditions other than class ids are numpy arrays (n, ...) built as the
+            conditions of the model.
         w: guidance scales that repeat in turn; one number for all is ``(w,)``; None for the scale
             of the run's configuration, or 1 without labels.
         seed: sample i is a function of the seed and of i alone.
+        x0: the path of a file of points to start from, in the place of draws from the source; once
+            resolved, states (n, ...). Sample i then starts from row i.
+        start: of a flow through snapshots the time, in the data's own unit, at which samples
+            start, from the points of x0 or of the snapshot at that time; the first one if None.
+        end: the time at which they end; that of the last snapshot if None.
     """
 
-    num: int
+    num: int | None
     labels: Any = ()
     w: tuple[float, ...] | None = None
     seed: int = 0
+    x0: Any = None
+    start: float | None = None
+    end: float | None = None
 
     @property
     def columns(self) -> int:
         """Of a picture: one for each class that repeats, at most 20."""
         return min(len(self.labels), 20) if isinstance(self.labels, tuple) and self.labels else 10
+
+    def points(self, start: int, count: int) -> tuple[np.ndarray, ...]:
+        """The points that the samples from `start` on start from, or nothing for the source's."""
+        if self.x0 is None:
+            return ()
+        return (self.x0[np.arange(start, start + count) % len(self.x0)],)
 
     def rows(
         self, conditions: Any, start: int, count: int
@@ -79,10 +97,12 @@ def resolve(
         InputError: something does not fit, in one sentence, before any device work.
     """
     guidance = (recipe.guidance or Guidance())._replace(weak=weak)
+    request = _with_files(request, experiment)
     if isinstance(request.labels, tuple) and not request.labels:
         request = request._replace(labels=_all_labels(experiment, request.num))
     if request.w is None:
-        w = 1.0 if request.labels is None else experiment.guidance_scale
+        unscaled = request.labels is None or guidance.scales
+        w = 1.0 if unscaled else experiment.guidance_scale
         request = request._replace(w=(w,))
     check_request(request)
     _check_labels(request, experiment)
@@ -93,12 +113,57 @@ def resolve(
             f"guidance ({request.w[0]:g}) needs labels to guide by, and there are none here: "
             "leave it out, or ask for labels of a conditional model."
         )
-    needed = able and (scaled or guidance.zero_until > 0)
+    if scaled and guidance.scales:
+        raise InputError("scales by name stand in the place of one for all: leave --guidance out.")
+    needed = able and (scaled or guidance.zero_until > 0 or guidance.scales != ())
     if needed or guidance != Guidance():
         check_guidance(guidance, experiment)
     check_scales(request.w, experiment)
     solver = fit_solver(recipe.solver, experiment)
-    return request, Recipe(solver, guidance if needed else None)
+    request, ends = _between(request, experiment)
+    guidance = guidance if needed else None
+    return request, recipe._replace(solver=solver, guidance=guidance, **ends)
+
+
+def _between(request: Request, experiment: Experiment) -> tuple[Request, dict[str, float]]:
+    """The request with the points it starts from, and the ends in the flow's unit of time."""
+    timeline, asked = experiment.spec.timeline, (request.start, request.end)
+    if timeline is None:
+        if asked != (None, None):
+            raise InputError(
+                "this flow leads from its source to the data, not through snapshots: leave --from "
+                "and --to out."
+            )
+        return request, {}
+    start = timeline.times[0] if request.start is None else request.start
+    end = timeline.times[-1] if request.end is None else request.end
+    if start == end:
+        raise InputError(f"--from and --to must be two times; got {start:g} for both.")
+    ends = {"t0": timeline.scaled(start), "t1": timeline.scaled(end)}
+    if request.start is not None and request.x0 is None:
+        points = np.asarray(snapshot_source(experiment.data, start).points)
+        request = request._replace(x0=points)
+    return request, ends
+
+
+def _with_files(request: Request, experiment: Experiment) -> Request:
+    """The request with what its files hold, and with the number of samples."""
+    rows = {}
+    if isinstance(request.labels, Path):
+        labels = read_conditions(request.labels, experiment.conditions)
+        rows[f"the conditions of {request.labels}"] = len(jax.tree.leaves(labels)[0])
+        request = request._replace(labels=labels)
+    if isinstance(request.x0, Path):
+        codec = experiment.source_codec
+        points = read_points(request.x0, codec)
+        rows[f"the points of {request.x0}"] = len(points)
+        request = request._replace(x0=codec.encode(points))
+    if request.num is None:
+        most = max(rows.values(), default=1)
+        request = request._replace(num=most if most > 1 else _USUAL)
+    for what, count in rows.items():
+        check_rows(what, count, request.num)
+    return request
 
 
 def check_request(request: Request) -> None:
@@ -107,8 +172,9 @@ def check_request(request: Request) -> None:
     Raises:
         InputError: one lies outside its range.
     """
-    check_at_least("the number of samples", request.num)
-    check_between("the number of samples", request.num, 1, 2**31 - 1)
+    if request.num is not None:
+        check_at_least("the number of samples", request.num)
+        check_between("the number of samples", request.num, 1, 2**31 - 1)
     check_seed(request.seed)
     for w in request.w or ():
         check_finite_number("the guidance scale", w)
@@ -137,6 +203,5 @@ def _all_labels(experiment: Experiment, num: int) -> Any:
         return None
     if experiment.classes is not None:
         return tuple(range(experiment.classes.num_classes))
-    data = experiment.data
-    labels = load(data.name, data.dir).arrays("test", min(num, _HELD_OUT))[1]
+    labels = experiment.data.load().arrays("test", min(num, _HELD_OUT))[1]
     return chosen_labels(labels, experiment.conditions)
