@@ -156,6 +156,8 @@ def test_remat_keeps_what_its_name_says():
     assert weights not in products
     assert qkv in products
     assert qkv not in inputs
+    convolved = (B, 4, 8, 8)
+    assert everything.count(convolved) > products.count(convolved) > inputs.count(convolved)
 
 
 def test_presets_can_be_changed():
