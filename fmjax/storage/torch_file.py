@@ -15,7 +15,7 @@ from fmjax.errors import InputError
 from fmjax.files import first_line
 
 SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
-_INSIDE = ("ema", "model_ema", "state_dict", "model", "module")
+_INSIDE = ("ema", "model_ema", "ema_model", "state_dict", "model", "net_model", "module")
 """Where training programs put the network's tensors in a file, the averaged ones first."""
 
 

@@ -4,8 +4,8 @@
     python tests/golden/make_unet.py
 
 Weights are random and stored in float16; PyTorch computes with them in float64. In sizes.json are
-the numbers of parameters of the published sizes. `tests/models/test_unet_goldens.py` compares,
-without PyTorch.
+the numbers of parameters of the published sizes. They are loaded and compared without PyTorch by
+`tests/models/pretrained/test_unet_goldens.py`.
 """
 
 import json
@@ -20,14 +20,14 @@ from torch import nn
 FOLDER = Path(__file__).resolve().parent / "unet"
 TINY = {"channels": 3, "width": 8, "depth": 1, "mults": (1, 2), "head_size": 4, "groups": 4}
 NETWORKS = {
-    "torchcfm": {"factors": (2,)},
+    "torchcfm": {"factors": (2,), "classes": 5},
     "flow_matching": {"factors": (), "scales": True, "resampling": "pool", "new_order": True},
-    "adm": {
+    "imagenet": {
         "factors": (1, 2),
         "scales": True,
         "resampling": "residual",
         "new_order": True,
-        "classes": 5,
+        "classes": 6,  # the last is no class
     },
 }
 SIZES = {  # head_size is no matter of shapes
@@ -87,7 +87,11 @@ def make_network(name: str) -> None:
     network = randomise(OfficialUNet(**TINY, **NETWORKS[name]))
     tensors = {key: x.half().contiguous() for key, x in network.state_dict().items()}
     save_file(tensors, FOLDER / f"{name}.safetensors")
-    labels = torch.tensor([0, 2, 4, 1]) if NETWORKS[name].get("classes") else None
+    labels = (
+        torch.tensor([0, 2, NETWORKS[name]["classes"] - 1, 1])
+        if NETWORKS[name].get("classes")
+        else None
+    )
     np.savez_compressed(FOLDER / f"{name}.npz", **answers(network, labels))
 
 

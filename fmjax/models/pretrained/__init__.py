@@ -15,6 +15,7 @@
 | `report` | what became of each tensor of a file |
 | `filling` | parameters read tensor by tensor onto devices |
 | `dit` | DiT and SiT, official and of diffusers |
+| `unet` | the U-Net of torchcfm and flow_matching |
 
 Here networks meet the paths they were trained on and the files they lie in; nothing else of
 `fmjax.models` knows of either.

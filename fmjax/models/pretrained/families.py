@@ -1,12 +1,14 @@
 """Every layout that is known."""
 
-from fmjax.models.pretrained import autoencoder_kl, dit, tiny_autoencoders
+from fmjax.models.pretrained import autoencoder_kl, dit, tiny_autoencoders, unet
 from fmjax.models.pretrained.family import Family
 
 FAMILIES: tuple[Family, ...] = (
     dit.DIT,
     dit.SIT,
     dit.DIFFUSERS,
+    unet.TORCHCFM,
+    unet.FLOW_MATCHING,
     tiny_autoencoders.OFFICIAL,
     tiny_autoencoders.DIFFUSERS,
     autoencoder_kl.SD,
