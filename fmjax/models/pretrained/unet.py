@@ -64,7 +64,8 @@ def _attention(theirs: str, ours: str, heads: int, by_kind: bool) -> tuple[Rule,
 
 def _place(place: Place, theirs: str, resampling: str, by_kind: bool) -> tuple[Rule, ...]:
     """Of one place of ours, whose modules are numbered there."""
-    ours, rules, number = place.name, [], 0
+    ours, number = place.name, 0
+    rules: list[Rule] = []
     if place.residual:
         rules += _residual(f"{theirs}.{number}", f"{ours}/residual")
         number += 1
