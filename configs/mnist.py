@@ -16,7 +16,7 @@ def get_config() -> ConfigDict:
     config = default_config()
     config.data.name = "mnist"
     config.model.update({"name": "dit", "patch_size": 4, "width": 128, "depth": 4, "heads": 4})
-    # The image itself is predicted: its background stays of one grey, where a velocity leaves noise.
+    # The image is predicted: its background stays of one grey, where a velocity leaves noise.
     config.loss.update({"prediction": "x1", "weight": "clipped_velocity"})
     config.time.update({"name": "logit_normal", "mean": -0.4, "std": 1.0})
     # With 0.1 too few images train the branch without a class, and its classes come less even.
