@@ -1,0 +1,19 @@
+"""Every layout that is known."""
+
+from fmjax.models.pretrained import autoencoder_kl, dit, tiny_autoencoders
+from fmjax.models.pretrained.family import Family
+
+FAMILIES: tuple[Family, ...] = (
+    dit.DIT,
+    dit.SIT,
+    dit.DIFFUSERS,
+    tiny_autoencoders.OFFICIAL,
+    tiny_autoencoders.DIFFUSERS,
+    autoencoder_kl.SD,
+    autoencoder_kl.OLD,
+    autoencoder_kl.OLDEST,
+    autoencoder_kl.SD3,
+    autoencoder_kl.FLUX,
+)
+LAYOUTS = {family.name: family.what for family in FAMILIES}
+"""The names that ``layout=`` takes, and what each stands for."""
