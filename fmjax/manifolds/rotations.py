@@ -2,7 +2,8 @@
 
 Points are rotation matrices: unlike quaternions, of which q and -q are one rotation, a matrix is
 one point, and a network that reads it need not know of signs. Logarithms go through the quaternion,
-where they are smooth up to and at the angle pi.
+where they are smooth up to and at the angle pi. The formulas are our own: jaxlie 1.5 has no
+distance and no transport, and takes the derivative of log by the angle as 0 at the angle pi.
 """
 
 import math

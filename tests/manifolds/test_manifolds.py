@@ -203,7 +203,10 @@ def _hard():
     }
 
 
-@pytest.mark.parametrize("at", range(6))
+SLOW = [pytest.param(at, marks=pytest.mark.slow) for at in (2, 3, 4)]
+
+
+@pytest.mark.parametrize("at", [0, 1, 5, *SLOW])
 def test_values_and_derivatives_are_finite_everywhere(at):
     manifold, given = list(_hard().items())[at]
     n = len(given)
