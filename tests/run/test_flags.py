@@ -26,6 +26,12 @@ DRAWN = [
     ("--grid=uniforn", "Did you mean 'uniform'?"),
 ]
 WRONG = [
+    ("sample", "--cfg_scale=2", "there is no flag --cfg_scale; here it is --guidance."),
+    (
+        "sample",
+        "--num_inference_steps=2",
+        "there is no flag --num_inference_steps; here it is --steps",
+    ),
     *(("sample", flag, sentence) for flag, sentence in DRAWN),
     ("sample", "--batch_size=0", "the batch size must be"),
     ("sample", "--shard_size=-1", "the shard size must be"),

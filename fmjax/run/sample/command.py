@@ -20,25 +20,42 @@ from fmjax.run.compile.programs import compile_sampling, record_of
 from fmjax.run.compile.report import print_report
 from fmjax.run.distributed import launch
 from fmjax.run.sample.export import export_run
-from fmjax.run.sample.flags import recipe, request, weights
+from fmjax.run.sample.flags import HOW, WHAT, WHICH, recipe, request, weights
 from fmjax.run.sample.to_disk import describe_result, sample
 
-WORKDIR = flags.DEFINE_string("workdir", None, "The folder of a trained run.")
-OUT = flags.DEFINE_string("out", "out", "The folder to write samples.npz and grid.png to.")
-OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace what is there already.")
-BATCH_SIZE = flags.DEFINE_integer("batch_size", 256, "Per call, over the devices of a process.")
-SHARD_SIZE = flags.DEFINE_integer("shard_size", 0, "Samples in a file; 0: all in samples.npz.")
-TRAJECTORY = flags.DEFINE_bool("trajectory", False, "Also write trajectory.gif.")
-EXPORT = flags.DEFINE_string(
-    "export", None, "Write the sampler to this file, to run without fmjax, and draw nothing."
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the trained run to sample from.")
+OUT = flags.DEFINE_string("out", "out", "Folder to write samples.npz and the picture grid.png to.")
+OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace samples that are there already.")
+BATCH_SIZE = flags.DEFINE_integer("batch_size", 256, "Samples per call, over all devices.")
+SHARD_SIZE = flags.DEFINE_integer(
+    "shard_size", 0, "Write files of this many samples; 0: one file, samples.npz."
 )
-CONFIG = config_flags.DEFINE_config_file("config", None, "For --compile_only without a workdir.")
+TRAJECTORY = flags.DEFINE_bool(
+    "trajectory", False, "Also write trajectory.gif, from t = 0 to t = 1."
+)
+EXPORT = flags.DEFINE_string(
+    "export",
+    None,
+    "Draw nothing; write the compiled sampler to this file, which runs without fmjax.",
+)
+CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "Configuration to compile, with --compile_only and no --workdir."
+)
 COMPILE_ONLY = flags.DEFINE_string(
     "compile_only",
     None,
     "Compile ahead of time for a TPU topology, e.g. v5e:4x4, without TPUs; report memory, "
     "collectives and roofline bounds.",
 )
+
+HELP = {
+    "What to sample from": (WORKDIR, *WHICH["Which parameters"]),
+    **WHAT,
+    **HOW,
+    "Where to write": (OUT, OVERWRITE, BATCH_SIZE, SHARD_SIZE, TRAJECTORY, EXPORT),
+    "To compile and stop": (COMPILE_ONLY, CONFIG),
+    **launch.HELP,
+}
 
 
 def main() -> int:
