@@ -1,4 +1,4 @@
-"""Arrays of an ``.npz``, every number of which is checked before it is believed."""
+"""Arrays of an ``.npz`` or an ``.npy``, every number of which is checked before it is believed."""
 
 import zipfile
 from pathlib import Path
@@ -43,6 +43,28 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     except Exception as error:  # whatever the damaged bytes make a reader raise
         raise InputError(
             f"{path} cannot be read as an .npz of plain arrays ({first_line(error)[:200]})."
+        ) from error
+
+
+def read_array(path: Path) -> np.ndarray:
+    """Reads the array of an ``.npy``; no object is unpickled.
+
+    Args:
+        path: of the file.
+
+    Raises:
+        InputError: it is no ``.npy`` of a plain array, is damaged, or does not fit into memory.
+    """
+    try:
+        size = path.stat().st_size
+        check_memory(size, f"the array in {path}", "give a smaller one")
+        with path.open("rb") as file:
+            return _read(file, size)
+    except InputError:
+        raise
+    except Exception as error:  # whatever the damaged bytes make a reader raise
+        raise InputError(
+            f"{path} cannot be read as an .npy of a plain array ({first_line(error)[:200]})."
         ) from error
 
 

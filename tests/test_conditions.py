@@ -5,10 +5,15 @@ import pytest
 
 from fmjax.conditions import (
     ClassIds,
+    ImageCondition,
+    Mask,
+    Sequence,
     Vector,
     abstract_labels,
+    as_labels,
     check_conditions,
     check_labels,
+    check_values,
     conditions_of,
     null_labels,
     nulls,
@@ -19,6 +24,16 @@ from fmjax.names import describe, load_object, rebuild
 
 BOTH = {"class": ClassIds(10, drop_rate=0.1, names=tuple("abcdefghij")), "age": Vector(2)}
 LABELS = {"class": jnp.arange(4), "age": jnp.ones((4, 2))}
+
+TEXT = {"text": Sequence(5, 3, drop_rate=0.3), "text_mask": Mask(5, of="text")}
+EVERY = BOTH | TEXT | {"image": ImageCondition((4, 6, 2))}
+ARRAYS = {
+    "class": np.array([0, 9, 4]),
+    "age": np.zeros((3, 2)),
+    "text": np.ones((3, 5, 3), np.float16),
+    "text_mask": np.ones((3, 5), bool),
+    "image": np.array([0, 255, 51], np.uint8)[:, None, None, None] * np.ones((4, 6, 2), np.uint8),
+}
 
 
 def test_nulls_are_shaped_as_the_conditions():
@@ -31,7 +46,7 @@ def test_nulls_are_shaped_as_the_conditions():
     np.testing.assert_array_equal(null["v"], [1, 2])
 
 
-@pytest.mark.parametrize("conditions", [None, ClassIds(3), Vector(2, (0.1, -3.0)), BOTH])
+@pytest.mark.parametrize("conditions", [None, ClassIds(3), Vector(2, (0.1, -3.0)), BOTH, EVERY])
 def test_conditions_come_back_from_json(conditions):
     import json
 
@@ -50,6 +65,52 @@ def test_arrays_describe_themselves():
     assert found == {"class": ClassIds(3, drop_rate=0.2), "age": Vector(4, drop_rate=0.2)}
     assert conditions_of(np.array([4, 0])) == ClassIds(5)
     assert conditions_of(None) is None
+    assert conditions_of({"year": np.zeros(3)}) == {"year": Vector(1)}
+    more = {name: ARRAYS[name] for name in ("text", "text_mask", "image")}
+    assert conditions_of(more, drop_rate=0.3) == TEXT | {
+        "image": ImageCondition((4, 6, 2), drop_rate=0.3)
+    }
+
+
+def test_the_null_of_a_sequence_is_one_vector_at_every_place_and_no_place_counts():
+    null = null_labels({"text": Sequence(2, 3, (1, 2, 3)), "text_mask": Mask(2, of="text")})
+    np.testing.assert_array_equal(null["text"], [[1, 2, 3]] * 2)
+    np.testing.assert_array_equal(null["text_mask"], [False, False])
+    check_labels(nulls(EVERY, 4), EVERY, 4)
+
+
+def test_arrays_become_what_the_conditions_take():
+    labels = as_labels(ARRAYS | {"age": np.ones((3, 2), np.float64)}, EVERY)
+    check_labels(labels, EVERY, 3)
+    check_values(labels, EVERY)
+    assert {name: x.dtype.name for name, x in labels.items()} == {
+        "class": "int32",
+        "age": "float32",
+        "text": "float32",
+        "text_mask": "bool",
+        "image": "float32",
+    }
+    np.testing.assert_allclose(labels["image"][:, 0, 0, 0], [-1, 1, -0.6], atol=1e-6)
+    assert as_labels(np.ones(3), Vector(1)).shape == (3, 1)
+
+
+def test_a_class_beyond_int32_is_not_shortened_to_another_class():
+    labels = as_labels(np.array([0, 2**32]), ClassIds(3))
+    with pytest.raises(InputError, match="class ids from 0 to 2; row 1 holds 4294967296"):
+        check_values(labels, ClassIds(3))
+
+
+@pytest.mark.parametrize(
+    ("labels", "conditions", "message"),
+    [
+        (np.array([0, 3]), ClassIds(3, null=0), "ids from 0 to 2; row 1 holds 3"),
+        (np.array([[0.0], [np.nan]]), Vector(1), "labels must be finite.*row 1 holds NaN"),
+        ({"a": np.full((2, 1, 1, 1), np.inf)}, {"a": ImageCondition((1, 1, 1))}, "a must.*row 0"),
+    ],
+)
+def test_values_that_cannot_be_are_refused_with_their_row(labels, conditions, message):
+    with pytest.raises(InputError, match=message):
+        check_values(labels, conditions)
 
 
 def test_a_lone_label_is_shared_by_the_batch():
@@ -72,7 +133,21 @@ def test_a_lone_label_is_shared_by_the_batch():
         (lambda: Vector(3, null=(1.0, 2.0)), r"shaped as the vector, \(3,\); got \(1.0, 2.0\)"),
         (lambda: Vector(3, drop_rate=float("nan")), "drop rate"),
         (lambda: check_conditions({"class": 10}), r"such as ClassIds\(10\).*got int"),
-        (lambda: conditions_of(np.zeros((2, 3, 4))), "float64 of shape"),
+        (lambda: Sequence(0, 3), "length of a sequence"),
+        (lambda: Sequence(3, 0), "size of a vector of a sequence"),
+        (lambda: Sequence(3, 2, null=(1.0,)), r"null of a sequence.*\(2,\); got \(1.0,\)"),
+        (lambda: Mask(0, of="text"), "length of a mask"),
+        (lambda: Mask(3, of=None), "name of the sequence.*got None"),
+        (lambda: ImageCondition((8, 8)), r"\(height, width, channels\); got \(8, 8\)"),
+        (lambda: ImageCondition((8, 8, 0)), "each size of an image"),
+        (lambda: check_conditions({"text_mask": Mask(5, of="text")}), r"sequences \(none\)"),
+        (
+            lambda: check_conditions({"m": Mask(5, of="s"), "s": Sequence(4, 2)}),
+            "mask m is of a sequence 's' of 5 places; got the sequences s of 4",
+        ),
+        (lambda: conditions_of({"text_mask": np.ones((2, 3), bool)}), "stands beside its sequence"),
+        (lambda: conditions_of(np.ones((2, 3), bool)), "bool and shape"),
+        (lambda: conditions_of(np.zeros((2, 3, 4, 5, 6))), "float64 and shape"),
         (lambda: conditions_of(np.array([-1, 0])), "class ids"),
     ],
 )
@@ -88,6 +163,9 @@ def test_conditions_that_cannot_be_are_refused(make, message):
         (None, BOTH, r"labels=None came.*age \(vector\), class \(class\)"),
         ({"class": LABELS["class"]}, BOTH, "must have the conditions .*; got class"),
         (LABELS | {"text": jnp.ones((4, 2))}, BOTH, "got age, class, text"),
+        (jnp.ones((4, 5, 2)), Sequence(5, 3), r"sequences, floats of shape \(4, 5, 3\)"),
+        (nulls(TEXT, 4) | {"text_mask": jnp.ones((4, 5))}, TEXT, r"masks, bool of shape \(4, 5\)"),
+        (jnp.ones((4, 2, 2, 1), jnp.uint8), ImageCondition((2, 2, 1)), "images, floats.*got uint8"),
         (LABELS["class"], BOTH, "got labels"),
         (LABELS | {"age": jnp.ones((4, 3))}, BOTH, r"floats of shape \(4, 2\); got float32"),
         (LABELS | {"age": jnp.ones((4, 2), int)}, BOTH, "vectors, floats of shape"),

@@ -135,6 +135,19 @@ def guided(velocity_fn, **how):
     return Use(lambda x, t, w: velocity_fn(x, t, Guided(LABELS, w)), (X, T, W), **how)
 
 
+def named(build):
+    two = {"a": conditions.ClassIds(3), "b": conditions.Vector(1)}
+    field = guidance.classifier_free(
+        lambda x, t, labels: velocity(x, t, labels["a"]) + labels["b"] * x,
+        conditions.null_labels(two),
+    )
+
+    def call(x, t, b, w):
+        return field(x, t, build(two, {"a": LABELS, "b": b}, {"a": w, "b": 2.0}))
+
+    return Use(call, (X, T, T[:, None], W))
+
+
 def rule(one):
     return Use(one, (X, Y, W, Z, T))
 
@@ -146,6 +159,11 @@ def loss(loss_fn, **how):
 TABLE = {
     "conditions.ClassIds": MAKES,
     "conditions.Vector": MAKES,
+    "conditions.Sequence": MAKES,
+    "conditions.Mask": MAKES,
+    "conditions.ImageCondition": MAKES,
+    "conditions.as_labels": HOST,
+    "conditions.check_values": HOST,
     "conditions.check_conditions": MAKES,
     "conditions.check_labels": MAKES,
     "conditions.null_labels": MAKES,
@@ -203,6 +221,7 @@ TABLE = {
     "draws.LossArgs": RESULT,
     "guidance.Between": RESULT,
     "guidance.GuidanceInterval": Use(guidance.GuidanceInterval((0.3, 0.7)).level, (T,), grad=False),
+    "guidance.Nested": RESULT,
     "guidance.Guided": guided(guidance.classifier_free(velocity, 3)),
     "guidance.Projected": rule(guidance.Projected()),
     "guidance.Rescale": rule(guidance.Rescale(0.5)),
@@ -225,6 +244,8 @@ TABLE = {
         (KEYS,),
         grad=False,
     ),
+    "guidance.guide_each": named(guidance.guide_each),
+    "guidance.guide_in_turn": named(guidance.guide_in_turn),
     "guidance.interpolated": Use(
         lambda x, t, s: guidance.interpolated(velocity)(x, t, Between(LABELS, LABELS[::-1], s)),
         (X, T, W / 3),

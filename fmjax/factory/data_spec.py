@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from fmjax.conditions import ClassIds, check_conditions
+from fmjax.conditions import ClassIds, Mask, check_conditions
 from fmjax.config import ConfigDict
 from fmjax.data.codecs import Codec
 from fmjax.data.dataset import Dataset
@@ -52,6 +52,7 @@ def model_conditions(config: ConfigDict, spec: DataSpec) -> Any:
         )
     check_conditions(spec.conditions)  # a record of a run may say anything
     chosen = _chosen(config, spec)
+    check_conditions(chosen)
     if c.null is not None and not isinstance(chosen, ClassIds):
         raise InputError(
             f"labels.null={c.null} is a class, and the labels are not one array of class ids; "
@@ -60,7 +61,7 @@ def model_conditions(config: ConfigDict, spec: DataSpec) -> Any:
 
     def fill_in(condition: Any) -> Any:
         changes = {"null": c.null} if c.null is not None else {}
-        if condition.drop_rate == 0:
+        if condition.drop_rate == 0 and not isinstance(condition, Mask):
             changes["drop_rate"] = c.drop_rate
         return dataclasses.replace(condition, **changes)
 
@@ -84,4 +85,7 @@ def _chosen(config: ConfigDict, spec: DataSpec) -> Any:
     for name in only.split(","):
         if name not in known:
             raise unknown_name(f"condition of {config.data.name} (labels.only)", name, known)
-    return {name: known[name] for name in only.split(",")}
+    chosen = set(only.split(","))
+    # A mask goes with its sequence: without it, what fills a sequence up would be read as content.
+    masks = {n for n, one in known.items() if isinstance(one, Mask) and one.of in chosen}
+    return {name: one for name, one in known.items() if name in chosen | masks}

@@ -11,6 +11,7 @@ import optax
 from fmjax.conditions import ClassIds, nulls
 from fmjax.config import ConfigDict
 from fmjax.conventions import ApplyFn, Span, Velocity, diagonal
+from fmjax.data.codecs import Codec
 from fmjax.draws import LossArgs
 from fmjax.errors import InputError
 from fmjax.factory import registry
@@ -55,6 +56,8 @@ class Experiment:
         data: which data set, and how it is read.
         pairs: the folder of stored pairs that it trains on; None for the data set itself.
         source: where the flow starts.
+        source_codec: what points to start from are in a user's file: the data that are the source,
+            and states where the source is a distribution.
         path: from the source to the data.
         network: the name of the network.
         architecture: what its parameters mean beyond their shapes.
@@ -94,6 +97,7 @@ class Experiment:
     data: DataSettings
     pairs: str | None
     source: Source
+    source_codec: Codec
     path: Path
     network: str
     architecture: Architecture
@@ -188,6 +192,7 @@ def make_experiment(
         data=DataSettings(**config.data),
         pairs=config.coupling.dir if config.coupling.name == "pairs" else None,
         source=source,
+        source_codec=registry.make_source_codec(config, spec),
         path=path,
         network=config.model.name,
         architecture=architecture(config, model),

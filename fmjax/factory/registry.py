@@ -10,6 +10,7 @@ from fmjax.conditions import ClassIds
 from fmjax.config import ConfigDict
 from fmjax.conventions import Array
 from fmjax.couplings.host import HostCoupling
+from fmjax.data.codecs import Codec, States
 from fmjax.data.load import load
 from fmjax.errors import InputError, unknown_name
 from fmjax.factory.data_spec import DataSpec
@@ -203,6 +204,12 @@ def make_source(config: ConfigDict, spec: DataSpec) -> sources.Source:
             f"source.name={c.name!r} and source.data={c.data!r}."
         )
     return choose("source", c.name, SOURCES)(c, spec)
+
+
+def make_source_codec(config: ConfigDict, spec: DataSpec) -> Codec:
+    """What points of the source are: data of the set that it is, or states."""
+    c = config.source
+    return load(c.data, c.dir).codec if c.name == "data" else States(spec.shape)
 
 
 def _points_of(c: ConfigDict, spec: DataSpec) -> sources.Empirical:

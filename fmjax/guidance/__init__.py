@@ -5,6 +5,7 @@ guided velocity takes `Guided` (labels and scale) where the plain one takes labe
 
 =====================================  ========================================================
 `classifier_free`                      (1 - w) u_null + w u_cond, in one call of the network
+`guide_each`, `guide_in_turn`          a scale for each condition: alone, or added to those before
 `autoguidance`                         (1 - w) u_weak + w u, a weaker network in place of null
 `interpolated`, `over_time`            between two conditions; changing over time
 `class_weights`, `spherical_weights`   between two classes in the embedding
@@ -19,6 +20,7 @@ guided velocity takes `Guided` (labels and scale) where the plain one takes labe
 """
 
 from fmjax.guidance.branches import autoguidance, classifier_free
+from fmjax.guidance.by_name import guide_each, guide_in_turn
 from fmjax.guidance.distillation import distilled, make_distillation_loss_fn
 from fmjax.guidance.interpolation import (
     Between,
@@ -29,7 +31,7 @@ from fmjax.guidance.interpolation import (
     spherical_weights,
 )
 from fmjax.guidance.interval import GuidanceInterval, network_calls
-from fmjax.guidance.labels import Guided, drop_labels, null_like, scale_from_excess
+from fmjax.guidance.labels import Guided, Nested, drop_labels, null_like, scale_from_excess
 from fmjax.guidance.rules import Projected, Rescale, Rule, ZeroStar, linear
 from fmjax.guidance.scale_schedules import SCALE_SCHEDULES
 
@@ -38,6 +40,7 @@ __all__ = [
     "Between",
     "GuidanceInterval",
     "Guided",
+    "Nested",
     "Projected",
     "Rescale",
     "Rule",
@@ -47,6 +50,8 @@ __all__ = [
     "classifier_free",
     "distilled",
     "drop_labels",
+    "guide_each",
+    "guide_in_turn",
     "interpolated",
     "linear",
     "make_distillation_loss_fn",

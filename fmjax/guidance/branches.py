@@ -13,6 +13,7 @@ from fmjax.errors import InputError
 from fmjax.guidance.interval import GuidanceInterval, evaluate_in_interval
 from fmjax.guidance.labels import (
     Guided,
+    Nested,
     checked_batch_size,
     null_like,
     only_labels,
@@ -46,7 +47,9 @@ def classifier_free(
         u(x, t) = u_null + sum_k w_k (u_k - u_null)
 
     (Liu et al., arXiv:2206.01714; a negative w_k is its negation). Another rule than the linear one
-    then gives ``u_null + sum_k (rule(u_null, u_k, w_k) - u_null)``.
+    then gives ``u_null + sum_k (rule(u_null, u_k, w_k) - u_null)``. With `Nested` conditions the
+    reference of each is the one before it, ``u_null + sum_k w_k (u_k - u_{k-1})``, u_0 = u_null.
+    `fmjax.guidance.guide_each` and `guide_in_turn` make either of the conditions of one network.
 
     The average velocity of a flow map, at a `fmjax.conventions.Span`, is guided in the same way;
     what depends on t (schedule, interval, zero_until, rule) is read where the jump starts, as for
@@ -61,12 +64,12 @@ def classifier_free(
         schedule: how w depends on t: a name of `fmjax.guidance.SCALE_SCHEDULES`, or
             ``schedule(w, t) -> w_t`` with all three (batch,).
         interval: (lo, hi); outside it every scale is 1 and the null branch is not computed, unless
-            another example of the batch is inside. K > 1 conditions need it nevertheless.
+            another example of the batch is inside. A composition of K > 1 needs it nevertheless.
         zero_until: before this time the velocity is 0 and the network is not called.
 
     Returns:
-        ``guided(x, t, Guided(labels, w))``, or ``guided(x, t, (Guided(...), ...))``; shaped as x,
-        in its dtype, at least float32.
+        ``guided(x, t, Guided(labels, w))``, a tuple of `Guided` or `Nested` in its place;
+        shaped as x, in its dtype, at least float32.
 
     Raises:
         InputError: the schedule is unknown, or the interval or zero_until impossible. When called:
@@ -77,8 +80,9 @@ def classifier_free(
     velocity, at = shaped_as_x("the velocity", velocity), scale_schedule(schedule)
     when = GuidanceInterval(interval, zero_until)
 
-    def guided(x: Any, t: Array, conditions: Guided | tuple[Guided, ...]) -> Any:
-        several = _as_tuple(conditions)
+    def guided(x: Any, t: Array, conditions: Guided | tuple[Guided, ...] | Nested) -> Any:
+        nested = isinstance(conditions, Nested)
+        several = _as_tuple(conditions.parts if nested else conditions)
         batch, here = checked_batch_size(x, t), time_of(t)
         labels = [jax.tree.map(jnp.asarray, share(c.labels, batch)) for c in several]
         check_leading_size(labels, batch)
@@ -88,21 +92,21 @@ def classifier_free(
         branches = stack(reference, *labels)
 
         def conditional():
-            return _as(x, velocity(x, t, labels[0]))
+            return _as(x, velocity(x, t, labels[-1]))
 
         def every(inside):
             def combined(us, x):
-                u_ref, *us = us
-                pairs = zip(us, scales, strict=True)
-                parts = [_by(rule, inside, u_ref, u, w, x, here) for u, w in pairs]
-                return parts[0] if len(parts) == 1 else u_ref + sum(part - u_ref for part in parts)
+                first, *us = us
+                references = [first, *us[:-1]] if nested else [first] * len(us)
+                added = zip(references, us, scales, strict=True)
+                parts = [(_by(rule, inside, ref, u, w, x, here), ref) for ref, u, w in added]
+                return parts[0][0] if len(us) == 1 else first + sum(u - ref for u, ref in parts)
 
             us = _as(x, jax.vmap(velocity, in_axes=(None, None, 0))(x, t, branches))
             return jax.tree.map(combined, us, x)
 
-        return evaluate_in_interval(
-            when, x, here, conditional if len(several) == 1 else None, every
-        )
+        alone = nested or len(several) == 1
+        return evaluate_in_interval(when, x, here, conditional if alone else None, every)
 
     return guided
 

@@ -12,9 +12,10 @@ import numpy as np
 
 from fmjax.array_checks import check_floats, shape_of, times_of
 from fmjax.checks import check_between
-from fmjax.conditions import check_labels, null_labels, share
+from fmjax.conditions import Mask, check_conditions, check_labels, null_labels, share
 from fmjax.conventions import Array, Labels, Span, at_least_float32, expand
 from fmjax.errors import InputError
+from fmjax.names import named_leaves
 
 _ALL = 2**31  # the stream that drops all conditions together, apart from those of each
 
@@ -34,6 +35,16 @@ class Guided(NamedTuple):
     labels: Labels
     w: Array | float = 1.0
     negative: Labels = None
+
+
+class Nested(NamedTuple):
+    """Conditions that are added one after another; `guide_in_turn` makes them by name.
+
+    Attributes:
+        parts: each with the conditions of those before it, and with a scale of its own.
+    """
+
+    parts: tuple[Guided, ...]
 
 
 def null_like(labels: Labels, null_labels: Labels) -> Labels:
@@ -94,9 +105,9 @@ def drop_labels(
     """Replaces labels by their nulls, per example, for classifier-free training.
 
     Each array of the labels is dropped at the rate of its own condition, independently of the
-    others; and all together at the rate `drop_all`, so that the unconditional velocity of several
-    conditions is trained. Drawn before the loss, which stays deterministic. Source: Ho & Salimans,
-    arXiv:2207.12598, algorithm 1.
+    others, a mask with its sequence; and all together at the rate `drop_all`, so that the
+    unconditional velocity of several conditions is trained. Drawn before the loss, which stays
+    deterministic. Source: Ho & Salimans, arXiv:2207.12598, algorithm 1.
 
     Args:
         keys: one random key per example (batch,).
@@ -112,12 +123,17 @@ def drop_labels(
         InputError: drop_all lies outside [0, 1], or the labels are not what the conditions say.
     """
     check_between("drop_all", drop_all, 0, 1)
+    check_conditions(conditions)
     check_labels(labels, conditions, len(keys))
     nulls = null_like(labels, null_labels(conditions))
     leaves, tree = jax.tree.flatten(labels)
-    rates = [condition.drop_rate for condition in jax.tree.leaves(conditions)]
+    described = named_leaves(conditions)
+    # A mask shares the rate and the toss of its sequence.
+    tossed = [name if c.kind != Mask.kind else c.of for name, c in described.items()]
+    rates = [described[name].drop_rate for name in tossed]
     # One condition alone is keyed by the example; of several, each by its number, too.
-    streams = [keys] if len(leaves) == 1 else [_fold(keys, i) for i in range(len(leaves))]
+    numbers = [list(described).index(name) for name in tossed]
+    streams = [keys] if len(leaves) == 1 else [_fold(keys, i) for i in numbers]
     everything = jnp.zeros(len(keys), bool)
     if drop_all > 0:
         everything = _toss(_fold(keys, _ALL), drop_all)

@@ -19,19 +19,26 @@ KERNELS = ("xla", "cudnn")
 _WIDEST_HEAD = 128  # of cuDNN, but for Hopper, which takes 256
 
 
-def attend(q: jax.Array, k: jax.Array, v: jax.Array, kernel: str = "xla") -> jax.Array:
+def attend(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    kernel: str = "xla",
+    mask: jax.Array | None = None,
+) -> jax.Array:
     """Let queries attend to keys.
 
     Args:
         q: shape (B, T, heads, d).
-        k: as q.
-        v: as q.
+        k: shape (B, L, heads, d).
+        v: as k.
         kernel: ``"xla"`` or ``"cudnn"``.
+        mask: bool, of a shape that broadcasts to (B, heads, T, L): True where a key is attended.
 
     Returns:
         As q; the softmax is float32.
     """
-    return jax.nn.dot_product_attention(q, k, v, implementation=kernel)
+    return jax.nn.dot_product_attention(q, k, v, mask=mask, implementation=kernel)
 
 
 def _cudnn_objection(dtype: Any, head: int) -> str | None:

@@ -1,14 +1,17 @@
 """DiT: a transformer over image patches with adaLN-zero (Peebles and Xie, arXiv:2212.09748).
 
     c    = SiLU(embed(t) + embed(labels) + embed(w) + embed(t - s))        w and s if asked for
-    h    = patches W + positions
+    h    = patches W + positions + sum_i patches_i W_i                     i: images to condition on
     h    = h + gate_1 * attention(modulate(norm(h), shift_1, scale_1))     in each block
     h    = h + gate_2 * mlp(modulate(norm(h), shift_2, scale_2))           in each block
     out  = unpatchify(modulate(norm(h), shift, scale) W')
 
 with modulate(h, shift, scale) = h (1 + scale) + shift; shifts, scales and gates are linear in c.
 Those linear maps start at zero, and so does W': each block starts as the identity, and a fresh
-model outputs 0.
+model outputs 0. Sequences are attended to in every block (`fmjax.models.transformer`), whose gate
+starts at zero; images to condition on are put beside the channels of x, which is to add patches_i
+W_i, and W_i starts at zero, as in arXiv:2211.09800. A network that gains either so begins as that
+without it.
 
 Differences from the paper: no learned variance, so there are as many channels out as in; any
 rectangular image whose sides the patch divides; any conditions beside classes, or none; a guidance
@@ -26,6 +29,7 @@ from fmjax.checks import check_positive
 from fmjax.conventions import Span
 from fmjax.errors import InputError, unknown_name
 from fmjax.models.attention import check_attention
+from fmjax.models.context import Context, ContextEmbed, check_sides, image_sizes, images, summed
 from fmjax.models.embedders import TIME_SCALE, ConditionEmbed, HashableConditions, sincos_2d
 from fmjax.models.input_checks import check_inputs, check_rank, check_sizes
 from fmjax.models.parts import check_parts, parts_products, scalar_head, with_parts
@@ -154,8 +158,8 @@ class DiT(HashableConditions, nn.Module):
         labels, w = self._check(x, t, labels)
         p = self.patch_size
         c = nn.silu(self._embedding()(t, labels, w))
-        h = self._tokens(x)
-        h = self._blocks(h, c)
+        h = self._tokens(x, images(self.conditions, labels))
+        h = self._blocks(h, c, self._context()(labels))
         h = modulate(h, *Modulation(2, name="adaln")(c))
         zeros = nn.initializers.zeros_init()
 
@@ -169,16 +173,26 @@ class DiT(HashableConditions, nn.Module):
         }
         return with_parts(velocity("out"), heads, self.parts)
 
-    def _tokens(self, x: jax.Array) -> jax.Array:
+    def _tokens(self, x: jax.Array, beside: dict[str, jax.Array]) -> jax.Array:
         p = self.patch_size
         patches = patchify(x, p)
         h = nn.Dense(
             self.width, kernel_init=nn.initializers.xavier_uniform(), dtype=self.dtype, name="patch"
         )(patches)
+        zeros = nn.initializers.zeros_init()
+        for name, image in beside.items():
+            layer = nn.Dense(
+                self.width,
+                kernel_init=zeros,
+                use_bias=False,
+                dtype=self.dtype,
+                name=f"patch_{name}",
+            )
+            h = h + layer(patchify(image, p))
         positions = sincos_2d(x.shape[1] // p, x.shape[2] // p, self.width)
         return h + jnp.asarray(positions, self.dtype)[None]
 
-    def _blocks(self, h: jax.Array, c: jax.Array) -> jax.Array:
+    def _blocks(self, h: jax.Array, c: jax.Array, context: Context | None) -> jax.Array:
         """All blocks one after another, their parameters stacked along a leading axis."""
         block = Block
         if self.remat != "none":
@@ -193,7 +207,7 @@ class DiT(HashableConditions, nn.Module):
             unroll=1 if self.scan else self.depth,
         )
         blocks = stack(self.heads, self.mlp_ratio, self.dtype, self.attention, name="blocks")
-        return blocks(h, c)[0]
+        return blocks(h, c)[0] if context is None else blocks(h, c, context)[0]
 
     @nn.nowrap
     def forward_flops(self, shape: tuple[int, ...]) -> int | None:
@@ -209,21 +223,25 @@ class DiT(HashableConditions, nn.Module):
         patch, D = self.patch_size**2 * channels, self.width
         T = height * width // self.patch_size**2
         ends = T * patch * D + D * 2 * D + T * D * patch
-        ends += parts_products(self.parts, D, T * D * patch)
-        embedding = self._embedding().forward_flops()
-        products = self.depth * block_products(T, D, self.mlp_ratio) + ends
-        return None if embedding is None else 2 * products + embedding
+        ends += parts_products(self.parts, D, T * D * patch) + image_sizes(self.conditions) * D
+        embedding, context = self._embedding().forward_flops(), self._context()
+        products = self.depth * block_products(T, D, self.mlp_ratio, context.places()) + ends
+        return None if embedding is None else 2 * products + embedding + context.forward_flops()
 
     @nn.nowrap
     def _embedding(self) -> ConditionEmbed:
         return ConditionEmbed(
             self.width,
-            self.conditions,
+            summed(self.conditions),
             time_scale=self.time_scale,
             guidance=self.guidance,
             span=self.span,
             name="condition",
         )
+
+    @nn.nowrap
+    def _context(self) -> ContextEmbed:
+        return ContextEmbed(self.width, self.conditions, name="context")
 
     def _check(self, x: jax.Array, t: Any, labels: Any) -> tuple[Any, jax.Array | None]:
         """The labels and the guidance scale, or None, once everything fits."""
@@ -249,7 +267,9 @@ class DiT(HashableConditions, nn.Module):
                 f"{self.patch_size}x{self.patch_size}: choose a patch_size that divides both "
                 "sides, or pad the images."
             )
-        return check_inputs(self, x, t, labels)
+        checked = check_inputs(self, x, t, labels)
+        check_sides(self.conditions, x)
+        return checked
 
 
 def preset(name: str, **overrides: Any) -> DiT:

@@ -9,6 +9,7 @@ from flax import linen as nn
 from fmjax.checks import check_positive
 from fmjax.conventions import Span
 from fmjax.errors import InputError
+from fmjax.models.context import ContextEmbed, image_sizes, images, pooled, summed
 from fmjax.models.embedders import ConditionEmbed, HashableConditions
 from fmjax.models.input_checks import check_inputs, check_rank, check_sizes
 from fmjax.models.parts import check_parts, parts_products, scalar_head, with_parts
@@ -21,7 +22,9 @@ class MLP(HashableConditions, nn.Module):
 
         h_0 = x,    h_k = SiLU(W_k h_{k-1} + V_k c),    out = W h_depth
 
-    The condition enters every layer, so that a deep network need not carry it along.
+    The condition enters every layer, so that a deep network need not carry it along. A sequence
+    adds the mean of its embedded places, those that its mask leaves out not counted. An image is
+    put beside x: sum_i U_i image_i is added within the first layer, and U_i starts at zero.
 
     Attributes:
         width: size of the hidden layers and of the condition.
@@ -70,12 +73,15 @@ class MLP(HashableConditions, nn.Module):
             InputError: a field or an argument does not fit; see `fmjax.models.input_checks`.
         """
         labels, w = self._check(x, t, labels)
-        c = nn.silu(self._embedding()(t, labels, w))
+        c = self._embedding()(t, labels, w)
+        context = self._context()(labels)
+        c = nn.silu(c if context is None else c + pooled(context))
         h = x.reshape(x.shape[0], -1)
         for k in range(self.depth):
             layer = nn.Dense(self.width, name=f"hidden_{k}")
             shift = nn.Dense(self.width, use_bias=False, name=f"condition_{k}")
-            h = nn.silu(layer(h) + shift(c))
+            h = layer(h) + shift(c)
+            h = nn.silu(h if k else self._with_images(h, labels))
         init = nn.initializers.zeros_init() if self.zero_init else nn.initializers.lecun_normal()
 
         def velocity(name: str) -> jax.Array:
@@ -84,6 +90,15 @@ class MLP(HashableConditions, nn.Module):
 
         heads = {"divergence": lambda: scalar_head(h), "diagonal": lambda: velocity("diagonal")}
         return with_parts(velocity("out"), heads, self.parts)
+
+    def _with_images(self, h: jax.Array, labels: Any) -> jax.Array:
+        """The first layer as it is with the images that stand beside x."""
+        zeros = nn.initializers.zeros_init()
+        for name, image in images(self.conditions, labels).items():
+            flat = image.reshape(image.shape[0], -1)
+            layer = nn.Dense(self.width, use_bias=False, kernel_init=zeros, name=f"image_{name}")
+            h = h + layer(flat)
+        return h
 
     @nn.nowrap
     def forward_flops(self, shape: tuple[int, ...]) -> int | None:
@@ -97,21 +112,25 @@ class MLP(HashableConditions, nn.Module):
         """
         features, D = math.prod(shape), self.width
         layers = features * D + (self.depth - 1) * D * D + self.depth * D * D + D * features
-        layers += parts_products(self.parts, D, D * features)
-        embedding = self._embedding().forward_flops()
-        return None if embedding is None else 2 * layers + embedding
+        layers += parts_products(self.parts, D, D * features) + image_sizes(self.conditions) * D
+        embedding, context = self._embedding().forward_flops(), self._context().forward_flops()
+        return None if embedding is None else 2 * layers + embedding + context
 
     @nn.nowrap
     def _embedding(self) -> ConditionEmbed:
         return ConditionEmbed(
             self.width,
-            self.conditions,
+            summed(self.conditions),
             self.time_features,
             self.time_scale,
             self.guidance,
             self.span,
             name="condition",
         )
+
+    @nn.nowrap
+    def _context(self) -> ContextEmbed:
+        return ContextEmbed(self.width, self.conditions, name="context")
 
     def _check(self, x: jax.Array, t: Any, labels: Any) -> tuple[Any, jax.Array | None]:
         """The labels and the guidance scale, or None, once everything fits."""

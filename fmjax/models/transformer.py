@@ -1,12 +1,15 @@
 """The blocks of DiT: attention and a feed-forward layer, modulated by a condition (adaLN-zero).
 
     h = h + gate_1 * attention(modulate(norm(h), shift_1, scale_1))
+    h = h + gate_3 * cross_attention(modulate(norm(h), shift_3, scale_3), context)      if there is
     h = h + gate_2 * mlp(modulate(norm(h), shift_2, scale_2))
 
 with modulate(h, shift, scale) = h (1 + scale) + shift; shifts, scales and gates are linear in the
-condition, by a map that starts at zero: a fresh block is the identity (arXiv:2212.09748).
+condition, by a map that starts at zero: a fresh block is the identity (arXiv:2212.09748). A context
+is the tokens of a sequence, of a text, say (arXiv:2310.00426, which has no gate there).
 """
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -15,6 +18,7 @@ from flax import linen as nn
 
 from fmjax.axes import FSDP, TENSOR, split_rows
 from fmjax.models.attention import attend
+from fmjax.models.context import Context
 
 _KEEP = jax.checkpoint_policies
 REMAT = {
@@ -32,10 +36,15 @@ SHARDING_RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
     (r"blocks/attention/qkv/kernel$", (None, FSDP, TENSOR)),
     (r"blocks/attention/qkv/bias$", (None, TENSOR)),
     (r"blocks/attention/out/kernel$", (None, TENSOR, FSDP)),
+    (r"blocks/cross_attention/q/kernel$", (None, FSDP, TENSOR)),
+    (r"blocks/cross_attention/q/bias$", (None, TENSOR)),
+    (r"blocks/cross_attention/kv/kernel$", (None, FSDP, TENSOR)),
+    (r"blocks/cross_attention/kv/bias$", (None, TENSOR)),
+    (r"blocks/cross_attention/out/kernel$", (None, TENSOR, FSDP)),
     (r"blocks/mlp/up/kernel$", (None, FSDP, TENSOR)),
     (r"blocks/mlp/up/bias$", (None, TENSOR)),
     (r"blocks/mlp/down/kernel$", (None, TENSOR, FSDP)),
-    (r"blocks/adaln/dense/kernel$", (None, FSDP, None)),
+    (r"blocks/adaln(_context)?/dense/kernel$", (None, FSDP, None)),
 )
 """Of a stack of blocks called "blocks"; see `fmjax.training.sharding`."""
 
@@ -109,6 +118,33 @@ class Attention(nn.Module):
         return h.reshape(B, T, D)
 
 
+class CrossAttention(nn.Module):
+    """Multi-head attention of tokens to those of a context.
+
+    The kernel is always ``"xla"``: there is a mask, and a context is short beside its weights.
+
+    Attributes:
+        heads: number of heads, a divisor of D.
+        dtype: what it computes in; softmax is float32.
+    """
+
+    heads: int
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, h: jax.Array, context: Context) -> jax.Array:
+        """Let tokens h (B, T, D) attend to a context of L tokens; shaped as h."""
+        B, T, D = h.shape
+        L, size = context.tokens.shape[1], D // self.heads
+        dense = partial(nn.Dense, kernel_init=_xavier, dtype=self.dtype)
+        q = dense(D, name="q")(h.reshape(B * T, D)).reshape(B, T, self.heads, size)
+        # Heads outermost, and rows: see Attention.
+        kv = dense(2 * D, name="kv")(context.tokens.reshape(B * L, D))
+        k, v = jnp.split(kv.reshape(B, L, self.heads, 2 * size), 2, axis=-1)
+        h = attend(q, k, v, mask=context.attended[:, None, None, :])
+        return dense(D, name="out")(h.reshape(B * T, D)).reshape(B, T, D)
+
+
 class FeedForward(nn.Module):
     """Dense, tanh-GELU, Dense on each token.
 
@@ -147,7 +183,9 @@ class Block(nn.Module):
     kernel: str
 
     @nn.compact
-    def __call__(self, h: jax.Array, c: jax.Array) -> tuple[jax.Array, None]:
+    def __call__(
+        self, h: jax.Array, c: jax.Array, context: Context | None = None
+    ) -> tuple[jax.Array, None]:
         """Transform tokens h (B, T, D) under the condition c (B, D); same shape and dtype out."""
         h = split_rows(h)
         shift_1, scale_1, gate_1, shift_2, scale_2, gate_2 = Modulation(6, name="adaln")(c)
@@ -156,12 +194,19 @@ class Block(nn.Module):
         # Sums and products with float32 vectors are float32 and rounded once; only the matmuls and
         # the tokens between the lines are of the compute dtype.
         h = (h + gate_1 * attention(modulate(h, shift_1, scale_1))).astype(self.dtype)
+        if context is not None:
+            shift_3, scale_3, gate_3 = Modulation(3, name="adaln_context")(c)
+            cross = CrossAttention(self.heads, self.dtype, name="cross_attention")
+            seen = cross(modulate(h, shift_3, scale_3), context)
+            h = (h + gate_3 * seen).astype(self.dtype)
         return (h + gate_2 * mlp(modulate(h, shift_2, scale_2))).astype(self.dtype), None
 
 
-def block_products(tokens: int, width: int, mlp_ratio: float) -> int:
-    """Multiply-adds of one `Block` on the tokens of one example."""
-    T, D = tokens, width
+def block_products(tokens: int, width: int, mlp_ratio: float, context: int = 0) -> int:
+    """Multiply-adds of one `Block` on the tokens of one example, and those of its context."""
+    T, D, L = tokens, width, context
     attention = T * 3 * D * D + 2 * T * T * D + T * D * D  # q, k and v; all pairs, twice; out
     feed_forward = 2 * T * D * int(mlp_ratio * D)
-    return attention + feed_forward + D * 6 * D  # six vectors of modulation
+    # q, k and v; all pairs, twice; out; three vectors of modulation
+    cross = (T * D * D + L * 2 * D * D + 2 * T * L * D + T * D * D + D * 3 * D) if L else 0
+    return attention + cross + feed_forward + D * 6 * D  # six vectors of modulation

@@ -15,6 +15,8 @@ def fingerprint(tree: Any) -> jax.Array:
     """
     total = jnp.uint32(0)
     for number, leaf in enumerate(jax.tree.leaves(tree)):
+        if leaf.dtype == bool:
+            leaf = leaf.astype(jnp.uint8)
         unsigned = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32, 8: jnp.uint32}[leaf.dtype.itemsize]
         words = jax.lax.bitcast_convert_type(leaf, unsigned).astype(jnp.uint32)
         place = jnp.arange(words.size, dtype=jnp.uint32).reshape(words.shape)

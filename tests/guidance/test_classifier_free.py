@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fmjax.conditions import ClassIds, Vector
+from fmjax.conditions import ClassIds, Mask, Sequence, Vector
 from fmjax.errors import InputError
 from fmjax.guidance import SCALE_SCHEDULES, Guided, classifier_free, drop_labels, scale_from_excess
 from tests.conftest import rounding
@@ -271,6 +271,19 @@ def test_each_condition_is_dropped_at_its_own_rate_to_its_own_null(drop_all):
     expected = [drop_all + (1 - drop_all) * p for p in (0.3, 0.6, 0.18)]
     found = [float(jnp.mean(share)) for share in (a, b, a & b)]
     np.testing.assert_allclose(found, expected, atol=4 * np.sqrt(0.25 / len(MANY)))
+
+
+@pytest.mark.parametrize("drop_all", [0.0, 0.2])
+def test_a_mask_is_dropped_with_its_sequence(drop_all):
+    text = {"a": ClassIds(NULL), "text": Sequence(3, 2, drop_rate=0.4), "z": Mask(3, of="text")}
+    n = len(MANY)
+    labels = {"a": MANY, "text": jnp.ones((n, 3, 2)), "z": jnp.ones((n, 3), bool)}
+    dropped = drop_labels(KEYS, labels, text, drop_all=drop_all)
+    gone = jnp.all(dropped["text"] == 0, axis=(1, 2))
+    np.testing.assert_array_equal(jnp.all(~dropped["z"], axis=1), gone)
+    np.testing.assert_array_equal(jnp.all(dropped["z"], axis=1), ~gone)
+    expected = drop_all + (1 - drop_all) * 0.4
+    assert float(jnp.mean(gone)) == pytest.approx(expected, abs=4 * np.sqrt(0.25 / n))
 
 
 def test_a_drop_can_be_forced_either_way():

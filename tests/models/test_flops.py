@@ -12,7 +12,7 @@ import pytest
 from flax import linen as nn
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
-from fmjax.conditions import ClassIds, Vector, nulls
+from fmjax.conditions import ClassIds, ImageCondition, Mask, Sequence, Vector, nulls
 from fmjax.conventions import Span
 from fmjax.models import dit, mlp
 from fmjax.models.flops import training_flops
@@ -20,6 +20,12 @@ from fmjax.models.flops import training_flops
 IMAGE, POINT = (8, 4, 3), (5,)
 DIT = {"patch_size": 2, "width": 24, "depth": 3, "heads": 2}
 TWO = {"class": ClassIds(7), "age": Vector(3)}
+EVERY = TWO | {
+    "text": Sequence(5, 4),
+    "text_mask": Mask(5, of="text"),
+    "notes": Sequence(3, 2),
+    "image": ImageCondition((8, 4, 2)),
+}
 MODELS = [
     (dit.DiT(**DIT, conditions=ClassIds(7)), IMAGE),
     (dit.DiT(**DIT, mlp_ratio=2.5), IMAGE),
@@ -31,6 +37,8 @@ MODELS = [
     (mlp.MLP(width=16, depth=2, span=True, parts=("divergence", "diagonal")), (2, 3)),
     (dit.DiT(**DIT, span=True, parts=("divergence", "diagonal")), IMAGE),
     (dit.DiT(**DIT, span=True, parts=("divergence",)), IMAGE),
+    (dit.DiT(**DIT, conditions=EVERY), IMAGE),
+    (mlp.MLP(width=16, depth=2, conditions=EVERY), POINT),
 ]
 
 

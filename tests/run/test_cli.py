@@ -46,6 +46,7 @@ MISTAKES = [
     ("sample.py", ["--workdir=x", DIGITS], "--config is for --compile_only"),
     ("sample.py", ["--compile_only=v5e:4x4"], "either --workdir"),
     ("sample.py", ["--workdir=x", "--labels=one"], "a list of numbers"),
+    ("sample.py", ["--workdir=x", "--labels=1", "--condition=c.npy"], "in place of --labels"),
     ("sample.py", ["--workdir=x", "--solver=huen"], "Did you mean 'heun'?"),
     ("sample.py", ["--workdir=x", "--steps=0"], "at least 1; got 0"),
     ("sample.py", ["--workdir=x", "--num=ten"], "invalid literal"),

@@ -1,19 +1,22 @@
 """Several conditions, vectors and a codec through training, sampling, export and likelihood."""
 
 import json
+from functools import partial
 
 import jax
 import jax.export
 import numpy as np
 import pytest
 
+from fmjax.conditions import nulls
 from fmjax.data.codecs import Vectors
+from fmjax.data.load import load
 from fmjax.errors import InputError
 from fmjax.factory import Guidance, Recipe, make_experiment, spec_of
 from fmjax.likelihood import Exact
 from fmjax.run.likelihood.measure import Question, measure
 from fmjax.run.reflow.rounds import Plan, reflow
-from fmjax.run.restore import open_run
+from fmjax.run.restore import open_run, restore_flow
 from fmjax.run.sample.export import export_run
 from fmjax.run.sample.request import Request, resolve
 from fmjax.run.sample.to_disk import sample
@@ -57,10 +60,10 @@ def test_each_condition_has_its_null_its_rate_and_its_embedding(trained):
 def test_samples_take_the_conditions_of_held_out_data_and_are_data(trained, tmp_path):
     sample(trained, tmp_path, Request(40, w=(1.0, 3.0)), RECIPE)
     with np.load(tmp_path / "samples.npz") as content:
-        assert sorted(content) == ["labels/height", "labels/moon", "samples"]
+        assert sorted(content) == ["height", "moon", "samples", "seed", "solver", "w"]
         held_out = two_conditions.load().arrays("test", 40)[1]
-        np.testing.assert_array_equal(content["labels/moon"], held_out["moon"])
-        np.testing.assert_array_equal(content["labels/height"], held_out["height"])
+        np.testing.assert_array_equal(content["moon"], held_out["moon"])
+        np.testing.assert_array_equal(content["height"], held_out["height"])
         # In the unit of the data, whose columns have other means and spreads than states.
         spread = content["samples"].std(axis=0) / two_conditions.POINTS["a"][0].std(axis=0)
         assert np.all((spread > 0.2) & (spread < 5))
@@ -85,11 +88,88 @@ def test_an_exported_sampler_takes_the_conditions_by_name(trained, tmp_path):
     sampler = jax.export.deserialize(bytearray((tmp_path / "sampler").read_bytes()))
     sample(trained, tmp_path / "out", request, recipe)
     with np.load(tmp_path / "out" / "samples.npz") as content:
-        labels = {name: content[f"labels/{name}"] for name in ("moon", "height")}
+        labels = {name: content[name] for name in ("moon", "height")}
         drawn = sampler.call(
             np.uint32(0), np.arange(6, dtype=np.int32), labels, np.full(6, 2.0, "f4")
         )
         np.testing.assert_allclose(drawn, content["samples"], rtol=1e-5, atol=1e-5)
+
+
+def own(tmp_path, **arrays):
+    np.savez(tmp_path / "own.npz", **arrays)
+    return tmp_path / "own.npz"
+
+
+def drawn(folder):
+    with np.load(folder / "samples.npz") as content:
+        return dict(content)
+
+
+def test_samples_under_own_conditions_are_those_under_the_same_labels(trained, tmp_path):
+    held_out = two_conditions.load().arrays("test", 12)[1]
+    sample(trained, tmp_path / "a", Request(12, w=(2.0, 1.0)), RECIPE)
+    sample(trained, tmp_path / "b", Request(None, own(tmp_path, **held_out), (2.0, 1.0)), RECIPE)
+    one, other = drawn(tmp_path / "a"), drawn(tmp_path / "b")
+    assert one.keys() == other.keys()
+    jax.tree.map(np.testing.assert_array_equal, one, other)
+    np.testing.assert_array_equal(one["w"], [2, 1] * 6)
+    assert json.loads(str(one["solver"])) == json.loads(json.dumps(RECIPE.solver.describe()))
+    assert one["seed"] == 0
+
+
+def test_one_row_is_for_all_samples(trained, tmp_path):
+    lone = {"moon": np.array([1]), "height": np.array([[0.25]])}
+    sample(trained, tmp_path / "out", Request(5, own(tmp_path, **lone)), RECIPE)
+    content = drawn(tmp_path / "out")
+    np.testing.assert_array_equal(content["height"], [[0.25]] * 5)
+    np.testing.assert_array_equal(content["moon"], [1] * 5)
+    assert resolve(open_run(trained), Request(None, own(tmp_path, **lone)), RECIPE)[0].num == 100
+
+
+def test_other_conditions_or_points_do_not_go_on_in_the_same_shards(trained, tmp_path):
+    height = np.linspace(-1, 1, 6)[:, None]
+    points = np.random.default_rng(0).normal(size=(6, 2))
+
+    def ask(points, height):
+        file = own(tmp_path, moon=np.zeros(6, int), height=height)
+        np.save(tmp_path / "x0.npy", points)
+        request = Request(None, file, (1.0,), x0=tmp_path / "x0.npy")
+        return sample(trained, tmp_path / "shards", request, RECIPE, batch_size=3, shard_size=3)
+
+    assert ask(points, height).drawn == 6
+    assert ask(points, height).drawn == 0
+    with pytest.raises(InputError, match="holds other samples, with x0="):
+        ask(points + 1e-3, height)
+    with pytest.raises(InputError, match="holds other samples, with labels="):
+        ask(points, height + 1e-3)
+    file = own(tmp_path, moon=np.zeros(6, int), height=height)
+    with pytest.raises(InputError, match="holds other samples, with x0="):
+        sample(trained, tmp_path / "shards", Request(6, file, (1.0,)), RECIPE, shard_size=3)
+
+
+def test_samples_start_from_own_points(trained, tmp_path):
+    points = np.random.default_rng(1).normal(size=(7, 2)).astype(np.float32)
+    np.save(tmp_path / "x0.npy", points)
+    request = Request(None, None, x0=tmp_path / "x0.npy")
+    sample(trained, tmp_path / "out", request, RECIPE, batch_size=4)
+    experiment = open_run(trained)
+    flow = restore_flow(trained, experiment)
+    null = nulls(experiment.conditions, 7)
+    x1 = RECIPE.solver.solve(partial(experiment.apply_fn, flow.params), points, null).x1
+    expected = experiment.spec.codec.decode(x1)
+    np.testing.assert_allclose(drawn(tmp_path / "out")["samples"], expected, rtol=1e-5, atol=1e-5)
+
+
+def test_own_arrays_that_do_not_fit_are_refused_before_anything_is_read(trained, tmp_path):
+    experiment = open_run(trained)
+    file = own(tmp_path, moon=np.zeros(3, int), height=np.zeros((3, 1)))
+    np.save(tmp_path / "x0.npy", np.zeros((3, 2)))
+    with pytest.raises(InputError, match="one row for each of 4 samples, or one for all; got 3"):
+        resolve(experiment, Request(4, file), RECIPE)
+    with pytest.raises(InputError, match=r"the points of .* must have one row for each of 4"):
+        resolve(experiment, Request(4, x0=tmp_path / "x0.npy"), RECIPE)
+    with pytest.raises(InputError, match="leave --x0 out"):
+        export_run(trained, tmp_path / "f", Request(3, x0=tmp_path / "x0.npy"), RECIPE)
 
 
 def test_the_likelihood_is_that_of_states_under_their_conditions(trained):
@@ -160,6 +240,13 @@ def test_a_run_from_another_source_is_sampled_from_it(changes, tmp_path):
     with pytest.raises(InputError, match=r"needs the score.* standard normal and independent"):
         resolve(experiment, Request(4), Recipe(sde_spec("churn", 2)))
     if "source__data" in changes:
+        # Own points are data of the source's set, whose codec is another than the data's.
+        own_points = np.asarray(experiment.source_codec.decode(x0[:5]))
+        np.save(tmp_path / "x0.npy", own_points)
+        assert experiment.source_codec == load("toy/8gaussians").codec
+        own_request = Request(None, None, x0=tmp_path / "x0.npy")
+        again = resolve(experiment, own_request, one)[0].x0
+        np.testing.assert_allclose(again, x0[:5], rtol=1e-5, atol=1e-5)
         with pytest.raises(InputError, match="no density"):
             measure(tmp_path / "run", Question(num=4), solver_spec("euler", 2), Exact())
     else:  # far outside of the box there is no density

@@ -41,7 +41,8 @@ def evaluate_flow(
     if request.labels is not None and classes is not None:
         labels = request.rows(classes, 0, request.num)[1]
         # Another seed than the guided samples': the histogram is a second, independent draw.
-        free = Request(request.num, None, (1.0,), (request.seed + 1) % 2**32)
+        seed = (request.seed + 1) % 2**32
+        free = request._replace(labels=None, w=(1.0,), seed=seed)
         unconditional = draw_samples(flow, free, guided._replace(guidance=None))
     if jax.process_index() != 0:
         return None
@@ -58,10 +59,10 @@ def check_evaluated(
     Raises:
         InputError: it is too small to be measured, guided by a weaker checkpoint, or does not fit.
     """
-    check_at_least("--num", request.num, 2, advice="Fewer samples cannot be measured.")
     if weights.weak is not None:
         raise InputError("samples without a class have no weaker checkpoint: leave --weak out.")
-    resolve(experiment, request, recipe)
+    request, _ = resolve(experiment, request, recipe)
+    check_at_least("--num", request.num, 2, advice="Fewer samples cannot be measured.")
 
 
 class Reference(NamedTuple):

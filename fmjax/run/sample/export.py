@@ -53,6 +53,11 @@ def export_run(
     """
     if jax.process_count() > 1:
         raise InputError("--export is the work of one process; start it alone.")
+    if request.x0 is not None:
+        raise InputError(
+            "an exported sampler draws the points that it starts from: leave --x0 out, and sample "
+            "from the run itself."
+        )
     experiment = open_run(workdir, portable=True)
     _, recipe = resolve(experiment, request, recipe, weak=weights.weak is not None)
     check_target(path, overwrite)

@@ -7,6 +7,7 @@ stopped and another one is refused. All shards in numpy, in order:
     samples = np.concatenate([part["samples"] for part in parts])
 """
 
+import json
 import math
 import re
 from collections.abc import Iterable
@@ -40,6 +41,7 @@ CONTENT = {re.escape(name): "" for name in (MANIFEST, WHOLE, PICTURE, TRAJECTORY
     r"samples-\d+-of-\d+[.]npz": ""
 }
 """What a sample run makes in its folder."""
+_RESERVED = ("samples", "w", "seed", "solver")  # arrays of a file that are no conditions
 _MOST = 100_000  # files in a folder
 _MAY_DIFFER = ("run", "versions")  # the same parameters are the same wherever they lie
 
@@ -164,7 +166,8 @@ def _is_ours(name: str) -> bool:
 def manifest_of(flow: TrainedFlow, request: Request, recipe: Recipe, shard_size: int) -> dict:
     """All that decides what the samples are, and the versions that drew them, for JSON."""
     codec = flow.experiment.spec.codec
-    return {
+    own = {} if request.x0 is None else {"x0": int(fingerprint(request.x0))}
+    return own | {
         "run": flow.workdir.name,
         "step": flow.step,
         "parameters": int(fingerprint(flow.params)),
@@ -192,7 +195,12 @@ def _written_labels(request: Request) -> Any:
 
 
 def write_file(
-    path: Path, rows: range, flow: TrainedFlow, request: Request, parts: Iterable[SampleBatch]
+    path: Path,
+    rows: range,
+    flow: TrainedFlow,
+    request: Request,
+    recipe: Recipe,
+    parts: Iterable[SampleBatch],
 ) -> int:
     """Writes some samples of a request into one file, whole or not there.
 
@@ -201,18 +209,25 @@ def write_file(
     """
     parts = list(parts)
     samples = np.concatenate([part.samples for part in parts])
+    how = {"seed": np.uint32(request.seed), "solver": json.dumps(recipe.solver.describe())}
+    asked = _asked(flow, request, rows)
     with whole_file(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, samples=samples, **_labels(flow, request, rows))
+        np.savez(file, samples=samples, **asked, **how)
     return sum(int(part.nfe.sum()) for part in parts)
 
 
-def _labels(flow: TrainedFlow, request: Request, rows: range) -> dict[str, np.ndarray]:
-    """The labels that were asked for by name, ``labels`` being -1 where none was."""
+def _asked(flow: TrainedFlow, request: Request, rows: range) -> dict[str, np.ndarray]:
+    """The conditions by name and the guidance scales; ``labels`` is -1 where none was asked."""
+    _, labels, w = request.rows(flow.experiment.conditions, rows.start, len(rows))
     if request.labels is None:
-        return {"labels": np.full(len(rows), -1, np.int32)}
-    labels = request.rows(flow.experiment.conditions, rows.start, len(rows))[1]
+        return {"w": w, "labels": np.full(len(rows), -1, np.int32)}
     named = named_leaves(labels)
-    return named if "labels" in named else {f"labels/{name}": x for name, x in named.items()}
+    return {"w": w} | {_written_name(name): x for name, x in named.items()}
+
+
+def _written_name(condition: str) -> str:
+    """That of the condition, unless something else in the file has it."""
+    return f"labels/{condition}" if condition in _RESERVED else condition
 
 
 def write_picture(target: SampleFiles, flow: TrainedFlow, request: Request) -> None:

@@ -23,8 +23,22 @@ def _one_of(names) -> str:
 
 
 # What to sample.
-NUM = flags.DEFINE_integer("num", 100, "Number of samples.")
+NUM = flags.DEFINE_integer(
+    "num", None, "Number of samples: 100, or one for each row of --condition and --x0."
+)
 LABELS = flags.DEFINE_string("labels", "all", "Classes that repeat in turn: 0,1,2, all, or none.")
+CONDITION = flags.DEFINE_string(
+    "condition",
+    None,
+    "In place of --labels: an .npz with the conditions by name, or the .npy of a run with one; a "
+    "row for each sample, or one for all.",
+)
+X0 = flags.DEFINE_string(
+    "x0",
+    None,
+    "Points to start from in place of noise: an .npy, or an .npz with the array x0, a row for each "
+    "sample, or one for all; of a run whose source is data, in the units of those.",
+)
 SEED = flags.DEFINE_integer("seed", 0, "Sample i is a function of the seed and i alone.")
 
 # With which parameters.
@@ -72,13 +86,21 @@ NEGATIVE = flags.DEFINE_integer("negative", None, "A class to lead away from.")
 
 def request() -> Request:
     """What the flags ask to draw."""
-    labels = {"none": None, "all": ()}.get(LABELS.value, LABELS.value)
-    if isinstance(labels, str):
-        labels = _numbers("labels", labels, int)
+    labels = _labels()
     w = None if GUIDANCE.value is None else _numbers("guidance", GUIDANCE.value, float)
-    asked = Request(NUM.value, labels, w, SEED.value)
+    x0 = None if X0.value is None else Path(X0.value)
+    asked = Request(NUM.value, labels, w, SEED.value, x0)
     check_request(asked)
     return asked
+
+
+def _labels() -> tuple[int, ...] | Path | None:
+    if CONDITION.value is not None:
+        if _given("labels"):
+            raise InputError("--condition stands in place of --labels; give one of them.")
+        return Path(CONDITION.value)
+    labels = {"none": None, "all": ()}.get(LABELS.value, LABELS.value)
+    return _numbers("labels", labels, int) if isinstance(labels, str) else labels
 
 
 def recipe(workdir: Path | None, config: ConfigDict | None = None) -> Recipe:

@@ -1,5 +1,6 @@
 """What to draw: how many samples, of which classes, at which guidance scales, from which seed."""
 
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -14,7 +15,9 @@ from fmjax.errors import InputError
 from fmjax.factory import Experiment, Guidance, Recipe
 from fmjax.factory.data_spec import chosen_labels
 from fmjax.factory.generation import check_guidance, check_scales, fit_solver
+from fmjax.run.sample.own_arrays import check_rows, read_conditions, read_points
 
+_USUAL = 100  # samples
 _HELD_OUT = 1000  # examples whose conditions are sampled under, at most
 
 
@@ -22,25 +25,35 @@ class Request(NamedTuple):
     """Which samples to draw.
 
     Attributes:
-        num: how many.
+        num: how many; None for one for each row of the files, or 100.
         labels: class ids that repeat in turn; ``()`` for all classes in turn, or, of a model with
-            other conditions, for those of the data's held-out examples in turn; None for samples
-            under no condition. Once resolved, conditions other than class ids are numpy arrays
-            (n, ...) built as the conditions of the model.
+            other conditions, for those of the data's held-out examples in turn; the path of a file
+            of conditions, see `fmjax.run.sample.own_arrays`; None for samples under no condition.
+            Once resolved, conditions other than class ids are numpy arrays (n, ...) built as the
+            conditions of the model.
         w: guidance scales that repeat in turn; one number for all is ``(w,)``; None for the scale
             of the run's configuration, or 1 without labels.
         seed: sample i is a function of the seed and of i alone.
+        x0: the path of a file of points to start from, in the place of draws from the source; once
+            resolved, states (n, ...). Sample i then starts from row i.
     """
 
-    num: int
+    num: int | None
     labels: Any = ()
     w: tuple[float, ...] | None = None
     seed: int = 0
+    x0: Any = None
 
     @property
     def columns(self) -> int:
         """Of a picture: one for each class that repeats, at most 20."""
         return min(len(self.labels), 20) if isinstance(self.labels, tuple) and self.labels else 10
+
+    def points(self, start: int, count: int) -> tuple[np.ndarray, ...]:
+        """The points that the samples from `start` on start from, or nothing for the source's."""
+        if self.x0 is None:
+            return ()
+        return (self.x0[np.arange(start, start + count) % len(self.x0)],)
 
     def rows(
         self, conditions: Any, start: int, count: int
@@ -79,6 +92,7 @@ def resolve(
         InputError: something does not fit, in one sentence, before any device work.
     """
     guidance = (recipe.guidance or Guidance())._replace(weak=weak)
+    request = _with_files(request, experiment)
     if isinstance(request.labels, tuple) and not request.labels:
         request = request._replace(labels=_all_labels(experiment, request.num))
     if request.w is None:
@@ -101,14 +115,35 @@ def resolve(
     return request, Recipe(solver, guidance if needed else None)
 
 
+def _with_files(request: Request, experiment: Experiment) -> Request:
+    """The request with what its files hold, and with the number of samples."""
+    rows = {}
+    if isinstance(request.labels, Path):
+        labels = read_conditions(request.labels, experiment.conditions)
+        rows[f"the conditions of {request.labels}"] = len(jax.tree.leaves(labels)[0])
+        request = request._replace(labels=labels)
+    if isinstance(request.x0, Path):
+        codec = experiment.source_codec
+        points = read_points(request.x0, codec)
+        rows[f"the points of {request.x0}"] = len(points)
+        request = request._replace(x0=codec.encode(points))
+    if request.num is None:
+        most = max(rows.values(), default=1)
+        request = request._replace(num=most if most > 1 else _USUAL)
+    for what, count in rows.items():
+        check_rows(what, count, request.num)
+    return request
+
+
 def check_request(request: Request) -> None:
     """Checks the numbers of a request, whatever the model.
 
     Raises:
         InputError: one lies outside its range.
     """
-    check_at_least("the number of samples", request.num)
-    check_between("the number of samples", request.num, 1, 2**31 - 1)
+    if request.num is not None:
+        check_at_least("the number of samples", request.num)
+        check_between("the number of samples", request.num, 1, 2**31 - 1)
     check_seed(request.seed)
     for w in request.w or ():
         check_finite_number("the guidance scale", w)

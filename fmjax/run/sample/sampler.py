@@ -37,11 +37,12 @@ class SampleBatch(NamedTuple):
 def make_sample_fn(
     experiment: Experiment, recipe: Recipe, mesh: Mesh, pairs: bool = False
 ) -> Callable[[Any, jax.Array, jax.Array, jax.Array, jax.Array], Solution]:
-    """Compiles ``sample(params, key, index, labels, w) -> Solution``, its x1 the samples.
+    """Compiles ``sample(params, key, index, labels, w, x0=None) -> Solution``, its x1 the samples.
 
     Everything but the recipe and the batch size is traced, so no other labels, scale or seed
     compiles anything; and the function for the same arguments is the same function, so that the
-    second picture of a run compiles nothing. Sample i starts from noise keyed by its index alone.
+    second picture of a run compiles nothing. Sample i starts from noise keyed by its index alone,
+    or from row i of x0, float32 (batch, ...), where that is given.
 
     Args:
         experiment: what the configuration stands for.
@@ -57,9 +58,10 @@ def make_sample_fn(
     sampler = make_sampler(experiment, recipe)
 
     @partial(jax.jit, out_shardings=NamedSharding(mesh, P()))
-    def sample(params, key, index, labels, w):
+    def sample(params, key, index, labels, w, x0=None):
         index, labels, w = jax.lax.with_sharding_constraint((index, labels, w), by_rows(mesh))
-        x0 = draw_source(experiment.source, key, index, experiment.spec.shape)
+        if x0 is None:
+            x0 = draw_source(experiment.source, key, index, experiment.spec.shape)
         x0 = jax.lax.with_sharding_constraint(x0, by_rows(mesh))
         with within(mesh):
             solution = sampler(params, x0, key, index, labels, w)
@@ -75,15 +77,25 @@ def lower_for(
     params: Any,
     key: jax.Array | jax.ShapeDtypeStruct,
     batch: int,
+    start: tuple[int, ...] | None = None,
 ) -> jax.stages.Lowered:
     """The sample function lowered for a batch size, to be compiled ahead of its first call.
 
     So that a run can tell the time of compilation from that of sampling.
+
+    Args:
+        sample_fn: from `make_sample_fn`.
+        conditions: of the model.
+        params: of the model, or their shapes.
+        key: of the samples, or its shape.
+        batch: how many samples.
+        start: the shape of one point to start from, where these are given.
     """
     integers = jax.ShapeDtypeStruct((batch,), jnp.int32)
     floats = jax.ShapeDtypeStruct((batch,), jnp.float32)
     labels = abstract_labels(conditions, batch)
-    return sample_fn.lower(params, key, integers, labels, floats)
+    x0 = () if start is None else (jax.ShapeDtypeStruct((batch, *start), jnp.float32),)
+    return sample_fn.lower(params, key, integers, labels, floats, *x0)
 
 
 def fit_batch(num: int, batch_size: int, devices: int) -> int:
@@ -116,7 +128,8 @@ def draw_batches(
 
     def dispatch(rows: range):
         index, labels, w = request.rows(flow.experiment.conditions, rows.start, batch)
-        return rows, labels, sample_fn(flow.params, key, index, labels, w)
+        x0 = request.points(rows.start, batch)
+        return rows, labels, sample_fn(flow.params, key, index, labels, w, *x0)
 
     def fetch(rows: range, labels: Labels, solution: Solution) -> SampleBatch:
         n = len(rows)

@@ -71,8 +71,9 @@ def sample(
     """Draws samples with a trained run's parameters and writes them.
 
     ``samples.npz`` gets ``samples`` (data: uint8 (num, H, W, C) for images, float32 (num, D) for
-    vectors) and ``labels`` (int32 (num,), -1 where none was asked; several conditions as
-    ``labels/NAME``); ``grid.png`` shows the first of them, and ``trajectory.gif`` how they came
+    vectors), ``labels`` (int32 (num,), -1 where none was asked; several conditions each under its
+    own name), the guidance scales ``w`` (num,), and the ``seed`` and the ``solver``; ``grid.png``
+    shows the first of them, and ``trajectory.gif`` how they came
     about, where there is a picture for such data. Sample i depends on the seed and i alone,
     whatever the batch size, the shards, and the number of devices and processes: to float32
     rounding, which may tip a grey level of 256, and to the bit where a device draws as many at a
@@ -218,13 +219,14 @@ def _draw(
     batch = fit_batch(target.shard_size or target.num, batch_size, flow.mesh.size)
     sample_fn = make_sample_fn(flow.experiment, recipe, flow.mesh)
     conditions = flow.experiment.conditions
-    lowered = lower_for(sample_fn, conditions, flow.params, jax.random.key(0), batch)
+    start = None if request.x0 is None else request.x0.shape[1:]
+    lowered = lower_for(sample_fn, conditions, flow.params, jax.random.key(0), batch, start)
     sample_fn = lowered.compile()
     compiled = time.perf_counter()
     batches = draw_batches(sample_fn, flow, request, batch, spans)
     nfe = 0
     for k, parts in zip(mine, by_shard(batches, spans, batch, "sample"), strict=True):
-        nfe += write_file(target.paths[k], target.spans[k], flow, request, parts)
+        nfe += write_file(target.paths[k], target.spans[k], flow, request, recipe, parts)
     return {
         "compiled": compiled,
         "compile_seconds": compiled - began,

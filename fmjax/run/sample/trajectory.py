@@ -39,12 +39,14 @@ def write_trajectory(flow: TrainedFlow, request: Request, recipe: Recipe, path: 
     sampler = make_sampler(experiment, recipe)
 
     @jax.jit
-    def sampled(params, key, index, labels, w):
-        x0 = draw_source(experiment.source, key, index, experiment.spec.shape)
+    def sampled(params, key, index, labels, w, x0=None):
+        if x0 is None:
+            x0 = draw_source(experiment.source, key, index, experiment.spec.shape)
         solution = sampler(params, x0, key, index, labels, w, save_at=times)
         return solution._replace(trajectory=codec.decode(solution.trajectory))
 
-    solution = check_solution(sampled(flow.params, jax.random.key(request.seed), index, labels, w))
+    key, points = jax.random.key(request.seed), request.points(0, num)
+    solution = check_solution(sampled(flow.params, key, index, labels, w, *points))
     states = np.asarray(solution.trajectory)
     reach = 1.05 * float(np.abs(states).max())  # one window for all times
     window = {} if codec.kind == "pixels" else {"limits": (-reach, reach, -reach, reach)}
