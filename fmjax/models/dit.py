@@ -27,19 +27,26 @@ from flax import linen as nn
 
 from fmjax.checks import check_positive
 from fmjax.conventions import Span
-from fmjax.errors import InputError, unknown_name
-from fmjax.models.attention import check_attention
+from fmjax.errors import InputError
 from fmjax.models.context import Context, ContextEmbed, check_sides, image_sizes, images, summed
 from fmjax.models.embedders import TIME_SCALE, ConditionEmbed, HashableConditions, sincos_2d
-from fmjax.models.input_checks import check_inputs, check_rank, check_sizes
+from fmjax.models.input_checks import (
+    check_inputs,
+    check_patches,
+    check_rank,
+    check_sizes,
+    check_width,
+)
 from fmjax.models.parts import check_parts, parts_products, scalar_head, with_parts
+from fmjax.models.presets import from_preset
 from fmjax.models.transformer import (
-    REMAT,
     SHARDING_RULES,
     Block,
     Modulation,
     block_products,
+    check_computing,
     modulate,
+    stacked,
 )
 
 _SIZES = {  # depth, width, heads: Table 1 of the paper
@@ -194,18 +201,7 @@ class DiT(HashableConditions, nn.Module):
 
     def _blocks(self, h: jax.Array, c: jax.Array, context: Context | None) -> jax.Array:
         """All blocks one after another, their parameters stacked along a leading axis."""
-        block = Block
-        if self.remat != "none":
-            # Outside a loop the compiler would find the two computations equal, and keep the first.
-            block = nn.remat(Block, policy=REMAT[self.remat], prevent_cse=not self.scan)
-        stack = nn.scan(
-            block,
-            variable_axes={"params": 0, "intermediates": 0},
-            split_rngs={"params": True},
-            in_axes=nn.broadcast,
-            length=self.depth,
-            unroll=1 if self.scan else self.depth,
-        )
+        stack = stacked(Block, self.depth, self.scan, self.remat)
         blocks = stack(self.heads, self.mlp_ratio, self.dtype, self.attention, name="blocks")
         return blocks(h, c)[0] if context is None else blocks(h, c, context)[0]
 
@@ -247,26 +243,13 @@ class DiT(HashableConditions, nn.Module):
         """The labels and the guidance scale, or None, once everything fits."""
         check_sizes(self, "patch_size", "width", "depth", "heads")
         check_positive("time_scale", self.time_scale)
-        if self.width % math.lcm(self.heads, 4):
-            raise InputError(
-                f"width={self.width} is not a multiple of heads={self.heads} and of 4 (the parts "
-                f"of the position embedding): take a multiple of {math.lcm(self.heads, 4)}."
-            )
+        check_width(self.width, self.heads)
         if not 1 <= self.mlp_ratio * self.width < math.inf:
             raise InputError(f"mlp_ratio={self.mlp_ratio!r}: expected a positive number, e.g. 4.")
-        if not jnp.issubdtype(self.dtype, jnp.floating):
-            raise InputError(f"dtype={self.dtype!r}: expected a floating dtype, e.g. jnp.bfloat16.")
-        if self.remat not in REMAT:
-            raise unknown_name("remat policy", self.remat, REMAT)
+        check_computing(self.dtype, self.remat, self.attention, self.width // self.heads)
         check_parts(self.parts, self.span)
-        check_attention(self.attention, self.dtype, self.width // self.heads)
         check_rank(x, "(batch, height, width, channels)", 4, 4)
-        if x.shape[1] % self.patch_size or x.shape[2] % self.patch_size:
-            raise InputError(
-                f"images of {x.shape[1]}x{x.shape[2]} do not divide into patches of "
-                f"{self.patch_size}x{self.patch_size}: choose a patch_size that divides both "
-                "sides, or pad the images."
-            )
+        check_patches(x, self.patch_size)
         checked = check_inputs(self, x, t, labels)
         check_sides(self.conditions, x)
         return checked
@@ -285,10 +268,4 @@ def preset(name: str, **overrides: Any) -> DiT:
     Raises:
         InputError: there is no such preset or no such field.
     """
-    if name not in PRESETS:
-        raise unknown_name("DiT preset", name, PRESETS)
-    fields = set(DiT.__dataclass_fields__) - {"parent", "name"}
-    for field in overrides:
-        if field not in fields:
-            raise unknown_name("field of DiT", field, fields)
-    return DiT(**{**PRESETS[name], **overrides})
+    return from_preset(DiT, PRESETS, name, overrides)

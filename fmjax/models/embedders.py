@@ -55,10 +55,10 @@ def sinusoidal(
     return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
 
 
-def sincos_2d(rows: int, columns: int, width: int) -> np.ndarray:
+def sincos_2d(rows: int, columns: int, width: int, spacing: float = 1.0) -> np.ndarray:
     """The fixed position embedding of a grid of patches (MAE, arXiv:2111.06377, as in DiT).
 
-    With q = width / 4 and w_k = 10000^(-k / q), the patch in row i and column j, number
+    With q = width / 4 and w_k = spacing 10000^(-k / q), the patch in row i and column j, number
     i * columns + j, gets
 
         [sin(j w), cos(j w), sin(i w), cos(i w)]
@@ -67,12 +67,13 @@ def sincos_2d(rows: int, columns: int, width: int) -> np.ndarray:
         rows: number of rows of patches.
         columns: number of columns of patches.
         width: number of features, a multiple of 4.
+        spacing: the distance between neighbours, in the paper's units.
 
     Returns:
         A NumPy array of shape (rows * columns, width), float32: a constant, not a parameter.
     """
     quarter = width // 4
-    frequencies = 10_000.0 ** (-np.arange(quarter) / quarter)
+    frequencies = spacing * 10_000.0 ** (-np.arange(quarter) / quarter)
     i, j = np.meshgrid(np.arange(rows), np.arange(columns), indexing="ij")
     across, down = (np.outer(k.ravel(), frequencies) for k in (j, i))
     parts = [np.sin(across), np.cos(across), np.sin(down), np.cos(down)]
@@ -226,6 +227,7 @@ class ConditionEmbed(HashableConditions, nn.Module):
         time_features: number of sinusoidal features.
         time_scale: what t in [0, 1] is multiplied by; see `sinusoidal`.
         guidance: whether a guidance scale w is embedded.
+        guidance_scale: what w is multiplied by.
         span: whether there are two times.
     """
 
@@ -234,6 +236,7 @@ class ConditionEmbed(HashableConditions, nn.Module):
     time_features: int = 256
     time_scale: float = TIME_SCALE
     guidance: bool = False
+    guidance_scale: float = GUIDANCE_SCALE
     span: bool = False
 
     @nn.compact
@@ -286,7 +289,7 @@ class ConditionEmbed(HashableConditions, nn.Module):
             name = _label_name(leaf)
             made[name] = make_embedder(condition, self.width, name)
         if self.guidance:
-            made["guidance"] = time(GUIDANCE_SCALE, zero_init=True, name="guidance")
+            made["guidance"] = time(self.guidance_scale, zero_init=True, name="guidance")
         if self.span:
             made["span"] = time(self.time_scale, zero_init=True, name="span")
         return made

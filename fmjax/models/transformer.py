@@ -17,7 +17,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from fmjax.axes import FSDP, TENSOR, split_rows
-from fmjax.models.attention import attend
+from fmjax.checks import check_name
+from fmjax.errors import InputError
+from fmjax.models.attention import attend, check_attention
 from fmjax.models.context import Context
 
 _KEEP = jax.checkpoint_policies
@@ -200,6 +202,54 @@ class Block(nn.Module):
             seen = cross(modulate(h, shift_3, scale_3), context)
             h = (h + gate_3 * seen).astype(self.dtype)
         return (h + gate_2 * mlp(modulate(h, shift_2, scale_2))).astype(self.dtype), None
+
+
+def stacked(block: type[nn.Module], length: int, scan: bool, remat: str) -> type[nn.Module]:
+    """Equal blocks one after another, their parameters stacked along a leading axis.
+
+    Args:
+        block: its call takes the tokens, then what all blocks share, and returns (tokens, None).
+        length: number of blocks.
+        scan: whether they are compiled once, as the body of a loop, or each by itself.
+        remat: a name of `REMAT`.
+
+    Returns:
+        A module with the fields of `block`, called as it is.
+    """
+    return nn.scan(
+        rematerialised(block, remat, in_loop=scan),
+        variable_axes={"params": 0, "intermediates": 0},
+        split_rngs={"params": True},
+        in_axes=nn.broadcast,
+        length=length,
+        unroll=1 if scan else length,
+    )
+
+
+def rematerialised(block: type[nn.Module], remat: str, in_loop: bool = False) -> type[nn.Module]:
+    """A block that keeps for its backward pass what `REMAT` says, in the body of a loop or not."""
+    if remat == "none":
+        return block
+    # Outside a loop the compiler would find the two computations equal, and keep the first.
+    return nn.remat(block, policy=REMAT[remat], prevent_cse=not in_loop)
+
+
+def check_computing(dtype: Any, remat: str, kernel: str, head: int) -> None:
+    """Refuse ways to compute that a transformer does not have.
+
+    Args:
+        dtype: of its tokens and large products.
+        remat: a name of `REMAT`.
+        kernel: of attention.
+        head: the width of a head.
+
+    Raises:
+        InputError: the dtype is no floating one, or a name is unknown or does not fit the rest.
+    """
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise InputError(f"dtype={dtype!r}: expected a floating dtype, e.g. jnp.bfloat16.")
+    check_name("remat policy", remat, REMAT)
+    check_attention(kernel, dtype, head)
 
 
 def block_products(tokens: int, width: int, mlp_ratio: float, context: int = 0) -> int:
