@@ -38,6 +38,10 @@ MACHINERY = ("models", "data", "roofline", "metrics", "plots", "storage", "train
 BELOW_TRAINING = {"data", "roofline", "storage"}
 ASSEMBLY = ("config", "factory", "run", "__main__")
 
+# Where the halves meet beside `factory`: a published checkpoint says what network it is and on what
+# path it was trained, and lies in a file and on a mesh.
+MEETING = {"fmjax/models/pretrained": {"paths", "schedules", "storage", "training"}}
+
 # The doors: a dependency and the only files that may import it, as glob patterns.
 DOORS = {
     "absl": ("fmjax/run/*",),
@@ -72,6 +76,7 @@ DOORS = {
         "fmjax/data/tfds/public.py",
         "fmjax/data/tfds/records.py",
     ),
+    "torch": ("fmjax/storage/torch_file.py",),
     "tqdm": ("fmjax/run/*", "fmjax/training/progress.py", "fmjax/data/prepare.py"),
 }
 # What any module may import, beside the standard library.
@@ -205,6 +210,8 @@ def _place(where: Path) -> tuple[str, set[str] | None]:
     if where.parts[0] != "fmjax":
         return str(where), CONFIG_FILE_BELOW if where.parts[0] == "configs" else SCRIPT_BELOW
     name = where.parts[1].removesuffix(".py")
+    if where.parent.as_posix() in MEETING:
+        return name, BELOW[name] | MEETING[where.parent.as_posix()]
     return name, FACE_BELOW if name == FACE else BELOW.get(name)
 
 
@@ -268,6 +275,7 @@ GOOD = {
     "fmjax/samplers/ode.py": "import fmjax.guidance\nfrom .. import losses\nfrom . import spec",
     "fmjax/samplers/spec.py": "def solver():\n    import diffrax",
     "fmjax/models/mlp.py": "from flax import linen as nn\nfrom fmjax import errors",
+    "fmjax/models/pretrained/dit.py": "from fmjax import paths, storage, training",
     "fmjax/models/adapters.py": "def nnx():\n    from flax import nnx",
     "fmjax/data/tfds/digits.py": "def digits():\n    from sklearn.datasets import load_digits",
     "fmjax/storage/checkpoints.py": "import orbax.checkpoint as ocp",
@@ -331,7 +339,7 @@ BAD = {
     "ml_collections": ("fmjax/factory.py", "import ml_collections", "imports ml_collections"),
     "matplotlib": ("fmjax/plots.py", "import matplotlib.pyplot", "door is nowhere yet"),
     "ott": ("fmjax/losses.py", "from ott.tools import x", "whose door is fmjax/couplings/*"),
-    "no door": ("fmjax/models/mlp.py", "import torch", "imports torch, which has no door"),
+    "no door": ("fmjax/models/mlp.py", "import keras", "imports keras, which has no door"),
     "utils": ("fmjax/models/utils.py", "", "a helper lives in the module that needs it"),
     "utils, a package": ("fmjax/data/utils/x.py", "", "a helper lives in the module that needs it"),
     "utils, by suffix": ("tests/test_utils.py", "", "a helper lives in the module that needs it"),

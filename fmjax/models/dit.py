@@ -13,7 +13,7 @@ starts at zero; images to condition on are put beside the channels of x, which i
 W_i, and W_i starts at zero, as in arXiv:2211.09800. A network that gains either so begins as that
 without it.
 
-Differences from the paper: no learned variance, so there are as many channels out as in; any
+Differences from the paper: as many channels out as in, a learned variance being left out; any
 rectangular image whose sides the patch divides; any conditions beside classes, or none; a guidance
 scale and a second time as inputs.
 """
@@ -29,7 +29,13 @@ from fmjax.checks import check_positive
 from fmjax.conventions import Span
 from fmjax.errors import InputError
 from fmjax.models.context import Context, ContextEmbed, check_sides, image_sizes, images, summed
-from fmjax.models.embedders import TIME_SCALE, ConditionEmbed, HashableConditions, sincos_2d
+from fmjax.models.embedders import (
+    MAX_PERIOD,
+    TIME_SCALE,
+    ConditionEmbed,
+    HashableConditions,
+    sincos_2d,
+)
 from fmjax.models.input_checks import (
     check_inputs,
     check_patches,
@@ -40,6 +46,7 @@ from fmjax.models.input_checks import (
 from fmjax.models.parts import check_parts, parts_products, scalar_head, with_parts
 from fmjax.models.presets import from_preset
 from fmjax.models.transformer import (
+    NORM_EPSILON,
     SHARDING_RULES,
     Block,
     Modulation,
@@ -122,6 +129,11 @@ class DiT(HashableConditions, nn.Module):
             velocity between them; see `fmjax.conventions.Span`. What t - s adds is zero at first.
         time_scale: what t is multiplied by first, so that the frequencies are those of 1000
             diffusion steps; 1 for weights of a network that was trained on t in [0, 1] as it is.
+        max_period: of the features of times; see `fmjax.models.embedders.sinusoidal`.
+        mlp_epsilon: what is added to the variance of a token by the norm before each feed-forward
+            layer. Another value is for weights that were used with it.
+        variance: whether the last layer has twice the channels, for weights of a network that
+            learned a variance beside its prediction: the second half, which is left out.
         parts: further outputs of a network of two times, names of `fmjax.models.parts.PARTS`, e.g.
             ``("divergence",)``, all zero at first: the diagonal is a second W', and the divergence
             a linear map of the mean over the tokens that W' reads.
@@ -141,6 +153,9 @@ class DiT(HashableConditions, nn.Module):
     remat: str = "none"
     span: bool = False
     time_scale: float = TIME_SCALE
+    max_period: float = MAX_PERIOD
+    mlp_epsilon: float = NORM_EPSILON
+    variance: bool = False
     parts: tuple[str, ...] = ()
     sharding_rules: ClassVar = SHARDING_RULES
 
@@ -171,8 +186,10 @@ class DiT(HashableConditions, nn.Module):
         zeros = nn.initializers.zeros_init()
 
         def velocity(name: str) -> jax.Array:
-            patches = nn.Dense(p * p * x.shape[-1], kernel_init=zeros, name=name)(h)
-            return unpatchify(patches, p, x.shape)
+            channels = x.shape[-1] * (1 + self.variance)
+            patches = nn.Dense(p * p * channels, kernel_init=zeros, name=name)(h)
+            whole = unpatchify(patches, p, (*x.shape[:-1], channels))
+            return whole[..., : x.shape[-1]]
 
         heads = {
             "divergence": lambda: scalar_head(jnp.mean(h, axis=1)),
@@ -202,7 +219,14 @@ class DiT(HashableConditions, nn.Module):
     def _blocks(self, h: jax.Array, c: jax.Array, context: Context | None) -> jax.Array:
         """All blocks one after another, their parameters stacked along a leading axis."""
         stack = stacked(Block, self.depth, self.scan, self.remat)
-        blocks = stack(self.heads, self.mlp_ratio, self.dtype, self.attention, name="blocks")
+        blocks = stack(
+            self.heads,
+            self.mlp_ratio,
+            self.dtype,
+            self.attention,
+            self.mlp_epsilon,
+            name="blocks",
+        )
         return blocks(h, c)[0] if context is None else blocks(h, c, context)[0]
 
     @nn.nowrap
@@ -218,8 +242,9 @@ class DiT(HashableConditions, nn.Module):
         height, width, channels = shape
         patch, D = self.patch_size**2 * channels, self.width
         T = height * width // self.patch_size**2
-        ends = T * patch * D + D * 2 * D + T * D * patch
-        ends += parts_products(self.parts, D, T * D * patch) + image_sizes(self.conditions) * D
+        last = T * D * patch * (1 + self.variance)
+        ends = T * patch * D + D * 2 * D + last
+        ends += parts_products(self.parts, D, last) + image_sizes(self.conditions) * D
         embedding, context = self._embedding().forward_flops(), self._context()
         products = self.depth * block_products(T, D, self.mlp_ratio, context.places()) + ends
         return None if embedding is None else 2 * products + embedding + context.forward_flops()
@@ -230,6 +255,7 @@ class DiT(HashableConditions, nn.Module):
             self.width,
             summed(self.conditions),
             time_scale=self.time_scale,
+            max_period=self.max_period,
             guidance=self.guidance,
             span=self.span,
             name="condition",
@@ -242,7 +268,8 @@ class DiT(HashableConditions, nn.Module):
     def _check(self, x: jax.Array, t: Any, labels: Any) -> tuple[Any, jax.Array | None]:
         """The labels and the guidance scale, or None, once everything fits."""
         check_sizes(self, "patch_size", "width", "depth", "heads")
-        check_positive("time_scale", self.time_scale)
+        for name in ("time_scale", "max_period", "mlp_epsilon"):
+            check_positive(name, getattr(self, name))
         check_width(self.width, self.heads)
         if not 1 <= self.mlp_ratio * self.width < math.inf:
             raise InputError(f"mlp_ratio={self.mlp_ratio!r}: expected a positive number, e.g. 4.")

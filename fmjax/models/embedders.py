@@ -23,12 +23,13 @@ from fmjax.errors import InputError
 from fmjax.names import named_leaves
 
 TIME_SCALE = 1000.0
+MAX_PERIOD = 10_000.0
 GUIDANCE_SCALE = 10.0  # of a scale w up to 10: angles up to 100, smooth between scales
 _normal = nn.initializers.normal(0.02)
 
 
 def sinusoidal(
-    t: jax.Array, dim: int, *, scale: float = TIME_SCALE, max_period: float = 10_000.0
+    t: jax.Array, dim: int, *, scale: float = TIME_SCALE, max_period: float = MAX_PERIOD
 ) -> jax.Array:
     """Cosines, then sines, of the time at geometrically spaced frequencies.
 
@@ -88,17 +89,19 @@ class TimeEmbed(nn.Module):
         features: number of sinusoidal features, even.
         scale: what t in [0, 1] is multiplied by first; see `sinusoidal`.
         zero_init: whether the embedding is zero at first.
+        max_period: see `sinusoidal`.
     """
 
     width: int
     features: int = 256
     scale: float = TIME_SCALE
     zero_init: bool = False
+    max_period: float = MAX_PERIOD
 
     @nn.compact
     def __call__(self, t: jax.Array) -> jax.Array:
         """Embed t of shape (B,) as (B, width), float32 (float64 if t is)."""
-        h = sinusoidal(t, self.features, scale=self.scale)
+        h = sinusoidal(t, self.features, scale=self.scale, max_period=self.max_period)
         h = nn.silu(nn.Dense(self.width, kernel_init=_normal, name="dense_0")(h))
         init = nn.initializers.zeros_init() if self.zero_init else _normal
         return nn.Dense(self.width, kernel_init=init, name="dense_1")(h)
@@ -229,6 +232,7 @@ class ConditionEmbed(HashableConditions, nn.Module):
         guidance: whether a guidance scale w is embedded.
         guidance_scale: what w is multiplied by.
         span: whether there are two times.
+        max_period: of the features of times; see `sinusoidal`.
     """
 
     width: int
@@ -238,6 +242,7 @@ class ConditionEmbed(HashableConditions, nn.Module):
     guidance: bool = False
     guidance_scale: float = GUIDANCE_SCALE
     span: bool = False
+    max_period: float = MAX_PERIOD
 
     @nn.compact
     def __call__(self, t: Any, labels: Any = None, w: jax.Array | None = None) -> jax.Array:
@@ -283,7 +288,7 @@ class ConditionEmbed(HashableConditions, nn.Module):
     @nn.nowrap
     def _modules(self) -> dict[str, nn.Module]:
         """Each embedding, under the name of its parameters."""
-        time = partial(TimeEmbed, self.width, self.time_features)
+        time = partial(TimeEmbed, self.width, self.time_features, max_period=self.max_period)
         made: dict[str, nn.Module] = {"time": time(self.time_scale, name="time")}
         for leaf, condition in named_leaves(self.conditions).items():
             name = _label_name(leaf)

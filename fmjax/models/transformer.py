@@ -50,11 +50,14 @@ SHARDING_RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
 )
 """Of a stack of blocks called "blocks"; see `fmjax.training.sharding`."""
 
+NORM_EPSILON = 1e-6
 _xavier = nn.initializers.xavier_uniform()
 _zeros = nn.initializers.zeros_init()
 
 
-def modulate(h: jax.Array, shift: jax.Array, scale: jax.Array) -> jax.Array:
+def modulate(
+    h: jax.Array, shift: jax.Array, scale: jax.Array, epsilon: float = NORM_EPSILON
+) -> jax.Array:
     """Normalise tokens and modulate them: norm(h) (1 + scale) + shift.
 
     The norm has no learned scale or offset of its own: those of the condition take their place.
@@ -63,12 +66,13 @@ def modulate(h: jax.Array, shift: jax.Array, scale: jax.Array) -> jax.Array:
         h: tokens, shape (B, T, D).
         shift: shape (B, 1, D).
         scale: shape (B, 1, D).
+        epsilon: what is added to the variance.
 
     Returns:
         Shape (B, T, D), float32 (float64 if `h` is).
     """
     dtype = jnp.promote_types(h.dtype, jnp.float32)
-    norm = nn.LayerNorm(epsilon=1e-6, use_bias=False, use_scale=False, dtype=dtype)
+    norm = nn.LayerNorm(epsilon=epsilon, use_bias=False, use_scale=False, dtype=dtype)
     return norm(h) * (1 + scale) + shift
 
 
@@ -177,12 +181,14 @@ class Block(nn.Module):
         mlp_ratio: size of the hidden layer over D.
         dtype: dtype of the tokens and of the large matmuls.
         kernel: of attention.
+        mlp_epsilon: what is added to the variance by the norm before the feed-forward layer.
     """
 
     heads: int
     mlp_ratio: float
     dtype: Any
     kernel: str
+    mlp_epsilon: float = NORM_EPSILON
 
     @nn.compact
     def __call__(
@@ -201,7 +207,8 @@ class Block(nn.Module):
             cross = CrossAttention(self.heads, self.dtype, name="cross_attention")
             seen = cross(modulate(h, shift_3, scale_3), context)
             h = (h + gate_3 * seen).astype(self.dtype)
-        return (h + gate_2 * mlp(modulate(h, shift_2, scale_2))).astype(self.dtype), None
+        rows = modulate(h, shift_2, scale_2, self.mlp_epsilon)
+        return (h + gate_2 * mlp(rows)).astype(self.dtype), None
 
 
 def stacked(block: type[nn.Module], length: int, scan: bool, remat: str) -> type[nn.Module]:

@@ -4,9 +4,10 @@ A schedule is any hashable object, such as a frozen dataclass, with the four met
 t may have any shape. It may also have ``t_at_log_snr(value)``, the inverse of `log_snr`, which
 `inverse_log_snr` then calls.
 
-Where sigma_t leaves its end like a square root (`VP`, `LinearVP`), the true derivative at t = 1 is
-infinite. There sigma_t itself stays exact and its derivative is read at most at t = 1 - `END`: it
-is exact up to that time and constant after it. Differentiating sigma_t by jax gives the same.
+Where sigma_t leaves its end like a square root (`VP`, `DiscreteVP`, `LinearVP`), the true
+derivative at t = 1 is infinite. There sigma_t itself stays exact and its derivative is read at most
+at t = 1 - `END`: it is exact up to that time and constant after it. Differentiating sigma_t by jax
+gives the same.
 """
 
 from fmjax.schedules.base import (
@@ -19,12 +20,14 @@ from fmjax.schedules.base import (
 )
 from fmjax.schedules.closed_form import VP, Cosine, Linear, LinearVP, Polynomial
 from fmjax.schedules.custom import Custom
+from fmjax.schedules.discrete import DiscreteVP
 
 __all__ = [
     "END",
     "VP",
     "Cosine",
     "Custom",
+    "DiscreteVP",
     "Linear",
     "LinearVP",
     "Polynomial",

@@ -42,22 +42,24 @@ def shapes(tree: Any) -> Shapes:
 
 
 def write_weights(
-    path: Path, params: Any, dtype: str = "float32", metadata: dict[str, str] | None = None
+    path: Path, params: Any, dtype: str | None = "float32", metadata: dict[str, str] | None = None
 ) -> None:
     """Writes parameters, whole or not at all; called by all processes, written by process 0.
 
     Args:
         path: of the file; its folder exists.
         params: arrays over all processes, in any sharding.
-        dtype: a name of `DTYPES`; bfloat16 rounds to the nearest, by at most one part in 256.
+        dtype: a name of `DTYPES`; bfloat16 rounds to the nearest, by at most one part in 256. None
+            leaves each array the dtype that it has.
         metadata: goes into the file's header.
     """
     tensors = {}
     for name, leaf in named(params).items():
-        whole = _on_host(leaf)
+        whole = on_host(leaf)
         if jax.process_index() == 0:
+            kept = whole.dtype if dtype is None else DTYPES[dtype]
             # The library writes an array's memory as it lies, so it has to lie in C order.
-            tensors[name] = np.asarray(whole).astype(DTYPES[dtype], order="C", copy=False)
+            tensors[name] = np.asarray(whole).astype(kept, order="C", copy=False)
     if jax.process_index() == 0:
         from safetensors import SafetensorError
         from safetensors.numpy import save_file
@@ -73,7 +75,7 @@ def write_weights(
     multihost_utils.sync_global_devices(f"weights in {path}")
 
 
-def _on_host(leaf: Any) -> np.ndarray:
+def on_host(leaf: Any) -> np.ndarray:
     """A leaf in this process's memory; only what lies on other machines is gathered."""
     if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
         if leaf.is_fully_replicated:
@@ -117,6 +119,18 @@ def read_header(path: Path) -> Header:
                 )
             found[name] = tuple(piece.get_shape())
         return Header(found, content.metadata() or {})
+
+
+def read_tensor(path: Path, name: str) -> np.ndarray:
+    """Reads one tensor of a file, whole, and lets the file go again.
+
+    The pages of a file that stays open count as memory of the process; a whole model's would.
+
+    Raises:
+        InputError: the file cannot be read, or has no such tensor.
+    """
+    with _opened(path) as content:
+        return content.get_tensor(name)
 
 
 def check_same(found: Shapes, expected: Shapes, source: Path) -> None:

@@ -1,0 +1,29 @@
+"""Networks with published weights: official checkpoints in, and out again under the same names.
+
+    net = load("DiT-XL-2-256x256.pt", layout="dit")
+    velocity = as_velocity(net.apply_fn, net.path.schedule, net.prediction)
+    save("tuned.safetensors", net.params, net.family, net.model, shape=net.shape)
+
+| module | holds |
+|---|---|
+| `load` | `load`, and `inspect`, which reads names and shapes alone |
+| `save` | `save` |
+| `results` | what loading gives |
+| `families` | `LAYOUTS`, the layouts that are known |
+| `family` | what a layout is, and how one is recognised |
+| `rules`, `changes` | the table of names of a layout, and how arrays are reordered |
+| `report` | what became of each tensor of a file |
+| `filling` | parameters read tensor by tensor onto devices |
+| `dit` | DiT and SiT, official and of diffusers |
+
+Here networks meet the paths they were trained on and the files they lie in; nothing else of
+`fmjax.models` knows of either.
+"""
+
+from fmjax.models.pretrained.families import LAYOUTS
+from fmjax.models.pretrained.load import inspect, load
+from fmjax.models.pretrained.report import Report
+from fmjax.models.pretrained.results import Network
+from fmjax.models.pretrained.save import save
+
+__all__ = ["LAYOUTS", "Network", "Report", "inspect", "load", "save"]

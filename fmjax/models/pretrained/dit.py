@@ -1,0 +1,275 @@
+"""DiT and SiT: the official layout, which is one for both, and that of diffusers.
+
+The official names are those of facebookresearch/DiT and willisma/SiT. A DiT predicts the noise of
+a diffusion of 1000 discrete steps, a SiT the velocity of the straight path; both learn a variance
+beside it, which stays in the parameters and out of the output.
+"""
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from fmjax.conditions import ClassIds
+from fmjax.conventions import ApplyFn, Array, Labels, Params
+from fmjax.errors import InputError
+from fmjax.models.adapters import from_linen
+from fmjax.models.dit import PRESETS, DiT
+from fmjax.models.embedders import sincos_2d
+from fmjax.models.pretrained.changes import DENSE, SAME, Change, by_head, joined, patches
+from fmjax.models.pretrained.family import Config, Family, Shape, nothing
+from fmjax.models.pretrained.report import Report
+from fmjax.models.pretrained.results import Network
+from fmjax.models.pretrained.rules import Rule
+from fmjax.paths import AffinePath
+from fmjax.schedules import DiscreteVP
+from fmjax.storage.safetensors import Shapes
+from fmjax.storage.weight_files import WeightFiles
+
+DIFFUSION = DiscreteVP()
+_POSITIONS = "pos_embed"
+_HEADS = {(size["depth"], size["width"]): size["heads"] for size in PRESETS.values()}
+_CLASSES = (
+    "fine-tune on other classes with the network of the file, whose params['condition']['label']"
+    "['table'] you replace by a fresh array of one row a class and one more"
+)
+_DIFFUSERS_PERIOD = 10_000.0 ** (128 / 127)
+"""Of diffusers, whose 128 frequencies end at 1 / 10,000 where the official ones end before it."""
+
+
+def _pair(theirs: str, ours: str, change: Change = DENSE, **more: Any) -> tuple[Rule, Rule]:
+    """The rules of weight and bias of one layer."""
+    return (
+        Rule(f"{theirs}.weight", f"{ours}/kernel", change, **more),
+        Rule(f"{theirs}.bias", f"{ours}/bias", **more),
+    )
+
+
+# ------------------------------------------------------------------------------ official names
+
+
+def _official(model: DiT) -> tuple[Rule, ...]:
+    return (
+        *_pair("x_embedder.proj", "patch", patches(model.patch_size)),
+        *_pair("t_embedder.mlp.0", "condition/time/dense_0"),
+        *_pair("t_embedder.mlp.2", "condition/time/dense_1"),
+        Rule("y_embedder.embedding_table.weight", "condition/label/table", hint=_CLASSES),
+        Rule(
+            "blocks.*.attn.qkv.weight", "blocks/attention/qkv/kernel", by_head(model.heads, DENSE)
+        ),
+        Rule("blocks.*.attn.qkv.bias", "blocks/attention/qkv/bias", by_head(model.heads, SAME)),
+        *_pair("blocks.*.attn.proj", "blocks/attention/out"),
+        *_pair("blocks.*.mlp.fc1", "blocks/mlp/up"),
+        *_pair("blocks.*.mlp.fc2", "blocks/mlp/down"),
+        *_pair("blocks.*.adaLN_modulation.1", "blocks/adaln/dense"),
+        *_pair("final_layer.adaLN_modulation.1", "adaln/dense"),
+        *_pair("final_layer.linear", "out"),
+    )
+
+
+def _is_official(shapes: Shapes, config: Config) -> bool:
+    del config
+    names = ("x_embedder.proj.weight", "blocks.0.attn.qkv.weight", "final_layer.linear.weight")
+    # RMSNorm, SwiGLU and rotary positions have tensors of their own.
+    return {*names, "blocks.0.mlp.fc1.weight", "y_embedder.embedding_table.weight"} <= shapes.keys()
+
+
+def _build_official(shapes: Shapes, config: Config) -> DiT:
+    del config
+    width, channels, patch, _ = shapes["x_embedder.proj.weight"]
+    depth = _count(shapes, r"blocks\.(\d+)\.")
+    if (depth, width) not in _HEADS:
+        raise InputError(
+            f"how many heads a DiT of depth {depth} and width {width} has cannot be read from "
+            "shapes, and it is none of the published sizes: give model=DiT(...) with its heads."
+        )
+    return DiT(
+        patch_size=patch,
+        width=width,
+        depth=depth,
+        heads=_HEADS[depth, width],
+        mlp_ratio=shapes["blocks.0.mlp.fc1.weight"][0] / width,
+        conditions=ClassIds(shapes["y_embedder.embedding_table.weight"][0] - 1),
+        time_scale=1.0,
+        variance=shapes["final_layer.linear.weight"][0] == 2 * patch**2 * channels,
+    )
+
+
+def _count(shapes: Shapes, pattern: str) -> int:
+    """How many blocks there are."""
+    return 1 + max(int(found[1]) for name in shapes if (found := re.match(pattern, name)))
+
+
+def _left_out(files: WeightFiles, model: DiT) -> Mapping[str, str]:
+    """The table of positions, once it is that which the network computes."""
+    if _POSITIONS not in files.shapes:
+        return {}
+    shape = files.shapes[_POSITIONS]
+    side = int(shape[1] ** 0.5) if len(shape) == 3 else 0
+    expected = (1, side**2, model.width)
+    if shape != expected or not np.allclose(
+        files.read(_POSITIONS), sincos_2d(side, side, model.width), atol=1e-3
+    ):
+        raise InputError(
+            f"{files.path}: {_POSITIONS} of shape {list(shape)} is not the fixed sines and cosines "
+            "of DiT for a square image, which the network here computes by itself."
+        )
+    return {_POSITIONS: "fixed sines and cosines, which the network computes"}
+
+
+def _positions(model: DiT, shape: Shape) -> Mapping[str, Any]:
+    if None in shape:
+        raise InputError(
+            "the official layout of DiT stores positions for one size of image, and shape="
+            f"{shape} has none: write (32, 32, 4), say, for the latents of 256-pixel images."
+        )
+    rows, columns = (size // model.patch_size for size in shape[:2])
+    return {_POSITIONS: sincos_2d(rows, columns, model.width)[None]}
+
+
+# ----------------------------------------------------------------------------- diffusers' names
+
+_BLOCK = "transformer_blocks.*"
+
+
+def _diffusers(model: DiT) -> tuple[Rule, ...]:
+    q, k, v = (f"{_BLOCK}.attn1.to_{part}" for part in "qkv")
+    heads, copies = model.heads, {"copies": model.depth}
+    embedder = f"{_BLOCK}.norm1.emb"
+    return (
+        *_pair("pos_embed.proj", "patch", patches(model.patch_size)),
+        *_pair(f"{embedder}.timestep_embedder.linear_1", "condition/time/dense_0", **copies),
+        *_pair(f"{embedder}.timestep_embedder.linear_2", "condition/time/dense_1", **copies),
+        Rule(
+            f"{embedder}.class_embedder.embedding_table.weight",
+            "condition/label/table",
+            hint=_CLASSES,
+            **copies,
+        ),
+        Rule(
+            (f"{q}.weight", f"{k}.weight", f"{v}.weight"),
+            "blocks/attention/qkv/kernel",
+            joined(3, by_head(heads, DENSE)),
+        ),
+        Rule(
+            (f"{q}.bias", f"{k}.bias", f"{v}.bias"),
+            "blocks/attention/qkv/bias",
+            joined(3, by_head(heads, SAME)),
+        ),
+        *_pair(f"{_BLOCK}.attn1.to_out.0", "blocks/attention/out"),
+        *_pair(f"{_BLOCK}.ff.net.0.proj", "blocks/mlp/up"),
+        *_pair(f"{_BLOCK}.ff.net.2", "blocks/mlp/down"),
+        *_pair(f"{_BLOCK}.norm1.linear", "blocks/adaln/dense"),
+        *_pair("proj_out_1", "adaln/dense"),
+        *_pair("proj_out_2", "out"),
+    )
+
+
+def _is_diffusers(shapes: Shapes, config: Config) -> bool:
+    names = ("pos_embed.proj.weight", "proj_out_1.weight", "transformer_blocks.0.norm1.linear.bias")
+    known = config.get("_class_name", "DiTTransformer2DModel")
+    # Before diffusers had a class for each, DiT was a Transformer2DModel.
+    return set(names) <= shapes.keys() and known in ("DiTTransformer2DModel", "Transformer2DModel")
+
+
+def _build_diffusers(shapes: Shapes, config: Config) -> DiT:
+    width, channels, patch, _ = shapes["pos_embed.proj.weight"]
+    depth = _count(shapes, r"transformer_blocks\.(\d+)\.")
+    heads = config.get("num_attention_heads", _HEADS.get((depth, width)))
+    if type(heads) is not int or heads < 1 or width % heads:
+        raise InputError(
+            f"how many heads a DiT of depth {depth} and width {width} has cannot be read from "
+            "shapes: give the folder with its config.json, or model=DiT(...) with its heads."
+        )
+    table = shapes["transformer_blocks.0.norm1.emb.class_embedder.embedding_table.weight"]
+    return DiT(
+        patch_size=patch,
+        width=width,
+        depth=depth,
+        heads=heads,
+        mlp_ratio=shapes["transformer_blocks.0.ff.net.0.proj.weight"][0] / width,
+        conditions=ClassIds(table[0] - 1),
+        time_scale=1.0,
+        max_period=_DIFFUSERS_PERIOD,
+        mlp_epsilon=config.get("norm_eps", 1e-5),
+        variance=shapes["proj_out_2.weight"][0] == 2 * patch**2 * channels,
+    )
+
+
+# ------------------------------------------------------------------------------- what they are
+
+
+def _shape(files: WeightFiles) -> Shape:
+    """Of an example: from the table of positions or the configuration, where there is one."""
+    shapes = files.shapes
+    patch = (
+        "x_embedder.proj.weight"
+        if _POSITIONS in shapes or _is_official(shapes, {})
+        else ("pos_embed.proj.weight")
+    )
+    _, channels, size, _ = shapes[patch]
+    if _POSITIONS in shapes:
+        side = size * int(shapes[_POSITIONS][1] ** 0.5)
+    else:
+        side = files.config.get("sample_size")
+    return (side, side, channels)
+
+
+def _inputs(model: DiT, shape: Shape) -> tuple:
+    """Arrays of one example, of a single patch where the size of an image is not known."""
+    height, width, channels = (size or model.patch_size for size in shape)
+    return (
+        jax.ShapeDtypeStruct((1, height, width, channels), np.float32),
+        jax.ShapeDtypeStruct((1,), np.float32),
+        jax.ShapeDtypeStruct((1,), np.int32),
+    )
+
+
+def _at_steps(model: DiT) -> ApplyFn:
+    """The network of a diffusion of discrete steps, asked at times instead."""
+
+    def apply_fn(params: Params, x: Array, t: Array, labels: Labels = None) -> Array:
+        return model.apply({"params": params}, x, DIFFUSION.step(t), labels)
+
+    return apply_fn
+
+
+def _noise(family: Family, model: DiT, params: Params, report: Report, shape: Shape) -> Network:
+    return Network(
+        model, params, _at_steps(model), "x0", AffinePath(DIFFUSION), family.name, report, shape
+    )
+
+
+def _velocity(family: Family, model: DiT, params: Params, report: Report, shape: Shape) -> Network:
+    return Network(
+        model, params, from_linen(model), "velocity", AffinePath(), family.name, report, shape
+    )
+
+
+DIT = Family(
+    name="dit",
+    what="an official DiT",
+    kind=DiT,
+    accepts=_is_official,
+    build=_build_official,
+    shape=_shape,
+    rules=_official,
+    inputs=_inputs,
+    finish=_noise,
+    left_out=_left_out,
+    added=_positions,
+)
+SIT = dataclasses.replace(DIT, name="sit", what="an official SiT", finish=_velocity)
+DIFFUSERS = dataclasses.replace(
+    DIT,
+    name="diffusers-dit",
+    what="a DiT of diffusers",
+    accepts=_is_diffusers,
+    build=_build_diffusers,
+    rules=_diffusers,
+    left_out=nothing,
+    added=nothing,
+)

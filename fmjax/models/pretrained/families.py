@@ -1,0 +1,8 @@
+"""Every layout that is known."""
+
+from fmjax.models.pretrained import dit
+from fmjax.models.pretrained.family import Family
+
+FAMILIES: tuple[Family, ...] = (dit.DIT, dit.SIT, dit.DIFFUSERS)
+LAYOUTS = {family.name: family.what for family in FAMILIES}
+"""The names that ``layout=`` takes, and what each stands for."""

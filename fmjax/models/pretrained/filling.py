@@ -1,0 +1,93 @@
+"""Parameters from a published file, tensor by tensor, each device its own part."""
+
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Sharding
+
+from fmjax.errors import InputError
+from fmjax.models.pretrained.rules import Origin
+from fmjax.storage.weight_files import WeightFiles
+
+Index = tuple[slice, ...]
+
+
+def fill(files: WeightFiles, origin: Origin, leaf: jax.ShapeDtypeStruct) -> jax.Array:
+    """Reads one parameter; the host holds no more of it than its own devices, and one tensor.
+
+    Args:
+        files: the weights.
+        origin: where the parameter comes from.
+        leaf: its shape, dtype and, unless it goes to the default device, its sharding.
+
+    Returns:
+        The array.
+
+    Raises:
+        InputError: a number is NaN or infinite, or copies that must be equal differ.
+    """
+    indices = _indices(leaf)
+    parts = {_key(index, leaf.shape): index for index in indices.values()}
+    buffers = {key: np.empty(_lengths(key), leaf.dtype) for key in parts}
+    for k, names in enumerate(origin.names):
+        if k and not origin.stacked:
+            _check_copy(files, names, origin.names[0])
+            continue
+        value = origin.rule.change.forward([files.read(name) for name in names])
+        for key, index in parts.items():
+            _put(buffers[key], value, index, key, k if origin.stacked else None)
+    for buffer in buffers.values():
+        _check_finite(buffer, files, origin)
+    if leaf.sharding is None:
+        return jax.numpy.asarray(next(iter(buffers.values())))
+    arrays = [
+        jax.device_put(buffers[_key(index, leaf.shape)], device)
+        for device, index in indices.items()
+    ]
+    return jax.make_array_from_single_device_arrays(leaf.shape, leaf.sharding, arrays)
+
+
+def _indices(leaf: jax.ShapeDtypeStruct) -> dict[Any, Index]:
+    """Which part of a leaf each device of this process holds."""
+    if leaf.sharding is None:
+        return {None: (slice(None),) * len(leaf.shape)}
+    sharding: Sharding = leaf.sharding
+    return dict(sharding.addressable_devices_indices_map(leaf.shape))
+
+
+def _key(index: Index, shape: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
+    """First and last of each axis: the same for devices that hold the same part."""
+    return tuple(part.indices(size)[:2] for part, size in zip(index, shape, strict=True))
+
+
+def _lengths(key: tuple[tuple[int, int], ...]) -> tuple[int, ...]:
+    return tuple(stop - start for start, stop in key)
+
+
+def _put(buffer: np.ndarray, value: np.ndarray, index: Index, key: tuple, k: int | None) -> None:
+    """Writes an array, or entry k of a stack, where this part of the leaf holds it."""
+    if k is None:
+        buffer[...] = value[index]
+        return
+    start, stop = key[0]
+    if start <= k < stop:
+        buffer[k - start] = value[index[1:]]
+
+
+def _check_finite(buffer: np.ndarray, files: WeightFiles, origin: Origin) -> None:
+    if not np.isfinite(buffer).all():
+        raise InputError(
+            f"{files.path}: {origin.names[0][0]}{' and its like' * (len(origin.names) > 1)} holds "
+            f"NaN, or numbers too large for {buffer.dtype}: the weights are damaged; fetch them "
+            "again, or take a wider dtype."
+        )
+
+
+def _check_copy(files: WeightFiles, names: tuple[str, ...], first: tuple[str, ...]) -> None:
+    for name, original in zip(names, first, strict=True):
+        if not np.array_equal(files.read(name), files.read(original)):
+            raise InputError(
+                f"{files.path}: {name} differs from {original}, and the network here has one for "
+                "both: such weights cannot be loaded."
+            )

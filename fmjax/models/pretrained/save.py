@@ -1,0 +1,93 @@
+"""Parameters out, under the names of a published layout."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flax import linen as nn
+
+from fmjax.errors import InputError
+from fmjax.models.pretrained.families import FAMILIES
+from fmjax.models.pretrained.family import Family, Shape, check_path, family_named
+from fmjax.models.pretrained.rules import Origin, by_path, origins
+from fmjax.storage.safetensors import DTYPES, on_host, write_weights
+from fmjax.storage.weight_files import PARTS
+
+
+def save(
+    path: str | Path,
+    params: Any,
+    layout: str,
+    model: nn.Module,
+    *,
+    shape: Shape = (),
+    dtype: str | None = None,
+) -> None:
+    """Writes parameters under the names of a published layout, for other programs to read.
+
+    What `load` read comes out bit for bit as it was in the file, if it was loaded in the file's
+    dtype. Called by all processes, written by process 0, which holds one whole copy.
+
+    Args:
+        path: of the ``.safetensors`` file; of a folder for a layout of two files.
+        params: of the network.
+        layout: the name of a family; see `LAYOUTS`.
+        model: the network.
+        shape: of its examples, (height, width, channels), as `Network.shape` has it; an
+            autoencoder's is not needed.
+        dtype: a name of `fmjax.storage.safetensors.DTYPES`; None leaves the parameters' own.
+
+    Raises:
+        InputError: the layout or the dtype is unknown, or the parameters are not those of the
+            network.
+        OSError: the file cannot be written.
+    """
+    family = family_named(layout, FAMILIES)
+    path = check_path(path)
+    if dtype is not None and dtype not in DTYPES:
+        raise InputError(f"dtype={dtype!r}: expected one of {', '.join(DTYPES)}, or None.")
+    _check_shape(shape, family)
+    _check_params(params, family.abstract_params(model, shape))
+    tensors: dict[str, np.ndarray] = {}
+    found = by_path(params)
+    for origin in origins(family.rules(model), params):
+        tensors |= _theirs(origin, on_host(found[origin.path]))
+    tensors |= family.added(model, shape)
+    if not family.halves:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_weights(path, tensors, dtype)
+        return
+    path.mkdir(parents=True, exist_ok=True)
+    for part in PARTS:
+        own = {k.removeprefix(f"{part}."): x for k, x in tensors.items() if k.startswith(part)}
+        write_weights(path / f"{family.name}_{part}.safetensors", own, dtype)
+
+
+def _theirs(origin: Origin, ours: Any) -> dict[str, np.ndarray]:
+    """The tensors of one parameter by name."""
+    ours = np.asarray(ours)
+    made = {}
+    for k, names in enumerate(origin.names):
+        values = origin.rule.change.backward(ours[k] if origin.stacked else ours)
+        made |= dict(zip(names, values, strict=True))
+    return made
+
+
+def _check_shape(shape: Shape, family: Family) -> None:
+    if family.of_examples and (not isinstance(shape, tuple) or len(shape) != 3):
+        raise InputError(
+            f"shape={shape!r}: {family.what} is saved for examples of one shape; write that of "
+            "Network.shape, or (height, width, channels)."
+        )
+
+
+def _check_params(params: Any, expected: Any) -> None:
+    found, wanted = by_path(params), by_path(expected)
+    for name in [*wanted, *found]:
+        shapes = [getattr(tree.get(name), "shape", None) for tree in (found, wanted)]
+        if shapes[0] != shapes[1]:
+            there, here = ("nothing" if shape is None else list(shape) for shape in shapes)
+            raise InputError(
+                f"the parameters are not those of the model: {name} is {there} in params, and "
+                f"{here} in the model; give the model that they belong to."
+            )
