@@ -6,10 +6,16 @@
 Each folder is as diffusers saves a model, its weights rounded to float16, and `reference.npz`
 beside them: inputs and outputs in the convention of fmjax, t = 1 for data, channels last, velocity
 towards the data, and the gradient with respect to x of sum(probe * velocity). Computed in float64
-from the rounded weights. `tests/models/test_text_to_image.py` holds fmjax to them without torch.
+from the rounded weights.
+
+`layouts.json` there has the name and the shape of every tensor of the published networks, built by
+diffusers at full size without memory from the published configurations: under ``a.*.b``, shape,
+first block and number of blocks. `tests/models/pretrained/test_text_to_image.py` holds fmjax to all
+of it without torch.
 """
 
 import json
+import re
 from importlib.metadata import version
 from pathlib import Path
 
@@ -18,6 +24,7 @@ import numpy as np
 FOLDER = Path(__file__).resolve().parent / "text_to_image"
 PACKAGES = ("diffusers", "torch")
 TEXT, POOLED, CHANNELS = 10, 6, 4
+READ_TIMES = ("timestep_embedder.linear_1.weight", "guidance_embedder.linear_1.weight")
 _HEADS = {"num_attention_heads": 2, "attention_head_dim": 8}
 _TEXTS = {"joint_attention_dim": TEXT, "pooled_projection_dim": POOLED}
 _SD3 = {
@@ -47,6 +54,20 @@ FLUX = {
     "flux-dev": _FLUX | {"guidance_embeds": True},
     "flux-schnell": _FLUX | {"guidance_embeds": False},
 }
+PUBLISHED_SD3 = {"joint_attention_dim": 4096, "pos_embed_max_size": 192}
+PUBLISHED = {
+    "SD3-medium": PUBLISHED_SD3
+    | {"num_layers": 24, "num_attention_heads": 24, "caption_projection_dim": 1536},
+    "SD3.5-medium": PUBLISHED_SD3
+    | {"num_layers": 24, "num_attention_heads": 24, "caption_projection_dim": 1536}
+    | {"pos_embed_max_size": 384, "qk_norm": "rms_norm"}
+    | {"dual_attention_layers": tuple(range(13))},
+    "SD3.5-large": PUBLISHED_SD3
+    | {"num_layers": 38, "num_attention_heads": 38, "caption_projection_dim": 2432}
+    | {"qk_norm": "rms_norm"},
+    "FLUX.1-dev": {"guidance_embeds": True},
+    "FLUX.1-schnell": {"guidance_embeds": False},
+}
 
 
 def inputs() -> dict[str, np.ndarray]:
@@ -64,12 +85,17 @@ def inputs() -> dict[str, np.ndarray]:
 
 
 def set_weights(model, seed: int) -> None:
-    """Nothing is left at 0 or 1: products of variance 1 / size, biases and norms near theirs."""
+    """Nothing is left at 0 or 1: products of variance 1 / size, biases and norms near theirs.
+
+    The products that read cosines of times and guidance scales are small: angles go up to 3500,
+    which float32 knows to about 2e-4.
+    """
     import torch
 
     rng = np.random.default_rng(seed)
-    for _, p in sorted(model.named_parameters()):
+    for name, p in sorted(model.named_parameters()):
         scale = 0.2 if p.ndim == 1 else p[0].numel() ** -0.5
+        scale *= 0.1 if name.endswith(READ_TIMES) else 1.0
         middle = float(p.ndim == 1 and bool((p == 1).all()))
         values = middle + scale * rng.normal(size=p.shape)
         p.data = torch.from_numpy(values.astype(np.float16)).double()
@@ -139,10 +165,49 @@ def _make(name: str, model, run, seed: int) -> None:
     )
 
 
-def main() -> None:
-    """Writes a folder for each network."""
+def folded(shapes: dict[str, list[int]]) -> dict[str, list]:
+    """Names with ``*`` in the place of the block: shape, first block and number of blocks."""
+    out: dict[str, list] = {}
+    for name, shape in shapes.items():
+        blocks = re.search(r"blocks\.(\d+)\.", name)
+        if not blocks:
+            out[name] = [shape, None, None]
+            continue
+        i = int(blocks[1])
+        key = name.replace(f"blocks.{i}.", "blocks.*.")
+        if key in out and out[key][0] != shape:  # of the last block, which is another one
+            key = name
+        first = out[key][1] if key in out else i
+        out[key] = [shape, first, i + 1 - first] if key != name else [shape, None, None]
+    return out
+
+
+def layouts() -> dict[str, dict[str, list]]:
+    """Those of `PUBLISHED`, folded."""
+    import torch
     from diffusers import FluxTransformer2DModel, SD3Transformer2DModel
 
+    made = {}
+    for name, config in PUBLISHED.items():
+        kind = FluxTransformer2DModel if "guidance_embeds" in config else SD3Transformer2DModel
+        with torch.device("meta"):
+            state = kind(**config).state_dict()
+        made[name] = folded({key: list(x.shape) for key, x in state.items()})
+        print(name, len(state), sum(x.numel() for x in state.values()))
+    return made
+
+
+def main() -> None:
+    """Writes a folder for each network, and the published layouts."""
+    from diffusers import FluxTransformer2DModel, SD3Transformer2DModel
+
+    lines = [
+        f"{json.dumps(name)}: {{\n"
+        + ",\n".join(f"{json.dumps(key)}: {json.dumps(row)}" for key, row in rows.items())
+        + "\n}"
+        for name, rows in layouts().items()
+    ]
+    (FOLDER / "layouts.json").write_text("{\n" + ",\n".join(lines) + "\n}\n")
     for seed, (name, config) in enumerate(SD3.items()):
         _make(name, SD3Transformer2DModel(**config).double(), run_sd3, seed)
     for seed, (name, config) in enumerate(FLUX.items(), len(SD3)):

@@ -19,11 +19,11 @@ from fmjax.errors import InputError
 from fmjax.models.adapters import from_linen
 from fmjax.models.dit import PRESETS, DiT
 from fmjax.models.embedders import sincos_2d
-from fmjax.models.pretrained.changes import DENSE, SAME, Change, by_head, joined, patches
+from fmjax.models.pretrained.changes import DENSE, SAME, by_head, joined, patches
 from fmjax.models.pretrained.family import Config, Family, Shape, nothing
 from fmjax.models.pretrained.report import Report
 from fmjax.models.pretrained.results import Network
-from fmjax.models.pretrained.rules import Rule
+from fmjax.models.pretrained.rules import Rule, layer
 from fmjax.paths import AffinePath
 from fmjax.schedules import DiscreteVP
 from fmjax.storage.safetensors import Shapes
@@ -40,33 +40,25 @@ _DIFFUSERS_PERIOD = 10_000.0 ** (128 / 127)
 """Of diffusers, whose 128 frequencies end at 1 / 10,000 where the official ones end before it."""
 
 
-def _pair(theirs: str, ours: str, change: Change = DENSE, **more: Any) -> tuple[Rule, Rule]:
-    """The rules of weight and bias of one layer."""
-    return (
-        Rule(f"{theirs}.weight", f"{ours}/kernel", change, **more),
-        Rule(f"{theirs}.bias", f"{ours}/bias", **more),
-    )
-
-
 # ------------------------------------------------------------------------------ official names
 
 
 def _official(model: DiT) -> tuple[Rule, ...]:
     return (
-        *_pair("x_embedder.proj", "patch", patches(model.patch_size)),
-        *_pair("t_embedder.mlp.0", "condition/time/dense_0"),
-        *_pair("t_embedder.mlp.2", "condition/time/dense_1"),
+        *layer("x_embedder.proj", "patch", patches(model.patch_size)),
+        *layer("t_embedder.mlp.0", "condition/time/dense_0"),
+        *layer("t_embedder.mlp.2", "condition/time/dense_1"),
         Rule("y_embedder.embedding_table.weight", "condition/label/table", hint=_CLASSES),
         Rule(
             "blocks.*.attn.qkv.weight", "blocks/attention/qkv/kernel", by_head(model.heads, DENSE)
         ),
         Rule("blocks.*.attn.qkv.bias", "blocks/attention/qkv/bias", by_head(model.heads, SAME)),
-        *_pair("blocks.*.attn.proj", "blocks/attention/out"),
-        *_pair("blocks.*.mlp.fc1", "blocks/mlp/up"),
-        *_pair("blocks.*.mlp.fc2", "blocks/mlp/down"),
-        *_pair("blocks.*.adaLN_modulation.1", "blocks/adaln/dense"),
-        *_pair("final_layer.adaLN_modulation.1", "adaln/dense"),
-        *_pair("final_layer.linear", "out"),
+        *layer("blocks.*.attn.proj", "blocks/attention/out"),
+        *layer("blocks.*.mlp.fc1", "blocks/mlp/up"),
+        *layer("blocks.*.mlp.fc2", "blocks/mlp/down"),
+        *layer("blocks.*.adaLN_modulation.1", "blocks/adaln/dense"),
+        *layer("final_layer.adaLN_modulation.1", "adaln/dense"),
+        *layer("final_layer.linear", "out"),
     )
 
 
@@ -140,9 +132,9 @@ def _diffusers(model: DiT) -> tuple[Rule, ...]:
     heads, copies = model.heads, {"copies": model.depth}
     embedder = f"{_BLOCK}.norm1.emb"
     return (
-        *_pair("pos_embed.proj", "patch", patches(model.patch_size)),
-        *_pair(f"{embedder}.timestep_embedder.linear_1", "condition/time/dense_0", **copies),
-        *_pair(f"{embedder}.timestep_embedder.linear_2", "condition/time/dense_1", **copies),
+        *layer("pos_embed.proj", "patch", patches(model.patch_size)),
+        *layer(f"{embedder}.timestep_embedder.linear_1", "condition/time/dense_0", **copies),
+        *layer(f"{embedder}.timestep_embedder.linear_2", "condition/time/dense_1", **copies),
         Rule(
             f"{embedder}.class_embedder.embedding_table.weight",
             "condition/label/table",
@@ -159,12 +151,12 @@ def _diffusers(model: DiT) -> tuple[Rule, ...]:
             "blocks/attention/qkv/bias",
             joined(3, by_head(heads, SAME)),
         ),
-        *_pair(f"{_BLOCK}.attn1.to_out.0", "blocks/attention/out"),
-        *_pair(f"{_BLOCK}.ff.net.0.proj", "blocks/mlp/up"),
-        *_pair(f"{_BLOCK}.ff.net.2", "blocks/mlp/down"),
-        *_pair(f"{_BLOCK}.norm1.linear", "blocks/adaln/dense"),
-        *_pair("proj_out_1", "adaln/dense"),
-        *_pair("proj_out_2", "out"),
+        *layer(f"{_BLOCK}.attn1.to_out.0", "blocks/attention/out"),
+        *layer(f"{_BLOCK}.ff.net.0.proj", "blocks/mlp/up"),
+        *layer(f"{_BLOCK}.ff.net.2", "blocks/mlp/down"),
+        *layer(f"{_BLOCK}.norm1.linear", "blocks/adaln/dense"),
+        *layer("proj_out_1", "adaln/dense"),
+        *layer("proj_out_2", "out"),
     )
 
 

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from fmjax.models.pretrained.changes import SAME, Change
+from fmjax.models.pretrained.changes import DENSE, SAME, Change
 from fmjax.storage.safetensors import Shapes
 
 
@@ -41,6 +41,14 @@ class Rule(NamedTuple):
     copies: int = 0
     first: int = 0
     hint: str = ""
+
+
+def layer(theirs: str, ours: str, change: Change = DENSE, **more: Any) -> tuple[Rule, Rule]:
+    """The rules of weight and bias of one layer; `change` is the weight's."""
+    return (
+        Rule(f"{theirs}.weight", f"{ours}/kernel", change, **more),
+        Rule(f"{theirs}.bias", f"{ours}/bias", **more),
+    )
 
 
 class Origin(NamedTuple):
