@@ -408,6 +408,7 @@ TABLE = {
     ),
     "schedules.Cosine": schedule(schedules.Cosine()),
     "schedules.Custom": schedule(schedules.Custom(lambda t: t**2, lambda t: 1 - t**2)),
+    "schedules.DiscreteVP": schedule(schedules.DiscreteVP()),
     "schedules.Linear": schedule(schedules.Linear(0.1)),
     "schedules.LinearVP": schedule(schedules.LinearVP()),
     "schedules.Polynomial": schedule(schedules.Polynomial(3.0)),

@@ -12,7 +12,7 @@ from fmjax.conventions import Array
 from fmjax.errors import InputError
 from fmjax.schedules.base import END, clamp, with_slope
 
-_DEGREE = 6
+_DEGREE = 8
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class DiscreteVP:
 
     and t = 1 is the data itself, one step before the first. Between the steps log alpha is the
     smooth function that the sum of log(1 - beta_i) is of k: each power of beta sums to a polynomial
-    in k, and those of the powers up to 5 leave less than float32 can tell apart.
+    in k, and those of the powers up to 7 leave next to nothing.
     A network of such a diffusion is asked at ``step(t)``. The derivative of sigma_t is bounded at
     t = 1 (see `fmjax.schedules`). Source: Ho et al., arXiv:2006.11239; steps as in Lu et al.,
     arXiv:2206.00927, appendix D.4.

@@ -4,12 +4,13 @@
 ``x.safetensors``                   one file
 ``x.safetensors.index.json``        an index, which says in which file of its folder each name is
 a folder                            with one of these, and perhaps ``config.json``, as diffusers'
-a folder with two parts             ``x_encoder.*`` and ``x_decoder.*``: names get ``encoder.``
+a folder with two parts, or ``x``   ``x_encoder.*`` and ``x_decoder.*``: names get ``encoder.``
                                     and ``decoder.`` in front
 ``x.pt``, ``.pth``, ``.bin``        a file of PyTorch; see `fmjax.storage.torch_file`
 ==================================  =============================================================
 """
 
+import glob
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -58,6 +59,8 @@ def open_weights(path: str | Path) -> WeightFiles:
     path = Path(path)
     if path.is_dir():
         return _open_folder(path)
+    if not path.exists() and (halves := _halves(path.parent, glob.escape(path.name))):
+        return _open_halves(path, halves)
     if not path.exists():
         raise InputError(
             f"there is no {path}: give a .safetensors or .pt file, or a folder with one."
@@ -78,8 +81,7 @@ def open_weights(path: str | Path) -> WeightFiles:
 
 
 def _open_folder(folder: Path) -> WeightFiles:
-    halves = [_half(folder, part) for part in PARTS]
-    if all(halves):
+    if halves := _halves(folder, "*"):
         return _open_halves(folder, halves)
     config = read_json(folder / CONFIG) if (folder / CONFIG).exists() else {}
     return open_weights(_only_file(folder))._replace(path=folder, config=config)
@@ -104,13 +106,24 @@ def _only_file(folder: Path) -> Path:
     raise InputError(f"{folder} holds no weights, {_SUFFIX} or {', '.join(SUFFIXES)}{where}.")
 
 
-def _half(folder: Path, part: str) -> Path | None:
+def _halves(folder: Path, stem: str) -> list[Path]:
+    """The two files of an autoencoder, none where they are not both there."""
     suffixes = (_SUFFIX, *SUFFIXES)
-    found = [path for suffix in suffixes for path in sorted(folder.glob(f"*_{part}{suffix}"))]
-    return found[0] if found else None
+    halves = []
+    for part in PARTS:
+        of_kind = ([*folder.glob(f"{stem}_{part}{suffix}")] for suffix in suffixes)
+        found = next(filter(None, of_kind), [])
+        if len(found) > 1:
+            name = sorted(found)[0].name.partition(f"_{part}")[0]
+            raise InputError(
+                f"{folder} holds several autoencoders: give {folder / name}, say, for the one of "
+                f"{name}_encoder and {name}_decoder."
+            )
+        halves += found
+    return halves if len(halves) == len(PARTS) else []
 
 
-def _open_halves(folder: Path, halves: list[Path]) -> WeightFiles:
+def _open_halves(path: Path, halves: list[Path]) -> WeightFiles:
     parts = {f"{part}.": open_weights(half) for part, half in zip(PARTS, halves, strict=True)}
     shapes = {
         prefix + name: shape
@@ -122,7 +135,7 @@ def _open_halves(folder: Path, halves: list[Path]) -> WeightFiles:
         prefix = name[: name.index(".") + 1]
         return parts[prefix].read(name.removeprefix(prefix))
 
-    return WeightFiles(folder, shapes, {}, read)
+    return WeightFiles(path, shapes, {}, read)
 
 
 def _open_index(index: Path) -> WeightFiles:

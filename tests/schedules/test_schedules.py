@@ -11,6 +11,7 @@ from fmjax.schedules import (
     VP,
     Cosine,
     Custom,
+    DiscreteVP,
     Linear,
     LinearVP,
     Polynomial,
@@ -26,6 +27,20 @@ def vp(t, low=0.1, high=20.0):
     return alpha, np.sqrt(1 - alpha**2)
 
 
+def discrete(t, low=1e-4, high=0.02, steps=1000):
+    """alpha^2 = prod (1 - beta_i), its logarithm by the formula of Euler and Maclaurin.
+
+    The sum over i = 0, ..., k is the integral from -1/2 to k + 1/2, less 1/24 of the difference of
+    the slopes at its ends; the next term is of order 1e-14.
+    """
+    slope = (high - low) / (steps - 1)
+    ends = [low + slope * (k + 0.5) for k in (steps * (1 - t) - 1, -1.0)]
+    integrals = [sum(b ** (n + 1) / (n * (n + 1)) for n in range(1, 9)) for b in ends]
+    slopes = [1 / (1 - b) for b in ends]
+    log = -(integrals[0] - integrals[1]) / slope + slope / 24 * (slopes[0] - slopes[1])
+    return np.exp(0.5 * log), np.sqrt(-np.expm1(log))
+
+
 def tanh_alpha(t):
     return jnp.tanh(2 * t) / jnp.tanh(2.0)
 
@@ -39,6 +54,7 @@ SCHEDULES = {
     "linear": (Linear(), lambda t: (t, 1 - t)),
     "linear_sigma_min": (Linear(1e-3), lambda t: (t, 1 - 0.999 * t)),
     "vp": (VP(), vp),
+    "discrete_vp": (DiscreteVP(), discrete),
     "linear_vp": (LinearVP(), lambda t: (t, np.sqrt(1 - t**2))),
     "cosine": (Cosine(), lambda t: (np.sin(np.pi * t / 2), np.cos(np.pi * t / 2))),
     "polynomial_2": (Polynomial(2), lambda t: (t**2, 1 - t**2)),
@@ -135,8 +151,9 @@ def test_derivatives_are_those_of_autodiff_and_finite_ends_included(name, dtype)
 def test_a_schedule_begins_at_the_source_and_ends_at_the_data(name, dtype):
     schedule = evaluated(name, dtype)
     ends = [float(schedule[key][i]) for key in ("alpha", "sigma") for i in (0, -1)]
-    if name == "vp":  # a little of the data is left at t = 0
-        np.testing.assert_allclose(ends[::2], [np.exp(-5.025), 0.9999784], rtol=1e-6)
+    left = {"vp": np.exp(-5.025), "discrete_vp": discrete(0.0)[0]}  # of the data, at t = 0
+    if name in left:
+        np.testing.assert_allclose(ends[::2], [left[name], np.sqrt(1 - left[name] ** 2)], rtol=1e-6)
         assert ends[1::2] == [1, 0]
     else:
         assert ends == [0, 1, 1, np.asarray(1e-3, dtype) if name == "linear_sigma_min" else 0]

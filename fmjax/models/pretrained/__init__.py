@@ -6,8 +6,8 @@
 
 | module | holds |
 |---|---|
-| `load` | `load`, and `inspect`, which reads names and shapes alone |
-| `save` | `save` |
+| `loading` | `load`, and `inspect`, which reads names and shapes alone |
+| `saving` | `save` |
 | `results` | what loading gives |
 | `families` | `LAYOUTS`, the layouts that are known |
 | `family` | what a layout is, and how one is recognised |
@@ -22,9 +22,9 @@ Here networks meet the paths they were trained on and the files they lie in; not
 """
 
 from fmjax.models.pretrained.families import LAYOUTS
-from fmjax.models.pretrained.load import inspect, load
+from fmjax.models.pretrained.loading import inspect, load
 from fmjax.models.pretrained.report import Report
 from fmjax.models.pretrained.results import Network
-from fmjax.models.pretrained.save import save
+from fmjax.models.pretrained.saving import save
 
 __all__ = ["LAYOUTS", "Network", "Report", "inspect", "load", "save"]

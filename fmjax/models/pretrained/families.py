@@ -1,6 +1,6 @@
 """Every layout that is known."""
 
-from fmjax.models.pretrained import dit, text_to_image
+from fmjax.models.pretrained import autoencoder_kl, dit, text_to_image, tiny_autoencoders
 from fmjax.models.pretrained.family import Family
 
 FAMILIES: tuple[Family, ...] = (
@@ -9,6 +9,13 @@ FAMILIES: tuple[Family, ...] = (
     dit.DIFFUSERS,
     text_to_image.SD3,
     text_to_image.FLUX,
+    tiny_autoencoders.OFFICIAL,
+    tiny_autoencoders.DIFFUSERS,
+    autoencoder_kl.SD,
+    autoencoder_kl.OLD,
+    autoencoder_kl.OLDEST,
+    autoencoder_kl.SD3,
+    autoencoder_kl.FLUX,
 )
 LAYOUTS = {family.name: family.what for family in FAMILIES}
 """The names that ``layout=`` takes, and what each stands for."""

@@ -1,5 +1,6 @@
 """A family: one published layout, how it is recognised, and what it becomes here."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +42,7 @@ class Family:
         rules: the table of names of a network.
         inputs: arguments of the network's ``init`` for examples of a shape, as shapes.
         finish: what `load` returns, from the family, the network, its parameters, the report and
-            the shape.
+            the weights.
         left_out: names that are known and not needed, and why, of the weights and a network.
         added: tensors that are saved beside the parameters', of a network and a shape of examples.
         of_examples: whether the parameters depend on the shape of an example: its channels.
@@ -56,7 +57,7 @@ class Family:
     shape: Callable[[WeightFiles], Shape]
     rules: Callable[[Any], Sequence[Rule]]
     inputs: Callable[[Any, Shape], tuple]
-    finish: Callable[["Family", Any, Any, Report, Shape], Any]
+    finish: Callable[["Family", Any, Any, Report, WeightFiles], Any]
     left_out: Callable[[WeightFiles, Any], Mapping[str, str]] = nothing
     added: Callable[[Any, Shape], Mapping[str, Any]] = nothing
     of_examples: bool = True
@@ -74,6 +75,11 @@ class Family:
             )
         key = jax.eval_shape(lambda: jax.random.key(0))
         return jax.eval_shape(model.init, key, *self.inputs(model, shape))["params"]
+
+
+def count_blocks(shapes: Shapes, pattern: str) -> int:
+    """How many blocks there are: one more than the largest number that the pattern finds."""
+    return 1 + max(int(found[1]) for name in shapes if (found := re.match(pattern, name)))
 
 
 def family_named(name: str, families: Sequence[Family]) -> Family:

@@ -36,9 +36,10 @@ def fill(files: WeightFiles, origin: Origin, leaf: jax.ShapeDtypeStruct) -> jax.
             continue
         value = origin.rule.change.forward([files.read(name) for name in names])
         for key, index in parts.items():
-            _put(buffers[key], value, index, key, k if origin.stacked else None)
-    for buffer in buffers.values():
-        _check_finite(buffer, files, origin)
+            with np.errstate(over="ignore"):  # told apart below, in a sentence
+                written = _put(buffers[key], value, index, key, k if origin.stacked else None)
+            if not np.isfinite(written).all():
+                raise _not_finite(files, names, leaf.dtype)
     if leaf.sharding is None:
         return jax.numpy.asarray(next(iter(buffers.values())))
     arrays = [
@@ -65,23 +66,29 @@ def _lengths(key: tuple[tuple[int, int], ...]) -> tuple[int, ...]:
     return tuple(stop - start for start, stop in key)
 
 
-def _put(buffer: np.ndarray, value: np.ndarray, index: Index, key: tuple, k: int | None) -> None:
-    """Writes an array, or entry k of a stack, where this part of the leaf holds it."""
+def _put(
+    buffer: np.ndarray, value: np.ndarray, index: Index, key: tuple, k: int | None
+) -> np.ndarray:
+    """Writes an array, or entry k of a stack, where this part of the leaf holds it.
+
+    Returns:
+        What was written, in its place; nothing where the entry lies in another part.
+    """
     if k is None:
         buffer[...] = value[index]
-        return
+        return buffer
     start, stop = key[0]
-    if start <= k < stop:
-        buffer[k - start] = value[index[1:]]
+    if not start <= k < stop:
+        return buffer[:0]
+    buffer[k - start] = value[index[1:]]
+    return buffer[k - start]
 
 
-def _check_finite(buffer: np.ndarray, files: WeightFiles, origin: Origin) -> None:
-    if not np.isfinite(buffer).all():
-        raise InputError(
-            f"{files.path}: {origin.names[0][0]}{' and its like' * (len(origin.names) > 1)} holds "
-            f"NaN, or numbers too large for {buffer.dtype}: the weights are damaged; fetch them "
-            "again, or take a wider dtype."
-        )
+def _not_finite(files: WeightFiles, names: tuple[str, ...], dtype: np.dtype) -> InputError:
+    return InputError(
+        f"{files.path}: {' or '.join(names)} holds NaN, or numbers too large for {dtype}: the "
+        "weights are damaged; fetch them again, or take a wider dtype."
+    )
 
 
 def _check_copy(files: WeightFiles, names: tuple[str, ...], first: tuple[str, ...]) -> None:

@@ -1,10 +1,14 @@
-"""What loading gives: a network with the meaning of its output."""
+"""What loading gives: a network with the meaning of its output, or an autoencoder."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
+import jax
 from flax import linen as nn
 
 from fmjax.conventions import ApplyFn
+from fmjax.models.autoencoders import Latent
 from fmjax.models.pretrained.report import Report
 from fmjax.paths import AffinePath
 
@@ -32,3 +36,50 @@ class Network(NamedTuple):
     family: str
     report: Report
     shape: tuple[int | None, ...]
+
+
+class Autoencoder(NamedTuple):
+    """A published autoencoder. Images are (batch, height, width, channels) in [-1, 1].
+
+    Attributes:
+        model: the Linen module.
+        params: its parameters.
+        encode: ``encode(x)``, a `fmjax.models.autoencoders.Latent` of mean and logvar, unscaled.
+        decode: ``decode(z)``, images, of unscaled latents.
+        scale: a flow in the latent space works on ``(z - shift) * scale``.
+        shift: see `scale`.
+        family: the name of its layout.
+        report: what was read of the file, and what was not.
+    """
+
+    model: nn.Module
+    params: Any
+    encode: Callable[[jax.Array], Latent]
+    decode: Callable[[jax.Array], jax.Array]
+    scale: float
+    shift: float
+    family: str
+    report: Report
+
+
+def autoencoder(
+    family: str, model: nn.Module, params: Any, report: Report, scale: float, shift: float
+) -> Autoencoder:
+    """An autoencoder with its parameters bound.
+
+    Args:
+        family: the name of its layout.
+        model: a module with the methods ``encode`` and ``decode``.
+        params: its parameters.
+        report: of the file.
+        scale: of the latents.
+        shift: of the latents.
+    """
+
+    # The parameters stay an argument of the compiled programs, which would else hold a copy each.
+    def bound(method: str) -> Callable:
+        return partial(jax.jit(partial(model.apply, method=method)), {"params": params})
+
+    return Autoencoder(
+        model, params, bound("encode"), bound("decode"), scale, shift, family, report
+    )

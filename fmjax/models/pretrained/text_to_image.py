@@ -5,7 +5,6 @@ it (`fmjax.models.text_to_image`), so that the weights stay as they are.
 """
 
 import math
-import re
 from typing import Any
 
 import jax
@@ -17,7 +16,7 @@ from fmjax.models.adapters import from_linen
 from fmjax.models.flux import Flux
 from fmjax.models.mmdit import PRESETS, MMDiT
 from fmjax.models.pretrained.changes import Change, patches
-from fmjax.models.pretrained.family import Config, Family, Shape
+from fmjax.models.pretrained.family import Config, Family, Shape, count_blocks
 from fmjax.models.pretrained.report import Report
 from fmjax.models.pretrained.results import Network
 from fmjax.models.pretrained.rules import Rule, layer
@@ -83,11 +82,6 @@ def _joint(theirs: str, ours: str, first: int = 0) -> tuple[Rule, ...]:
     return tuple(rules)
 
 
-def _count(shapes: Shapes, pattern: str) -> int:
-    """How many blocks there are."""
-    return 1 + max(int(found[1]) for name in shapes if (found := re.match(pattern, name)))
-
-
 def _accepts(shapes: Shapes, config: Config, kind: str, names: tuple[str, ...]) -> bool:
     both = ("context_embedder.weight", "time_text_embed.text_embedder.linear_1.weight")
     known = config.get("_class_name", kind) == kind
@@ -107,10 +101,11 @@ def _inputs(model: Any, shape: Shape) -> tuple:
     return floats(height, width, model.channels), floats(), labels
 
 
-def _finish(family: Family, model: nn.Module, params: Any, report: Report, shape: Shape) -> Network:
-    return Network(
-        model, params, from_linen(model), "velocity", AffinePath(), family.name, report, shape
-    )
+def _network(
+    family: Family, model: nn.Module, params: Any, report: Report, files: WeightFiles
+) -> Network:
+    apply_fn, shape = from_linen(model), family.shape(files)
+    return Network(model, params, apply_fn, "velocity", AffinePath(), family.name, report, shape)
 
 
 # --------------------------------------------------------------------------- Stable Diffusion 3
@@ -138,7 +133,7 @@ def _is_sd3(shapes: Shapes, config: Config) -> bool:
 
 def _build_sd3(shapes: Shapes, config: Config) -> MMDiT:
     width, channels, patch, _ = shapes["pos_embed.proj.weight"]
-    depth = _count(shapes, r"transformer_blocks\.(\d+)\.")
+    depth = count_blocks(shapes, r"transformer_blocks\.(\d+)\.")
     grid = math.isqrt(shapes["pos_embed.pos_embed"][1])
     norm = shapes.get("transformer_blocks.0.attn.norm_q.weight")
     return MMDiT(
@@ -215,8 +210,8 @@ def _build_flux(shapes: Shapes, config: Config) -> Flux:
         )
     return Flux(
         width=width,
-        joint_depth=_count(shapes, r"transformer_blocks\.(\d+)\."),
-        single_depth=_count(shapes, r"single_transformer_blocks\.(\d+)\."),
+        joint_depth=count_blocks(shapes, r"transformer_blocks\.(\d+)\."),
+        single_depth=count_blocks(shapes, r"single_transformer_blocks\.(\d+)\."),
         heads=width // head,
         guidance="time_text_embed.guidance_embedder.linear_1.weight" in shapes,
         axes=axes,
@@ -240,7 +235,7 @@ SD3 = Family(
     shape=_sd3_shape,
     rules=_sd3,
     inputs=_inputs,
-    finish=_finish,
+    finish=_network,
 )
 FLUX = Family(
     name="diffusers-flux",
@@ -251,5 +246,5 @@ FLUX = Family(
     shape=_flux_shape,
     rules=_flux,
     inputs=_inputs,
-    finish=_finish,
+    finish=_network,
 )

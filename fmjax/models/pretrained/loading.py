@@ -59,7 +59,7 @@ def load(
     leaves = _with_shardings(target, dtype, mesh, getattr(model, "sharding_rules", ()))
     filled = [fill(files, origin, leaf) for origin, leaf in zip(where, leaves, strict=True)]
     params = jax.tree.unflatten(jax.tree.structure(target), filled)
-    return family.finish(family, model, params, report, family.shape(files))
+    return family.finish(family, model, params, report, files)
 
 
 def inspect(path: str | Path, layout: str | None = None, model: nn.Module | None = None) -> Report:
