@@ -22,7 +22,7 @@ from flax import linen as nn
 from fmjax.axes import FSDP, TENSOR, split_rows
 from fmjax.models.attention import attend
 from fmjax.models.rope import Rotation, rotate
-from fmjax.models.transformer import FeedForward, Modulation, modulate
+from fmjax.models.transformer import FeedForward, Modulation, modulate, rms_norm
 
 MLP_RATIO = 4
 """Size of the hidden layer of a block over the width, in every network of this kind."""
@@ -74,20 +74,9 @@ class Heads(nn.Module):
         def product(name: str, norm: bool) -> jax.Array:
             x = _dense(D, dtype=self.dtype, name=name)(rows)
             x = x.reshape(B, T, self.heads, D // self.heads)
-            return rms_norm(x, name=f"{name}_norm").astype(self.dtype) if norm else x
+            return rms_norm(x, f"{name}_norm").astype(self.dtype) if norm else x
 
         return product("q", self.norm), product("k", self.norm), product("v", False)
-
-
-def rms_norm(x: jax.Array, name: str) -> jax.Array:
-    """x / sqrt(mean of squares + 1e-6), times a learned scale, in float32 or more.
-
-    Args:
-        x: normalised along its last axis.
-        name: of the parameters, in the compact method that calls this.
-    """
-    dtype = jnp.promote_types(x.dtype, jnp.float32)
-    return nn.RMSNorm(epsilon=1e-6, dtype=dtype, name=name)(x)
 
 
 class JointAttention(nn.Module):
