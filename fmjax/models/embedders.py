@@ -230,9 +230,9 @@ class ConditionEmbed(HashableConditions, nn.Module):
         time_features: number of sinusoidal features.
         time_scale: what t in [0, 1] is multiplied by; see `sinusoidal`.
         guidance: whether a guidance scale w is embedded.
-        guidance_scale: what w is multiplied by.
         span: whether there are two times.
         max_period: of the features of times; see `sinusoidal`.
+        guidance_scale: what w is multiplied by.
     """
 
     width: int
@@ -240,9 +240,9 @@ class ConditionEmbed(HashableConditions, nn.Module):
     time_features: int = 256
     time_scale: float = TIME_SCALE
     guidance: bool = False
-    guidance_scale: float = GUIDANCE_SCALE
     span: bool = False
     max_period: float = MAX_PERIOD
+    guidance_scale: float = GUIDANCE_SCALE
 
     @nn.compact
     def __call__(self, t: Any, labels: Any = None, w: jax.Array | None = None) -> jax.Array:
