@@ -2,7 +2,7 @@
 
     python -m fmjax prepare --name=flowers --source=PATH --size=32
 
-`prepare` prints the command to go on with: this file, and what follows from the images, which is a
+`prepare` prints the command to go on with: this file, and what follows from the images: steps, a
 patch size that divides them, a batch no larger than the set, and whether they have classes.
 
 A starting point, not a result: for sharper samples take patches of half the side, which cost four

@@ -12,7 +12,7 @@ COMMANDS = {
     "prepare": "turn your own images, or a public set, into a data set with a name",
     "train": "train a flow from a configuration; the same command again resumes",
     "sample": "draw samples from a trained run",
-    "evaluate": "measure samples of a trained run against real examples",
+    "evaluate": "measure samples of a run, or any images, against real examples",
     "likelihood": "bits per dimension, or nats, of a run's data",
     "reflow": "straighten a trained flow by training it on its own pairs",
     "distill": "teach a trained flow's samples to a network that draws them in one step",

@@ -27,6 +27,27 @@ KEYS = {
             "digits, toy/NAME, a prepared set, random/32x32x4/1000 to measure speed, or your own",
         ),
         dir=Key(None, TEXT, "the data directory; TFDS_DATA_DIR, or TFDS's own", kind=str),
+        x=Key(None, TEXT, "the feature that is the data; None: as the set says", kind=str),
+        conditions=Key(
+            None,
+            TEXT,
+            "the features that are conditions, e.g. label,age, or none; None: as the set says",
+            kind=str,
+        ),
+        split=Key(None, TEXT, "what is trained on, e.g. train[:90%]; None: train", kind=str),
+        test_split=Key(
+            None, TEXT, "what is held out; None: test, or a tenth of what is trained on", kind=str
+        ),
+        size=Key(None, COUNT, "the side of the square that images become", "pixels", kind=int),
+        time=Key(
+            None,
+            TEXT,
+            "the feature that is the time of each example: a flow through the snapshots at each",
+            kind=str,
+        ),
+        held_out_time=Key(
+            None, FINITE, "the time of a snapshot that is measured and not trained on", kind=float
+        ),
         flip=Key(False, "", "random horizontal flips"),
         dequantize=Key(False, "", "of images: uniform noise of one level, for likelihoods"),
         threads=Key(4, COUNT, "reading ahead", "threads"),

@@ -21,11 +21,13 @@ import jax
 import jax.numpy as jnp
 
 from fmjax.array_checks import (
-    as_floats,
     check_finite,
+    check_floats,
     check_leading_size,
     check_returned,
+    check_shaped_as,
     is_concrete,
+    shape_of,
 )
 from fmjax.checks import check_methods, check_positive
 from fmjax.conventions import Array, Labels, Params, at_least_float32
@@ -60,7 +62,12 @@ def drift_field(
 
     Returns:
         V (n, features), and C (n, k + p).
+
+    Raises:
+        InputError: an array is not of floats or has another shape, or the radius is not
+            positive.
     """
+    _check_field(distances, data, others, radius, weights)
     logits = -distances / radius
     affinity = jax.nn.softmax(logits, axis=1) * jax.nn.softmax(logits, axis=0)
     affinity = jnp.sqrt(jnp.maximum(affinity, _LEAST_AFFINITY)) * weights[None]
@@ -164,6 +171,20 @@ def _group_loss(x: Array, data: Array, free: Array, weight: Array, radii: Sequen
     return jnp.mean((x / unit - goal) ** 2)
 
 
+def _check_field(distances: Any, data: Any, others: Any, radius: Any, weights: Any) -> None:
+    check_positive("radius", radius)
+    given = {"distances": distances, "data": data, "others": others, "weights": weights}
+    for name, x in given.items():
+        check_floats(name, x)
+        axes = 1 if name == "weights" else 2
+        if jnp.ndim(x) != axes:
+            raise InputError(f"{name} must have {axes} axes; got shape {jnp.shape(x)}.")
+    columns = len(others) + len(data)
+    check_shaped_as("others", others, "points of data", (len(others), data.shape[1]))
+    check_shaped_as("distances", distances, "others and data", (len(distances), columns))
+    check_shaped_as("weights", weights, "others and data", (columns,))
+
+
 def _distances(x: Array, y: Array) -> Array:
     """The Euclidean distances (n, m) of points (n, features) and (m, features)."""
     squares = jnp.sum((x[:, None] - y[None]) ** 2, axis=-1)
@@ -186,6 +207,8 @@ def _generate(
 
 def _featured(features: Features | None, x: Array, what: str) -> Any:
     found = x if features is None else features(x)
+    if not jax.tree.leaves(found):
+        raise InputError(f"the features of {what} must be one array or more; got {found!r}.")
     check_leading_size(found, len(x), f"the features of {what}")
     return jax.tree.map(at_least_float32, found)
 
@@ -205,7 +228,9 @@ def _check_batch(x0: Array, x1: Array, labels: Labels) -> None:
                 f"{name} must be of shape (groups, points, ...), a group for each class; got "
                 f"{getattr(x, 'shape', type(x).__name__)}. One group is {name}[None]."
             )
-        as_floats(name, x)
+        check_floats(name, x)
+        if not x.shape[0]:
+            raise InputError(f"{name} must have at least one group; got shape {x.shape}.")
         if x.shape[1] < 2:
             raise InputError(
                 f"drifting needs two points of each class or more, and {name} has {x.shape[1]} of "
@@ -227,17 +252,18 @@ def _check_guidance(x1: Array, unconditional: Array | None, guidance: Array | No
         )
     if unconditional is None:
         return
-    if jnp.shape(unconditional)[1:] != x1.shape[2:] or not len(unconditional):
+    if shape_of("unconditional", unconditional)[1:] != x1.shape[2:] or not len(unconditional):
         raise InputError(
             f"the unconditional data must be points as those of x1, (k, "
             f"{', '.join(map(str, x1.shape[2:]))}), at least one; got {jnp.shape(unconditional)}."
         )
-    as_floats("unconditional", unconditional)
+    check_floats("unconditional", unconditional)
     check_finite("unconditional", unconditional)
-    if jnp.shape(guidance) != x1.shape[:1]:
+    if shape_of("guidance", guidance) != x1.shape[:1]:
         raise InputError(
             f"guidance must be one scale for each group, {x1.shape[:1]}; got {jnp.shape(guidance)}."
         )
+    at_least_float32(guidance, "guidance")  # which refuses complex numbers
     if is_concrete(guidance):
         with jax.ensure_compile_time_eval():
             least = float(jnp.min(jnp.asarray(guidance)))

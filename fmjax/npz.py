@@ -1,6 +1,7 @@
 """Arrays of an ``.npz`` or an ``.npy``, every number of which is checked before it is believed."""
 
 import zipfile
+from collections.abc import Container
 from pathlib import Path
 from typing import IO
 
@@ -17,20 +18,22 @@ _READERS = {
 }
 
 
-def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Reads all arrays of a file; the checksum of each is compared.
+def read_arrays(path: Path, only: Container[str] | None = None) -> dict[str, np.ndarray]:
+    """Reads the arrays of a file; the checksum of each is compared.
 
     No object is unpickled, and no memory is taken for more than the file holds.
 
     Args:
         path: of the file.
+        only: the names of the arrays to read, where they exist; None for all.
 
     Raises:
         InputError: it is no ``.npz`` of plain arrays, is damaged, or does not fit into memory.
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            members = archive.infolist()
+            names = {m.filename.removesuffix(".npy"): m for m in archive.infolist()}
+            members = [m for name, m in names.items() if only is None or name in only]
             total = sum(member.file_size for member in members)
             check_memory(total, f"the arrays in {path}", "give fewer or smaller ones")
             found = {}

@@ -1,9 +1,11 @@
-"""Pictures as uint8 arrays: grids of images, and scatter plots of 2-D points.
+"""Pictures as uint8 arrays: grids of images, scatter plots of points, histograms.
 
 By pillow, so that a training loop needs no plotting library.
 """
 
+import itertools
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,9 @@ from fmjax.files import whole_file
 _BACKGROUND = 255
 _FRAME = (216, 216, 222)
 _ZOOM = 4  # a scatter plot is drawn so many times larger, and averaged down
+_BINS = 40  # of a histogram
 _OPACITY = 178  # of a dot, of 255: several on one spot look darker than one
+_CAPTION = 14  # pixels of height
 _TILE = 48  # pixels: small images are enlarged to about this width
 # One colour per class; they differ in lightness too. One set of points takes the first.
 _PALETTE = (
@@ -28,7 +32,11 @@ _PALETTE = (
 
 
 def image_grid(
-    images: ArrayLike, columns: int | None = None, scale: int | None = None, pad: int | None = None
+    images: ArrayLike,
+    columns: int | None = None,
+    scale: int | None = None,
+    pad: int | None = None,
+    captions: Sequence[str] = (),
 ) -> np.ndarray:
     """Lays images out in rows, left to right, on white.
 
@@ -39,10 +47,12 @@ def image_grid(
         scale: each pixel becomes ``scale x scale`` pixels (nearest neighbour); by default small
             images are enlarged to be readable, and images of 32 pixels or more are left as is.
         pad: white pixels between images and around the grid; by default a twelfth of an image.
+        captions: one for each column, written above it and cut off where it is too long; none if
+            empty.
 
     Returns:
-        uint8, ``(rows * (scale H + pad) + pad, columns * (scale W + pad) + pad, 1 or 3)``. Places
-        that the last row leaves empty are white.
+        uint8, ``(rows * (scale H + pad) + pad, columns * (scale W + pad) + pad, 1 or 3)``, and 14
+        rows more with captions. Places that the last row leaves empty are white.
 
     Raises:
         InputError: for another dtype or shape, no image, or a size that is not positive.
@@ -66,7 +76,26 @@ def image_grid(
     cells[:count, pad:, pad:] = images.repeat(scale, axis=1).repeat(scale, axis=2)
     grid = cells.reshape(rows, columns, tile_h, tile_w, channels).swapaxes(1, 2)
     grid = grid.reshape(rows * tile_h, columns * tile_w, channels)
-    return np.pad(grid, ((0, pad), (0, pad), (0, 0)), constant_values=_BACKGROUND)
+    grid = np.pad(grid, ((0, pad), (0, pad), (0, 0)), constant_values=_BACKGROUND)
+    if not captions:
+        return grid
+    if len(captions) != columns:
+        raise InputError(f"{columns} columns must have as many captions; got {len(captions)}.")
+    above = _captions(captions, tile_w, pad, grid.shape[1])
+    return np.concatenate([np.broadcast_to(above, (*above.shape[:2], channels)), grid])
+
+
+def _captions(captions: Sequence[str], step: int, start: int, width: int) -> np.ndarray:
+    """A row of texts, one every `step` pixels from `start` on: uint8 (14, width, 1)."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    font = ImageFont.load_default(size=_CAPTION - 3)
+    row = Image.new("L", (width, _CAPTION), _BACKGROUND)
+    draw = ImageDraw.Draw(row)
+    for k, text in enumerate(captions):
+        fits = next(n for n in range(len(text), -1, -1) if font.getlength(text[:n]) <= step)
+        draw.text((start + k * step, 0), text[:fits], fill=0, font=font)
+    return np.asarray(row)[..., None]
 
 
 def save_png(array: ArrayLike, path: str | os.PathLike[str]) -> None:
@@ -170,6 +199,118 @@ def scatter(
     left = _draw_points(reference, reference_labels, size, limits)
     gap = np.full((size, size // 20, 3), _BACKGROUND, np.uint8)
     return np.concatenate([left, gap, _draw_points(points, labels, size, limits)], axis=1)
+
+
+def pair_plots(
+    points: ArrayLike,
+    labels: ArrayLike | None = None,
+    *,
+    size: int = 320,
+    limits: tuple[float, float, float, float] | None = None,
+    reference: ArrayLike | None = None,
+    reference_labels: ArrayLike | None = None,
+) -> np.ndarray:
+    """Draws each two columns of points as a `scatter` plot, one below the other.
+
+    Points of one column are drawn as a histogram.
+
+    Args:
+        points: ``(n, d)``.
+        labels: as in `scatter`, as all that follow.
+        size: of each plot.
+        limits: of each plot.
+        reference: real points, ``(m, d)``.
+        reference_labels: their class ids.
+
+    Returns:
+        uint8, d (d - 1) / 2 plots as wide as one of `scatter`.
+
+    Raises:
+        InputError: as `scatter`, or points and reference have no columns, or not as many.
+    """
+    points = np.asarray(points)
+    beside = None if reference is None else np.asarray(reference)
+    found = [points.shape] + ([] if beside is None else [beside.shape])
+    if any(len(shape) != 2 for shape in found) or len({shape[1:] for shape in found}) > 1:
+        raise InputError(f"points and reference must have shapes (n, d) and (m, d), got {found}.")
+    if not points.shape[1]:
+        raise InputError("points must have at least one column; got none.")
+    if points.shape[1] == 1:
+        return histogram(points[:, 0], size=size, limits=limits and limits[:2], reference=beside)
+    options = {"size": size, "limits": limits, "reference_labels": reference_labels}
+    plots = [
+        scatter(
+            points[:, pair],
+            labels,
+            reference=beside if beside is None else beside[:, pair],
+            **options,
+        )
+        for pair in map(list, itertools.combinations(range(points.shape[1]), 2))
+    ]
+    gap = np.full((size // 20, *plots[0].shape[1:]), _BACKGROUND, np.uint8)
+    return np.concatenate([part for plot in plots for part in (gap, plot)][1:])
+
+
+def histogram(
+    values: ArrayLike,
+    *,
+    size: int = 320,
+    limits: tuple[float, float] | None = None,
+    reference: ArrayLike | None = None,
+) -> np.ndarray:
+    """Draws how values are distributed: the share in each of 40 bins, as bars.
+
+    Args:
+        values: ``(n,)``, or of any shape.
+        size: height and width of the picture, in pixels.
+        limits: the ends of the axis; by default those of the reference, or of the values.
+        reference: real values, for a second picture left of the first, of the same scale.
+
+    Returns:
+        uint8, ``(size, size, 3)``, or ``(size, 2 size + size // 20, 3)`` with a reference.
+
+    Raises:
+        InputError: for values that are none or not finite, or limits out of order.
+    """
+    sets = [
+        np.ravel(x).astype(np.float64)
+        for x in ([values] if reference is None else [reference, values])
+    ]
+    check_at_least("size, in pixels,", size, 16)
+    for x in sets:
+        if not x.size:
+            raise InputError("a histogram needs at least one value; got none.")
+        check_finite("the values of a histogram", x)
+    low, high = (sets[0].min(), sets[0].max()) if limits is None else limits
+    if not low <= high:
+        raise InputError(f"limits must be (least, most), in order, got {limits}.")
+    edges = np.linspace(low - 1e-6, high + 1e-6, _BINS + 1)
+    shares = [np.histogram(x, edges)[0] / x.size for x in sets]
+    most = max(max(share.max() for share in shares), 1e-6)
+    left, *right = [_draw_bars(share / most, size) for share in shares]
+    gap = np.full((size, size // 20, 3), _BACKGROUND, np.uint8)
+    return np.concatenate([left, *(part for plot in right for part in (gap, plot))], axis=1)
+
+
+def _draw_bars(heights: np.ndarray, size: int) -> np.ndarray:
+    """One square picture: bars from below, of heights in [0, 1], in a thin frame."""
+    from PIL import Image, ImageDraw
+
+    picture = Image.new("RGB", (size, size), (_BACKGROUND,) * 3)
+    pen = ImageDraw.Draw(picture)
+    width = size / len(heights)
+    for i, height in enumerate(heights):
+        if height > 0:
+            top = round((1 - 0.95 * height) * (size - 1))
+            box = (
+                round(i * width),
+                top,
+                max(round((i + 1) * width) - 2, round(i * width)),
+                size - 1,
+            )
+            pen.rectangle(box, fill=_PALETTE[0])
+    pen.rectangle((0, 0, size - 1, size - 1), outline=_FRAME)
+    return np.array(picture)
 
 
 def _checked_points(points: ArrayLike, what: str) -> np.ndarray:

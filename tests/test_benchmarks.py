@@ -1,11 +1,15 @@
 """The benchmarks run: a few steps of each, so that they do not rot."""
 
+import hashlib
 import importlib.util
 import json
 import re
 
+import numpy as np
 import pytest
+from sklearn.datasets import load_digits
 
+from benchmarks.quality.image_classifier import read_classifier
 from benchmarks.speed.checkouts import compare, table
 from benchmarks.timing import interleave
 from tests.conftest import ROOT
@@ -81,6 +85,24 @@ def test_the_two_dimensional_table_is_made_and_goes_on_from_its_cache(run_benchm
     again = run_benchmark("benchmarks.two_dim", *arguments, devices=1, env=OPTIMISED)
     assert again.count("N -> moons") == 2
     assert json.loads(out.read_text())["fmjax"]["rows"] == results["fmjax"]["rows"]
+
+
+@pytest.mark.slow
+def test_a_classifier_is_trained_on_real_images_and_read_again(run_benchmark, tmp_path):
+    images, labels = load_digits(return_X_y=True)
+    images = (images * 255 / 16).astype(np.uint8).reshape(-1, 8, 8)
+    parts = {"x_train": images[:1400], "x_test": images[1400:]}
+    np.savez(tmp_path / "x.npz", **parts, y_train=labels[:1400], y_test=labels[1400:])
+    out = tmp_path / "judge.safetensors"
+    arguments = (f"--data={tmp_path / 'x.npz'}", "--epochs=10", "--shift=1", f"--out={out}")
+    module = "benchmarks.quality.image_classifier"
+    said = run_benchmark(module, *arguments, devices=1, env=OPTIMISED)
+    judge = read_classifier(out)
+    right = (judge.classify(images[1400:, ..., None]) == labels[1400:]).mean()
+    assert right > 0.9
+    assert f"{right:.2%} of 397 test images" in said
+    assert judge.features(images[:3, ..., None]).shape == (3, 128)
+    assert hashlib.sha256(out.read_bytes()).hexdigest() in said
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from tests.conftest import rounding
+from tests.conftest import KEPT, rounding
 
 
 @pytest.mark.parametrize("transform", [jax.jit, jax.pmap])
@@ -48,10 +48,11 @@ def test_count_compilations_nests(count_compilations):
     assert (outer.count, inner.count) == (2, 1)
 
 
-def test_one_device_and_no_compilation_cache():
+def test_one_device_and_no_compilation_cache_but_that_of_the_caller():
     if jax.default_backend() == "cpu":
         assert jax.device_count() == 1
-    assert not jax.config.jax_enable_compilation_cache
+    assert jax.config.jax_enable_compilation_cache == bool(KEPT)
+    assert jax.config.jax_compilation_cache_dir == KEPT
 
 
 def test_rank_promotion_raises():

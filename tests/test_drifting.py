@@ -81,7 +81,7 @@ def test_the_gradient_is_that_of_points_moved_along_the_field():
     """Only the generated points have a gradient: the mean of -2 V / unit."""
     x0, x1 = normal(1, N, 2), normal(1, P, 2, seed=1) + 3
     loss_fn = make_drifting_loss_fn(shift_generator, radii=(0.3,))
-    value, gradient = jax.value_and_grad(loss_fn)(jnp.zeros((1, 2)), x0, x1)
+    value, gradient = jax.jit(jax.value_and_grad(loss_fn))(jnp.zeros((1, 2)), x0, x1)
     x, y = x0[0], jnp.concatenate([x0[0], x1[0]])
     d = np.array(distances(x, y))
     np.fill_diagonal(d, 1e-4)
@@ -97,7 +97,9 @@ def test_the_gradient_is_that_of_points_moved_along_the_field():
 
 def test_no_gradient_flows_through_the_data():
     loss_fn = make_drifting_loss_fn(shift_generator)
-    slope = jax.grad(loss_fn, argnums=2)(jnp.zeros((1, 2)), normal(2, N, 2), normal(2, P, 2))
+    slope = jax.jit(jax.grad(loss_fn, argnums=2))(
+        jnp.zeros((1, 2)), normal(2, N, 2), normal(2, P, 2)
+    )
     np.testing.assert_array_equal(slope, 0)
 
 
@@ -106,9 +108,9 @@ def test_each_group_drifts_by_itself():
         return x0 + params[labels]
 
     x0, x1 = normal(2, N, 2), normal(2, P, 2, seed=1) + jnp.array([3.0, -3.0])[:, None, None]
-    labels, loss_fn = jnp.arange(2), make_drifting_loss_fn(per_group)
-    both = jax.grad(loss_fn)(jnp.zeros((2, 2)), x0, x1, labels)
-    alone = jax.grad(loss_fn)(jnp.zeros((2, 2)), x0[1:], x1[1:], labels[1:])
+    labels, gradient = jnp.arange(2), jax.jit(jax.grad(make_drifting_loss_fn(per_group)))
+    both = gradient(jnp.zeros((2, 2)), x0, x1, labels)
+    alone = gradient(jnp.zeros((2, 2)), x0[1:], x1[1:], labels[1:])
     np.testing.assert_allclose(2 * both[1], alone[1], rtol=1e-4, atol=1e-6)
     assert np.all(np.asarray(both[0]) < 0)
     assert np.all(np.asarray(both[1]) > 0)
@@ -118,7 +120,8 @@ def test_features_have_fields_of_their_own_that_add_up():
     x0, x1, params = normal(1, N, 2), normal(1, P, 2, seed=1), jnp.zeros((1, 2))
 
     def loss(features):
-        return make_drifting_loss_fn(shift_generator, features=features)(params, x0, x1)
+        loss_fn = make_drifting_loss_fn(shift_generator, features=features)
+        return jax.jit(loss_fn)(params, x0, x1)
 
     first, second = loss(lambda x: x[:, :1]), loss(lambda x: jnp.sin(x))
     both = loss(lambda x: {"a": x[:, :1], "b": jnp.sin(x)})

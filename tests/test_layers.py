@@ -56,9 +56,9 @@ DOORS = {
     "ott": ("fmjax/couplings/*", "fmjax/metrics/transport.py"),
     "PIL": (
         "fmjax/plots.py",
-        "fmjax/data/images/folder.py",
-        "fmjax/data/tfds/image_set.py",
-        "fmjax/data/tfds/records.py",
+        "fmjax/data/images/*",
+        "fmjax/data/tfds/example_set.py",
+        "fmjax/data/tfds/parts.py",
     ),
     "safetensors": ("fmjax/storage/safetensors.py",),
     "scipy": (
@@ -72,7 +72,9 @@ DOORS = {
     "tensorflow": (),
     "tensorflow_datasets": (
         "fmjax/data/tfds/digits.py",
-        "fmjax/data/tfds/image_set.py",
+        "fmjax/data/tfds/example_set.py",
+        "fmjax/data/tfds/layout.py",
+        "fmjax/data/tfds/parts.py",
         "fmjax/data/tfds/public.py",
         "fmjax/data/tfds/records.py",
     ),

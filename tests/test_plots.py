@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from fmjax.errors import InputError
-from fmjax.plots import image_grid, save_png, scatter
+from fmjax.plots import histogram, image_grid, pair_plots, save_png, scatter
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (7, 4, 6, 3), np.uint8)
 
@@ -123,8 +123,53 @@ def test_classes_have_colours_of_their_own_and_the_reference_stands_on_the_left(
         (lambda: scatter(np.zeros((3, 2)), np.zeros(2, int)), "labels"),
         (lambda: scatter(np.zeros((3, 2)), limits=(1, 0, 0, 1)), "limits"),
         (lambda: scatter(np.zeros((3, 2)), size=4), "size"),
+        (lambda: pair_plots(np.zeros(3)), "shapes"),
+        (lambda: pair_plots(np.zeros((3, 3)), reference=np.zeros((3, 2))), "shapes"),
+        (lambda: pair_plots(np.zeros((3, 0))), "column"),
+        (lambda: histogram([]), "at least one value"),
+        (lambda: histogram([np.nan]), "finite"),
+        (lambda: histogram([1.0], limits=(1, 0)), "limits"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused(call, message):
     with pytest.raises(InputError, match=message):
         call()
+
+
+def test_each_two_columns_of_a_table_are_one_plot():
+    points = np.random.default_rng(0).normal(size=(50, 3))
+    options = {"size": 60, "limits": (-3, 3, -3, 3), "reference": points[::-1]}
+    picture = pair_plots(points, np.arange(50) % 2, **options)
+    assert picture.shape == (3 * 60 + 2 * 3, 2 * 60 + 3, 3)
+    options["reference"] = points[::-1][:, 1:]
+    expected = scatter(points[:, 1:], np.arange(50) % 2, **options)
+    np.testing.assert_array_equal(picture[-60:], expected)
+    np.testing.assert_array_equal(pair_plots(points[:, :2]), scatter(points[:, :2]))
+
+
+def test_one_column_is_a_histogram_whose_bars_are_its_shares():
+    values = np.repeat([0.0, 1.0, 2.0], [10, 20, 40])
+    picture = pair_plots(values[:, None], size=200)
+    np.testing.assert_array_equal(picture, histogram(values, size=200))
+    inside = (picture[1:-1] != 255).any(axis=2)
+    heights = [
+        inside[:, near].sum(axis=0).max() for near in map(slice, (1, 95, 195), (5, 105, 199))
+    ]
+    np.testing.assert_allclose(heights, [47, 95, 190], atol=3)
+    both = histogram(values, size=200, reference=values[:10])
+    assert both.shape == (200, 410, 3)
+
+
+def test_captions_stand_above_their_columns_and_are_cut_off():
+    plain = image_grid(IMAGES, columns=3, scale=4, pad=5)
+    named = image_grid(IMAGES, columns=3, scale=4, pad=5, captions=("a", "", "x" * 50))
+    np.testing.assert_array_equal(named[14:], plain)
+    above, step = named[:14, :, 0], (plain.shape[1] - 5) // 3
+    dark = [(above[:, 5 + k * step : 5 + (k + 1) * step] < 128).any() for k in range(3)]
+    assert dark == [True, False, True]
+    assert (above[:, -2:] == 255).all()  # of 50 letters only those that fit
+
+
+def test_there_is_a_caption_for_each_column():
+    with pytest.raises(InputError, match="3 columns must have as many captions; got 2"):
+        image_grid(IMAGES, columns=3, captions=("a", "b"))

@@ -7,152 +7,88 @@ kind. Right arguments give finite floats of the right shape. One argument of ano
 
 import inspect
 import typing
-from collections.abc import Callable, Mapping
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 pytest.importorskip("hypothesis")
-from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 import fmjax
 from fmjax import conditions, couplings, paths, samplers, schedules, sources, times
-from fmjax.errors import InputError
-
-NAN, INF = float("nan"), float("inf")
-SHAPES = st.shared(st.sampled_from([(3, 2), (2, 2, 1)]), key="the shape of the batch")
-SEEDS = st.integers(0, 100)
-
-
-def velocity(x, t, labels=None):
-    return -x
-
-
-def network(params, x, t, labels=None):
-    return params * x
-
-
-# Right arguments.
-
-X = st.builds(
-    lambda shape, seed: np.random.default_rng(seed).normal(size=shape).astype("float32"),
-    SHAPES,
-    SEEDS,
+from tests.calls import (
+    ANY,
+    COUNT,
+    FUNCTION,
+    GRID,
+    INDEX,
+    KEY,
+    KEYS,
+    LABEL,
+    LABELS,
+    LAW,
+    NAN,
+    NETWORK,
+    NOISY,
+    OF_PAIRS,
+    POSITIVE,
+    PREDICTION,
+    RATE,
+    SCALE,
+    SCHEDULED,
+    SPEC,
+    TRACE,
+    Argument,
+    Case,
+    T,
+    X,
+    cases,
+    check_arguments,
+    check_refused,
+    check_right,
+    each,
+    made_wrong,
+    network,
+    of,
+    velocity,
 )
-T = st.builds(
-    lambda shape, seed: np.random.default_rng(seed).uniform(0.1, 0.9, shape[0]).astype("float32"),
-    SHAPES,
-    SEEDS,
-)
-LABELS = SHAPES.map(lambda shape: np.arange(shape[0]) % 3)
-INDEX = SHAPES.map(lambda shape: np.arange(shape[0]))
-KEY = SEEDS.map(jax.random.key)
-KEYS = st.builds(lambda key, shape: jax.random.split(key, shape[0]), KEY, SHAPES)
-POSITIVE = st.floats(0.1, 10)
-COUNT = st.integers(1, 5)
-RATE = st.floats(0, 1)
-SCHEDULE = st.sampled_from([schedules.Linear(), schedules.Cosine(), schedules.VP()])
-PREDICTION = st.sampled_from(["velocity", "x1", "x0", "v"])
-SPEC = st.sampled_from([samplers.solver_spec("euler", 2), samplers.solver_spec("heun", 3)])
-NOISY = st.sampled_from([samplers.sde_spec("euler_maruyama", 2), samplers.sde_spec("churn", 2)])
-SOURCE = st.just(sources.StandardNormal())
-VELOCITY, NETWORK = st.just(velocity), st.just(network)
-TRACE = st.just(fmjax.Hutchinson(2))
-SCALE = st.floats(-1, 5)
 
-# Wrong arguments. Of every kind but functions a text, an object and a complex number are wrong.
-
-TEXTS = st.sampled_from(["", "x", "0.5", "uniform?"])
-OTHERS = st.sampled_from([object(), 1j, b"x"])
-NUMBERS = st.sampled_from([0, 1.0, NAN])
-ARRAYS = st.sampled_from([np.ones(2), np.ones((2, 2))])
-COMPLEX, EMPTY = np.ones((3, 2), "complex64"), np.ones((0, 2), "float32")
-NO_FLOATS = st.sampled_from([np.ones((3, 2), int), COMPLEX, np.asarray(["a", "b"])])
-NOT_ONE_NUMBER = TEXTS | OTHERS | ARRAYS | st.sampled_from([NAN, INF, -INF])
-TOO_MANY = st.sampled_from([np.full(7, 0.5, "float32"), np.full((2, 7), 0.5, "float32")])
-WRONG: Mapping[str, st.SearchStrategy] = {
-    "positive number": NOT_ONE_NUMBER | st.floats(max_value=0),
-    "number of at least 0": NOT_ONE_NUMBER | st.floats(max_value=-0.01),
-    "number in [0, 1]": NOT_ONE_NUMBER | st.floats(max_value=-0.01) | st.floats(min_value=1.01),
-    "number": NOT_ONE_NUMBER,
-    "count": NOT_ONE_NUMBER | st.integers(max_value=0) | st.floats(0.5, 9.5) | st.just(True),
-    "index from 0": NOT_ONE_NUMBER | st.integers(max_value=-1) | st.floats(0.5, 9.5),
-    "choice": st.text("#?e ", max_size=3)
-    | OTHERS
-    | NUMBERS
-    | ARRAYS
-    | st.sampled_from([["heun"], {}]),
-    "yes or no": TEXTS | OTHERS | ARRAYS | st.sampled_from([2, NAN]),
-    "function": TEXTS | NUMBERS | ARRAYS | st.sampled_from([1j, object(), paths.AffinePath]),
-    "object": TEXTS | NUMBERS | ARRAYS | OTHERS,
-    "batch": TEXTS | OTHERS | NO_FLOATS | st.sampled_from([EMPTY, np.float32(1), [], {}]),
-    "finite batch": TEXTS | OTHERS | NO_FLOATS | st.sampled_from([EMPTY, np.full((3, 2), NAN)]),
-    "floats": TEXTS | OTHERS | NO_FLOATS,
-    "batch of any dtype": TEXTS | OTHERS | TOO_MANY | st.just(EMPTY),
-    "real numbers": TEXTS | OTHERS | st.just(COMPLEX),
-    "times": TEXTS | OTHERS | NO_FLOATS | TOO_MANY | st.just(EMPTY),
-    "scales": TEXTS | OTHERS | TOO_MANY | st.sampled_from([COMPLEX, EMPTY]),
-    "labels": st.sampled_from(["x", b"x", object(), np.arange(7), np.arange(14).reshape(7, 2)]),
-    "key": TEXTS | OTHERS | NUMBERS | ARRAYS | SEEDS,
-    "places": TEXTS | OTHERS | NUMBERS | ARRAYS,
-    "two different times": NOT_ONE_NUMBER,
-    "times on the way": TEXTS | OTHERS | NUMBERS | st.sampled_from([[], [0.9, 0.1], [2.0], [NAN]]),
+OF_A_PATH = {
+    "x0": Argument(X, "floats"),
+    "x1": Argument(X, "floats"),
+    "t": Argument(T, "times"),
 }
-
-
-class Argument(NamedTuple):
-    """An argument of a call.
-
-    Attributes:
-        right: the strategy of what is right.
-        kind: of what is wrong, a name of `WRONG`; "" where anything is right.
-        word: how a message calls it; its name if "".
-        wrong: more that is wrong of this one alone.
-    """
-
-    right: st.SearchStrategy
-    kind: str = ""
-    word: str = ""
-    wrong: tuple = ()
-
-    @property
-    def optional(self) -> "Argument":
-        """The argument, left out at times, and then None."""
-        return self._replace(right=st.none() | self.right)
-
-    @property
-    def needed(self) -> "Argument":
-        """The argument, for which None is wrong."""
-        return self._replace(wrong=(*self.wrong, None))
-
-
-class Case(NamedTuple):
-    """How a public name is called.
-
-    Attributes:
-        call: a function of the arguments by name, which gives arrays.
-        arguments: by name; all those of the signature, and those of calling the result.
-        shape: from the arguments to the shape of each array; None for any.
-        slow: whether a right call compiles for a while.
-    """
-
-    call: Callable[..., Any]
-    arguments: Mapping[str, Argument]
-    shape: Callable[[dict], tuple[int, ...]] | None = None
-    slow: bool = False
-
-
-def of(*names: str) -> Callable[[dict], tuple[int, ...]]:
-    return lambda given: np.shape(given[names[0]])
-
-
-def each(name: str) -> Callable[[dict], tuple[int, ...]]:
-    return lambda given: np.shape(given[name])[:1]
+SOLVED = {
+    "velocity": FUNCTION,
+    "x0": Argument(X, "batch"),
+    "labels": LABEL,
+    "spec": Argument(SPEC, "object").optional,
+}
+ENDS = {
+    "t0": Argument(st.floats(0, 0.4), "two different times").needed,
+    "t1": Argument(st.floats(0.5, 1), "two different times").needed,
+    "save_at": Argument(st.just([0.41, 0.49]), "times on the way").optional,
+}
+GUIDANCE = {
+    "rule": Argument(st.just(fmjax.guidance.linear), "function").needed,
+    "schedule": Argument(st.sampled_from(["constant", "cosine"]), "choice").needed,
+    "interval": Argument(st.just((0.2, 0.8)), "times on the way").optional,
+    "x": Argument(X, "batch"),
+    "t": Argument(T, "times"),
+    "labels": LABEL.needed,
+    "w": Argument(SCALE, "scales").needed,
+}
+DENSITY = {
+    "spec": SOLVED["spec"],
+    "labels": LABEL,
+    "trace": Argument(TRACE, "object").needed,
+    "key": Argument(KEY, "key"),
+    "source": LAW,
+}
+SIGMA = Argument(POSITIVE, "positive number").needed
+DROP_RATE = Argument(RATE, "number in [0, 1]").needed
 
 
 def guided(make):
@@ -187,53 +123,6 @@ def drawn(key, index, x1, labels, x0, **how):
 
 def null_of(make):
     return lambda **how: np.asarray(make(**how).null_value(), float)
-
-
-ANY = Argument(st.none())
-LABEL = Argument(LABELS, "labels")
-FUNCTION = Argument(VELOCITY, "function").needed
-OF_PAIRS = {
-    "x0": Argument(X, "finite batch"),
-    "x1": Argument(X, "finite batch"),
-    "t": Argument(T, "times"),
-    "labels": LABEL,
-}
-OF_A_PATH = {
-    "x0": Argument(X, "floats"),
-    "x1": Argument(X, "floats"),
-    "t": Argument(T, "times"),
-}
-SOLVED = {
-    "velocity": FUNCTION,
-    "x0": Argument(X, "batch"),
-    "labels": LABEL,
-    "spec": Argument(SPEC, "object").optional,
-}
-ENDS = {
-    "t0": Argument(st.floats(0, 0.4), "two different times").needed,
-    "t1": Argument(st.floats(0.5, 1), "two different times").needed,
-    "save_at": Argument(st.just([0.41, 0.49]), "times on the way").optional,
-}
-GUIDANCE = {
-    "rule": Argument(st.just(fmjax.guidance.linear), "function").needed,
-    "schedule": Argument(st.sampled_from(["constant", "cosine"]), "choice").needed,
-    "interval": Argument(st.just((0.2, 0.8)), "times on the way").optional,
-    "x": Argument(X, "batch"),
-    "t": Argument(T, "times"),
-    "labels": LABEL.needed,
-    "w": Argument(SCALE, "scales").needed,
-}
-DENSITY = {
-    "spec": SOLVED["spec"],
-    "labels": LABEL,
-    "trace": Argument(TRACE, "object").needed,
-    "key": Argument(KEY, "key"),
-    "source": Argument(SOURCE, "object", wrong=(sources.StandardNormal,)).needed,
-}
-SCHEDULED = Argument(SCHEDULE, "object", wrong=(schedules.Linear,)).needed
-SIGMA = Argument(POSITIVE, "positive number").needed
-DROP_RATE = Argument(RATE, "number in [0, 1]").needed
-GRID = Argument(st.sampled_from(["uniform", (0.0, 0.3, 1.0)]), "object", "grid").optional
 
 
 def joined(x0, x1, t, **how):
@@ -298,7 +187,7 @@ TABLE = {
             ).optional,
             "drop_all": Argument(RATE, "number in [0, 1]").needed,
             "stratify": Argument(COUNT, "count").optional,
-            "source": DENSITY["source"],
+            "source": LAW,
             "noise": Argument(
                 st.sampled_from([{}, {"z": sources.StandardNormal()}]),
                 "object",
@@ -560,77 +449,14 @@ def test_every_public_name_and_each_of_its_arguments_is_in_the_table():
     others = {getattr(fmjax, name) for name in set(fmjax.__all__) - TABLE.keys()}
     assert all(isinstance(one, ModuleType) or typing.get_origin(one) for one in others)
     for name, value in public().items():
-        if issubclass(type(value), type) and issubclass(value, Exception):
-            continue
-        for parameter in inspect.signature(value).parameters.values():
-            if parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
-                assert parameter.name in TABLE[name].arguments, (name, parameter)
+        check_arguments(name, value, TABLE[name])
 
 
-def right(case: Case) -> st.SearchStrategy:
-    return st.fixed_dictionaries({name: one.right for name, one in case.arguments.items()})
-
-
-def settled(examples: int) -> Callable:
-    return settings(
-        max_examples=examples,
-        derandomize=True,
-        deadline=None,
-        database=None,
-        phases=[Phase.generate],  # each example is small already
-        suppress_health_check=list(HealthCheck),
-    )
-
-
-EVERY = [
-    pytest.param(case, id=name, marks=[pytest.mark.slow] if case.slow else [])
-    for name, case in TABLE.items()
-]
-
-
-@pytest.mark.parametrize("case", EVERY)
+@pytest.mark.parametrize("case", cases(TABLE))
 def test_right_arguments_give_finite_floats_of_the_right_shape(case):
-    @settled(3)
-    @given(right(case))
-    def check(arguments):
-        found = jax.tree.leaves(case.call(**arguments))
-        assert found
-        for leaf in found:
-            assert jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
-            assert np.all(np.isfinite(leaf))
-            if case.shape is not None:
-                assert np.shape(leaf) == case.shape(arguments)
-
-    check()
+    check_right(case)
 
 
-def spoiled(case: Case, name: str) -> st.SearchStrategy:
-    """Right arguments with one of them made wrong."""
-    one = case.arguments[name]
-    wrong = WRONG[one.kind] | st.sampled_from(one.wrong) if one.wrong else WRONG[one.kind]
-    return st.tuples(right(case), wrong).map(lambda both: both[0] | {name: both[1]})
-
-
-def plain(text: str) -> str:
-    return text.lower().replace("_", " ")
-
-
-MADE_WRONG = [
-    pytest.param(case, argument, id=f"{name}-{argument}")
-    for name, case in TABLE.items()
-    for argument, one in case.arguments.items()
-    if one.kind
-]
-
-
-@pytest.mark.parametrize(("case", "argument"), MADE_WRONG)
+@pytest.mark.parametrize(("case", "argument"), made_wrong(TABLE))
 def test_one_wrong_argument_is_refused_by_its_name(case, argument):
-    @settled(8)
-    @given(spoiled(case, argument))
-    def check(arguments):
-        with pytest.raises(InputError) as caught:
-            pytest.fail(f"{arguments[argument]!r} went through: {case.call(**arguments)!r:.80}")
-        word = case.arguments[argument].word or argument
-        assert plain(word) in plain(str(caught.value)), str(caught.value)
-
-    check()
+    check_refused(case, argument)

@@ -87,9 +87,7 @@ ASKS_A_NETWORK = {
 def test_a_velocity_of_another_shape_is_refused_while_it_is_traced(ask):
     for name, wrong in WRONG.items():
         with pytest.raises(InputError, match=r"must return|must be of floats"):
-            pytest.fail(f"{name}: {ask(wrong)}")
-        with pytest.raises(InputError, match=r"must return|must be of floats"):
-            jax.eval_shape(lambda wrong=wrong: ask(wrong))
+            pytest.fail(f"{name}: {jax.eval_shape(lambda wrong=wrong: ask(wrong))}")
 
 
 @pytest.mark.parametrize("ask", ASKS_A_NETWORK.values(), ids=ASKS_A_NETWORK)
@@ -107,7 +105,9 @@ PER_EXAMPLE = {
         None, X, X, T
     ),
     "cost": lambda f: samplers.fit_source(fine, X, f, iterations=1),
-    "log_prob": lambda f: likelihood.log_likelihood(fine, X, source=Source(f)),
+    "log_prob": lambda f: likelihood.log_likelihood(
+        fine, X, None, samplers.solver_spec("euler", 1), source=Source(f)
+    ),
 }
 
 

@@ -19,6 +19,8 @@ from fmjax import (
     conditions,
     conventions,
     couplings,
+    drifting,
+    flow_maps,
     guidance,
     likelihood,
     losses,
@@ -156,6 +158,16 @@ def loss(loss_fn, **how):
     return Use(lambda params, x0, x1, t: loss_fn(params, x0, x1, t, **how), (ONE, X, Y, T))
 
 
+def flow_map(identity, grad=True, **how):
+    def call(params, x0, x1, s, t, noise):
+        loss_fn = flow_maps.make_flow_map_loss_fn(of_a_span, identity, averaged=True, **how)
+        given = dict.fromkeys(loss_fn.noise, noise)
+        span, half = Span(s, t), ONE / 2
+        return loss_fn(params, x0, x1, span, LABELS, noise=given, target_params=half)
+
+    return Use(call, (ONE, X, Y, T, T[::-1], T), grad=grad)
+
+
 TABLE = {
     "conditions.ClassIds": MAKES,
     "conditions.Vector": MAKES,
@@ -219,6 +231,82 @@ TABLE = {
         grad=False,
     ),
     "draws.LossArgs": RESULT,
+    "drifting.drift_field": Use(
+        lambda data, others, d, q: drifting.drift_field(d, data, others, 0.5, q),
+        (X, Y, jnp.abs(RNG.normal(size=(B, 2 * B))).astype("float32"), jnp.linspace(0.5, 2, 2 * B)),
+    ),
+    "drifting.make_drifting_loss_fn": Use(
+        lambda params, x0, x1: drifting.make_drifting_loss_fn(lambda params, x0, y: params * x0)(
+            params, x0[None], x1[None]
+        ),
+        (ONE, X, Y),
+        grad=False,  # where the points have drifted is a constant
+    ),
+    "flow_maps.AlphaFlow": flow_map(flow_maps.AlphaFlow(0.5)),
+    "flow_maps.Consistency": Use(
+        lambda params, x0, x1, s: flow_maps.make_flow_map_loss_fn(
+            of_a_span, flow_maps.Consistency()
+        )(params, x0, x1, Span(s, jnp.ones_like(s)), LABELS),
+        (ONE, X, Y, T),
+        grad=False,  # the later of the two points has constant parameters
+    ),
+    "flow_maps.DivergenceHead": Use(
+        lambda x, t: flow_maps.DivergenceHead(trace="exact").averages(velocity, x, t, {}), (X, T)
+    ),
+    "flow_maps.ECTSteps": Use(
+        lambda s, k: flow_maps.ECTSteps()(s, k), (T, jnp.asarray(20_000)), grad=False
+    ),
+    "flow_maps.FiniteDifference": flow_map(
+        flow_maps.MeanFlow(derivative=flow_maps.FiniteDifference(0.01))
+    ),
+    "flow_maps.FixedGuidance": flow_map(
+        flow_maps.MeanFlow(), guidance=flow_maps.FixedGuidance(conditions.ClassIds(3))
+    ),
+    "flow_maps.GuidanceInput": Use(
+        lambda x, t, w: flow_maps.GuidanceInput(conditions.ClassIds(3)).guided(
+            lambda x, t, c: velocity(x, t, c["labels"]) * c["guidance"][:, None],
+            x,
+            t,
+            Y,
+            LABELS,
+            {"w": 1 + w},
+        ),
+        (X, T, W),
+    ),
+    "flow_maps.Jumps": Use(
+        lambda x, keys: (
+            flow_maps.Jumps(3, renoise=0.5)
+            .solve(lambda x, span, labels: of_a_span(1.0, x, span, labels), x, LABELS, keys=keys)
+            .x1
+        ),
+        (X, KEYS),
+        slow=True,
+    ),
+    # The end of its jump, where the velocity is asked, is a constant.
+    "flow_maps.Lagrangian": flow_map(flow_maps.Lagrangian(), grad=False),
+    "flow_maps.MeanFlow": flow_map(flow_maps.MeanFlow()),
+    "flow_maps.PowerLaw": Use(
+        lambda key: flow_maps.PowerLaw(power=2.0).sample(key, INDEX, ()), (KEY,), grad=False
+    ),
+    "flow_maps.Semigroup": flow_map(flow_maps.Semigroup(split=None)),
+    "flow_maps.SigmoidDecay": Use(
+        lambda k: flow_maps.SigmoidDecay(100, 200)(k), (jnp.asarray(140),), grad=False
+    ),
+    "flow_maps.few_step_log_likelihood": Use(
+        lambda x: flow_maps.few_step_log_likelihood(
+            lambda x, span, labels: conventions.Output(
+                velocity=of_a_span(1.0, x, span, labels), divergence=span.t * x[:, 0]
+            ),
+            x,
+            LABELS,
+            scale=2.0,
+            steps=2,
+        ),
+        (X,),
+    ),
+    "flow_maps.make_flow_map_loss_fn": flow_map(
+        flow_maps.MeanFlow(), teacher=velocity, weight=lambda span: 1 + span.s
+    ),
     "guidance.Between": RESULT,
     "guidance.GuidanceInterval": Use(guidance.GuidanceInterval((0.3, 0.7)).level, (T,), grad=False),
     "guidance.Nested": RESULT,
@@ -463,6 +551,7 @@ TABLE = {
     "times.Beta": law(times.Beta(2.0, 3.0)),
     "times.CosMap": law(times.CosMap()),
     "times.DyadicGrid": spans(times.DyadicGrid(3)),
+    "times.FromSource": spans(times.FromSource()),
     "times.LogNormal": law(times.LogNormal()),
     "times.LogitNormal": law(times.LogitNormal()),
     "times.Mode": law(times.Mode()),

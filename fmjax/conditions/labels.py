@@ -10,6 +10,8 @@ from fmjax.conditions.kinds import ClassIds, Condition, ImageCondition, Mask, Se
 from fmjax.errors import InputError
 from fmjax.names import named_leaves
 
+_MASK = "_mask"  # what the name of a mask ends in
+
 
 def check_conditions(conditions: Any) -> None:
     """Checks that every leaf of a tree is a condition, and every mask that of a sequence beside it.
@@ -150,10 +152,12 @@ def _as_label(x: Any, condition: Condition) -> np.ndarray:
         return x.astype(np.float32) / np.float32(127.5) - 1
     if isinstance(condition, Vector) and condition.size == 1 and x.ndim == 1:
         x = x[:, None]
-    kinds = ("f",) if dtype.kind == "f" else ("i", "u")
-    fits = x.dtype.kind in kinds and dtype.kind != "b"
+    if x.dtype.kind == dtype.kind == "f":
+        return x.astype(dtype)
     # Ids are looked at before they are shortened: 2^32 would come out as class 0.
-    return x.astype(dtype) if fits and (dtype.kind == "f" or _within(x, dtype)) else x
+    if x.dtype.kind in "iu" and dtype.kind == "i" and _within(x, dtype):
+        return x.astype(dtype)
+    return x
 
 
 def _within(x: np.ndarray, dtype: np.dtype) -> bool:
@@ -187,9 +191,6 @@ def check_values(labels: Any, conditions: Any) -> None:
                     f"{name} must be class ids from 0 to {classes.num_classes - 1}; row {row} "
                     f"holds {x[row]}."
                 )
-
-
-_MASK = "_mask"
 
 
 def conditions_of(labels: Any, drop_rate: float = 0.0) -> Any:

@@ -74,10 +74,12 @@ class ArraySplit:
     Attributes:
         x: numpy arrays (n, ...), a pytree of them or one.
         labels: the same, or None.
+        weights: how often each example counts, (n,); None for all alike.
     """
 
     x: Any
     labels: Any = None
+    weights: np.ndarray | None = dataclasses.field(default=None, kw_only=True)
 
     def __len__(self) -> int:
         return len(jax.tree.leaves(self.x)[0])

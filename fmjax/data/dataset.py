@@ -2,13 +2,14 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from fmjax.checks import check_at_least
 from fmjax.conditions import ClassIds
 from fmjax.data.codecs import Codec
+from fmjax.data.resampling import resample
 from fmjax.data.toys import Toy
 from fmjax.errors import InputError
 
@@ -16,8 +17,34 @@ SPLITS = ("train", "test")
 TOY_POINTS = 10_000
 
 
+class Reading(NamedTuple):
+    """How a prepared set is read where its own answer is not wanted; see ``config.data``.
+
+    Attributes:
+        x: the feature that is the data.
+        conditions: the features that are conditions, joined by commas; ``"none"`` for none.
+        split: what is trained on, as TFDS writes it: ``"train[:90%]"``.
+        test_split: what is held out, written likewise.
+        size: the side of the square that images are scaled and cropped to.
+    """
+
+    x: str | None = None
+    conditions: str | None = None
+    split: str | None = None
+    test_split: str | None = None
+    size: int | None = None
+
+
+AS_IT_SAYS = Reading()
+"""How a set is read where nothing else is asked for."""
+
+
 class Split(Protocol):
-    """The examples of one split, by their position; it pickles."""
+    """The examples of one split, by their position; it pickles.
+
+    A split of pairs also has ``read_pairs(indices) -> (x0, x, labels)``, x0 being states. One of
+    examples that are not to be visited equally often has ``weights`` (n,), else None or nothing.
+    """
 
     def __len__(self) -> int:
         """How many examples."""
@@ -42,9 +69,23 @@ class Subset:
     def __getitem__(self, index: int) -> dict:
         return self.source[int(self.indices[index])]
 
+    @property
+    def weights(self) -> np.ndarray | None:
+        """Those of the source, of this part."""
+        weights = getattr(self.source, "weights", None)
+        return None if weights is None else weights[self.indices]
+
     def read(self, indices: Sequence[int]) -> tuple[np.ndarray, Any]:
         """As `Split.read`, at positions in this part."""
         return self.source.read(self.indices[np.asarray(indices)])
+
+
+class PairedSubset(Subset):
+    """The same of pairs."""
+
+    def read_pairs(self, indices: Sequence[int]) -> tuple[np.ndarray, np.ndarray, Any]:
+        """As `Split` describes, at positions in this part."""
+        return self.source.read_pairs(self.indices[np.asarray(indices)])
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -59,6 +100,9 @@ class Dataset:
         train: the training split; None for a toy, which is drawn afresh.
         test: examples that are not in `train`; None for a toy.
         toy: the distribution of a toy; None for a set that is stored.
+        snapshots: `fmjax.data.snapshots.SnapshotSplits`, where the examples have times and a flow
+            goes through them; None for any other set.
+        fingerprint: what tells its content from another, as a text; None where it is not known.
     """
 
     name: str
@@ -67,6 +111,8 @@ class Dataset:
     train: Split | None = None
     test: Split | None = None
     toy: Toy | None = None
+    snapshots: Any = None
+    fingerprint: str | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -80,6 +126,8 @@ class Dataset:
 
     def arrays(self, split: str, limit: int | None = None) -> tuple[np.ndarray, Any]:
         """Examples of a split as arrays, for evaluation: the same ones at every call.
+
+        Examples with weights are drawn by them, some of them several times.
 
         Args:
             split: ``"train"`` or ``"test"``.
@@ -108,6 +156,10 @@ class Dataset:
         return points, labels if self.conditions is not None else None
 
     def _stored(self, source: Split, limit: int | None) -> tuple[np.ndarray, Any]:
+        weights = getattr(source, "weights", None)
+        if weights is not None:
+            number = min(len(source), len(source) if limit is None else limit)
+            return source.read(resample(weights, number, 0.5))
         chosen = np.random.default_rng(0).permutation(len(source))[:limit]
         return source.read(np.sort(chosen))
 
@@ -124,7 +176,8 @@ def hold_out(source: Split, fraction: float = 0.1) -> tuple[Subset, Subset]:
     """
     order = np.random.default_rng(0).permutation(len(source))
     cut = max(1, round(fraction * len(source)))
-    return Subset(source, np.sort(order[cut:])), Subset(source, np.sort(order[:cut]))
+    part = PairedSubset if hasattr(source, "read_pairs") else Subset
+    return part(source, np.sort(order[cut:])), part(source, np.sort(order[:cut]))
 
 
 def stratified_split(

@@ -29,7 +29,7 @@ def by_parts(what: str, given: Any) -> dict[str, Any]:
         found = ", ".join(map(repr, given)) if isinstance(given, dict) else type(given).__name__
         raise InputError(
             f"{what} must be an array, or a dictionary of arrays 'x' and, where there are any, "
-            f"'labels' and 'x0' (the source point of each x); got {found}."
+            f"'labels' and 'x0' (the source points), in memory also 'weights'; got {found}."
         )
     return {name: on_host(tree) for name, tree in given.items() if tree is not None}
 

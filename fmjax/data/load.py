@@ -7,14 +7,16 @@ from pathlib import Path
 from fmjax.conditions import ClassIds
 from fmjax.data import random_images
 from fmjax.data.codecs import Pixels, Vectors
-from fmjax.data.dataset import Dataset
+from fmjax.data.dataset import AS_IT_SAYS, Dataset, Reading
 from fmjax.data.tfds import directory
 from fmjax.data.toys import TOYS
 from fmjax.errors import InputError, unknown_name
 from fmjax.names import load_maker
 
 
-def load(name: str, data_dir: str | os.PathLike | None = None) -> Dataset:
+def load(
+    name: str, data_dir: str | os.PathLike | None = None, reading: Reading = AS_IT_SAYS
+) -> Dataset:
     """Opens a data set by name.
 
     Args:
@@ -24,21 +26,29 @@ def load(name: str, data_dir: str | os.PathLike | None = None) -> Dataset:
             ``"name/config"``; or ``"package.module:function"``, a function of your own that gives
             a `Dataset`.
         data_dir: where the sets lie; None for TFDS's own directory (``TFDS_DATA_DIR``).
+        reading: of a prepared set: which features and which splits; see `Reading`.
 
     Returns:
         The data set. One without a test split gives a fixed tenth of its examples to `test`.
 
     Raises:
         InputError: for a name that does not exist, a set that is not prepared, or one that cannot
-            be read here; the message says how to prepare it and lists the sets that are.
+            be read here, or not in this way; the message says how to prepare it and lists the sets
+            that are.
     """
+    prepared = not name.startswith(("toy/", random_images.PREFIX)) and ":" not in name
+    if not prepared and reading != AS_IT_SAYS:
+        given = [f"data.{key}" for key, x in reading._asdict().items() if x is not None]
+        raise InputError(
+            f"{', '.join(given)} is for prepared sets, and {name!r} is none: leave it out."
+        )
     if name.startswith("toy/"):
         return _load_toy(name)
     if name.startswith(random_images.PREFIX):
         return _load_random(name)
     if ":" in name:
         return _load_own(name)
-    return _load_prepared(name, directory.data_root(data_dir))
+    return _load_prepared(name, directory.data_root(data_dir), reading)
 
 
 def _load_toy(name: str) -> Dataset:
@@ -65,7 +75,7 @@ def _load_own(name: str) -> Dataset:
     return dataclasses.replace(dataset, name=name)
 
 
-def _load_prepared(name: str, root: Path) -> Dataset:
+def _load_prepared(name: str, root: Path, reading: Reading) -> Dataset:
     # Each of these imports tensorflow_datasets, which is slow and which the sets above do without.
     from fmjax.data.tfds.records import open_set
 
@@ -76,7 +86,9 @@ def _load_prepared(name: str, root: Path) -> Dataset:
         found[name] = prepare_digits(root)
     if name not in found:
         raise _not_prepared(name, root, found)
-    return open_set(name, found[name])
+    dataset = open_set(name, found[name], reading)
+    # The digits are the same wherever they are prepared, in files that may differ.
+    return dataclasses.replace(dataset, fingerprint=None) if name == "digits" else dataset
 
 
 def _not_prepared(name: str, root: Path, found: dict[str, Path]) -> InputError:
@@ -84,8 +96,8 @@ def _not_prepared(name: str, root: Path, found: dict[str, Path]) -> InputError:
 
     toys = [f"toy/{toy}" for toy in TOYS]
     own = (
-        f"`{directory.prepare_command('NAME', root)} --source=PATH` (PATH is a folder of class "
-        f"folders, or an .npz). Prepared in {root}: {', '.join(found) or 'none'}. "
+        f"`{directory.prepare_command('NAME', root)} --source=PATH` (PATH is a folder of images, "
+        f"an .npz, an .npy or a .csv). Prepared in {root}: {', '.join(found) or 'none'}. "
         f"Always there: digits, {', '.join(toys)}."
     )
     if name.split("/")[0] in public_names():
@@ -95,7 +107,7 @@ def _not_prepared(name: str, root: Path, found: dict[str, Path]) -> InputError:
             f"your own copy with {own}"
         )
     known = {*found, *toys, "digits", "mnist", "cifar10"}
-    return InputError(f"{unknown_name('data set', name, known)} Import your own images with {own}")
+    return InputError(f"{unknown_name('data set', name, known)} Import your own data with {own}")
 
 
 def _numbered(num_classes: int | None) -> ClassIds | None:

@@ -8,6 +8,7 @@ resume is to build the stream again with ``start=k``; there is no iterator state
 import collections
 import contextlib
 import itertools
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -20,6 +21,7 @@ from fmjax.array_checks import check_shaped_as
 from fmjax.checks import check_at_least, check_between, check_multiple
 from fmjax.data.codecs import Codec
 from fmjax.data.dataset import Dataset, Split
+from fmjax.data.resampling import WeightedOrder
 from fmjax.data.toys import ToyBatches
 from fmjax.errors import InputError
 
@@ -46,7 +48,8 @@ def batches(
     """One process's rows of the global batches `start`, `start` + 1, ... without end.
 
     Row j of process p out of P is example ``j * P + p`` of the global batch. Each epoch visits
-    every training example once, in an order of its own; a batch may span two epochs.
+    every training example once, in an order of its own; a batch may span two epochs. Of n examples
+    with weights an epoch visits n, example i floor or ceil of n w_i / sum w times.
 
     Args:
         dataset: what to read; its train split.
@@ -66,8 +69,8 @@ def batches(
     Returns:
         An iterator with a ``close()``, over dictionaries ``"x1"`` uint8 ``(local, H, W, C)``, or
         float32 ``(local, 2)`` for a toy; ``"labels"`` int32 ``(local,)``, absent where the set has
-        none; ``"index"`` int32 ``(local,)``, the positions in the global batch. Stored pairs have
-        x1 float32, and like a coupling they add ``"x0"`` float32, shaped as x1.
+        none; ``"index"`` int32 ``(local,)``, the positions in the global batch. Pairs, like a
+        coupling, add ``"x0"``, states float32; those that a flow made have x1 float32, too.
 
     Raises:
         InputError: for numbers that do not fit together, a flip asked of anything but pixels, a
@@ -164,18 +167,34 @@ def _stored_stream(
     # grain shuffles epoch e with seed + e, so that nearby seeds would share whole epochs, and it
     # takes 32 bits; hashing the seed avoids both.
     order_seed, flip_seed = map(int, np.random.SeedSequence(seed).generate_state(2))
-    # Positions go through the pipeline, and examples are read a whole batch at a time: one by one
-    # an ArrayRecord costs thirty times as much.
-    stream = grain.MapDataset.range(len(split)).shuffle(order_seed).repeat()
-    if flip:
-        stream = stream.random_map(_toss, seed=flip_seed)
+    weights = getattr(split, "weights", None)
+    if weights is None:
+        order = grain.MapDataset.range(len(split)).shuffle(order_seed).repeat()
     else:
-        stream = stream.map(lambda position: (position, False))
-    # Slicing comes after the augmentation, whose randomness is then keyed by the position in the
-    # one global stream.
-    stream = stream[start * global_batch + process :: processes]
+        order = grain.MapDataset.source(WeightedOrder(weights, order_seed))
+    if flip:  # keyed by the position in the one global stream
+        order = order.random_map(_toss, seed=flip_seed)
     index = rows_of(process, processes, global_batch)
-    return stream.batch(len(index), batch_fn=lambda plan: _read_planned(split, plan, index))
+    plans = _Plans(order, index, global_batch, start)
+    # Examples are read a whole batch at a time: one by one an ArrayRecord costs thirty times as
+    # much, and a step of grain more than a row of a table.
+    read = _read_mirrored if flip else _read_plan
+    return grain.MapDataset.source(plans).map(lambda plan: read(split, plan, index))
+
+
+class _Plans:
+    """Which examples each batch is of, for one process: an endless source."""
+
+    def __init__(self, order: Sequence[Any], index: np.ndarray, global_batch: int, start: int):
+        self._order, self._index = order, index.tolist()
+        self._batch, self._start = global_batch, start
+
+    def __len__(self) -> int:
+        return sys.maxsize // self._batch - self._start
+
+    def __getitem__(self, k: int) -> list[Any]:
+        first = (self._start + int(k)) * self._batch
+        return [self._order[first + i] for i in self._index]
 
 
 def rows_of(process: int, processes: int, global_batch: int) -> np.ndarray:
@@ -188,11 +207,16 @@ def _toss(position: int, rng: np.random.Generator) -> tuple[int, bool]:
     return position, bool(rng.random() < 0.5)
 
 
-def _read_planned(split: Split, plan: Sequence[tuple[int, bool]], index: np.ndarray) -> HostBatch:
+def _read_plan(split: Split, plan: Sequence[int], index: np.ndarray) -> HostBatch:
+    return {"index": index.copy(), **read_batch(split, np.array(plan))}
+
+
+def _read_mirrored(split: Split, plan: Sequence[tuple[int, bool]], index: np.ndarray) -> HostBatch:
     positions, mirrored = map(np.array, zip(*plan, strict=True))
-    batch = {"index": index.copy(), **read_batch(split, positions)}
-    if mirrored.any():
-        batch["x1"][mirrored] = batch["x1"][mirrored, :, ::-1]
+    batch = _read_plan(split, positions, index)
+    for name in ("x1", "x0"):
+        if mirrored.any() and name in batch:
+            batch[name][mirrored] = batch[name][mirrored, :, ::-1]
     return batch
 
 

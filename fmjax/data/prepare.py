@@ -1,8 +1,15 @@
 """Prepares a data set once, so that it trains by name.
 
-Your own images, from a folder of class folders or from an .npz:
+Your own images, from a folder of class folders:
 
     python -m fmjax prepare --name=flowers --source=~/flowers --size=32
+
+Your own numbers: a table from a .csv, whose columns are data unless they are said to be conditions;
+or an .npz, where x (or images) is the data, x0 beside it the points that it is paired with, weights
+how often an example counts, and every other array a condition under its own name. Arrays whose
+names end in _test are held out; else a tenth of the examples is.
+
+    python -m fmjax prepare --name=cells --source=cells.csv --condition=tissue,age
 
 A public set of tensorflow_datasets (needs the network, and TensorFlow for this one step):
 
@@ -10,7 +17,8 @@ A public set of tensorflow_datasets (needs the network, and TensorFlow for this 
 """
 
 import argparse
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -18,8 +26,9 @@ from tqdm import tqdm
 
 from fmjax.checks import check_given, check_utf8
 from fmjax.data.dataset import Dataset
-from fmjax.data.images.read import read_images
 from fmjax.data.load import load
+from fmjax.data.own import LARGE, large_vectors
+from fmjax.data.read_own import read_own
 from fmjax.data.tfds import directory
 from fmjax.data.train_command import train_command
 from fmjax.errors import InputError
@@ -43,7 +52,11 @@ def main(argv: Sequence[str]) -> int:
         if isinstance(value, str):
             check_utf8(f"--{name}", value)
             check_given(f"--{name}", value)
-    _prepare(options)
+    try:
+        _prepare(options)
+    except KeyboardInterrupt:
+        print("nothing was written; the same command begins again.", file=sys.stderr)
+        raise
     return 0
 
 
@@ -64,10 +77,12 @@ def parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--name", required=True, help="what the set will be called")
-    add("--source", help="a folder or an .npz; without it, a public set is downloaded")
+    add("--source", help="a folder, .npz, .npy or .csv; without it, a public set is downloaded")
     add("--size", type=int, help="resize the shorter side to this and crop the centre (folders)")
     add("--channels", type=int, help="1 (grey) or 3 (colour); default: as the images (folders)")
     add("--test_fraction", type=float, help="share to test on where there is no test part (0.1)")
+    add("--condition", help="columns of a .csv that are conditions, joined by commas")
+    add("--weights", help="the column of a .csv that says how often a row counts")
     add("--data_dir", help="where sets are kept; default: TFDS_DATA_DIR, or TFDS's own")
     add("--overwrite", action="store_true", help="replace a set of that name")
     return parser
@@ -75,7 +90,7 @@ def parser() -> argparse.ArgumentParser:
 
 def _prepare(options: argparse.Namespace) -> None:
     root = directory.data_root(options.data_dir)
-    prepare = _download if options.source is None else _import_images
+    prepare = _download if options.source is None else _import_own
     folder = prepare(options, root)
     _print_summary(load(options.name, root), folder, options)
 
@@ -84,35 +99,56 @@ def _download(options: argparse.Namespace, root: Path) -> Path:
     # Slow to import, and --help should not wait for it.
     from fmjax.data.tfds.public import prepare_public
 
-    for name in ("size", "channels", "test_fraction"):
+    for name in ("size", "channels", "test_fraction", "condition", "weights"):
         if getattr(options, name) is not None:
             raise InputError(f"--{name} needs --source: a public set is stored as it is.")
     return prepare_public(options.name, root, overwrite=options.overwrite)
 
 
-def _import_images(options: argparse.Namespace, root: Path) -> Path:
-    from fmjax.data.tfds.image_set import write_image_set
+def _import_own(options: argparse.Namespace, root: Path) -> Path:
+    from fmjax.data.tfds.example_set import write_set
 
     directory.check_new(options.name, root, options.overwrite)
-    found = read_images(options.source, options.size, options.channels, options.test_fraction)
-    return write_image_set(
-        options.name,
-        root,
-        tqdm(found.train, desc="writing train", unit=" images"),
-        tqdm(found.test, desc="writing test", unit=" images"),
-        found.class_names,
-        found.shape,
-        overwrite=options.overwrite,
+    found = read_own(
+        options.source,
+        size=options.size,
+        channels=options.channels,
+        test_fraction=options.test_fraction,
+        conditions=options.condition.split(",") if options.condition else (),
+        weights=options.weights,
     )
+    folder = write_set(options.name, root, found, overwrite=options.overwrite, watch=_with_bar)
+    for name in large_vectors(found):
+        print(
+            f"the condition {name} has numbers above {LARGE:g}, and networks learn best from "
+            "numbers of the order of one: divide it, here and where you ask for samples.",
+            file=sys.stderr,
+        )
+    return folder
+
+
+def _with_bar(examples: Iterable, split: str, number: int) -> Iterable:
+    return tqdm(examples, desc=f"writing {split}", unit=" examples", total=number)
 
 
 def _print_summary(dataset: Dataset, folder: Path, options: argparse.Namespace) -> None:
     """Says what was written and the command that trains on it."""
-    number = dataset.classes and dataset.classes.num_classes
-    classes = f"{number or 'no'} classes"
+    what = {"pixels": "images"}.get(dataset.codec.kind, "examples")
+    paired = ", paired with x0" if hasattr(dataset.train, "read_pairs") else ""
+    weighted = ", with weights" if getattr(dataset.train, "weights", None) is not None else ""
     print(
-        f"{options.name}: {len(dataset.train)} train and {len(dataset.test)} test images of shape "
-        f"{dataset.shape}, {classes}, in {folder}"
+        f"{options.name}: {len(dataset.train)} train and {len(dataset.test)} test {what} of shape "
+        f"{dataset.shape}{paired}{weighted}, {_described(dataset)}, in {folder}"
     )
     place = options.data_dir and str(directory.data_root(options.data_dir))
     print(f"Train on it with:\n  {train_command(dataset, place)}")
+
+
+def _described(dataset: Dataset) -> str:
+    """The conditions of a set in words."""
+    if dataset.conditions is None:
+        return "no classes"
+    if dataset.classes is not None:
+        return f"{dataset.classes.num_classes} classes"
+    kinds = (f"{name} ({one.kind})" for name, one in dataset.conditions.items())
+    return f"conditions {', '.join(kinds)}"

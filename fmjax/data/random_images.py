@@ -42,7 +42,7 @@ class RandomImages:
             np.random.Generator(np.random.Philox(self.first + int(i))).bytes(size + 4)
             for i in indices
         ]
-        levels = np.frombuffer(b"".join(raw), np.uint8).reshape(-1, size + 4)
+        levels = np.frombuffer(bytearray().join(raw), np.uint8).reshape(-1, size + 4)
         images = levels[:, 4:].reshape(-1, *self.shape)
         if self.num_classes is None:
             return images, None

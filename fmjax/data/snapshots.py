@@ -15,8 +15,11 @@ import numpy as np
 
 from fmjax.array_checks import check_finite
 from fmjax.checks import check_between
+from fmjax.conditions import ClassIds
+from fmjax.data.dataset import Dataset
 from fmjax.data.pipeline import HostBatch, whole_batches
 from fmjax.errors import InputError
+from fmjax.names import named_leaves
 from fmjax.numerics.host_assignment import least_cost_columns
 
 
@@ -59,10 +62,8 @@ class Snapshots:
         return sum(map(len, self.points.values()))
 
     def scaled(self, time: float) -> float:
-        """A time in the flow's own unit, in which the first snapshot is at 0 and the last at 1."""
-        first, last = self.times[0], self.times[-1]
-        check_between("the time", time, first, last)
-        return (time - first) / (last - first)
+        """A time in the flow's own unit; see `Timeline.scaled`."""
+        return Timeline(self.times).scaled(time)
 
     def without(self, *times: float) -> "Snapshots":
         """The other snapshots, so that those at these times can be held out.
@@ -108,6 +109,111 @@ class Snapshots:
         order = rng.permutation(number)
         x0, x1 = (np.concatenate(side)[order] for side in zip(*parts, strict=True))
         return {"x0": x0, "x1": x1, "labels": {"interval": np.concatenate(ends)[order]}}
+
+
+@dataclasses.dataclass(frozen=True)
+class Timeline:
+    """The times of snapshots, and the flow's own unit of time.
+
+    Args:
+        times: of the snapshots that a flow goes through, from the earliest.
+    """
+
+    times: tuple[float, ...]
+
+    def __post_init__(self):
+        for time in self.times:
+            check_between("the time of a snapshot", time, -1e9, 1e9)
+        if len(self.times) < 2 or list(self.times) != sorted(set(self.times)):
+            raise InputError(
+                f"the times of snapshots must be two or more, from the earliest; got {self.times}."
+            )
+
+    def scaled(self, time: float) -> float:
+        """A time in the flow's unit, in which the first snapshot is at 0 and the last at 1.
+
+        Raises:
+            InputError: it lies outside.
+        """
+        first, last = self.times[0], self.times[-1]
+        check_between("the time", time, first, last)
+        return (time - first) / (last - first)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class SnapshotSplits:
+    """The states of a data set at each time.
+
+    Attributes:
+        train: what a flow is trained on.
+        known: the training examples of all snapshots.
+        test: held-out examples of all snapshots.
+        held_out: the time of a snapshot that no flow is trained on, or None.
+    """
+
+    train: Snapshots
+    known: Snapshots
+    test: Snapshots
+    held_out: float | None
+
+
+def in_snapshots(dataset: Dataset, held_out: float | None) -> Dataset:
+    """A data set whose one condition is the time of each example, as snapshots.
+
+    Args:
+        dataset: its condition is a number, or a class whose name is one.
+        held_out: the time of a snapshot that is not to be trained on, or None.
+
+    Raises:
+        InputError: the times are no numbers, the set is one of pairs or has weights, a snapshot is
+            missing in a split, or the one that is held out is not between others.
+    """
+    if (
+        getattr(dataset.train, "read_pairs", None)
+        or getattr(dataset.train, "weights", None) is not None
+    ):
+        raise InputError(f"{dataset.name} has pairs or weights, which snapshots do without.")
+    parts = {}
+    for split in ("train", "test"):
+        x, labels = dataset.arrays(split)
+        times = _times(dataset, labels)
+        states = np.asarray(dataset.codec.encode(x))
+        parts[split] = Snapshots({time: states[times == time] for time in np.unique(times)})
+    if parts["train"].times != parts["test"].times:
+        raise InputError(
+            f"each snapshot of {dataset.name} must have examples to train on and held-out ones; "
+            f"got those at {parts['train'].times} and at {parts['test'].times}."
+        )
+    train = parts["train"] if held_out is None else parts["train"].without(held_out)
+    splits = SnapshotSplits(train, parts["train"], parts["test"], held_out)
+    return dataclasses.replace(dataset, conditions=None, snapshots=splits)
+
+
+_MOST_TIMES = 1000
+
+
+def _times(dataset: Dataset, labels: Any) -> np.ndarray:
+    """The time of each example, float64 (n,)."""
+    (condition,) = named_leaves(dataset.conditions).values()
+    (x,) = named_leaves(labels).values()
+    if isinstance(condition, ClassIds):
+        names = condition.names or tuple(map(str, range(condition.num_classes)))
+        try:
+            times = np.array([float(name) for name in names])[x]
+        except ValueError as error:
+            raise InputError(
+                f"the times of {dataset.name} must be numbers; got the classes "
+                f"{', '.join(names[:5])}."
+            ) from error
+    else:
+        times = np.asarray(x, np.float64)
+        times = times[:, 0] if times.shape[1:] == (1,) else times
+    if times.ndim != 1 or len(np.unique(times)) > _MOST_TIMES:
+        raise InputError(
+            f"the time of {dataset.name} must be one number an example, of {_MOST_TIMES} different "
+            f"ones at most; got {len(np.unique(times))} in shape {times.shape}."
+        )
+    return times
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -1,7 +1,8 @@
 """What `fmjax.training.fit` trains on, whatever it came as: a stream of global batches.
 
 ==============================================  ====================================================
-arrays, or a dictionary of them                 held in memory; batch k is a function of the seed
+arrays, or a dictionary of them                 held in memory; batch k is a function of the seed;
+                                                "weights" among them say how often each is visited
 anything with ``len(data)`` and ``data[k]``     read one by one in threads; batch k as well
 an iterator or iterable of batches              taken in turn: it cannot be resumed exactly
 anything with the methods of `Stream`           as it is
@@ -23,6 +24,7 @@ from fmjax.data.arrays import ArrayPairs, ArraySplit, check_rows
 from fmjax.data.dataset import Split
 from fmjax.data.items import ItemPairs, ItemSplit, by_parts
 from fmjax.data.pipeline import HostBatch
+from fmjax.data.resampling import check_weights
 from fmjax.errors import InputError
 
 
@@ -146,7 +148,7 @@ def as_stream(data: Any, threads: int = 2, what: str = "data") -> Stream:
     if isinstance(data, Stream):
         return data
     if isinstance(data, dict) or (hasattr(data, "shape") and hasattr(data, "dtype")):
-        return IndexedStream(_array_split(what, by_parts(what, data)), threads)
+        return IndexedStream(_array_split(what, data), threads)
     if hasattr(data, "__len__") and hasattr(data, "__getitem__"):
         return IndexedStream(_item_split(what, data), threads)
     if hasattr(data, "__iter__"):
@@ -158,9 +160,16 @@ def as_stream(data: Any, threads: int = 2, what: str = "data") -> Stream:
     )
 
 
-def _array_split(what: str, parts: dict[str, Any]) -> ArraySplit:
-    check_rows(what, parts)
-    return ArraySplit(**parts) if "x0" not in parts else ArrayPairs(**parts)
+def _array_split(what: str, given: Any) -> ArraySplit:
+    weights = None
+    if isinstance(given, dict):
+        given, weights = dict(given), given.get("weights")
+        given.pop("weights", None)
+    parts = by_parts(what, given)
+    count = check_rows(what, parts)
+    if weights is not None:
+        weights = check_weights(f"the weights of {what}", np.asarray(weights), count)
+    return (ArrayPairs if "x0" in parts else ArraySplit)(**parts, weights=weights)
 
 
 def _item_split(what: str, source: Any) -> ItemSplit:

@@ -3,6 +3,7 @@
 from typing import Any
 
 from fmjax.config import ConfigDict
+from fmjax.models.embedders import SPAN_SCALE
 
 Architecture = tuple[tuple[str, str], ...]
 """Configuration keys and their values as texts."""
@@ -24,6 +25,8 @@ def architecture(config: ConfigDict, model: Any) -> Architecture:
     fields = ("heads", "patch_size", "time_scale")
     values = {f"model.{name}": getattr(model, name, config.model[name]) for name in fields}
     values |= {key: getattr(model, key.removeprefix("model."), None) for key in OF_FLOW_MAPS}
+    if values["model.span"]:
+        values["model.span"] = f"t - s times {SPAN_SCALE:g}"
     values |= {"loss.prediction": config.loss.prediction}
     values |= {f"path.{name}": value for name, value in sorted(config.path.items())}
     return tuple((key, str(value)) for key, value in values.items() if value is not None)

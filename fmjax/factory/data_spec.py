@@ -9,6 +9,7 @@ from fmjax.conditions import ClassIds, Mask, check_conditions
 from fmjax.config import ConfigDict
 from fmjax.data.codecs import Codec
 from fmjax.data.dataset import Dataset
+from fmjax.data.snapshots import Timeline
 from fmjax.errors import InputError, unknown_name
 
 
@@ -18,10 +19,13 @@ class DataSpec(NamedTuple):
     Attributes:
         codec: what the data are, and how they become states.
         conditions: what the labels are, built as they are; None for data without labels.
+        timeline: the times of the snapshots that the flow goes through; None for one from a source
+            to the data.
     """
 
     codec: Codec
     conditions: Any = None
+    timeline: Timeline | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -31,7 +35,9 @@ class DataSpec(NamedTuple):
 
 def spec_of(dataset: Dataset) -> DataSpec:
     """What a model has to know of a data set."""
-    return DataSpec(dataset.codec, dataset.conditions)
+    snapshots = dataset.snapshots
+    timeline = None if snapshots is None else Timeline(snapshots.train.times)
+    return DataSpec(dataset.codec, dataset.conditions, timeline)
 
 
 def model_conditions(config: ConfigDict, spec: DataSpec) -> Any:
@@ -44,7 +50,7 @@ def model_conditions(config: ConfigDict, spec: DataSpec) -> Any:
             ``config.labels`` does not fit.
     """
     c = config.labels
-    if not c.conditional:
+    if not c.conditional or spec.timeline is not None:
         return None
     if spec.conditions is None:
         raise InputError(

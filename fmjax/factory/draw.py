@@ -54,8 +54,8 @@ def make_draw(
     """
     coupling = make_coupling(config, conditions)
     groups, stratified = config.coupling.groups, config.time.stratified
-    # Stored pairs are states, whatever the data are: a flow made them.
-    stored = config.coupling.name == "pairs"
+    # Stored pairs are states, whatever the data are: a flow made them. So are snapshots.
+    stored = config.coupling.name == "pairs" or spec.timeline is not None
     codec = States(spec.shape) if stored else spec.codec
     dequantized = config.data.dequantize and not stored
     law = make_span_distribution if is_flow_map(config) else make_time_distribution
@@ -80,7 +80,9 @@ def make_draw(
             x1 = codec.dequantize(keys, batch["x1"])
         else:
             x1 = codec.encode(batch["x1"])
-        labels = chosen_labels(batch.get("labels"), conditions)
+        labels = batch.get("labels")
+        if spec.timeline is None:  # else the labels are the interval of each pair
+            labels = chosen_labels(labels, conditions)
         return placed(key, index, x1, labels, batch.get("x0"))
 
     return draw_batch

@@ -32,6 +32,8 @@ from fmjax.factory.settings import (
     TrainSettings,
     check_settings,
 )
+from fmjax.factory.snapshots import check_snapshots, snapshot_source
+from fmjax.intervals import on_intervals
 from fmjax.losses import LossFn
 from fmjax.models import adapters
 from fmjax.models.flops import training_flops
@@ -160,7 +162,8 @@ def make_experiment(
     _check_data(config, spec)
     conditions = model_conditions(config, spec)
     check_flow_map(config, conditions)
-    source, path = registry.make_source(config, spec), registry.make_path(config)
+    check_snapshots(config, spec)
+    source, path = _source(config, spec), registry.make_path(config)
     model = make_model(config, conditions, portable)
     network = adapters.from_linen(model)
     velocity = _velocity(network, path, config.loss.prediction)
@@ -183,7 +186,8 @@ def make_experiment(
         if config.flow_map.guidance_max is not None:
             scaled, velocity, average = velocity, *map(_at_scale_one, (velocity, average))
     else:
-        loss_fn = registry.make_configured_loss_fn(config, network, path)
+        local = network if spec.timeline is None else on_intervals(network)
+        loss_fn = registry.make_configured_loss_fn(config, local, path)
     init_params = _make_init(model, spec, conditions, two_times, scaled is not None)
     jax.eval_shape(init_params, jax.random.key(0))  # the network accepts these shapes
     learning_rate, optimizer = _make_optimizer(config)
@@ -192,7 +196,7 @@ def make_experiment(
         data=DataSettings(**config.data),
         pairs=config.coupling.dir if config.coupling.name == "pairs" else None,
         source=source,
-        source_codec=registry.make_source_codec(config, spec),
+        source_codec=spec.codec if spec.timeline else registry.make_source_codec(config, spec),
         path=path,
         network=config.model.name,
         architecture=architecture(config, model),
@@ -211,7 +215,7 @@ def make_experiment(
         loss_fn=loss_fn,
         draw=make_draw(config, spec, conditions, source, loss_fn.noise),
         couple=registry.make_host_coupling(config, conditions, source),
-        independent=config.coupling.name == "independent",
+        independent=config.coupling.name == "independent" and spec.timeline is None,
         optimizer=optimizer,
         learning_rate=learning_rate,
         mesh=MeshSizes(**config.mesh),
@@ -221,6 +225,12 @@ def make_experiment(
         solver=registry.make_usual_solver(config),
         guidance_scale=registry.usual_scale(config),
     )
+
+
+def _source(config: ConfigDict, spec: DataSpec) -> Source:
+    if spec.timeline is None:
+        return registry.make_source(config, spec)
+    return snapshot_source(DataSettings(**config.data))
 
 
 def _check_data(config: ConfigDict, spec: DataSpec) -> None:

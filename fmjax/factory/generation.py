@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fmjax.checks import check_at_least, check_between
-from fmjax.conditions import null_labels
+from fmjax.checks import check_at_least, check_between, check_finite_number
+from fmjax.conditions import null_labels, nulls
 from fmjax.conventions import Array, Labels, Velocity, example_keys
 from fmjax.errors import InputError, unknown_name
 from fmjax.factory.experiment import Experiment
@@ -21,6 +21,9 @@ from fmjax.guidance import (
     autoguidance,
     classifier_free,
     distilled,
+    guide_each,
+    guide_in_turn,
+    network_calls,
 )
 from fmjax.samplers import Solution, Solver
 
@@ -37,6 +40,9 @@ class Guidance(NamedTuple):
         zero_until: the velocity is 0 before.
         negative: a class to lead away from, in the place of no class.
         weak: guide by the parameters of a weaker network instead of the null condition.
+        scales: of several conditions, a scale for each by name, in place of one for all.
+        in_turn: whether each of these is added to those before it, as by
+            `fmjax.guidance.guide_in_turn`, or all to none, as by `fmjax.guidance.guide_each`.
     """
 
     rule: str = "linear"
@@ -45,6 +51,20 @@ class Guidance(NamedTuple):
     zero_until: float = 0.0
     negative: int | None = None
     weak: bool = False
+    scales: tuple[tuple[str, float], ...] = ()
+    in_turn: bool = False
+
+    def network_calls(self, times: Sequence[float]) -> int:
+        """The network evaluations for one example of a solve that evaluates at these times."""
+        branches = len(self.scales) + 1 if self.scales else 2
+        return network_calls(
+            times, branches=branches, interval=self.interval, zero_until=self.zero_until
+        )
+
+    def by_name(self, conditions: Any, labels: Labels) -> Any:
+        """What a guided velocity takes in the place of labels, by the scales."""
+        guide = guide_in_turn if self.in_turn else guide_each
+        return guide(conditions, labels, dict(self.scales))
 
 
 class Recipe(NamedTuple):
@@ -53,10 +73,14 @@ class Recipe(NamedTuple):
     Attributes:
         solver: from `solver_spec`, from `sde_spec`, or your own.
         guidance: which guidance; None takes the conditional field as it is.
+        t0: where the flow starts.
+        t1: where it ends.
     """
 
     solver: Solver
     guidance: Guidance | None = Guidance()
+    t0: float = 0.0
+    t1: float = 1.0
 
 
 def fit_solver(solver: Solver, experiment: Experiment) -> Solver:
@@ -113,6 +137,12 @@ def check_choice(guidance: Guidance) -> None:
     GuidanceInterval(guidance.interval, guidance.zero_until)
     if guidance.negative is not None:
         check_at_least("the negative class", guidance.negative, 0)
+    for name, w in guidance.scales:
+        check_finite_number(f"the scale of {name}", w)
+    if guidance.in_turn and not guidance.scales:
+        raise InputError("conditions in turn need a scale for each: write --scales=NAME=1.5,...")
+    if guidance.scales and (guidance.weak or guidance.negative is not None):
+        raise InputError("scales by name take no negative class and no weaker checkpoint.")
 
 
 def check_guidance(guidance: Guidance, experiment: Experiment) -> None:
@@ -136,6 +166,8 @@ def check_guidance(guidance: Guidance, experiment: Experiment) -> None:
             "this model is unconditional: there is nothing to guide. Leave the guidance out, or "
             "guide by a weaker checkpoint (--weak)."
         )
+    if guidance.scales:
+        guidance.by_name(experiment.conditions, nulls(experiment.conditions, 1))
     if guidance.weak and (guidance.negative is not None or guidance.zero_until):
         raise InputError("guidance by a weaker checkpoint takes no negative and no zero_until.")
     if guidance.negative is not None:
@@ -186,7 +218,8 @@ def make_sampler(experiment: Experiment, recipe: Recipe) -> Callable[..., Soluti
     ) -> Solution:
         velocity, conditions = guided_velocity(experiment, recipe.guidance, params, labels, w)
         keys = example_keys(jax.random.fold_in(key, _NOISE), index)  # dropped where not used
-        return solver.solve(velocity, x0, conditions, keys=keys, save_at=save_at)
+        ends = {"t0": recipe.t0, "t1": recipe.t1}
+        return solver.solve(velocity, x0, conditions, keys=keys, save_at=save_at, **ends)
 
     return sampler
 
@@ -221,5 +254,7 @@ def guided_velocity(
         zero_until=guidance.zero_until,
         **how,
     )
+    if guidance.scales:
+        return velocity, guidance.by_name(experiment.conditions, labels)
     negative = None if guidance.negative is None else jnp.full_like(labels, guidance.negative)
     return velocity, Guided(labels, w, negative)

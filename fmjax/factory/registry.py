@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 
 from fmjax import couplings, losses, paths, schedules, sources, times
 from fmjax.conditions import ClassIds
@@ -220,7 +221,14 @@ def _points_of(c: ConfigDict, spec: DataSpec) -> sources.Empirical:
             f"source.data={c.data!r} has examples of shape {dataset.shape}, and the data of shape "
             f"{spec.shape}; a flow starts from points of the data's own shape."
         )
+    if hasattr(dataset.train, "read_pairs"):  # its flow starts from what its data are paired with
+        return sources.Empirical(dataset.train.read_pairs(_some(len(dataset.train), c.size))[0])
     return sources.Empirical(dataset.codec.encode(dataset.arrays("train", c.size)[0]))
+
+
+def _some(count: int, limit: int) -> np.ndarray:
+    """A fixed random choice of positions, in their order."""
+    return np.sort(np.random.default_rng(0).permutation(count)[:limit])
 
 
 def make_time_distribution(config: ConfigDict) -> times.TimeDistribution:

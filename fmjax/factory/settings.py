@@ -3,6 +3,9 @@
 from typing import NamedTuple
 
 from fmjax.config import ConfigDict, check_config
+from fmjax.data.dataset import Dataset, Reading
+from fmjax.data.load import load
+from fmjax.data.snapshots import in_snapshots
 from fmjax.errors import InputError
 from fmjax.training.settings import BETWEEN_CALLS, check_calls
 
@@ -12,9 +15,36 @@ class DataSettings(NamedTuple):
 
     name: str
     dir: str | None
+    x: str | None
+    conditions: str | None
+    split: str | None
+    test_split: str | None
+    size: int | None
+    time: str | None
+    held_out_time: float | None
     flip: bool
     dequantize: bool
     threads: int
+
+    def load(self) -> Dataset:
+        """The data set.
+
+        Raises:
+            InputError: as `fmjax.data.load.load`.
+        """
+        if self.time is None and self.held_out_time is not None:
+            raise InputError("data.held_out_time needs data.time, the feature that is the time.")
+        if self.time is not None and self.conditions is not None:
+            raise InputError(
+                f"a flow through snapshots has their time alone for a condition; got data.time="
+                f"{self.time} with data.conditions={self.conditions}: leave the latter out."
+            )
+        named = self.conditions if self.time is None else self.time
+        reading = Reading(self.x, named, self.split, self.test_split, self.size)
+        dataset = load(self.name, self.dir, reading)
+        if self.time is None:
+            return dataset
+        return in_snapshots(dataset, self.held_out_time)
 
 
 class TrainSettings(NamedTuple):

@@ -24,6 +24,7 @@ from fmjax.conventions import (
     expand,
     take_part,
 )
+from fmjax.errors import InputError
 
 Averages = dict[str, Array]
 """``{"velocity": u (batch, ...)}``, perhaps with ``"divergence"`` (batch,)."""
@@ -115,6 +116,19 @@ class AverageField:
         head = take_part(output, "divergence")
         check_returned("the divergence of apply_fn", head, "s", span.s)
         return {"velocity": at_least_float32(u), "divergence": at_least_float32(head)}
+
+
+def check_one_array(x1: Any) -> None:
+    """Checks that data are one array.
+
+    Raises:
+        InputError: they are a pytree of several, or something else.
+    """
+    if not getattr(x1, "shape", ()):
+        raise InputError(
+            f"x1 must be one array (batch, ...), as flow maps are learned on; got "
+            f"{type(x1).__name__}: concatenate its arrays into one."
+        )
 
 
 def moved(x: Array, duration: Array, averages: Averages) -> Array:

@@ -15,8 +15,8 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
-from fmjax.array_checks import is_concrete
-from fmjax.checks import check_at_least, check_between, check_positive
+from fmjax.array_checks import check_returned, is_concrete
+from fmjax.checks import check_at_least, check_between, check_methods, check_positive
 from fmjax.conventions import Array, Span
 from fmjax.errors import InputError
 from fmjax.flow_maps.derivatives import Derivative
@@ -78,7 +78,7 @@ class AlphaFlow:
         derivative: of `MeanFlow`, once alpha is 0.
 
     Raises:
-        InputError: alpha lies outside [0, 1].
+        InputError: alpha lies outside [0, 1], or is a class; when called, it gives no number.
     """
 
     alpha: float | Callable[[Array | None], Array] = 0.5
@@ -87,7 +87,9 @@ class AlphaFlow:
 
     def __post_init__(self):
         MeanFlow(derivative=self.derivative)
-        if not callable(self.alpha):
+        if callable(self.alpha):
+            check_methods("alpha of AlphaFlow", self.alpha, such_as="SigmoidDecay(0, 1000)")
+        else:
             check_between("alpha of AlphaFlow", self.alpha, 0, 1)
 
     @property
@@ -103,7 +105,9 @@ class AlphaFlow:
                 return limit.sides(fields, x, span, v, noise, step)
             goal = _later(fields, x, span, v, self.alpha)
             return Sides(fields.live(x, span), goal, 1 / self.alpha)
-        alpha = jnp.asarray(self.alpha(step), span.s.dtype)
+        alpha = self.alpha(step)
+        check_returned("alpha", alpha, "one number", jax.ShapeDtypeStruct((), "float32"))
+        alpha = jnp.asarray(alpha, span.s.dtype)
         goal = jax.lax.cond(
             alpha > 0,
             lambda: _later(fields, x, span, v, alpha),
@@ -170,14 +174,17 @@ class Consistency:
             same at all times, in (0, 1].
 
     Raises:
-        InputError: the share lies outside (0, 1]; called with spans that do not end at 1.
+        InputError: the share lies outside (0, 1], or is a class; called with spans that do not end
+            at 1, or when the function does not give one time for each.
     """
 
     steps: float | Callable[[Array, Array | None], Array] = field(default_factory=ECTSteps)
     noise: ClassVar[Mapping[str, Law]] = MappingProxyType({})
 
     def __post_init__(self):
-        if not callable(self.steps):
+        if callable(self.steps):
+            check_methods("steps of Consistency", self.steps, such_as="ECTSteps()")
+        else:
             check_between("steps of Consistency", self.steps, 0, 1, "(]")
 
     @property
@@ -191,6 +198,7 @@ class Consistency:
         _check_ends_at_data(span)
         if callable(self.steps):
             m = self.steps(s, step)
+            check_returned("steps", m, "s", s)
             alpha = jnp.clip((m - s) / jnp.maximum(t - s, 1e-6), 1e-4, 1.0)
         else:
             alpha = jnp.full_like(s, self.steps)

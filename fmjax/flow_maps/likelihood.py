@@ -24,7 +24,9 @@ from fmjax.array_checks import as_floats, check_finite, check_per_example, check
 from fmjax.checks import check_methods, check_positive
 from fmjax.conventions import Array, Labels, Output, Span, expand, take_part
 from fmjax.errors import InputError
+from fmjax.flow_maps.fields import check_one_array
 from fmjax.flow_maps.jumps import Jumps
+from fmjax.samplers.solution import shared_labels
 from fmjax.samplers.time_grids import Grid
 from fmjax.sources import STANDARD_NORMAL, Source
 
@@ -56,7 +58,8 @@ def few_step_log_likelihood(
             x and D (batch,), for x (batch, ...) at s, and s and t (batch,): a trained network with
             its parameters bound.
         x1: data points (batch, ...), float32 or float64 (half precision is widened).
-        labels: what the network takes beside them, or None.
+        labels: what the network takes beside them, with a leading batch axis (a lone one is
+            shared), or None.
         scale: c, that of the `DivergenceHead` of its training.
         steps: how many jumps, one evaluation each; None where the grid says so.
         grid: where they start and end: a name of `fmjax.samplers.time_grids.GRIDS`, a grid of that
@@ -67,13 +70,15 @@ def few_step_log_likelihood(
         log p_1(x_1) in nats (batch,); `fmjax.bits_per_dim` converts it.
 
     Raises:
-        InputError: x1 is no array of floats or not finite, the scale is not positive, the steps do
-            not fit the grid, the source has no log-density, or the network gives no divergence.
+        InputError: x1 is no array of floats or not finite, the labels are not those of the batch,
+            the scale is not positive, the steps do not fit the grid, the source has no log-density,
+            or the network gives no divergence.
     """
     check_methods("average", average, such_as="lambda x, span, labels: apply_fn(params, x, ...)")
     check_methods("the source", source, "log_prob", such_as="StandardNormal()")
     check_positive("scale of the divergence", scale)
     x = _points(x1)
+    labels = shared_labels(labels, len(x))
     times = jnp.asarray(_times(steps, grid), x.dtype)
 
     def jump(state: tuple[Array, Array], ends: tuple[Array, Array]) -> tuple:
@@ -100,12 +105,10 @@ def _times(steps: int | None, grid: str | Grid | Sequence[float]) -> np.ndarray:
 
 
 def _points(x1: Array) -> Array:
-    if not hasattr(x1, "shape") or not x1.shape:
-        raise InputError(
-            f"x1 must be one array (batch, ...), as flow maps are learned on; got "
-            f"{type(x1).__name__}: concatenate its arrays into one."
-        )
+    check_one_array(x1)
     x = as_floats("x1", x1)
+    if not len(x):
+        raise InputError("x1 must have at least one point; got none.")
     check_finite("x1", x)
     return x
 

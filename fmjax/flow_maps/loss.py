@@ -22,7 +22,7 @@ from fmjax.array_checks import (
     check_returned,
     check_training_batch,
 )
-from fmjax.checks import check_methods
+from fmjax.checks import check_flag, check_methods
 from fmjax.conventions import (
     ApplyFn,
     Array,
@@ -34,11 +34,12 @@ from fmjax.conventions import (
 )
 from fmjax.errors import InputError
 from fmjax.flow_maps.divergence_head import DivergenceHead
-from fmjax.flow_maps.fields import AverageField, Averages, Fields, Sides
+from fmjax.flow_maps.fields import AverageField, Averages, Fields, Sides, check_one_array
 from fmjax.flow_maps.identities import Identity
 from fmjax.flow_maps.target_guidance import TargetGuidance
 from fmjax.losses import STRAIGHT, LossFn, declare
 from fmjax.paths import Path
+from fmjax.paths.base import check_is_path
 from fmjax.paths.distances import Distance
 
 
@@ -101,13 +102,18 @@ def make_flow_map_loss_fn(
     path = STRAIGHT if path is None else path
     check_methods("apply_fn", apply_fn, such_as="adapters.from_linen(module)")
     check_methods("the identity", identity, "sides", "noise", such_as="MeanFlow()")
-    check_methods("the path", path, "sample", "distance", "noise", such_as="AffinePath()")
-    if teacher is not None:
-        check_methods("the teacher", teacher, such_as="lambda x, t, labels: ...")
-    if guidance is not None:
-        check_methods("the guidance", guidance, "guided", "inputs", such_as="FixedGuidance(...)")
-    if weight is not None:
-        check_methods("the weight", weight, such_as="lambda span: 1 / (1 - span.s + 0.01)")
+    check_is_path("the path", path)
+    check_flag("averaged", averaged)
+    for what, option, methods, such_as in (
+        ("the teacher", teacher, (), "lambda x, t, labels: ..."),
+        ("the guidance", guidance, ("guided", "inputs", "noise"), "FixedGuidance(...)"),
+        ("the divergence", divergence, ("averages", "noise"), "DivergenceHead()"),
+        ("the distance", distance, (), "paths.squared"),
+        ("the weight", weight, (), "lambda span: 1 / (1 - span.s + 0.01)"),
+        ("derivative_fn", derivative_fn, (), "adapters.from_linen(module)"),
+    ):
+        if option is not None:
+            check_methods(what, option, *methods, such_as=such_as)
     setting = _Setting(
         apply_fn,
         apply_fn if derivative_fn is None else derivative_fn,
@@ -154,8 +160,9 @@ def _losses(
     given = _only(setting.identity, noise)
     sides = setting.identity.sides(fields, x, span, v, given, step)
     predicted, goal, weight = _on_diagonal(sides, v, span)
-    losses = weight * setting.distance(predicted["velocity"], goal["velocity"], x, span.s)
+    losses = setting.distance(predicted["velocity"], goal["velocity"], x, span.s)
     check_per_example("the distance", losses, len(x))
+    losses = weight * losses
     if setting.divergence is not None:
         error = predicted["divergence"] - goal["divergence"]
         losses = losses + setting.divergence.weight * weight * jnp.square(error)
@@ -248,11 +255,7 @@ def _checked_span(
             "the loss of a flow map takes Span(s, t), two times for each example, and got "
             f"{type(t).__name__}: draw them by Draw(time_distribution=times.SortedPair())."
         )
-    if not hasattr(x1, "shape"):
-        raise InputError(
-            "a flow map is learned on one array (batch, ...); got "
-            f"{type(x1).__name__}: concatenate its arrays into one."
-        )
+    check_one_array(x1)
     check_training_batch(x0, x1, t, labels)
     for time in t:
         if jnp.ndim(time) != 1:

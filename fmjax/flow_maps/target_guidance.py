@@ -14,11 +14,12 @@ from typing import Any, ClassVar, Protocol
 import jax
 import jax.numpy as jnp
 
-from fmjax.checks import check_between, check_finite_number
-from fmjax.conditions import null_labels
+from fmjax.checks import check_between, check_finite_number, check_methods
+from fmjax.conditions import check_conditions, null_labels
 from fmjax.conventions import Array, Labels, example_keys, expand
 from fmjax.errors import InputError
 from fmjax.guidance import Guided
+from fmjax.guidance.interval import check_interval
 from fmjax.guidance.labels import null_like, stack
 from fmjax.sources import Law, Shape
 
@@ -76,7 +77,8 @@ class FixedGuidance:
         interval: of s, outside which nothing is guided.
 
     Raises:
-        InputError: omega or kappa give no finite scale, or the interval is impossible.
+        InputError: omega or kappa give no finite scale, the interval is impossible, or the
+            conditions are none.
     """
 
     conditions: Any
@@ -174,7 +176,7 @@ class GuidanceInput:
         interval: of s, outside which nothing is guided.
 
     Raises:
-        InputError: the interval is impossible.
+        InputError: the interval is impossible, the conditions are none, or the scales no law.
     """
 
     conditions: Any
@@ -182,7 +184,9 @@ class GuidanceInput:
     interval: Interval = (0.0, 1.0)
 
     def __post_init__(self):
-        check_interval(self.interval)
+        _check_interval(self.interval)
+        check_conditions(self.conditions)
+        check_methods("the scales", self.scales, "sample", such_as="PowerLaw()")
 
     @property
     def noise(self) -> Mapping[str, Law]:
@@ -221,20 +225,18 @@ def is_dropped(labels: Labels, conditions: Any) -> Array:
     return jnp.all(jnp.stack(each), axis=0)
 
 
-def check_interval(interval: Interval) -> None:
-    """Checks an interval of times.
-
-    Raises:
-        InputError: it is none.
-    """
-    if not (len(interval) == 2 and 0 <= interval[0] < interval[1] <= 1):
+def _check_interval(interval: Interval) -> None:
+    check_interval(interval)
+    if interval[0] == interval[1]:
         raise InputError(
-            f"the interval must be (low, high) with 0 <= low < high <= 1; got {interval}."
+            "an interval of one time alone guides nothing in training; write (low, high) with "
+            f"0 <= low < high <= 1; got {interval}."
         )
 
 
 def _check_guides(conditions: Any, interval: Interval) -> None:
-    check_interval(interval)
+    _check_interval(interval)
+    check_conditions(conditions)
     if conditions is None:
         raise InputError(
             "there is nothing to guide without conditions: give those of the network, such as "

@@ -39,16 +39,7 @@ class GuidanceInterval:
 
     def __post_init__(self):
         if self.interval is not None:
-            try:
-                lo, hi = self.interval
-                inside = 0 <= lo <= hi <= 1
-            except (TypeError, ValueError):
-                inside = False
-            if not inside:
-                raise InputError(
-                    "the guidance interval must be (lo, hi) with 0 <= lo <= hi <= 1, in our time: "
-                    f"0 is the noise, 1 the data; got {self.interval!r}."
-                )
+            check_interval(self.interval)
         check_between("zero_until", self.zero_until, 0, 1, "[)")
 
     @property
@@ -61,6 +52,24 @@ class GuidanceInterval:
         lo, hi = (0.0, 1.0) if self.interval is None else self.interval
         inside = (t >= lo - SLACK) & (t <= hi + SLACK)
         return (CONDITIONAL + inside) * (t >= self.zero_until - SLACK)
+
+
+def check_interval(interval: Any) -> None:
+    """Checks an interval of times.
+
+    Raises:
+        InputError: it is upside down, leaves [0, 1], or is none.
+    """
+    try:
+        lo, hi = interval
+        inside = 0 <= lo <= hi <= 1
+    except (TypeError, ValueError):
+        inside = False
+    if not inside:
+        raise InputError(
+            "the guidance interval must be (lo, hi) with 0 <= lo <= hi <= 1, in our time: "
+            f"0 is the noise, 1 the data; got {interval!r}."
+        )
 
 
 def evaluate_in_interval(

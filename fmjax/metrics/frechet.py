@@ -16,42 +16,70 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fmjax.checks import check_between
+from fmjax.errors import InputError
+from fmjax.metrics.moments import Gaussian
 from fmjax.metrics.rows import as_rows
 
 _FLOAT64_ROWS = 4096  # rows converted to float64 at a time
 
 
-def frechet_distance(a: ArrayLike, b: ArrayLike) -> float:
+def frechet_distance(a: ArrayLike | Gaussian, b: ArrayLike | Gaussian) -> float:
     """The squared Fréchet distance (1) between Gaussians fitted to two feature sets.
 
-    The means and the (unbiased) covariances are those of the sets. No matrix is squared and no
-    square root taken of a singular one: with A = R_aᵀ R_a and B = R_bᵀ R_b from the QR
-    decomposition of the centred sets, tr (A B)^{1/2} is the sum of the singular values of R_a R_bᵀ.
-    This holds to rounding in float64 for fewer examples than features too.
+    The means and the (unbiased) covariances are those of the sets, or are given. No matrix is
+    squared and no square root taken of a singular one: with A = R_aᵀ R_a and B = R_bᵀ R_b, from the
+    QR decomposition of the centred sets or the eigenvectors of a given covariance, tr (A B)^{1/2}
+    is the sum of the singular values of R_a R_bᵀ. This holds for fewer examples than features too:
+    to rounding in float64 from sets, and to about 1e-7 of the trace from covariances, which are
+    squares.
 
     Args:
-        a: features, ``(n, d)``; images are flattened.
-        b: features, ``(m, d)``, in the same unit.
+        a: features, ``(n, d)``; images are flattened. Or their `fmjax.metrics.Gaussian`.
+        b: features, ``(m, d)``, in the same unit, or their Gaussian.
 
     Returns:
         The squared distance, in the features' unit squared; 0 for identical sets.
 
     Raises:
-        InputError: if a set has fewer than two examples, is not finite, or the features differ.
+        InputError: if a set has fewer than two examples, is not finite, or the features differ; a
+            covariance is not symmetric, or of another size than its mean.
     """
-    a = as_rows(a, "a", at_least=2)
-    b = as_rows(b, "b", at_least=2, features=a.shape[1], unit=a.dtype)
-    mean_a, root_a = _fit(a)
-    mean_b, root_b = _fit(b)
+    if not isinstance(a, Gaussian):
+        a = as_rows(a, "a", at_least=2)
+    if not isinstance(b, Gaussian):
+        same = {"unit": a.dtype, "features": a.shape[1]} if isinstance(a, np.ndarray) else {}
+        b = as_rows(b, "b", at_least=2, **same)
+    mean_a, root_a = _fit(a, "a")
+    mean_b, root_b = _fit(b, "b")
+    if mean_a.shape != mean_b.shape:
+        raise InputError(
+            f"a and b must have the same features, got {len(mean_a)} and {len(mean_b)} of them."
+        )
     shared = np.linalg.svd(root_a @ root_b.T, compute_uv=False).sum()
     spread = np.square(root_a).sum() + np.square(root_b).sum() - 2 * shared
     return float(np.square(mean_a - mean_b).sum() + max(spread, 0.0))
 
 
-def _fit(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The mean ``(d,)``, and R ``(min(n, d), d)`` with the covariance Rᵀ R."""
+def _fit(rows: np.ndarray | Gaussian, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """The mean ``(d,)``, and R ``(min(n, d), d)`` or ``(d, d)`` with the covariance Rᵀ R."""
+    if isinstance(rows, Gaussian):
+        return rows.mean, _root(rows, name)
     mean = rows.mean(axis=0, dtype=np.float64)
     return mean, np.linalg.qr((rows - mean) / np.sqrt(len(rows) - 1), mode="r")
+
+
+def _root(gaussian: Gaussian, name: str) -> np.ndarray:
+    """R ``(d, d)`` with the covariance Rᵀ R; what rounding left below zero becomes zero."""
+    covariance, d = gaussian.covariance, len(gaussian.mean)
+    if covariance.shape != (d, d) or not np.isfinite(covariance).all():
+        raise InputError(
+            f"the covariance of {name} must be finite and of shape {(d, d)}, as its mean has {d} "
+            f"features; got shape {covariance.shape}."
+        )
+    if not np.allclose(covariance, covariance.T, rtol=1e-5, atol=1e-8 * np.abs(covariance).max()):
+        raise InputError(f"the covariance of {name} must be symmetric.")
+    values, vectors = np.linalg.eigh(covariance)
+    return np.sqrt(np.maximum(values, 0.0))[:, None] * vectors.T
 
 
 def fit_pca(reference: ArrayLike, dims: int) -> Callable[[ArrayLike], np.ndarray]:

@@ -17,6 +17,7 @@ of the shape of `x`; `adapters` turns that, or an NNX or Equinox module, into th
 | `presets` | a network by the name of a published size |
 | `attention` | attention, and which kernel computes it |
 | `embedders` | embeddings of times, labels, guidance scale and position |
+| `context` | conditions that are not added to it: sequences, to attend to, and images |
 | `parts` | outputs beside the velocity: the divergence, a second velocity head |
 | `input_checks` | what the networks refuse, and what they say |
 | `flops` | what is counted of a network's operations |

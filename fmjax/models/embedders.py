@@ -25,6 +25,7 @@ from fmjax.names import named_leaves
 TIME_SCALE = 1000.0
 MAX_PERIOD = 10_000.0
 GUIDANCE_SCALE = 10.0  # of a scale w up to 10: angles up to 100, smooth between scales
+SPAN_SCALE = 10.0  # of t - s, by which losses of flow maps differentiate: 1000 would make it rough
 _normal = nn.initializers.normal(0.02)
 
 
@@ -296,7 +297,7 @@ class ConditionEmbed(HashableConditions, nn.Module):
         if self.guidance:
             made["guidance"] = time(self.guidance_scale, zero_init=True, name="guidance")
         if self.span:
-            made["span"] = time(self.time_scale, zero_init=True, name="span")
+            made["span"] = time(SPAN_SCALE, zero_init=True, name="span")
         return made
 
 

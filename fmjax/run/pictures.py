@@ -1,5 +1,6 @@
-"""Pictures of samples, by what the data are: a grid of images, a scatter plot of vectors."""
+"""Pictures of samples, by what the data are: a grid of images, scatter plots of vectors."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,13 @@ from fmjax.run.sample.request import Request, resolve
 from fmjax.run.sample.sampler import draw_samples
 
 _ROWS = 10
+_COLUMNS = 3  # of a table, each beside each
 _VECTORS = 2000  # of an overview
 
 
 def is_pictured(codec: Codec) -> bool:
-    """Whether there is a picture for such data: pixels, and vectors of two numbers or more."""
-    return codec.kind == "pixels" or (codec.kind == "vectors" and codec.data_shape > (1,))
+    """Whether there is a picture for such data: pixels and vectors."""
+    return codec.kind in ("pixels", "vectors")
 
 
 def check_pictured(codec: Codec) -> None:
@@ -43,7 +45,12 @@ def pictured(codec: Codec, images: int, vectors: int) -> int:
 
 
 def draw_picture(
-    codec: Codec, samples: np.ndarray, columns: int, classes: Any = None, **options: Any
+    codec: Codec,
+    samples: np.ndarray,
+    columns: int,
+    classes: Any = None,
+    captions: Sequence[str] = (),
+    **options: Any,
 ) -> np.ndarray:
     """A picture of samples, uint8 (height, width, channels).
 
@@ -52,11 +59,18 @@ def draw_picture(
         samples: data (n, ...).
         columns: of a grid of images.
         classes: class ids (n,) that colour vectors, or None.
-        **options: of `fmjax.plots.scatter`, for vectors, whose first two numbers are shown.
+        captions: of the columns of a grid of images.
+        **options: of `fmjax.plots.pair_plots`, for vectors, which are shown standardised: their
+            columns may have units that no window holds together.
     """
     if codec.kind == "pixels":
-        return plots.image_grid(samples, columns)
-    return plots.scatter(samples[:, :2], classes, **options)
+        return plots.image_grid(samples, columns, captions=captions)
+    return plots.pair_plots(standardised(codec, samples), classes, **options)
+
+
+def standardised(codec: Codec, data: np.ndarray) -> np.ndarray:
+    """Vectors as states, their first numbers alone."""
+    return codec.encode(np.asarray(data))[..., :_COLUMNS]
 
 
 def shown_classes(experiment: Experiment, request: Request, num: int) -> np.ndarray | None:
@@ -64,6 +78,31 @@ def shown_classes(experiment: Experiment, request: Request, num: int) -> np.ndar
     if request.labels is None or experiment.classes is None:
         return None
     return request.rows(experiment.conditions, 0, num)[1]
+
+
+def _real(dataset: Dataset, num: int) -> tuple[np.ndarray, Any]:
+    """Held-out examples and their labels, those of the last snapshot where there are snapshots."""
+    if dataset.snapshots is None:
+        return dataset.arrays("test", num)
+    points = dataset.snapshots.test.points
+    return np.asarray(dataset.codec.decode(points[max(points)][:num])), None
+
+
+def captions_of(experiment: Experiment, request: Request, columns: int) -> tuple[str, ...]:
+    """The name of the class of each column of a picture; nothing where they have none.
+
+    Args:
+        experiment: of the model.
+        request: resolved: its classes repeat in turn.
+        columns: of the picture.
+    """
+    classes = experiment.classes
+    if classes is None or classes.names is None or not isinstance(request.labels, tuple):
+        return ()
+    if columns % len(request.labels):
+        return ()  # a column is then of several classes
+    asked = request.labels * (columns // len(request.labels))
+    return tuple((*classes.names, "none")[k] for k in asked)
 
 
 def save_overview(flow: TrainedFlow, dataset: Dataset, seed: int, path: Path) -> None:
@@ -89,8 +128,9 @@ def save_overview(flow: TrainedFlow, dataset: Dataset, seed: int, path: Path) ->
         return
     beside = {}
     if codec.kind == "vectors":  # a distribution has to be seen beside its model
-        real, labels = dataset.arrays("test", num)
-        beside["reference"] = real[:, :2]
+        real, labels = _real(dataset, num)
+        beside["reference"] = standardised(codec, real)
         beside["reference_labels"] = labels if dataset.classes else None
     asked = shown_classes(experiment, request, num)
-    plots.save_png(draw_picture(codec, samples, columns, asked, **beside), path)
+    captions = captions_of(experiment, request, columns)
+    plots.save_png(draw_picture(codec, samples, columns, asked, captions, **beside), path)

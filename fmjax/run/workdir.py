@@ -15,7 +15,7 @@ from fmjax.errors import InputError
 from fmjax.factory import DataSpec
 from fmjax.files import check_space, check_writable, first_line, write_json
 from fmjax.folders import check_no_links, finish_removal, lock_folder, remove_content
-from fmjax.json_files import OBJECT, SHAPE, TEXTS, WHOLE, check_kind, read_json
+from fmjax.json_files import OBJECT, SHAPE, TEXT, TEXTS, WHOLE, check_kind, read_json
 from fmjax.names import check_names, describe, rebuild
 from fmjax.run.resume import check_resumable
 from fmjax.training.folder import CHECKPOINTS, EVENTS, METRICS, PROFILE, has_checkpoints
@@ -41,10 +41,17 @@ _PACKAGES = ("jax", "jaxlib", "flax", "optax", "diffrax", "orbax-checkpoint", "g
 
 
 class Record(NamedTuple):
-    """What a run is: enough to rebuild its model from the folder alone."""
+    """What a run is: enough to rebuild its model from the folder alone.
+
+    Attributes:
+        config: every key.
+        spec: of its data.
+        fingerprint: of its data, as `fmjax.data.dataset.Dataset` has it; None where it is unknown.
+    """
 
     config: ConfigDict
     spec: DataSpec
+    fingerprint: str | None = None
 
 
 def versions() -> dict[str, str]:
@@ -59,6 +66,7 @@ def save_record(workdir: Path, record: Record) -> None:
     content = {
         "config": record.config.to_dict(),
         "data": describe(record.spec._asdict()),
+        "fingerprint": record.fingerprint,
         "versions": versions(),
     }
     write_json(workdir / RECORD, content | {_CHECKSUM: _checksum(content)})
@@ -88,7 +96,9 @@ def load_record(workdir: Path) -> Record:
         data = stored["data"]
         spec = DataSpec(**rebuild(data)) if "codec" in data else _older_spec(data)
         check_kind("the shape of the data", list(spec.codec.data_shape), SHAPE)
-        return Record(config, spec)
+        told = stored.get("fingerprint")  # earlier runs do not tell
+        check_kind("'fingerprint'", told, TEXT.or_null())
+        return Record(config, spec, told)
     except FileNotFoundError:
         raise InputError(
             f"{workdir} holds no run. Train one with: "
@@ -173,6 +183,24 @@ def _delete_run(workdir: Path) -> None:
     remove_content(workdir, CONTENT)
 
 
+def check_same_data(workdir: Path, record: Record, fingerprint: str | None) -> None:
+    """Checks that a data set is still the one that a run was trained on.
+
+    Args:
+        workdir: the run's folder.
+        record: of the run.
+        fingerprint: of the data set as it is now.
+
+    Raises:
+        InputError: it has changed.
+    """
+    if None not in (record.fingerprint, fingerprint) and record.fingerprint != fingerprint:
+        raise InputError(
+            f"the data set {record.config.data.name!r} has changed since {workdir} was trained on "
+            "it (another fingerprint): bring the earlier one back, or give another --workdir."
+        )
+
+
 def _check_content(workdir: Path, record: Record) -> None:
     """Checks that the folder holds the same run or none."""
     if (workdir / RECORD).exists() and has_checkpoints(workdir):
@@ -184,6 +212,7 @@ def _check_content(workdir: Path, record: Record) -> None:
                 f"{stored.spec.conditions}; {record.config.data.name!r} now has "
                 f"{record.spec.codec} with labels {record.spec.conditions}. Give another --workdir."
             )
+        check_same_data(workdir, stored, record.fingerprint)
     elif any(workdir.glob("*.safetensors")):
         raise InputError(
             f"{workdir} holds exported weights: begin with them, by --init_from={workdir}, in "

@@ -5,6 +5,7 @@ fingerprint of its state, so that a damaged one is noticed, set aside, and the o
 """
 
 import contextlib
+import gc
 import json
 import logging
 import sys
@@ -22,6 +23,21 @@ from fmjax.storage.fingerprint import fingerprint
 
 log = logging.getLogger(__name__)
 _MEANING = "architecture/"
+
+
+@contextlib.contextmanager
+def _dropping_unfinished_reads() -> Iterator[None]:
+    """Collects the reads that were under way when one failed.
+
+    Each of them raises an error when it is closed, of which Python would write the traceback
+    whenever it comes to collect it.
+    """
+    hook, sys.unraisablehook = sys.unraisablehook, lambda unraisable: None
+    try:
+        yield
+        gc.collect()
+    finally:
+        sys.unraisablehook = hook
 
 
 def _reason(error: Exception) -> str:
@@ -138,16 +154,19 @@ class Checkpoints:
         args, utils = self._ocp.args, self._ocp.checkpoint_utils
         restore_args = utils.construct_restore_args(target)
         state = args.PyTreeRestore(target, restore_args=restore_args, partial_restore=True)
-        try:
-            restored = self._manager.restore(
-                step, args=args.Composite(state=state, check=args.JsonRestore())
-            )
-        except MemoryError:
-            raise
-        except Exception as error:  # whatever the damaged bytes make a reader raise
-            raise InputError(
-                f"the checkpoint of step {step} cannot be read: {_reason(error)}."
-            ) from error
+        reason = None
+        with contextlib.ExitStack() as after:
+            try:
+                restored = self._manager.restore(
+                    step, args=args.Composite(state=state, check=args.JsonRestore())
+                )
+            except MemoryError:
+                raise
+            except Exception as error:  # whatever the damaged bytes make a reader raise
+                reason = _reason(error)
+                after.enter_context(_dropping_unfinished_reads())
+        if reason is not None:  # said here, where nothing holds the error and its reads any more
+            raise InputError(f"the checkpoint of step {step} cannot be read: {reason}.")
         check = restored["check"]
         if not isinstance(check, dict):
             raise InputError(f"the checkpoint of step {step} is damaged: it has no fingerprints.")

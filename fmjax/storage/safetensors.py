@@ -133,6 +133,16 @@ def read_tensor(path: Path, name: str) -> np.ndarray:
         return content.get_tensor(name)
 
 
+def read_tensors(path: Path) -> dict[str, np.ndarray]:
+    """Reads all tensors of a file by name, of whatever network.
+
+    Raises:
+        InputError: it cannot be read, or holds something that is not a number.
+    """
+    with _opened(path) as content:
+        return {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118 (no dict)
+
+
 def check_same(found: Shapes, expected: Shapes, source: Path) -> None:
     """Checks that parameters are those of a model.
 

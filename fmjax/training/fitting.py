@@ -80,7 +80,8 @@ def fit(
             ``init(key)``, which makes them, each device its own part; or a `TrainState` to go on
             from, which is used up, unless the workdir has a later one.
         data: an array x (n, ...), or ``{"x": x, "labels": labels, "x0": x0}``, the last two where
-            there are any, each a pytree of arrays; or anything with ``len(data)`` and ``data[k]``,
+            there are any, each a pytree of arrays, and perhaps ``"weights"`` (n,), by which an
+            epoch visits them; or anything with ``len(data)`` and ``data[k]``,
             one example in the same form, grain's sources among them; or an iterator of batches
             in the same form; or a `fmjax.data.streams.Stream`. x are floats, or tokens.
         loss_fn: ``loss_fn(params, x0, x1, t, labels) -> scalar``, as `fmjax.make_loss_fn` gives.

@@ -1,3 +1,4 @@
+import itertools
 import pathlib
 import subprocess
 import sys
@@ -6,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fmjax.conditions import ClassIds, Vector
 from fmjax.data import prepare
 from fmjax.data.load import load
 from fmjax.data.tfds import public
@@ -169,3 +171,71 @@ def test_an_argument_that_is_not_utf_8_is_refused(flag, folder, data_dir, capsys
     usual = {"name": "flowers", "source": folder, "data_dir": data_dir}
     assert run(*(f"--{name}={x}" for name, x in (usual | {flag: "a\udcff"}).items())) == 2
     assert rf"--{flag} 'a\udcff' is not UTF-8" in capsys.readouterr().err
+
+
+# ------------------------------------------------------------------------------ tables
+
+
+def test_a_csv_becomes_a_table_with_its_conditions(data_dir, tmp_path, capsys):
+    lines = [f"{i},{i * i},{'ab'[i % 2]},{i / 10},{1 + i % 2}" for i in range(40)]
+    (tmp_path / "t.csv").write_text("\n".join(["u,v,kind,age,w", *lines]))
+    options = ["--condition=kind,age", "--weights=w", "--test_fraction=0.25"]
+    assert run("--name=people", f"--source={tmp_path / 't.csv'}", *options) == 0
+    dataset = load("people")
+    assert dataset.conditions == {"kind": ClassIds(2, names=("a", "b")), "age": Vector(1)}
+    assert (len(dataset.train), len(dataset.test)) == (30, 10)
+    x, labels = dataset.train.read(range(30))
+    np.testing.assert_array_equal(x[:, 1], x[:, 0] ** 2)
+    np.testing.assert_array_equal(labels["kind"], x[:, 0] % 2)
+    np.testing.assert_allclose(labels["age"][:, 0], x[:, 0] / 10, rtol=1e-6)
+    np.testing.assert_array_equal(dataset.train.weights, 1 + x[:, 0] % 2)
+    out = capsys.readouterr().out
+    assert "of shape (2,), with weights, conditions kind (class), age (vector), in" in out
+    assert f"\n  {train_command(dataset)}\n" in out
+
+
+def test_a_condition_far_from_the_order_of_one_is_said(data_dir, tmp_path, capsys):
+    x = np.random.default_rng(0).normal(size=(30, 2))
+    np.savez(tmp_path / "a.npz", x=x, age=np.linspace(20, 80, 30), dose=x)
+    assert run("--name=people", f"--source={tmp_path / 'a.npz'}") == 0
+    error = capsys.readouterr().err
+    assert "the condition age has numbers above 10, and networks learn best" in error
+    assert "dose" not in error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--name=x", "--source=.", "--condition=a"], "--condition and --weights name columns"),
+        (["--name=x", "--source=.", "--condition="], "--condition is empty"),
+        (["--name=mnist", "--weights=w"], "--weights needs --source"),
+        (["--name=mnist", "--condition=a"], "--condition needs --source"),
+    ],
+)
+def test_flags_of_a_table_are_for_a_table(arguments, sentence, data_dir, capsys):
+    assert run(*arguments) == 2
+    assert sentence in capsys.readouterr().err
+
+
+def test_a_bad_table_is_one_sentence_and_leaves_nothing(data_dir, tmp_path, capsys):
+    (tmp_path / "t.csv").write_text("a,b\n1,2\n3,nan\n4,5\n")
+    assert run("--name=people", f"--source={tmp_path / 't.csv'}") == 2
+    error = capsys.readouterr().err
+    assert "row 1 holds nan in column 'b'" in error
+    assert error.count("\n") == 1
+    assert not data_dir.exists()
+
+
+def test_an_interrupted_preparation_leaves_nothing_and_says_so(npz, data_dir, monkeypatch, capsys):
+    def interrupted(examples, split, number):
+        yield from itertools.islice(examples, 3)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(prepare, "_with_bar", interrupted)
+    assert run("--name=noise", f"--source={npz}") == 130
+    assert "nothing was written; the same command begins again." in capsys.readouterr().err
+    assert list(data_dir.iterdir()) == []
+    monkeypatch.undo()
+    monkeypatch.setenv("TFDS_DATA_DIR", str(data_dir))
+    assert run("--name=noise", f"--source={npz}") == 0
+    assert len(load("noise").train) == 36

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from fmjax.data import pipeline
 from fmjax.data.load import load
 from fmjax.errors import InputError
 
@@ -38,3 +39,14 @@ def test_without_classes_there_are_no_labels():
 def test_another_form_of_name_is_refused(name):
     with pytest.raises(InputError, match="random/32x32x4/1000"):
         load(name)
+
+
+def test_they_can_be_mirrored():
+    stream = pipeline.batches(load("random/4x6x3/5"), global_batch=32, seed=0, flip=True)
+    plain = pipeline.batches(load("random/4x6x3/5"), global_batch=32, seed=0)
+    mirrored, images = next(stream)["x1"], next(plain)["x1"]
+    stream.close()
+    plain.close()
+    flipped = (mirrored == images[:, :, ::-1]).all(axis=(1, 2, 3))
+    assert 0 < flipped.sum() < 32
+    np.testing.assert_array_equal(mirrored[~flipped], images[~flipped])

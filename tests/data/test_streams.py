@@ -2,10 +2,12 @@
 
 import itertools
 
+import grain
 import jax
 import numpy as np
 import pytest
 
+from fmjax.conditions import check_labels, conditions_of
 from fmjax.data import pipeline
 from fmjax.data.arrays import ArrayPairs, ArraySplit
 from fmjax.data.streams import IteratorStream, as_stream
@@ -94,3 +96,55 @@ def test_an_iterator_of_other_batches_is_refused():
     assert len(take(stream(), 1, process=1, processes=2)) == 1  # each process gives its own rows
     with pytest.raises(InputError, match=r"batches of 4 examples.*write batch_size=4"):
         take(stream(), 1)
+
+
+def test_weights_say_how_often_an_example_in_memory_is_visited():
+    data = {"x": np.arange(4.0)[:, None], "labels": np.arange(4), "weights": np.array([0, 1, 2, 5])}
+    stream = as_stream(data)
+    assert stream.number == 4
+    batches = stream.batches(global_batch=8, seed=0, start=0, process=0, processes=1)
+    batch = next(batches)
+    batches.close()
+    assert set(batch) == {"x1", "labels", "index"}
+    assert np.bincount(batch["labels"], minlength=4).tolist() in ([0, 1, 2, 5], [0, 2, 2, 4])
+    for wrong in (np.ones(3), -np.ones(4), np.zeros(4), np.array([1, 2, np.nan, 1])):
+        with pytest.raises(InputError, match="the weights of data must be one number of at least"):
+            as_stream(data | {"weights": wrong})
+
+
+class Examples:
+    """What grain calls a source: a length, and an example by its number."""
+
+    def __init__(self, arrays):
+        self.arrays = arrays
+
+    def __len__(self):
+        return 12
+
+    def __getitem__(self, k):
+        return jax.tree.map(lambda x: x[k], self.arrays)
+
+
+def test_conditions_of_every_kind_and_pairs_go_through_however_they_come():
+    rng = np.random.default_rng(0)
+    labels = {
+        "kind": np.arange(12) % 3,
+        "age": rng.normal(size=(12, 2)),
+        "text": rng.normal(size=(12, 4, 3)),
+        "text_mask": rng.random((12, 4)) < 0.5,
+        "image": rng.normal(size=(12, 2, 2, 1)),
+    }
+    data = {"x": rng.normal(size=(12, 5)), "x0": rng.normal(size=(12, 5)), "labels": labels}
+    whole = jax.tree.map(lambda x: x[:6], data)
+    forms = (data, Examples(data), grain.MapDataset.source(Examples(data)), iter([whole]))
+    for form in forms:
+        batches = as_stream(form).batches(global_batch=6, seed=0, start=0, process=0, processes=1)
+        batch = next(batches)
+        assert set(batch) == {"x0", "x1", "labels", "index"}
+        close = np.isclose(batch["x1"][:, None], data["x"], rtol=1e-5).all(axis=2)
+        row = close.argmax(axis=1)
+        np.testing.assert_allclose(batch["x0"], data["x0"][row], rtol=1e-6)
+        for name, x in labels.items():
+            np.testing.assert_allclose(batch["labels"][name], x[row], rtol=1e-6)
+        check_labels(batch["labels"], conditions_of(labels), 6)
+        batches.close()

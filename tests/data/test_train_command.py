@@ -1,6 +1,7 @@
 """The command that `prepare` prints passes every check that comes before compiling."""
 
 import ast
+import dataclasses
 import runpy
 import shlex
 
@@ -8,15 +9,21 @@ import jax
 import numpy as np
 import pytest
 
-from fmjax.conditions import ClassIds
+from fmjax.conditions import ClassIds, Vector
 from fmjax.data import pipeline
-from fmjax.data.codecs import Pixels
+from fmjax.data.codecs import Pixels, States, Vectors
 from fmjax.data.dataset import Dataset
 from fmjax.data.load import load
-from fmjax.data.tfds.image_set import write_image_set
-from fmjax.data.train_command import BATCH, choose_patch_size, train_command
+from fmjax.data.train_command import (
+    BATCH,
+    TABLE_BATCH,
+    choose_patch_size,
+    choose_steps,
+    train_command,
+)
 from fmjax.factory import DataSpec, make_experiment, spec_of
 from tests.conftest import ROOT
+from tests.data.tfds.image_sets import write_images
 
 RNG = np.random.default_rng(0)
 
@@ -52,7 +59,7 @@ def write(shape, classes, train, test):
         return [(x, None if classes is None else i % classes) for i, x in enumerate(images)]
 
     names = classes and [f"kind {k}" for k in range(classes)]
-    write_image_set("own", None, examples(train), examples(test), names, shape)
+    write_images("own", None, examples(train), examples(test), names, shape)
     return load("own")
 
 
@@ -105,7 +112,12 @@ def test_other_images_under_a_known_name_do_not(changes):
 
 
 def test_only_what_the_set_asks_for_is_said():
-    flags = {"config": "images", "config.data.name": "own", "config.model.patch_size": "4"}
+    flags = {
+        "config": "images",
+        "config.data.name": "own",
+        "config.model.patch_size": "4",
+        "config.train.steps": "20000",
+    }
     assert flags_of(train_command(set_of())) == flags
     assert configuration(train_command(set_of())).train.batch_size == BATCH
     place = "/data/own sets"
@@ -140,3 +152,53 @@ def test_many_patches_leave_room_for_few_images():
 )
 def test_the_patch_size_divides_the_image(sides, patch_size):
     assert choose_patch_size(*sides) == patch_size
+
+
+def table(count=1000, conditions=None, paired=False):
+    part = type(
+        "Part", (), {"__len__": lambda self: count} | ({"read_pairs": None} if paired else {})
+    )
+    return Dataset("cells", Vectors(7), conditions, part(), part())
+
+
+def test_a_table_trains_an_mlp():
+    command = train_command(table(conditions={"age": Vector(1)}))
+    assert command == "python -m fmjax train --config=table --config.data.name=cells"
+    config = configuration(command)
+    experiment = make_experiment(config, DataSpec(Vectors(7), {"age": Vector(1)}))
+    assert (experiment.network, config.train.batch_size) == ("mlp", TABLE_BATCH)
+
+
+def test_a_small_table_of_pairs_says_so():
+    flags = flags_of(train_command(table(count=100, paired=True), "/data"))
+    assert flags == {
+        "config": "table",
+        "config.data.name": "cells",
+        "config.data.dir": "/data",
+        "config.train.batch_size": "64",
+        "config.labels.conditional": "False",
+        "config.source.name": "data",
+        "config.source.data": "cells",
+        "config.source.dir": "/data",
+    }
+
+
+def test_latents_train_a_dit():
+    dataset = dataclasses.replace(table(), codec=States((32, 32, 4)))
+    assert flags_of(train_command(dataset)) == {
+        "config": "images",
+        "config.data.name": "cells",
+        "config.model.patch_size": "4",
+        "config.train.steps": "1500",
+        "config.labels.conditional": "False",
+    }
+
+
+@pytest.mark.parametrize(
+    ("examples", "batch", "steps"),
+    [(200, 64, 1500), (5_000, 64, 4700), (1_000_000, 64, 20_000), (5_000, 8, 20_000)],
+)
+def test_each_image_is_seen_sixty_times_within_limits(examples, batch, steps):
+    assert choose_steps(examples, batch) == steps
+    command = train_command(set_of((32, 32, 3), None, examples))
+    assert flags_of(command)["config.train.steps"] == str(choose_steps(examples, 64))

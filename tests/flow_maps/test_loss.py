@@ -285,7 +285,7 @@ def test_a_wrong_call_is_refused(how, message):
         (lambda: FixedGuidance(CLASSES, omega=float("nan")), "omega must be a finite number"),
         (lambda: FixedGuidance(None), "nothing to guide without conditions"),
         (lambda: FixedGuidance(CLASSES, interval=(0.5, 0.5)), r"0 <= low < high <= 1"),
-        (lambda: GuidanceInput(CLASSES, interval=(0.5, 2.0)), r"0 <= low < high <= 1"),
+        (lambda: GuidanceInput(CLASSES, interval=(0.5, 2.0)), r"0 <= lo <= hi <= 1"),
         (lambda: PowerLaw(0.0, 1.0), r"low of PowerLaw must lie in \(0,"),
         (lambda: PowerLaw(2.0, 1.0), r"high of PowerLaw must lie in \(2,"),
         (lambda: SigmoidDecay(10, 10), "end of SigmoidDecay must be a whole number of at least 11"),

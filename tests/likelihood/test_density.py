@@ -394,7 +394,7 @@ def with_row(row, value):
         ),
         (lambda: log_likelihood(net, POINTS, trace=Hutchinson(), key=jnp.arange(2)), "got int32"),
         (lambda: log_likelihood(net, jnp.ones((2, 2), jnp.uint8)), "floats; got uint8"),
-        (lambda: log_likelihood(net, None), "got nothing"),
+        (lambda: log_likelihood(net, None), r"of at least one example; got \[\]"),
         (lambda: log_likelihood(net, jnp.float32(1.0)), "leading batch axis"),
         (lambda: log_likelihood(net, (POINTS, POINTS[:3])), "leading batch axis"),
         (lambda: log_likelihood(net, with_row(3, np.nan)), "the first of them 3"),
@@ -406,7 +406,7 @@ def with_row(row, value):
             "log_prob of OneNumber must return one float per example",
         ),
         (
-            lambda: log_likelihood(net, POINTS, source=Empirical(POINTS)),
+            lambda: log_likelihood(net, POINTS, None, FINE, source=Empirical(POINTS)),
             "a source that is data has no density",
         ),
     ],

@@ -7,7 +7,13 @@ from scipy.spatial.distance import pdist
 from sklearn.metrics.pairwise import euclidean_distances, polynomial_kernel, rbf_kernel
 
 from fmjax.errors import InputError
-from fmjax.metrics import energy_distance, kernel_distance, mmd, pairwise
+from fmjax.metrics import (
+    energy_distance,
+    kernel_distance,
+    kernel_distance_of_subsets,
+    mmd,
+    pairwise,
+)
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(30, 4))
@@ -48,6 +54,35 @@ def test_the_kernel_distance_equals_the_kernel_matrices_of_scikit_learn():
     np.testing.assert_allclose(kernel_distance(X, Y), discrepancy(*kernels, True), rtol=1e-11)
     images = X.reshape(30, 2, 2)
     np.testing.assert_allclose(kernel_distance(images, Y), kernel_distance(X, Y), rtol=1e-12)
+
+
+def test_a_subset_of_all_examples_is_the_kernel_distance():
+    found = kernel_distance_of_subsets(X, X[::-1] + 1, subsets=3, size=30)
+    np.testing.assert_allclose(found.mean, kernel_distance(X, X + 1), rtol=1e-11)
+    assert found.standard_error < 1e-12
+
+
+def test_the_mean_over_subsets_is_the_kernel_distance_within_its_error():
+    found = kernel_distance_of_subsets(X, Y, subsets=400, size=10)
+    assert abs(found.mean - kernel_distance(X, Y)) < 4 * found.standard_error
+    again = kernel_distance_of_subsets(X, Y, subsets=400, size=10)
+    other = kernel_distance_of_subsets(X, Y, subsets=400, size=10, seed=1)
+    assert found == again != other
+    fewer = kernel_distance_of_subsets(X, Y, subsets=100, size=10)
+    assert found.standard_error == pytest.approx(fewer.standard_error / 2, rel=0.3)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"size": 24}, r"size, at most .* must lie in \[2, 23\]; got 24"),
+        ({"size": 1}, r"must lie in \[2, 23\]; got 1"),
+        ({"subsets": 1, "size": 5}, "subsets must be a whole number of at least 2"),
+    ],
+)
+def test_bad_subsets(options, sentence):
+    with pytest.raises(InputError, match=sentence):
+        kernel_distance_of_subsets(X, Y, **options)
 
 
 def test_the_energy_distance_is_the_square_of_scipys():

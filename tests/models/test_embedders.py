@@ -12,6 +12,7 @@ from fmjax.conditions import ClassIds, Vector
 from fmjax.conventions import Span
 from fmjax.errors import InputError
 from fmjax.models.embedders import (
+    SPAN_SCALE,
     ConditionEmbed,
     LabelEmbed,
     TimeEmbed,
@@ -215,6 +216,6 @@ def test_the_span_is_added_and_is_nothing_at_first():
     time = np.asarray(apply(TimeEmbed(8), params["time"], s))  # s is the time of x
     np.testing.assert_array_equal(apply(module, params, Span(s, T2)), time)
     params["span"]["dense_1"]["kernel"] = np.ones_like(params["span"]["dense_1"]["kernel"])
-    embed = np.asarray(apply(TimeEmbed(8), params["span"], T2 - s))
+    embed = np.asarray(apply(TimeEmbed(8, scale=SPAN_SCALE), params["span"], T2 - s))
     np.testing.assert_allclose(apply(module, params, Span(s, T2)), time + embed, atol=1e-5)
     assert np.abs(embed[0] - embed[1]).max() > 1e-3

@@ -16,20 +16,28 @@ from tests.models.test_span import NETWORKS, B, S, T, randomised
 POINTS = Span(jnp.asarray(S), jnp.asarray(T))
 
 
-def plain_and_more(make, shape, parts=PARTS):
-    """A trained network of two times, and the same with parts, extended."""
+@functools.cache
+def plain(make, shape):
+    """The parameters of a trained network of two times, points, and what it gives there."""
     x = np.random.default_rng(1).normal(size=(B, *shape)).astype(np.float32)
-    plain, more = make(span=True), make(span=True, parts=parts)
-    init = jax.random.key(0)
-    params = randomised(jax.eval_shape(plain.init, init, x, POINTS)["params"])
-    extended = extend_params(jax.jit(more.init)(init, x, POINTS)["params"], params)
-    return jax.jit(from_linen(plain)), params, jax.jit(from_linen(more)), extended, x
+    model = make(span=True)
+    params = randomised(jax.eval_shape(model.init, jax.random.key(0), x, POINTS)["params"])
+    return params, x, jax.jit(from_linen(model))(params, x, POINTS)
+
+
+def with_parts(make, shape, parts=PARTS):
+    """The same network with parts, and its parameters extended."""
+    params, x, _ = plain(make, shape)
+    model = make(span=True, parts=parts)
+    fresh = jax.jit(model.init)(jax.random.key(0), x, POINTS)["params"]
+    return jax.jit(from_linen(model)), extend_params(fresh, params)
 
 
 @pytest.mark.parametrize(("make", "shape"), NETWORKS)
 def test_a_network_with_parts_begins_as_that_without_to_the_bit(make, shape):
-    plain, params, more, extended, x = plain_and_more(make, shape)
-    expected, out = plain(params, x, POINTS), more(extended, x, POINTS)
+    _, x, expected = plain(make, shape)
+    apply_fn, extended = with_parts(make, shape)
+    out = apply_fn(extended, x, POINTS)
     assert isinstance(out, Output)
     assert list(out.parts) == ["velocity", *PARTS]
     np.testing.assert_array_equal(out["velocity"], expected)
@@ -42,14 +50,15 @@ def test_a_network_with_parts_begins_as_that_without_to_the_bit(make, shape):
 
 @pytest.mark.parametrize(("make", "shape"), NETWORKS)
 def test_each_part_is_there_alone_and_leaves_the_velocity_when_it_is_trained(make, shape):
+    _, x, expected = plain(make, shape)
     for name in PARTS:
-        plain, params, more, extended, x = plain_and_more(make, shape, (name,))
+        apply_fn, extended = with_parts(make, shape, (name,))
         extended[name] = randomised(extended[name], seed=2)
-        out = more(extended, x, POINTS)
+        out = apply_fn(extended, x, POINTS)
         assert set(out.parts) == {"velocity", name}
         assert np.abs(out[name]).max() > 0.01
         assert len(np.unique(np.asarray(out[name]).reshape(B, -1), axis=0)) == B
-        np.testing.assert_array_equal(out["velocity"], plain(params, x, POINTS))
+        np.testing.assert_array_equal(out["velocity"], expected)
 
 
 @pytest.mark.parametrize(("make", "shape"), NETWORKS)

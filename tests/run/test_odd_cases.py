@@ -59,7 +59,14 @@ def test_every_command_is_tried():
     assert COMMANDS.keys() == {*NUMBERS, "distill"}
 
 
-@pytest.mark.parametrize("command", NUMBERS)
+# A case of reflow trains as one of train does, and samples as one of sample.
+SLOW = {"reflow"}
+
+
+@pytest.mark.parametrize(
+    "command",
+    [pytest.param(c, marks=[pytest.mark.slow] if c in SLOW else []) for c in NUMBERS],
+)
 def test_odd_cases_end_as_documented(commands, world, tmp_path, command):
     counts, output = counts_of(commands, world, tmp_path, command, NUMBERS[command])
     assert counts["failed"] == 0, output

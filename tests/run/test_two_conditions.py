@@ -8,6 +8,7 @@ import jax.export
 import numpy as np
 import pytest
 
+from fmjax import solve
 from fmjax.conditions import nulls
 from fmjax.data.codecs import Vectors
 from fmjax.data.load import load
@@ -80,6 +81,46 @@ def test_the_guidance_of_several_conditions_is_one_call_with_all_nulls(trained, 
     none = np.load(tmp_path / "none" / "samples.npz")["samples"]
     np.testing.assert_allclose(both[0.0], none, rtol=1e-5, atol=1e-5)  # w = 0 is unconditional
     assert not np.allclose(both[300.0], none, atol=1e-2)
+
+
+@pytest.mark.parametrize("in_turn", [False, True])
+def test_each_condition_has_a_scale_of_its_own(in_turn, trained, tmp_path):
+    guidance = Guidance(scales=(("moon", 2.0), ("height", 50.0)), in_turn=in_turn)
+    result = sample(trained, tmp_path, Request(6), Recipe(solver_spec("euler", 2), guidance))
+    assert (result.nfe, result.calls) == (2, 6)  # three branches in each of two steps
+    flow = restore_flow(trained, open_run(trained))
+    experiment = flow.experiment
+    with np.load(tmp_path / "samples.npz") as content:
+        labels = {name: content[name] for name in ("moon", "height")}
+        samples = content["samples"]
+    none = nulls(experiment.conditions, 6)
+
+    def velocity(x, t, labels=None):
+        u = partial(experiment.apply_fn, flow.params, x, t)
+        zero, moon = u(none), u({**none, "moon": labels["moon"]})
+        last = u(labels) - moon if in_turn else u({**none, "height": labels["height"]}) - zero
+        return zero + 2 * (moon - zero) + 50 * last
+
+    x0 = experiment.source.sample(jax.random.key(0), np.arange(6), (2,))
+    x1 = solve(velocity, x0, labels, solver_spec("euler", 2)).x1
+    np.testing.assert_allclose(samples, experiment.spec.codec.decode(x1), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("guidance", "w", "message"),
+    [
+        (Guidance(scales=(("moon", 2.0),)), None, "height has none. Write 1"),
+        (Guidance(scales=(("sun", 2.0),)), None, "unknown condition 'sun'"),
+        (Guidance(scales=(("moon", 2.0), ("height", 2.0))), (3.0,), "leave --guidance out"),
+        (Guidance(in_turn=True), None, "a scale for each: write --scales"),
+        (Guidance(scales=(("moon", float("nan")),)), None, "the scale of moon"),
+        (Guidance(scales=(("moon", 1.0), ("height", 1.0)), negative=0), None, "no negative class"),
+    ],
+)
+def test_scales_that_do_not_fit_are_refused(guidance, w, message, trained):
+    recipe = Recipe(solver_spec("euler", 2), guidance)
+    with pytest.raises(InputError, match=message):
+        resolve(open_run(trained), Request(4, w=w), recipe)
 
 
 def test_an_exported_sampler_takes_the_conditions_by_name(trained, tmp_path):

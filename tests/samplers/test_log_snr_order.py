@@ -11,7 +11,7 @@ from fmjax.schedules import Linear, LinearVP
 from fmjax.testing import GaussianFlow, convergence_order
 
 X0 = np.random.default_rng(0).normal(size=(64, 2))
-SOLVERS = ["dpmpp_2m", "unipc", "unipc_interpolated"]
+SOLVERS = ["dpmpp_2m", "unipc", pytest.param("unipc_interpolated", marks=pytest.mark.slow)]
 
 
 def flow_on(schedule):

@@ -54,7 +54,13 @@ USES = {
 }
 
 
-@pytest.mark.parametrize("use", USES)
+# How long the steps are is nothing to the labels, which the solver shares before the first one.
+SLOW = {"solve, one step size", "solve, each its own"}
+
+
+@pytest.mark.parametrize(
+    "use", [pytest.param(u, marks=[pytest.mark.slow] if u in SLOW else []) for u in USES]
+)
 def test_a_lone_label_is_the_label_of_every_example(use):
     labels = 1, np.array(1), np.ones(1, np.int32), np.full(BATCH, 1), 2
     *lone, expected, other = jax.jit(lambda: [USES[use](y) for y in labels])()

@@ -64,7 +64,7 @@ def ours(solver, times, schedule):
 
 
 @pytest.mark.parametrize("schedule", [Linear(), Cosine(), LinearVP()])
-@pytest.mark.parametrize("count", [3, 4, 8])
+@pytest.mark.parametrize("count", [3, 8])
 def test_unipc_is_that_of_the_paper(schedule, count):
     with jax.enable_x64(True):
         expected = unipc_2(X0, TIMES[:count], schedule)

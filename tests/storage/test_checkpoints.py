@@ -1,6 +1,9 @@
 import contextlib
+import gc
 import json
 import shutil
+import sys
+import types
 
 import jax
 import jax.numpy as jnp
@@ -142,6 +145,34 @@ def test_looking_on_moves_nothing(copied, target):
     assert checkpoints.restore_latest(target)[0] == 40
     checkpoints.close()
     assert sorted(p.relative_to(copied) for p in copied.rglob("*")) == before
+
+
+@types.coroutine
+def unfinished_read():
+    try:
+        yield
+    except GeneratorExit as end:
+        raise ValueError("closed while it was reading") from end
+
+
+@pytest.mark.parametrize("in_a_cycle", [False, True])
+def test_a_failed_read_leaves_no_traceback_for_later(copied, target, monkeypatch, in_a_cycle):
+    def restore(*args, **how):
+        held = [unfinished_read()]
+        held[0].send(None)
+        if in_a_cycle:
+            held.append(held)
+        raise OSError("damaged")
+
+    later = []
+    monkeypatch.setattr(sys, "unraisablehook", later.append)
+    checkpoints = Checkpoints(copied, read_only=True)
+    monkeypatch.setattr(checkpoints._manager, "restore", restore)
+    with pytest.raises(InputError, match="the checkpoint of step 50 cannot be read: damaged"):
+        checkpoints.restore(50, target)
+    gc.collect()
+    assert not later, later
+    checkpoints.close()
 
 
 def test_when_none_can_be_read_it_says_so(copied, target):

@@ -2,13 +2,19 @@
 
 import dataclasses
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from fmjax.checks import check_class_names
+from fmjax.conditions import ClassIds
+from fmjax.data.codecs import Pixels
+from fmjax.data.images.square import to_square
+from fmjax.data.own import OwnData
+from fmjax.data.tables.split import set_apart
 from fmjax.errors import InputError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".ppm", ".pgm")
@@ -30,15 +36,42 @@ class FilePart:
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __iter__(self) -> Iterator[tuple[np.ndarray, int | None]]:
-        labels = [None] * len(self) if self.labels is None else self.labels.tolist()
-        for path, label in zip(self.paths, labels, strict=True):
-            yield decode(path, self.shape), label
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        label = {} if self.labels is None else {"label": self.labels[index]}
+        return {"x": decode(self.paths[index], self.shape), **label}
 
     def take(self, indices: np.ndarray) -> "FilePart":
         """The examples at `indices` (k,)."""
         labels = None if self.labels is None else self.labels[indices]
         return FilePart([self.paths[i] for i in indices], labels, self.shape)
+
+
+def own_folder(
+    path: Path,
+    size: int | None = None,
+    channels: int | None = None,
+    test_fraction: float | None = None,
+) -> OwnData:
+    """The images of a folder, ready to be written.
+
+    Args:
+        path: as in `read_folder`, as are `size` and `channels`.
+        size: as in `read_folder`.
+        channels: as in `read_folder`.
+        test_fraction: the share to set apart where there is no ``test/``; a tenth if None.
+
+    Raises:
+        InputError: as `read_folder`, or there are too few to set some apart.
+    """
+    shape, names, train, test = read_folder(path, size, channels)
+    if test is None:
+        classes = [] if train.labels is None else [train.labels]
+        kept, apart = set_apart("images", len(train), classes, test_fraction)
+        train, test = train.take(kept), train.take(apart)
+    elif test_fraction is not None:
+        raise InputError("--test_fraction is for a source without a test part; this one has one.")
+    conditions = {} if names is None else {"label": ClassIds(len(names), names=names)}
+    return OwnData(Pixels(shape), conditions, train, test)
 
 
 def read_folder(
@@ -152,11 +185,11 @@ def _has_exif(image: Image.Image) -> bool:
 
 
 def decode(path: Path, shape: Shape) -> np.ndarray:
-    """Reads one image: upright, scaled to cover H x W, and cropped to its centre.
+    """Reads one image: upright, and of this size; see `fmjax.data.images.square`.
 
     Args:
         path: the file.
-        shape: ``(H, W, C)`` wanted. An image that has this size keeps its pixels.
+        shape: ``(H, W, C)`` wanted: that of the image, or a square.
 
     Returns:
         uint8 ``(H, W, C)``.
@@ -172,7 +205,7 @@ def decode(path: Path, shape: Shape) -> np.ndarray:
     except Exception as error:  # Pillow's decoders raise whatever they meet
         raise _broken(path, error) from error
     if image.size != (width, height):
-        image = ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)
+        image = to_square(image, width)
     return np.array(image).reshape(shape)
 
 

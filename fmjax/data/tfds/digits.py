@@ -7,7 +7,7 @@ import tensorflow_datasets as tfds
 
 from fmjax.data.dataset import stratified_split
 from fmjax.data.tfds import directory
-from fmjax.data.tfds.image_set import describe_images, encode_example, quiet
+from fmjax.data.tfds.example_set import encode_array, quiet
 
 _DIGIT_SHAPE = (8, 8, 1)
 _TEST_EXAMPLES = 297
@@ -26,13 +26,21 @@ class Digits(tfds.core.GeneratorBasedBuilder):
     """
 
     VERSION = tfds.core.Version("1.0.0")
-    url_infos = None  # as in `ImageSet`
+    url_infos = None  # as in `ExampleSet`
 
     def __init__(self, *, file_format=directory.FORMAT, **kwargs):
         super().__init__(file_format=file_format, **kwargs)
 
     def _info(self) -> tfds.core.DatasetInfo:
-        return describe_images(self, _DIGIT_SHAPE, tuple("0123456789"))
+        features = {
+            "image": tfds.features.Image(shape=_DIGIT_SHAPE, encoding_format="png"),
+            "label": tfds.features.ClassLabel(names=list("0123456789")),
+        }
+        return tfds.core.DatasetInfo(
+            builder=self,
+            features=tfds.features.FeaturesDict(features),
+            supervised_keys=("image", "label"),
+        )
 
     def _split_generators(self, dl_manager):
         from sklearn.datasets import load_digits  # slow to import, and needed only here
@@ -47,4 +55,4 @@ class Digits(tfds.core.GeneratorBasedBuilder):
 
     def _generate_examples(self, images, labels):
         for key, (image, label) in enumerate(zip(images, labels, strict=True)):
-            yield key, encode_example(f"digit {key}", image, label, _DIGIT_SHAPE, 10)
+            yield key, {"image": encode_array(image), "label": int(label)}

@@ -2,59 +2,73 @@
 
 import dataclasses
 import functools
-import io
+import hashlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
-from PIL import Image
 
-from fmjax.conditions import ClassIds
 from fmjax.data import dataset
-from fmjax.data.codecs import Codec, Pixels, States
+from fmjax.data.codecs import Codec
+from fmjax.data.dataset import AS_IT_SAYS, Reading
+from fmjax.data.pixels import to_unit
+from fmjax.data.resampling import check_weights
 from fmjax.data.tfds import directory
+from fmjax.data.tfds.layout import Layout, choose_layout, codec_of
+from fmjax.data.tfds.metadata import FILE, SetMetadata, read_metadata, stored_codec
+from fmjax.data.tfds.parts import Part, parse_record
 from fmjax.errors import InputError
 from fmjax.files import first_line
 from fmjax.json_files import TEXTS, check_kind, read_json
 
-# Up to this size the decoded images stay in memory, and later epochs cost no decoding.
+# Up to this size the decoded examples stay in memory, and later epochs cost no decoding.
 CACHE_BYTES = 2**30
+_SCANNED = 4096  # records that are looked through at a time
 
 
 @dataclasses.dataclass(eq=False)
-class ImageRecords:
+class Records:
     """Random access to one split of a prepared set; it pickles as a path.
 
     Attributes:
         folder: the version folder of the set.
-        split: e.g. ``"train"``.
-        codec: of the images: `Pixels`, stored as PNG, or `States`, floats stored as they are.
-        labelled: whether the examples carry a label.
+        split: e.g. ``"train"``, as TFDS writes it.
+        layout: what is read of each example.
     """
 
     folder: Path
     split: str
-    codec: Codec
-    labelled: bool
+    layout: Layout
 
     @functools.cached_property
     def _source(self):
+        """The records as bytes."""
         builder = tfds.builder_from_directory(self.folder, file_format=directory.FORMAT)
-        # TFDS would decode a PNG by itself, but warn on the way that OpenCV is missing.
-        png = self.codec.data_dtype == np.uint8
-        decoders = {"image": tfds.decode.SkipDecoding()} if png else None
-        return builder.as_data_source(self.split, decoders=decoders)
+        return builder.as_data_source(self.split).data_source
 
     @functools.cached_property
-    def _cache(self) -> tuple[np.ndarray, np.ndarray] | None:
-        """Images, filled in as they are first read, and labels (-1: not read yet)."""
-        n, size = len(self), int(np.prod(self.codec.data_shape)) * self.codec.data_dtype.itemsize
-        if n * size > CACHE_BYTES:
+    def _cache(self) -> tuple[dict[str, np.ndarray], np.ndarray] | None:
+        """Arrays by feature, filled in as they are first read, and which examples are there."""
+        parts = self.layout.parts
+        if len(self) * sum(part.nbytes for part in parts.values()) > CACHE_BYTES:
             return None
-        # zeros, not empty: the system then hands out memory only as it is written.
-        images = np.zeros((n, *self.codec.data_shape), self.codec.data_dtype)
-        return images, np.full(n, -1, np.int32)
+        return _zeros(parts, len(self)), np.zeros(len(self), bool)
+
+    @functools.cached_property
+    def weights(self) -> np.ndarray | None:
+        """How often each example counts, (n,), or None; it looks through all records once."""
+        part = self.layout.weights
+        if part is None:
+            return None
+        starts = range(0, len(self), _SCANNED)
+        spans = (np.arange(i, min(i + _SCANNED, len(self))) for i in starts)
+        weights = np.concatenate(
+            [self._decode(span, {part.name: part})[part.name] for span in spans]
+        )
+        return check_weights(f"the weights of {self.split} in {self.folder}", weights, len(self))
 
     def __getstate__(self) -> dict:
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
@@ -65,91 +79,180 @@ class ImageRecords:
     def __getitem__(self, index: int) -> dict:
         if not 0 <= index < len(self):
             raise IndexError(f"example {index} of {len(self)}")
-        images, labels = self.read([index])
-        return (
-            {"image": images[0]}
-            if labels is None
-            else {"image": images[0], "label": int(labels[0])}
-        )
+        arrays = self._arrays([index])
+        return {name: x[0] if x.ndim > 1 else x[0].item() for name, x in arrays.items()}
 
-    def read(self, indices: Sequence[int]) -> tuple[np.ndarray, np.ndarray | None]:
+    def read(self, indices: Sequence[int]) -> tuple[np.ndarray, Any]:
         """Many examples at once, which costs far less than one by one.
 
         Args:
             indices: k positions from 0 to ``len(self) - 1``.
 
         Returns:
-            Images ``(k, H, W, C)``, the caller's own, and labels int32 ``(k,)`` or None.
+            Data ``(k, ...)``, the caller's own, and labels ``(k, ...)``, one array or a dictionary
+            of them, or None.
         """
+        arrays = self._arrays(indices)
+        return arrays[self.layout.x.name], self._labels(arrays)
+
+    def _labels(self, arrays: dict[str, np.ndarray]) -> Any:
+        labels = {name: arrays[name] for name in self.layout.labels}
+        # Images beside the data are states, as their condition says.
+        labels = {n: to_unit(x) if x.dtype == np.uint8 else x for n, x in labels.items()}
+        return next(iter(labels.values())) if self.layout.lone else labels or None
+
+    def _arrays(self, indices: Sequence[int]) -> dict[str, np.ndarray]:
         indices = np.asarray(indices)
         if self._cache is None:
-            images, labels = self._decode(indices)
-        else:
-            images, labels = self._cache
-            new = np.unique(indices[labels[indices] < 0])
-            if len(new):
-                # The labels go in last: a thread that sees them finds the images complete.
-                images[new], labels_of_new = self._decode(new)
-                labels[new] = labels_of_new
-            images, labels = images[indices], labels[indices]
-        return images, labels if self.labelled else None
+            return self._decode(indices, self.layout.parts)
+        cached, there = self._cache
+        new = np.unique(indices[~there[indices]])
+        if len(new):
+            for name, x in self._decode(new, self.layout.parts).items():
+                cached[name][new] = x
+            there[new] = True  # last: a thread that sees it finds the examples complete
+        return {name: x[indices] for name, x in cached.items()}
 
-    def _decode(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _decode(self, indices: np.ndarray, parts: dict[str, Part]) -> dict[str, np.ndarray]:
+        arrays = _zeros(parts, len(indices))
         try:
             records = self._source.__getitems__(indices.tolist())
-        except RuntimeError as error:  # the reader's word for damaged bytes
-            raise InputError(f"the data set is damaged: {error}. Prepare it again.") from error
-        images = np.empty((len(records), *self.codec.data_shape), self.codec.data_dtype)
-        read = _read_png if images.dtype == np.uint8 else np.copyto
-        for row, record in zip(images, records, strict=True):
-            read(row, record["image"])
-        labels = [record["label"] if self.labelled else 0 for record in records]
-        return images, np.array(labels, np.int32)
+            for i, record in enumerate(records):
+                features = parse_record(record)
+                for name, part in parts.items():
+                    part.read(features, arrays[name][i : i + 1].reshape(part.shape))
+        except Exception as error:  # ArrayRecord, protobuf and Pillow each raise their own
+            raise InputError(
+                f"the data set is damaged: {first_line(error)}. Prepare it again."
+            ) from error
+        return arrays
 
 
-def _read_png(row: np.ndarray, png: bytes) -> None:
-    """Writes the pixels of a PNG into an array (H, W, C)."""
-    with Image.open(io.BytesIO(png)) as image:
-        row[...] = np.array(image.convert("L" if row.shape[-1] == 1 else "RGB")).reshape(row.shape)
+@dataclasses.dataclass(eq=False)
+class PairedRecords(Records):
+    """The same of a set whose examples come with the points that they are paired with.
+
+    Attributes:
+        codec: by which those become states.
+    """
+
+    codec: Codec
+
+    def read_pairs(self, indices: Sequence[int]) -> tuple[np.ndarray, np.ndarray, Any]:
+        """x0 as states, x as data, and labels; all else is as in `read`."""
+        arrays = self._arrays(indices)
+        x0, x = arrays[self.layout.x0.name], arrays[self.layout.x.name]
+        return self.codec.encode(x0), x, self._labels(arrays)
 
 
-def open_set(name: str, folder: Path) -> dataset.Dataset:
+def _zeros(parts: dict[str, Part], count: int) -> dict[str, np.ndarray]:
+    # zeros, not empty: the system then hands out memory only as it is written.
+    return {name: np.zeros((count, *part.shape), part.dtype) for name, part in parts.items()}
+
+
+def open_set(name: str, folder: Path, reading: Reading = AS_IT_SAYS) -> dataset.Dataset:
     """The data set in a version folder.
 
     Args:
         name: what the set is called.
         folder: the folder, as `directory.prepared` finds it.
+        reading: which features and which splits.
 
     Returns:
         The data set; without a test split, a fixed tenth of the training examples is its `test`.
 
     Raises:
-        InputError: for a set in another format, without images of one size, without a train
-            split, or damaged.
+        InputError: for a set in another format, one whose features or splits are not those that are
+            asked for, one without a train split, or a damaged one.
     """
     _check_format(name, folder)
     try:
         info = tfds.builder_from_directory(folder).info
     except Exception as error:  # TFDS and protobuf each raise their own
         raise _damaged(name, folder, error) from error
-    codec, names = _image_codec(name, info), _label_names(info)
-    sizes = {split: info.splits[split].num_examples for split in info.splits}
-    if not sizes.get("train"):
-        raise InputError(f"data set {name!r} has no train split, only {', '.join(sizes)}.")
-    test = "test" if sizes.get("test") else None
-    if test is None and sizes["train"] < 2:
-        raise InputError(f"data set {name!r} has one example only; at least two are needed.")
+    metadata = read_metadata(folder)
+    layout, conditions = choose_layout(name, info, metadata, reading)
+    codec = codec_of(layout)
+    if metadata is not None and layout.x.name == metadata.x:
+        codec = stored_codec(metadata, layout.x.shape, folder / FILE)
     parts = [
-        ImageRecords(folder, part, codec, names is not None) for part in ("train", test) if part
+        Records(folder, split, layout)
+        if layout.x0 is None
+        else PairedRecords(folder, split, layout, codec)
+        for split in _splits(name, info, reading)
     ]
     for part in parts:
         try:
             part[0]  # what is damaged shows here, not in the middle of a run
         except Exception as error:
             raise _damaged(name, folder, error) from error
-    train, test = parts if test else dataset.hold_out(parts[0])
-    classes = None if names is None else ClassIds(len(names), names=names)
-    return dataset.Dataset(name, codec, classes, train, test)
+    train, test = parts if len(parts) == 2 else dataset.hold_out(parts[0])
+    told = _fingerprint(info, metadata)
+    return dataset.Dataset(name, codec, conditions, train, test, fingerprint=told)
+
+
+def _splits(name: str, info: tfds.core.DatasetInfo, reading: Reading) -> list[str]:
+    """The split to train on and, if there is one, the split to test on."""
+    train = reading.split or "train"
+    sizes = {split: info.splits[split].num_examples for split in info.splits}
+    if reading.split is None and not sizes.get("train"):
+        raise InputError(
+            f"data set {name!r} has no train split, only {', '.join(sizes)}; choose by data.split."
+        )
+    test = reading.test_split
+    if test is None and "test" not in train and sizes.get("test"):
+        test = "test"
+    chosen = {"data.split": train} | ({} if test is None else {"data.test_split": test})
+    found = {key: _spans(name, info, key, split) for key, split in chosen.items()}
+    if test is None and _total(found["data.split"]) < 2:
+        raise InputError(f"data set {name!r} has one example only; at least two are needed.")
+    if test is not None and _overlap(*found.values()):
+        raise InputError(
+            f"data.split={train!r} and data.test_split={test!r} of data set {name!r} share "
+            "examples: what is tested on must not be trained on."
+        )
+    return list(chosen.values())
+
+
+_Spans = dict[str, list[range]]
+
+
+def _spans(name: str, info: tfds.core.DatasetInfo, key: str, split: str) -> _Spans:
+    """The examples of a split, as places in each file."""
+    try:
+        instructions = info.splits[split].file_instructions
+    except Exception as error:  # TFDS raises whatever its parser meets
+        raise InputError(
+            f"{key}={split!r} is no split of data set {name!r} ({first_line(error)}): it has "
+            f"{', '.join(info.splits)}, and parts of them such as 'train[:90%]'."
+        ) from error
+    spans: _Spans = {}
+    for part in instructions:
+        spans.setdefault(part.filename, []).append(range(part.skip, part.skip + part.take))
+    if not _total(spans):
+        raise InputError(f"{key}={split!r} of data set {name!r} leaves no example.")
+    return spans
+
+
+def _total(spans: _Spans) -> int:
+    return sum(len(span) for part in spans.values() for span in part)
+
+
+def _overlap(one: _Spans, other: _Spans) -> bool:
+    return any(
+        max(a.start, b.start) < min(a.stop, b.stop)
+        for file in one.keys() & other.keys()
+        for a in one[file]
+        for b in other[file]
+    )
+
+
+def _fingerprint(info: tfds.core.DatasetInfo, metadata: SetMetadata | None) -> str:
+    """What tells the content of a set from another: the hashes that fmjax wrote, else the sizes."""
+    splits = {s: [info.splits[s].num_examples, info.splits[s].num_bytes] for s in info.splits}
+    content = splits if metadata is None else [metadata.content, metadata.codec]
+    text = json.dumps([sorted(info.features), content], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _check_format(name: str, folder: Path) -> None:
@@ -169,27 +272,6 @@ def _check_format(name: str, folder: Path) -> None:
             "the network, and tensorflow-cpu installed for this one step), else import its images "
             f"with `{command} --source=PATH`."
         )
-
-
-def _image_codec(name: str, info: tfds.core.DatasetInfo) -> Codec:
-    """Pixels for images of uint8; floats are states already, whatever their shape."""
-    image = dict(info.features).get("image")
-    shape = tuple(getattr(image, "shape", None) or ())
-    if shape and None not in shape:
-        if isinstance(image, tfds.features.Image) and image.np_dtype == np.uint8:
-            return Pixels(shape)
-        if type(image) is tfds.features.Tensor and np.issubdtype(image.np_dtype, np.floating):
-            return States(shape)
-    raise InputError(
-        f"data set {name!r} has no 'image' of one fixed size, of uint8 or of floats, only "
-        f"{', '.join(info.features)}; save its images to a folder and import them with "
-        "`python -m fmjax prepare --name=NAME --source=FOLDER --size=PIXELS`."
-    )
-
-
-def _label_names(info: tfds.core.DatasetInfo) -> tuple[str, ...] | None:
-    label = dict(info.features).get("label")
-    return tuple(label.names) if isinstance(label, tfds.features.ClassLabel) else None
 
 
 def _damaged(name: str, folder: Path, error: Exception) -> InputError:

@@ -16,12 +16,11 @@ from jax.sharding import PartitionSpec as P
 from fmjax.conditions import abstract_labels
 from fmjax.config import ConfigDict
 from fmjax.data.codecs import States
-from fmjax.data.load import load
 from fmjax.errors import InputError
 from fmjax.factory import DataSpec, Experiment, Recipe, make_experiment, spec_of
-from fmjax.factory.settings import check_settings
+from fmjax.factory.settings import DataSettings, check_settings
 from fmjax.factory.training import abstract_state, train_step
-from fmjax.guidance import network_calls
+from fmjax.intervals import INTERVAL
 from fmjax.run import workdir as files
 from fmjax.run.compile.report import Report, compile_and_report
 from fmjax.run.compile.topology import devices_of, parse_topology
@@ -39,7 +38,7 @@ def data_spec(config: ConfigDict) -> DataSpec:
     """
     check_settings(config)
     try:
-        dataset = load(config.data.name, config.data.dir)
+        dataset = DataSettings(**config.data).load()
     except InputError as error:
         raise InputError(
             f"{error} To compile only, random data of the same shape will do, "
@@ -135,8 +134,8 @@ def _sampling_flops(experiment: Experiment, recipe: Recipe, batch: int) -> float
     if experiment.flops is None or times is None:
         return None
     calls = len(times)
-    if guidance is not None:
-        calls = network_calls(times, interval=guidance.interval, zero_until=guidance.zero_until)
+    if guidance is not None and experiment.scaled_fn is None:
+        calls = guidance.network_calls(times)
     return batch * calls * experiment.flops / 3  # a forward pass is a third of a training example
 
 
@@ -148,13 +147,15 @@ def _abstract_key(mesh: Mesh) -> jax.ShapeDtypeStruct:
 def _abstract_batch(experiment: Experiment, mesh: Mesh) -> dict[str, Any]:
     """A global batch as the pipeline gives it."""
     spec, n = experiment.spec, experiment.train.batch_size
-    stored = experiment.pairs is not None
+    stored = experiment.pairs is not None or spec.timeline is not None
     codec = States(spec.shape) if stored else spec.codec
     batch = {
         "x1": jax.ShapeDtypeStruct((n, *codec.data_shape), codec.data_dtype),
         "index": jax.ShapeDtypeStruct((n,), jnp.int32),
         "labels": abstract_labels(spec.conditions, n),
     }
+    if spec.timeline is not None:
+        batch["labels"] = {INTERVAL: jax.ShapeDtypeStruct((n, 2), jnp.float32)}
     if stored or experiment.couple is not None:
         batch["x0"] = jax.ShapeDtypeStruct((n, *spec.shape), jnp.float32)
     rows = by_rows(mesh)

@@ -24,6 +24,7 @@ from fmjax.checks import check_at_least, check_finite_number, check_name
 from fmjax.config import ConfigDict, default_config
 from fmjax.errors import InputError
 from fmjax.factory import Experiment
+from fmjax.factory.snapshots import check_one_distribution
 from fmjax.first_process import on_first_process, say
 from fmjax.flow_maps import Jumps
 from fmjax.run import workdir as folder
@@ -36,7 +37,7 @@ from fmjax.storage.fingerprint import fingerprint
 
 METHODS: dict[str, dict[str, Any]] = {
     "lagrangian": {
-        "flow_map": {"name": "lagrangian", "diagonal": 0.25},
+        "flow_map": {"name": "lagrangian", "diagonal": 0.0, "from_source": 0.5},
         "loss": {"distance": "adaptive", "power": 0.5},
     },
     "eulerian": {
@@ -190,7 +191,8 @@ def _check(workdir: Path, out: Path, plan: Plan) -> None:
     check_at_least("k, the number of steps,", plan.k)
     if out.absolute() == workdir.absolute():
         raise InputError(f"the student needs a folder of its own; got --out={out} for both.")
-    config = folder.load_record(workdir).config
+    config, spec, _ = folder.load_record(workdir)
+    check_one_distribution(spec, "distillation")
     if plan.guidance not in (None, 1) and not config.labels.conditional:
         raise InputError("this model is unconditional: nothing guides it; write --guidance=1.")
     if plan.method == "pairs" and config.flow_map.name != "none":

@@ -1,42 +1,155 @@
-"""Measures samples of a trained run against real examples.
+"""Measures samples of a trained run, or images from anywhere, against real examples.
 
     python -m fmjax evaluate --workdir=runs/digits --num=1000
+    python -m fmjax evaluate --workdir=runs/digits --num=50000 --features=inception
+    python -m fmjax evaluate --samples=FOLDER --reference=mnist --features=efficientnet_lite0
 
-Draws samples with the solver and the guidance of the flags, and prints how they compare with real
-examples: class accuracy, Fréchet distance, nearest training examples, balance of the classes.
+The first draws samples with the solver and the guidance of the flags, and prints how they compare
+with real examples: class accuracy, Fréchet distance, nearest training examples, balance of the
+classes. With --features, or for --samples, examples stream through the features: Fréchet and kernel
+distance, precision, recall, density and coverage, each beside those of two halves of the real data.
+Several processes share the work by the flags of `fmjax.run.distributed.launch`.
 """
 
+import os
 from pathlib import Path
 
+import jax
 from absl import flags
 
-from fmjax.data.load import load
+from fmjax.data.dataset import Dataset
 from fmjax.errors import InputError
+from fmjax.factory.features import NAMES
+from fmjax.factory.settings import DataSettings
+from fmjax.factory.snapshots import check_one_distribution
 from fmjax.files import check_file, write_json
 from fmjax.first_process import say
+from fmjax.metrics.comparison import describe_comparison
+from fmjax.metrics.streaming import check_count
+from fmjax.run.distributed import launch
+from fmjax.run.evaluate.examples import open_examples
+from fmjax.run.evaluate.in_features import Asked, measure_in_features, open_real_side
 from fmjax.run.evaluate.measure import check_evaluated, describe_evaluation, evaluate_flow
 from fmjax.run.restore import open_run, restore_flow
 from fmjax.run.sample.flags import recipe, request, weights
+from fmjax.run.sample.request import resolve
+from fmjax.run.sample.sampler import stream_samples
+from fmjax.run.workdir import check_same_data, load_record
 
 WORKDIR = flags.DEFINE_string("workdir", None, "The folder of a trained run.")
 OUT = flags.DEFINE_string("out", None, "A JSON file to write the figures to.")
+SAMPLES = flags.DEFINE_string(
+    "samples", None, "In place of a run: a folder of images or of samples, an .npz or .npy."
+)
+FEATURES = flags.DEFINE_string(
+    "features", None, f"What to compare in: {', '.join(NAMES)}, or MODULE:NAME of your own."
+)
+FEATURE_WEIGHTS = flags.DEFINE_string(
+    "feature_weights", None, "Weights of the features: .safetensors, .npz, or the published file."
+)
+FEATURE_SHA256 = flags.DEFINE_string(
+    "feature_sha256", None, "What the sha256 of that file must be, or begin with."
+)
+REFERENCE = flags.DEFINE_string(
+    "reference", None, "Real examples: a data set, a folder, an .npz of images or of statistics."
+)
+SIZE = flags.DEFINE_integer(
+    "size", None, "Side of the square that images of a folder are resized and cropped to."
+)
+SPLIT = flags.DEFINE_string("split", "train", "Of the reference: train or test.")
+DATA_DIR = flags.DEFINE_string("data_dir", None, "Where prepared data sets lie.")
+REAL_NUM = flags.DEFINE_integer("real_num", 50_000, "Real examples, at most: a fixed choice.")
+WRITE_REFERENCE = flags.DEFINE_string(
+    "write_reference", None, "An .npz to write the statistics of the real examples to."
+)
+_ONLY_IN_FEATURES = ("feature_weights", "feature_sha256", "reference", "write_reference")
 
 
 def main() -> int:
     """Reads the flags and evaluates."""
-    if WORKDIR.value is None:
-        raise InputError("say what to evaluate: --workdir=runs/digits")
-    out = None if OUT.value is None else Path(OUT.value)
-    if out is not None:
-        check_file(out, "--out")
-    workdir = Path(WORKDIR.value)
+    launch.join_processes()
+    for flag in (OUT, WRITE_REFERENCE):
+        if flag.value is not None:
+            check_file(Path(flag.value), f"--{flag.name}")
+    if SAMPLES.value is not None:
+        report = _measure_samples()
+    elif WORKDIR.value is not None:
+        report = _measure_run(Path(WORKDIR.value))
+    elif REFERENCE.value is not None and WRITE_REFERENCE.value is not None:
+        real = open_real_side(_asked(REFERENCE.value))
+        say(f"statistics of {real.name} in {real.features.name}: {WRITE_REFERENCE.value}")
+        return 0
+    else:
+        raise InputError(
+            "say what to evaluate: --workdir=runs/digits, or --samples=FOLDER --reference=SET"
+        )
+    if OUT.value is not None and jax.process_index() == 0:
+        write_json(Path(OUT.value), report)
+    return 0
+
+
+def _measure_run(workdir: Path) -> dict:
     what, how, which = request(), recipe(workdir), weights()
     experiment = open_run(workdir)
     check_evaluated(experiment, what, how, which)
-    dataset = load(experiment.data.name, experiment.data.dir)
+    data = experiment.data
+    if FEATURES.value is None:
+        if given := [name for name in _ONLY_IN_FEATURES if flags.FLAGS[name].value is not None]:
+            raise InputError(f"--{given[0]} is for figures in features: write --features=pca, say.")
+        dataset = _same_data(workdir, data)
+        flow = restore_flow(workdir, experiment, which)
+        report = evaluate_flow(flow, dataset, what, how)
+        if report is None:  # another process says it
+            return {}
+        say(describe_evaluation(report))
+        return {"step": flow.step} | report
+    check_one_distribution(experiment.spec, "a comparison in features")
+    check_count(what.num)
+    asked = _asked(REFERENCE.value or _same_data(workdir, data))
+    what, how = resolve(experiment, what, how)
+    real = open_real_side(asked)
     flow = restore_flow(workdir, experiment, which)
-    report = {"step": flow.step} | evaluate_flow(flow, dataset, what, how)
-    say(describe_evaluation(report))
-    if out is not None:
-        write_json(out, report)
-    return 0
+    report = measure_in_features(real, stream_samples(flow, what, how), what.num)
+    return _said({"step": flow.step} | report, real.features.distance)
+
+
+def _same_data(workdir: Path, data: DataSettings) -> Dataset:
+    """The run's own data, which must not have changed since it was trained."""
+    dataset = data.load()
+    check_same_data(workdir, load_record(workdir), dataset.fingerprint)
+    return dataset
+
+
+def _measure_samples() -> dict:
+    if WORKDIR.value is not None or REFERENCE.value is None:
+        raise InputError(
+            "--samples are compared with --reference=SET, a folder or an .npz, and have no "
+            "--workdir; give the one and leave the other out."
+        )
+    samples = open_examples(SAMPLES.value, SPLIT.value, size=SIZE.value)
+    check_count(len(samples))
+    real = open_real_side(_asked(REFERENCE.value))
+    report = measure_in_features(real, samples, len(samples))
+    return _said({"from": samples.name} | report, real.features.distance)
+
+
+def _asked(reference: str | Dataset) -> Asked:
+    def path(flag: flags.FlagHolder) -> Path | None:
+        return None if flag.value is None else Path(os.path.expanduser(flag.value))
+
+    return Asked(
+        reference,
+        SPLIT.value,
+        SIZE.value,
+        DATA_DIR.value,
+        REAL_NUM.value,
+        FEATURES.value or "pca",
+        path(FEATURE_WEIGHTS),
+        FEATURE_SHA256.value,
+        path(WRITE_REFERENCE),
+    )
+
+
+def _said(report: dict, distance: str) -> dict:
+    say(f"real examples: {report['reference']}\n{describe_comparison(report, distance)}")
+    return report

@@ -13,6 +13,7 @@ from fmjax.metrics.classifier import accuracy, fit_classifier
 from fmjax.metrics.frechet import fit_pca, frechet_distance
 from fmjax.metrics.histogram import histogram_test
 from fmjax.metrics.nearest_neighbour import distance_quantiles, nearest_reference
+from fmjax.run.evaluate.snapshots import describe_snapshots, evaluate_snapshots
 from fmjax.run.restore import TrainedFlow, Weights
 from fmjax.run.sample.request import Request, resolve
 from fmjax.run.sample.sampler import draw_samples
@@ -32,8 +33,11 @@ def evaluate_flow(
         recipe: how to draw them.
 
     Returns:
-        See `evaluate`; None on all processes but the first.
+        See `evaluate`, and `evaluate_snapshots` for a flow through snapshots; None on all processes
+        but the first.
     """
+    if dataset.snapshots is not None:
+        return evaluate_snapshots(flow, dataset, recipe)
     request, guided = resolve(flow.experiment, request, recipe)
     samples = draw_samples(flow, request, guided)
     labels, unconditional = None, None
@@ -47,6 +51,12 @@ def evaluate_flow(
     if jax.process_index() != 0:
         return None
     reference = load_reference(dataset, flow.experiment.evaluation.reference)
+    codec = flow.experiment.spec.codec
+    if codec.kind == "vectors":  # columns of unlike units count alike once they are standardised
+        samples = codec.encode(samples)
+        reference = reference._replace(
+            train=codec.encode(reference.train), test=codec.encode(reference.test)
+        )
     count = None if classes is None else classes.num_classes
     return evaluate(reference, samples, labels, unconditional, count)
 
@@ -162,6 +172,8 @@ def _nearest(examples: np.ndarray, train: np.ndarray) -> dict[str, float]:
 
 def describe_evaluation(report: dict) -> str:
     """The report in a few lines for a person."""
+    if "snapshots" in report:
+        return describe_snapshots(report["snapshots"])
     lines = []
     if "classifier" in report:
         c = report["classifier"]

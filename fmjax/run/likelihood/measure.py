@@ -18,11 +18,11 @@ from fmjax.checks import check_at_least, check_seed
 from fmjax.conditions import nulls
 from fmjax.conventions import Labels, example_keys
 from fmjax.data.codecs import Codec
-from fmjax.data.load import load
 from fmjax.errors import InputError, unknown_name
 from fmjax.factory import Experiment
 from fmjax.factory.data_spec import chosen_labels
 from fmjax.factory.generation import fit_solver
+from fmjax.factory.snapshots import check_one_distribution
 from fmjax.flow_maps import few_step_log_likelihood
 from fmjax.likelihood import Exact, Trace, bits_per_dim, check_path, log_likelihood
 from fmjax.run.restore import LATEST, Weights, open_run, restore_flow
@@ -92,10 +92,11 @@ def measure(
     # The divergence takes a forward-mode derivative, which the fused attention has not.
     experiment = open_run(workdir, portable=True)
     check_path(experiment.path)
+    check_one_distribution(experiment.spec, "likelihood")
     if question.labels == "true" and experiment.conditions is None:
         raise InputError("this model is unconditional: it has no labels; write --labels=none.")
     spec, name = experiment.spec, experiment.data.name
-    x, labels = load(name, experiment.data.dir).arrays(question.split, question.num)
+    x, labels = experiment.data.load().arrays(question.split, question.num)
     if x.shape[1:] != spec.codec.data_shape:
         raise InputError(
             f"{workdir} was trained on examples of shape {spec.codec.data_shape}; "

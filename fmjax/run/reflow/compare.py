@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from fmjax.data.dataset import Dataset
-from fmjax.data.load import load
 from fmjax.errors import InputError
 from fmjax.factory import Recipe
 from fmjax.factory.generation import guided_velocity
@@ -158,7 +157,7 @@ def keep_comparison(path: Path, asked: dict, flows: dict[str, Compared]) -> str:
         report = {}
     if not asked.items() <= report.items():
         data = next(iter(flows.values())).flow.experiment.data
-        report = asked | compare(flows, load(data.name, data.dir))
+        report = asked | compare(flows, data.load())
         write_json(path, report)
     return f"{describe_comparison(report)}\nfigures: {path}"
 

@@ -18,6 +18,7 @@ from fmjax.checks import check_at_least
 from fmjax.config import ConfigDict, default_config
 from fmjax.errors import InputError, unknown_name
 from fmjax.factory import Recipe, make_experiment
+from fmjax.factory.snapshots import check_one_distribution
 from fmjax.first_process import on_first_process, say
 from fmjax.names import named_leaves
 from fmjax.run import workdir as folder
@@ -168,7 +169,8 @@ def check_plan(workdir: Path, rounds: int, plan: Plan) -> None:
     check_request(Request(plan.num, w=(plan.guidance,)))
     check_at_least("the batch size", plan.batch_size)
     check_at_least("the seed", plan.seed, 0)
-    config, spec = folder.load_record(workdir)
+    config, spec, _ = folder.load_record(workdir)
+    check_one_distribution(spec, "reflow")
     if plan.guidance != 1 and not config.labels.conditional:
         raise InputError("this model is unconditional: nothing guides it; write --guidance=1.")
     # What training would refuse is refused before the pairs are drawn.

@@ -25,7 +25,7 @@ from fmjax.json_files import differences
 from fmjax.machine import check_memory
 from fmjax.names import named_leaves
 from fmjax.npz import read_arrays
-from fmjax.run.pictures import draw_picture, is_pictured, pictured, shown_classes
+from fmjax.run.pictures import captions_of, draw_picture, is_pictured, pictured, shown_classes
 from fmjax.run.restore import TrainedFlow
 from fmjax.run.sample.request import Request
 from fmjax.run.sample.sampler import SampleBatch
@@ -167,6 +167,8 @@ def manifest_of(flow: TrainedFlow, request: Request, recipe: Recipe, shard_size:
     """All that decides what the samples are, and the versions that drew them, for JSON."""
     codec = flow.experiment.spec.codec
     own = {} if request.x0 is None else {"x0": int(fingerprint(request.x0))}
+    if (recipe.t0, recipe.t1) != (0, 1):
+        own |= {"t0": recipe.t0, "t1": recipe.t1}
     return own | {
         "run": flow.workdir.name,
         "step": flow.step,
@@ -237,7 +239,8 @@ def write_picture(target: SampleFiles, flow: TrainedFlow, request: Request) -> N
         return
     num = min(target.num, pictured(codec, _IMAGES, _VECTORS))
     classes = shown_classes(flow.experiment, request, num)
-    picture = draw_picture(codec, first_samples(target, num), request.columns, classes)
+    captions = captions_of(flow.experiment, request, request.columns)
+    picture = draw_picture(codec, first_samples(target, num), request.columns, classes, captions)
     plots.save_png(picture, target.out / PICTURE)
 
 

@@ -39,6 +39,10 @@ X0 = flags.DEFINE_string(
     "Points to start from in place of noise: an .npy, or an .npz with the array x0, a row for each "
     "sample, or one for all; of a run whose source is data, in the units of those.",
 )
+FROM = flags.DEFINE_float(
+    "from", None, "Of a flow through snapshots: the time at which to start; the first snapshot's."
+)
+TO = flags.DEFINE_float("to", None, "The time at which to end; the last snapshot's.")
 SEED = flags.DEFINE_integer("seed", 0, "Sample i is a function of the seed and i alone.")
 
 # With which parameters.
@@ -75,6 +79,14 @@ NOISE = flags.DEFINE_float("noise", 1.0, "Multiplier of g^2, the diffusion of th
 GUIDANCE = flags.DEFINE_string(
     "guidance", None, "Scale w, or a list that repeats in turn; default: the run's own scale."
 )
+SCALES = flags.DEFINE_string(
+    "scales",
+    None,
+    "Of several conditions, a scale for each in place of --guidance: image=1.5,text=7.5.",
+)
+IN_TURN = flags.DEFINE_bool(
+    "in_turn", False, "Add each condition of --scales to those before it (InstructPix2Pix)."
+)
 RULE = flags.DEFINE_string(
     "rule", "linear", f"How the branches are combined: {_one_of(GUIDANCE_RULES)}."
 )
@@ -89,7 +101,7 @@ def request() -> Request:
     labels = _labels()
     w = None if GUIDANCE.value is None else _numbers("guidance", GUIDANCE.value, float)
     x0 = None if X0.value is None else Path(X0.value)
-    asked = Request(NUM.value, labels, w, SEED.value, x0)
+    asked = Request(NUM.value, labels, w, SEED.value, x0, FROM.value, TO.value)
     check_request(asked)
     return asked
 
@@ -117,6 +129,8 @@ def recipe(workdir: Path | None, config: ConfigDict | None = None) -> Recipe:
         interval=interval,
         zero_until=ZERO_UNTIL.value,
         negative=NEGATIVE.value,
+        scales=() if SCALES.value is None else _named_numbers("scales", SCALES.value),
+        in_turn=IN_TURN.value,
     )
     check_choice(guidance)
     name = SOLVER.value
@@ -161,6 +175,16 @@ def _chosen_solver(name: str) -> Solver:
 
 def _given(*names: str) -> list[str]:
     return [name for name in names if flags.FLAGS[name].present]
+
+
+def _named_numbers(flag: str, text: str) -> tuple[tuple[str, float], ...]:
+    try:
+        pairs = [part.split("=") for part in text.split(",")]
+        return tuple((name, float(number)) for name, number in pairs)
+    except ValueError:
+        raise InputError(
+            f"--{flag} must be a list of names with numbers like image=1.5,text=7.5; got {text!r}."
+        ) from None
 
 
 def _numbers(flag: str, text: str, kind: type) -> tuple:

@@ -10,11 +10,11 @@ from fmjax.array_checks import check_class_ids
 from fmjax.checks import check_at_least, check_between, check_finite_number, check_seed
 from fmjax.conditions import check_labels, nulls
 from fmjax.conventions import Labels
-from fmjax.data.load import load
 from fmjax.errors import InputError
 from fmjax.factory import Experiment, Guidance, Recipe
 from fmjax.factory.data_spec import chosen_labels
 from fmjax.factory.generation import check_guidance, check_scales, fit_solver
+from fmjax.factory.snapshots import snapshot_source
 from fmjax.run.sample.own_arrays import check_rows, read_conditions, read_points
 
 _USUAL = 100  # samples
@@ -36,6 +36,9 @@ class Request(NamedTuple):
         seed: sample i is a function of the seed and of i alone.
         x0: the path of a file of points to start from, in the place of draws from the source; once
             resolved, states (n, ...). Sample i then starts from row i.
+        start: of a flow through snapshots the time, in the data's own unit, at which samples
+            start, from the points of x0 or of the snapshot at that time; the first one if None.
+        end: the time at which they end; that of the last snapshot if None.
     """
 
     num: int | None
@@ -43,6 +46,8 @@ class Request(NamedTuple):
     w: tuple[float, ...] | None = None
     seed: int = 0
     x0: Any = None
+    start: float | None = None
+    end: float | None = None
 
     @property
     def columns(self) -> int:
@@ -96,7 +101,8 @@ def resolve(
     if isinstance(request.labels, tuple) and not request.labels:
         request = request._replace(labels=_all_labels(experiment, request.num))
     if request.w is None:
-        w = 1.0 if request.labels is None else experiment.guidance_scale
+        unscaled = request.labels is None or guidance.scales
+        w = 1.0 if unscaled else experiment.guidance_scale
         request = request._replace(w=(w,))
     check_request(request)
     _check_labels(request, experiment)
@@ -107,12 +113,37 @@ def resolve(
             f"guidance ({request.w[0]:g}) needs labels to guide by, and there are none here: "
             "leave it out, or ask for labels of a conditional model."
         )
-    needed = able and (scaled or guidance.zero_until > 0)
+    if scaled and guidance.scales:
+        raise InputError("scales by name stand in the place of one for all: leave --guidance out.")
+    needed = able and (scaled or guidance.zero_until > 0 or guidance.scales != ())
     if needed or guidance != Guidance():
         check_guidance(guidance, experiment)
     check_scales(request.w, experiment)
     solver = fit_solver(recipe.solver, experiment)
-    return request, Recipe(solver, guidance if needed else None)
+    request, ends = _between(request, experiment)
+    guidance = guidance if needed else None
+    return request, recipe._replace(solver=solver, guidance=guidance, **ends)
+
+
+def _between(request: Request, experiment: Experiment) -> tuple[Request, dict[str, float]]:
+    """The request with the points it starts from, and the ends in the flow's unit of time."""
+    timeline, asked = experiment.spec.timeline, (request.start, request.end)
+    if timeline is None:
+        if asked != (None, None):
+            raise InputError(
+                "this flow leads from its source to the data, not through snapshots: leave --from "
+                "and --to out."
+            )
+        return request, {}
+    start = timeline.times[0] if request.start is None else request.start
+    end = timeline.times[-1] if request.end is None else request.end
+    if start == end:
+        raise InputError(f"--from and --to must be two times; got {start:g} for both.")
+    ends = {"t0": timeline.scaled(start), "t1": timeline.scaled(end)}
+    if request.start is not None and request.x0 is None:
+        points = np.asarray(snapshot_source(experiment.data, start).points)
+        request = request._replace(x0=points)
+    return request, ends
 
 
 def _with_files(request: Request, experiment: Experiment) -> Request:
@@ -172,6 +203,5 @@ def _all_labels(experiment: Experiment, num: int) -> Any:
         return None
     if experiment.classes is not None:
         return tuple(range(experiment.classes.num_classes))
-    data = experiment.data
-    labels = load(data.name, data.dir).arrays("test", min(num, _HELD_OUT))[1]
+    labels = experiment.data.load().arrays("test", min(num, _HELD_OUT))[1]
     return chosen_labels(labels, experiment.conditions)

@@ -149,7 +149,12 @@ def draw_batches(
 
 
 def draw_samples(flow: TrainedFlow, request: Request, recipe: Recipe) -> np.ndarray:
-    """All the samples of a request in one array, in the data's own form.
+    """All the samples of a request in one array, in the data's own form; as `stream_samples`."""
+    return np.concatenate(list(stream_samples(flow, request, recipe)))
+
+
+def stream_samples(flow: TrainedFlow, request: Request, recipe: Recipe) -> Iterator[np.ndarray]:
+    """The samples of a request in batches, in the data's own form.
 
     Args:
         flow: a trained flow.
@@ -161,5 +166,5 @@ def draw_samples(flow: TrainedFlow, request: Request, recipe: Recipe) -> np.ndar
     """
     sample_fn = make_sample_fn(flow.experiment, recipe, flow.mesh)
     batch = fit_batch(_BATCH, _BATCH, flow.mesh.size)
-    batches = draw_batches(sample_fn, flow, request, batch)
-    return np.concatenate([part.samples for part in batches])
+    for part in draw_batches(sample_fn, flow, request, batch):
+        yield part.samples

@@ -11,9 +11,8 @@ from jax.experimental import multihost_utils
 
 from fmjax.checks import check_at_least
 from fmjax.errors import InputError
-from fmjax.factory import DataSpec, Recipe
+from fmjax.factory import DataSpec, Experiment, Recipe
 from fmjax.first_process import on_first_process, say
-from fmjax.guidance import network_calls
 from fmjax.run.pictures import check_pictured
 from fmjax.run.restore import LATEST, TrainedFlow, Weights, open_run, restore_flow
 from fmjax.run.sample.files import (
@@ -152,7 +151,7 @@ def _sample(
         compile_seconds=timing["compile_seconds"],
         seconds=seconds,
         nfe=timing["nfe"],
-        calls=_calls(recipe, timing["nfe"]) if mine else 0.0,
+        calls=_calls(flow.experiment, recipe, timing["nfe"]) if mine else 0.0,
     )
 
 
@@ -234,12 +233,12 @@ def _draw(
     }
 
 
-def _calls(recipe: Recipe, nfe: float) -> float:
+def _calls(experiment: Experiment, recipe: Recipe, nfe: float) -> float:
     """Network evaluations per sample; at most, where the solver does not know their times."""
-    g = recipe.guidance
-    if g is None:
+    guidance = recipe.guidance
+    if guidance is None or experiment.scaled_fn is not None:
         return nfe
     times = recipe.solver.evaluation_times()
     if times is None:
-        return 2 * nfe
-    return network_calls(times, interval=g.interval, zero_until=g.zero_until)
+        return guidance.network_calls([0.5]) * nfe
+    return guidance.network_calls(times)

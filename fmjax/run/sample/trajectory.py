@@ -6,8 +6,8 @@ import jax
 import numpy as np
 
 from fmjax import plots
-from fmjax.factory import Recipe, Solver, make_sampler
-from fmjax.run.pictures import draw_picture, pictured, shown_classes
+from fmjax.factory import Recipe, make_sampler
+from fmjax.run.pictures import draw_picture, pictured, shown_classes, standardised
 from fmjax.run.restore import TrainedFlow
 from fmjax.run.sample.request import Request
 from fmjax.samplers import check_solution
@@ -35,7 +35,7 @@ def write_trajectory(flow: TrainedFlow, request: Request, recipe: Recipe, path: 
     num = min(request.num, pictured(codec, _IMAGES, _VECTORS))
     request = request._replace(num=num)
     index, labels, w = request.rows(experiment.conditions, 0, request.num)
-    times = _times(recipe.solver)
+    times = _times(recipe)
     sampler = make_sampler(experiment, recipe)
 
     @jax.jit
@@ -48,17 +48,19 @@ def write_trajectory(flow: TrainedFlow, request: Request, recipe: Recipe, path: 
     key, points = jax.random.key(request.seed), request.points(0, num)
     solution = check_solution(sampled(flow.params, key, index, labels, w, *points))
     states = np.asarray(solution.trajectory)
-    reach = 1.05 * float(np.abs(states).max())  # one window for all times
-    window = {} if codec.kind == "pixels" else {"limits": (-reach, reach, -reach, reach)}
+    window = {}
+    if codec.kind == "vectors":  # one for all times
+        reach = 1.05 * float(np.abs(standardised(codec, states)).max())
+        window = {"limits": (-reach, reach, -reach, reach)}
     classes = shown_classes(experiment, request, num)
     frames = [draw_picture(codec, x, request.columns, classes, **window) for x in states]
     plots.save_animation(frames + [frames[-1]] * _HOLD, path)
 
 
-def _times(solver: Solver) -> np.ndarray:
+def _times(recipe: Recipe) -> np.ndarray:
     """The nodes of a fixed solve, thinned out; equal times of an adaptive one."""
-    times = solver.nodes()
+    times = recipe.solver.nodes(recipe.t0, recipe.t1)
     if times is None:
-        return np.linspace(0, 1, _FRAMES + 1)
+        return np.linspace(recipe.t0, recipe.t1, _FRAMES + 1)
     keep = np.unique(np.linspace(0, len(times) - 1, min(len(times), _FRAMES + 1)).round())
     return times[keep.astype(int)]

@@ -14,6 +14,8 @@ _HELD_OUT = 512
 
 def read_examples(dataset: Dataset, split: str, limit: int) -> dict[str, Any]:
     """Some examples of a split as the pipeline gives a batch, without their index."""
+    if dataset.snapshots is not None:
+        return getattr(dataset.snapshots, split).take(limit)
     read_pairs = getattr(getattr(dataset, split), "read_pairs", None)
     if read_pairs is None:
         parts = dict(zip(("x1", "labels"), dataset.arrays(split, limit), strict=True))
@@ -48,6 +50,8 @@ class RunStream(NamedTuple):
 
     def batches(self, **place: int) -> Iterator[pipeline.HostBatch]:
         """As `fmjax.data.pipeline.batches`."""
+        if self.dataset.snapshots is not None:
+            return self.dataset.snapshots.train.batches(**place)
         data = self.experiment.data
         return pipeline.batches(
             self.dataset,

@@ -10,11 +10,10 @@ import jax
 
 from fmjax.config import ConfigDict
 from fmjax.data.dataset import Dataset
-from fmjax.data.load import load
 from fmjax.data.pairs.records import open_pairs
 from fmjax.errors import InputError
 from fmjax.factory import Experiment, make_experiment, spec_of
-from fmjax.factory.settings import check_settings
+from fmjax.factory.settings import DataSettings, check_settings
 from fmjax.factory.training import abstract_state
 from fmjax.first_process import on_first_process, say
 from fmjax.run import workdir as folder
@@ -61,9 +60,11 @@ def build(config: ConfigDict, workdir: Path, parallel: str) -> Run:
         InputError: something does not fit, in one sentence.
     """
     check_settings(config)
-    dataset = load(config.data.name, config.data.dir)
+    dataset = DataSettings(**config.data).load()
     experiment = make_experiment(config, spec_of(dataset))
     training = dataset
+    if hasattr(dataset.train, "read_pairs") and experiment.pairs is None:
+        _check_paired(config)
     if experiment.pairs is not None:
         classes = experiment.classes and experiment.classes.num_classes
         training = open_pairs(Path(experiment.pairs), dataset.shape, classes)
@@ -74,6 +75,21 @@ def build(config: ConfigDict, workdir: Path, parallel: str) -> Run:
         rules=experiment.sharding_rules,
     )
     return Run(config, workdir, experiment, dataset, training, layout)
+
+
+def _check_paired(config: ConfigDict) -> None:
+    """Checks the configuration of a set whose examples come with the points they start from.
+
+    Raises:
+        InputError: samples would start elsewhere, or the pairs would be paired anew.
+    """
+    name, source, coupling = config.data.name, config.source, config.coupling
+    if (source.name, source.data) != ("data", name) or coupling.name != "independent":
+        raise InputError(
+            f"data.name={name!r} holds pairs, and its flow starts from their x0: write "
+            f"source.name=data source.data={name} coupling.name=independent; got "
+            f"source.name={source.name} source.data={source.data} coupling.name={coupling.name}."
+        )
 
 
 def check(run: Run, overwrite: bool, init_from: Path | None) -> None:
@@ -125,7 +141,7 @@ def claimed(run: Run, overwrite: bool) -> Iterator[Folder]:
     """
     state = abstract_state(run.experiment, run.layout.mesh)
     state_bytes = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
-    record = folder.Record(run.config, run.experiment.spec)
+    record = folder.Record(run.config, run.experiment.spec, run.dataset.fingerprint)
     lock = on_first_process(lambda: folder.claim(run.workdir, record, state_bytes, overwrite))
     try:
         keep = run.experiment.train.keep

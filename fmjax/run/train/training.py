@@ -7,6 +7,7 @@ from typing import Any
 
 from fmjax.config import ConfigDict
 from fmjax.first_process import say
+from fmjax.intervals import on_intervals
 from fmjax.run.train import report
 from fmjax.run.train.batches import RunStream, held_out
 from fmjax.run.train.draw import RunDraw
@@ -76,8 +77,11 @@ def _fit(run: Run, own: Folder, begin: Any, parallel: str, profile: bool) -> Tra
         if step in previews:
             report.write_preview(run, state.ema_params, step)
 
+    apply_fn = experiment.apply_fn
+    if experiment.spec.timeline is not None:
+        apply_fn = on_intervals(apply_fn)
     return fit(
-        experiment.apply_fn,
+        apply_fn,
         begin,
         RunStream(run.training, experiment),
         loss_fn=experiment.loss_fn,

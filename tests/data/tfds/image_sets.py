@@ -5,8 +5,11 @@ import json
 import numpy as np
 import tensorflow_datasets as tfds
 
+from fmjax.conditions import ClassIds
+from fmjax.data.codecs import Pixels
 from fmjax.data.load import load
-from fmjax.data.tfds.image_set import quiet, write_image_set
+from fmjax.data.own import OwnData
+from fmjax.data.tfds.example_set import quiet, write_set
 
 RNG = np.random.default_rng(0)
 
@@ -18,11 +21,26 @@ def examples(n, shape=(4, 5, 3), classes=3):
     return list(zip(images, labels, strict=True))
 
 
+def own_images(train, test, names, shape):
+    """Pairs of image and label as `write_set` takes them."""
+
+    def part(pairs):
+        return [{"x": x} if label is None else {"x": x, "label": label} for x, label in pairs]
+
+    conditions = {} if names is None else {"label": ClassIds(len(names), names=tuple(names))}
+    return OwnData(Pixels(tuple(shape)), conditions, part(train), test and part(test))
+
+
+def write_images(name, data_dir, train, test, names, shape, **options):
+    """Writes pairs of image and label as a set; returns its folder."""
+    return write_set(name, data_dir, own_images(train, test, names, shape), **options)
+
+
 def write(data_dir, name="blobs", train=12, test=6, shape=(4, 5, 3), classes=3, **options):
     """Writes a set; returns its folder and the examples of both splits."""
     train, test = examples(train, shape, classes), examples(test, shape, classes) if test else None
     names = None if classes is None else [f"kind {k}" for k in range(classes)]
-    folder = write_image_set(name, data_dir, train, test, names, shape, **options)
+    folder = write_images(name, data_dir, train, test, names, shape, **options)
     return folder, train, test
 
 

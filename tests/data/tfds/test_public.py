@@ -6,7 +6,7 @@ import tensorflow_datasets as tfds
 
 from fmjax.data.load import load
 from fmjax.data.tfds import public
-from fmjax.data.tfds.image_set import encode_example
+from fmjax.data.tfds.example_set import encode_array
 from fmjax.errors import InputError
 from tests.data.tfds.image_sets import Odd, rewrite
 
@@ -25,7 +25,7 @@ def shapes(monkeypatch):
             super().__init__(features=features, splits=("train", "test"), example=None, **kwargs)
 
         def _generate_examples(self):
-            yield 0, encode_example("x", np.zeros((2, 3, 1), np.uint8), None, (2, 3, 1), None)
+            yield 0, {"image": encode_array(np.zeros((2, 3, 1), np.uint8))}
 
     monkeypatch.setattr(public.tfds, "builder", lambda name, data_dir: Shapes(data_dir=data_dir))
     return Shapes

@@ -198,6 +198,7 @@ def test_the_command_reads_its_flags(trained, commands):
     assert f"say where the student goes: --out={trained}-one" in said
 
 
+@pytest.mark.slow
 def test_a_flow_of_ones_own_is_distilled_from_python():
     """Any velocity and any arrays, without a folder: here a flow that is known, guided."""
     flow, away = GaussianFlow([2.0, 0.0], 0.5), GaussianFlow([-2.0, 0.0], 0.5)

@@ -61,4 +61,7 @@ def test_samples_without_a_class_are_another_draw(trained, monkeypatch, seed, an
 @pytest.mark.slow
 def test_a_mistake_gets_one_sentence(commands):
     (said,) = finish(commands.start("fmjax/__main__.py", "evaluate"), code=2)
-    assert said.strip() == "fmjax evaluate: say what to evaluate: --workdir=runs/digits"
+    assert said.strip() == (
+        "fmjax evaluate: say what to evaluate: --workdir=runs/digits, or --samples=FOLDER "
+        "--reference=SET"
+    )

@@ -10,9 +10,8 @@ import pytest
 from fmjax.conditions import ClassIds
 from fmjax.data.codecs import Pixels
 from fmjax.data.load import load
-from fmjax.data.tfds.image_set import write_image_set
 from fmjax.errors import InputError
-from tests.data.tfds.image_sets import examples, multiset, write
+from tests.data.tfds.image_sets import examples, multiset, write, write_images
 
 
 @pytest.mark.parametrize("shape", [(4, 5, 3), (6, 6, 1)])
@@ -53,18 +52,19 @@ def test_overwrite_replaces_all_versions(data_dir):
 @pytest.mark.parametrize(
     ("bad", "sentence"),
     [
-        ((np.zeros((4, 5, 3), np.float32), 0), r"uint8 of shape \(4, 5, 3\), got float32"),
+        ((np.zeros((4, 5, 3), np.float32), 0), r"x uint8 of shape \(4, 5, 3\), got float32"),
         ((np.zeros((4, 4, 3), np.uint8), 0), r"got uint8 \(4, 4, 3\)"),
         ((np.zeros((4, 5, 3), np.uint8), 3), "label from 0 to 2, got 3"),
-        ((np.zeros((4, 5, 3), np.uint8), None), "label from 0 to 2, got None"),
+        ((np.zeros((4, 5, 3), np.uint8), None), "have x, label, got x"),
     ],
 )
 def test_a_bad_example_leaves_nothing_behind(data_dir, bad, sentence):
     old, _, _ = write(data_dir, name="old")
-    with pytest.raises(InputError, match=f"image 3 must .*{sentence}"):
-        write_image_set("b", data_dir, [*examples(3), bad], None, "xyz", (4, 5, 3))
-    with pytest.raises(InputError, match="image 0"):
-        write_image_set("old", data_dir, [bad], None, "xyz", (4, 5, 3), overwrite=True)
+    with pytest.raises(InputError, match=f"example 3 of train must .*{sentence}"):
+        write_images("b", data_dir, [*examples(3), bad], None, "xyz", (4, 5, 3))
+    bads = [*examples(3), bad]
+    with pytest.raises(InputError, match="example 3"):
+        write_images("old", data_dir, bads, None, "xyz", (4, 5, 3), overwrite=True)
     assert [path.name for path in data_dir.iterdir()] == ["old"]
     assert old.exists()
 
@@ -89,9 +89,9 @@ def test_a_directory_that_cannot_be_written_is_named(tmp_path):
 def test_names_of_classes_come_back_exactly_or_are_refused(data_dir):
     images = [(np.full((4, 4, 1), i, np.uint8), i % 3) for i in range(9)]
     names = ("black cat", "naïve 猫", "it's, a 👩\u200d👧")
-    write_image_set("kept", data_dir, images, None, names, (4, 4, 1))
+    write_images("kept", data_dir, images, None, names, (4, 4, 1))
     assert load("kept").classes.names == names
     for wrong in (("a", "a\nb", "c"), ("a", " a", "c"), ("a", "   ", "c"), ("a", "a", "c")):
         with pytest.raises(InputError, match="the class name"):
-            write_image_set("changed", data_dir, images, None, wrong, (4, 4, 1))
+            write_images("changed", data_dir, images, None, wrong, (4, 4, 1))
     assert not (data_dir / "changed").exists()

@@ -1,0 +1,70 @@
+"""Opens a user's own data: a folder of images, an ``.npz``, an ``.npy`` or a ``.csv``."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from fmjax.checks import check_at_least, check_between
+from fmjax.data.images.folder import own_folder
+from fmjax.data.own import OwnData
+from fmjax.data.tables.csv_file import read_csv
+from fmjax.data.tables.files import read_npy, read_npz
+from fmjax.data.tables.read import own_arrays
+from fmjax.errors import InputError
+
+_FILES = {".npz": read_npz, ".npy": read_npy, ".csv": read_csv}
+
+
+def read_own(
+    source: str,
+    *,
+    size: int | None = None,
+    channels: int | None = None,
+    test_fraction: float | None = None,
+    conditions: Sequence[str] = (),
+    weights: str | None = None,
+) -> OwnData:
+    """Reads what a path leads to; everything that can be wrong with it is found here.
+
+    Args:
+        source: a folder, as `fmjax.data.images.folder.read_folder` describes; an ``.npz`` or an
+            ``.npy``, as `fmjax.data.tables.files`; or a ``.csv``, as `fmjax.data.tables.csv_file`.
+        size: of a folder: the side of the square to scale and crop to.
+        channels: of a folder: 1 or 3.
+        test_fraction: the share to set apart for testing where the source has no test part, a
+            tenth if None.
+        conditions: of a ``.csv``: which columns are conditions.
+        weights: of a ``.csv``: which column says how often a row counts.
+
+    Raises:
+        InputError: for anything wrong with the options or the source.
+    """
+    _check_options(size, channels, test_fraction)
+    path = Path(source).expanduser()
+    if not path.exists():
+        raise InputError(f"--source={source} does not exist.")
+    if (conditions or weights is not None) and path.suffix != ".csv":
+        raise InputError(
+            "--condition and --weights name columns of a .csv; an .npz says by the names of its "
+            "arrays which are conditions."
+        )
+    if path.is_dir():
+        return own_folder(path, size, channels, test_fraction)
+    if path.suffix not in _FILES:
+        raise InputError(
+            f"--source must be a folder of images, an .npz, an .npy or a .csv, got {source}; "
+            "whatever else Python reads can be saved by np.savez, or given to fmjax.training.fit."
+        )
+    if size is not None or channels is not None:
+        raise InputError("--size and --channels are for folders; a file has its own shape.")
+    if path.suffix == ".csv":
+        return own_arrays(read_csv(path, conditions, weights), test_fraction)
+    return own_arrays(_FILES[path.suffix](path), test_fraction)
+
+
+def _check_options(size: int | None, channels: int | None, test_fraction: float | None) -> None:
+    if size is not None:
+        check_at_least("--size", size)
+    if channels not in (None, 1, 3):
+        raise InputError(f"--channels must be 1 or 3, got {channels}.")
+    if test_fraction is not None:
+        check_between("--test_fraction", test_fraction, 0, 1, "()")
