@@ -18,12 +18,13 @@ from fmjax.conventions import ApplyFn, Array, Labels, Params
 from fmjax.errors import InputError
 from fmjax.models.adapters import from_linen
 from fmjax.models.dit import PRESETS, DiT
-from fmjax.models.embedders import sincos_2d
+from fmjax.models.embedders import MAX_PERIOD, sincos_2d
 from fmjax.models.pretrained.changes import DENSE, SAME, by_head, joined, patches
 from fmjax.models.pretrained.family import Config, Family, Shape, count_blocks, nothing
 from fmjax.models.pretrained.report import Report
 from fmjax.models.pretrained.results import Network
 from fmjax.models.pretrained.rules import Rule, layer
+from fmjax.models.transformer import NORM_EPSILON
 from fmjax.paths import AffinePath
 from fmjax.schedules import DiscreteVP
 from fmjax.storage.safetensors import Shapes
@@ -36,7 +37,9 @@ _CLASSES = (
     "fine-tune on other classes with the network of the file, whose params['condition']['label']"
     "['table'] you replace by a fresh array of one row a class and one more"
 )
-_DIFFUSERS_PERIOD = 10_000.0 ** (128 / 127)
+_ALONE = {"guidance": False, "span": False, "parts": ()}
+"""No published layout has a place for a further input or output."""
+DIFFUSERS_PERIOD = MAX_PERIOD ** (128 / 127)
 """Of diffusers, whose 128 frequencies end at 1 / 10,000 where the official ones end before it."""
 
 
@@ -62,6 +65,11 @@ def _official(model: DiT) -> tuple[Rule, ...]:
     )
 
 
+def _fixed(config: Config) -> Mapping[str, Any]:
+    del config
+    return {"time_scale": 1.0, "max_period": MAX_PERIOD, "mlp_epsilon": NORM_EPSILON} | _ALONE
+
+
 def _is_official(shapes: Shapes, config: Config) -> bool:
     del config
     names = ("x_embedder.proj.weight", "blocks.0.attn.qkv.weight", "final_layer.linear.weight")
@@ -70,7 +78,6 @@ def _is_official(shapes: Shapes, config: Config) -> bool:
 
 
 def _build_official(shapes: Shapes, config: Config) -> DiT:
-    del config
     width, channels, patch, _ = shapes["x_embedder.proj.weight"]
     depth = count_blocks(shapes, r"blocks\.(\d+)\.")
     if (depth, width) not in _HEADS:
@@ -85,7 +92,7 @@ def _build_official(shapes: Shapes, config: Config) -> DiT:
         heads=_HEADS[depth, width],
         mlp_ratio=shapes["blocks.0.mlp.fc1.weight"][0] / width,
         conditions=ClassIds(shapes["y_embedder.embedding_table.weight"][0] - 1),
-        time_scale=1.0,
+        **_fixed(config),
         variance=shapes["final_layer.linear.weight"][0] == 2 * patch**2 * channels,
     )
 
@@ -158,6 +165,11 @@ def _diffusers(model: DiT) -> tuple[Rule, ...]:
     )
 
 
+def _fixed_of_diffusers(config: Config) -> Mapping[str, Any]:
+    epsilon = config.get("norm_eps", 1e-5)
+    return {"time_scale": 1.0, "max_period": DIFFUSERS_PERIOD, "mlp_epsilon": epsilon} | _ALONE
+
+
 def _is_diffusers(shapes: Shapes, config: Config) -> bool:
     names = ("pos_embed.proj.weight", "proj_out_1.weight", "transformer_blocks.0.norm1.linear.bias")
     known = config.get("_class_name", "DiTTransformer2DModel")
@@ -182,9 +194,7 @@ def _build_diffusers(shapes: Shapes, config: Config) -> DiT:
         heads=heads,
         mlp_ratio=shapes["transformer_blocks.0.ff.net.0.proj.weight"][0] / width,
         conditions=ClassIds(table[0] - 1),
-        time_scale=1.0,
-        max_period=_DIFFUSERS_PERIOD,
-        mlp_epsilon=config.get("norm_eps", 1e-5),
+        **_fixed_of_diffusers(config),
         variance=shapes["proj_out_2.weight"][0] == 2 * patch**2 * channels,
     )
 
@@ -248,6 +258,7 @@ DIT = Family(
     finish=_noise,
     left_out=_left_out,
     added=_positions,
+    fixed=_fixed,
 )
 SIT = dataclasses.replace(DIT, name="sit", what="an official SiT", finish=_velocity)
 DIFFUSERS = dataclasses.replace(
@@ -259,4 +270,5 @@ DIFFUSERS = dataclasses.replace(
     rules=_diffusers,
     left_out=nothing,
     added=nothing,
+    fixed=_fixed_of_diffusers,
 )

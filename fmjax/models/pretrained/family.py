@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -20,6 +21,9 @@ Config = Mapping[str, Any]
 
 Shape = tuple[int | None, ...]
 """Of one example; None for a length that is not known."""
+
+
+NO_CONFIG: Config = MappingProxyType({})
 
 
 def nothing(*_: Any) -> dict:
@@ -46,6 +50,8 @@ class Family:
         left_out: names that are known and not needed, and why, of the weights and a network.
         added: tensors that are saved beside the parameters', of a network and a shape of examples.
         of_examples: whether the parameters depend on the shape of an example: its channels.
+        fixed: fields of the network that shapes do not tell and that the layout fixes, from the
+            content of ``config.json``.
         halves: whether it is published as two files, ``x_encoder`` and ``x_decoder``.
     """
 
@@ -60,11 +66,17 @@ class Family:
     finish: Callable[["Family", Any, Any, Report, WeightFiles], Any]
     left_out: Callable[[WeightFiles, Any], Mapping[str, str]] = nothing
     added: Callable[[Any, Shape], Mapping[str, Any]] = nothing
+    fixed: Callable[[Config], Mapping[str, Any]] = nothing
     of_examples: bool = True
     halves: bool = False
 
-    def abstract_params(self, model: nn.Module, shape: Shape) -> Any:
+    def abstract_params(self, model: nn.Module, shape: Shape, config: Config = NO_CONFIG) -> Any:
         """The shapes of a network's parameters; nothing is computed.
+
+        Args:
+            model: the network.
+            shape: of an example.
+            config: the content of ``config.json``.
 
         Raises:
             InputError: the network is of another class, or a field of it does not fit.
@@ -73,6 +85,12 @@ class Family:
             raise InputError(
                 f"{self.what} is a {self.kind.__name__}; got model of type {type(model).__name__}."
             )
+        for name, value in self.fixed(config).items():
+            if getattr(model, name) != value:
+                raise InputError(
+                    f"{self.what} has {name}={value!r}, and model has {getattr(model, name)!r}, "
+                    f"with which the same weights mean another function: write {name}={value!r}."
+                )
         key = jax.eval_shape(lambda: jax.random.key(0))
         return jax.eval_shape(model.init, key, *self.inputs(model, shape))["params"]
 

@@ -84,7 +84,7 @@ def inspect(path: str | Path, layout: str | None = None, model: nn.Module | None
 
 def _plan(files: WeightFiles, family: Family, model: nn.Module) -> tuple[list[Origin], Any, Report]:
     """Where each parameter comes from, the parameters' shapes, and what the file has of them."""
-    target = family.abstract_params(model, family.shape(files))
+    target = family.abstract_params(model, family.shape(files), files.config)
     where = origins(family.rules(model), target)
     return where, target, compare(files.shapes, where, family.left_out(files, model))
 

@@ -116,6 +116,15 @@ def test_the_report_names_every_tensor_once():
     assert pretrained.inspect(OFFICIAL, "dit", tiny()) == report
 
 
+def test_a_network_without_a_variance_goes_out_and_in(tmp_path):
+    net = NETWORKS["sit"][1]()
+    half = {key: x[..., :16].reshape(*x.shape[:-1], 16) for key, x in net.params["out"].items()}
+    model, path = tiny(variance=False), tmp_path / "x.safetensors"
+    pretrained.save(path, {**net.params, "out": half}, "sit", model, shape=net.shape)
+    assert load_file(path)["final_layer.linear.weight"].shape == (16, 16)
+    assert pretrained.load(path, "sit", model=model).params["out"]["kernel"].shape == (16, 16)
+
+
 def test_other_positions_are_saved_for_another_size_of_image(tmp_path):
     net = NETWORKS["dit"][1]()
     path = tmp_path / "wide.safetensors"

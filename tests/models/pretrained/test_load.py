@@ -72,6 +72,15 @@ EARLY = {
         lambda d: {"model": MLP(width=4, depth=1)},
         "an official DiT is a DiT; got model of type MLP",
     ),
+    "another scale of time": (
+        lambda d: {"model": tiny(time_scale=1000.0)},
+        "an official DiT has time_scale=1.0, and model has 1000.0, .*: write time_scale=1.0",
+    ),
+    "two times": (lambda d: {"model": tiny(span=True)}, "has span=False, and model has True"),
+    "numbers of diffusers": (
+        lambda d: {"path": DIFFUSERS, "layout": None},
+        r"a DiT of diffusers has max_period=10752\..*, and model has 10000.0",
+    ),
     "a missing tensor": (lambda d: {"path": changed(d, without(QKV))}, f"lacks {QKV} of shape"),
     "a tensor too many": (
         lambda d: {"path": changed(d, with_one("blocks.0.norm1.weight", (16,)))},
@@ -195,6 +204,7 @@ WRONG_SAVE = {
     "no size": ({"shape": (None, None, 4)}, r"stores positions for one size of image"),
     "another network": ({"model": tiny(width=32)}, "not those of the model: adaln/dense/bias is"),
     "another depth": ({"model": tiny(depth=1)}, "give the model that they belong to"),
+    "another scale of time": ({"model": tiny(time_scale=9.0)}, "has time_scale=1.0, and model"),
     "a dtype": ({"dtype": "float8"}, "dtype='float8': expected one of float32, bfloat16, or None"),
 }
 
@@ -227,7 +237,8 @@ def test_each_device_holds_its_part_and_the_whole_is_the_same(run_python):
         from fmjax.models.dit import DiT
 
         model = DiT(
-            patch_size=2, width=16, depth=2, heads=2, conditions=ClassIds(5), variance=True
+            patch_size=2, width=16, depth=2, heads=2, conditions=ClassIds(5), variance=True,
+            time_scale=1.0
         )
         one = pretrained.load({str(OFFICIAL)!r}, "sit", model=model)
         mesh = make_mesh(sizes=MeshSizes(data=1, fsdp=2, tensor=2))
