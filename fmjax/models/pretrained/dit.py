@@ -37,8 +37,8 @@ _CLASSES = (
     "fine-tune on other classes with the network of the file, whose params['condition']['label']"
     "['table'] you replace by a fresh array of one row a class and one more"
 )
-_ALONE = {"guidance": False, "span": False, "parts": ()}
-"""No published layout has a place for a further input or output."""
+_ALONE = {"guidance": False, "span": False, "parts": (), "rope": False}
+"""No published layout has a place for a further input or output; a rotation has no tensors."""
 DIFFUSERS_PERIOD = MAX_PERIOD ** (128 / 127)
 """Of diffusers, whose 128 frequencies end at 1 / 10,000 where the official ones end before it."""
 

@@ -38,6 +38,10 @@ def _rules(model: DiT) -> tuple[Rule, ...]:
     )
 
 
+def _fixed(config: Config) -> Mapping[str, Any]:
+    return {**dit.SIT.fixed(config), "norm": "rms", "mlp": "swiglu", "rope": True}
+
+
 def _accepts(shapes: Shapes, config: Config) -> bool:
     del config
     names = ("x_embedder.proj.weight", "blocks.0.norm1.weight", "blocks.0.mlp.w12.weight")
@@ -48,10 +52,7 @@ def _build(shapes: Shapes, config: Config) -> DiT:
     hidden = shapes["blocks.0.mlp.w12.weight"][0] // 2
     as_sit = {**shapes, "blocks.0.mlp.fc1.weight": (hidden, 0)}
     return dit.SIT.build(as_sit, config).clone(
-        norm="rms",
-        mlp="swiglu",
-        rope=True,
-        qk_norm="blocks.0.attn.q_norm.weight" in shapes,
+        **_fixed(config), qk_norm="blocks.0.attn.q_norm.weight" in shapes
     )
 
 
@@ -90,4 +91,5 @@ LIGHTNING = dataclasses.replace(
     rules=_rules,
     left_out=_left_out,
     added=_added,
+    fixed=_fixed,
 )

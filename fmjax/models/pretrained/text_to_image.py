@@ -5,6 +5,7 @@ it (`fmjax.models.text_to_image`), so that the weights stay as they are.
 """
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -25,7 +26,6 @@ from fmjax.storage.safetensors import Shapes
 from fmjax.storage.weight_files import WeightFiles
 
 _HEADS = {(size["depth"], size["width"]): size["heads"] for size in PRESETS.values()}
-_FLUX_AXES = (16, 56, 56)
 _FLUX_PATCH = 2  # of the packed images; diffusers' patch_size, 1, is that of the packed tokens
 
 
@@ -99,6 +99,16 @@ def _inputs(model: Any, shape: Shape) -> tuple:
         labels["guidance"] = floats()
     height, width = (size or model.patch_size for size in shape[:2])
     return floats(height, width, model.channels), floats(), labels
+
+
+def _fixed(config: Config) -> Mapping[str, Any]:
+    del config
+    return {"span": False}
+
+
+def _fixed_of_flux(config: Config) -> Mapping[str, Any]:
+    axes = config.get("axes_dims_rope")
+    return {**_fixed(config), **({"axes": tuple(axes)} if axes else {})}
 
 
 def _network(
@@ -202,8 +212,7 @@ def _is_flux(shapes: Shapes, config: Config) -> bool:
 def _build_flux(shapes: Shapes, config: Config) -> Flux:
     width, packed = shapes["x_embedder.weight"]
     head = shapes["transformer_blocks.0.attn.norm_q.weight"][0]
-    axes = tuple(config.get("axes_dims_rope", _FLUX_AXES))
-    if sum(axes) != head:
+    if sum(config.get("axes_dims_rope", Flux.axes)) != head:
         raise InputError(
             f"how the {head} numbers of a head are turned by three positions cannot be read from "
             "shapes: give the folder with its config.json, or model=Flux(...) with its axes."
@@ -214,7 +223,7 @@ def _build_flux(shapes: Shapes, config: Config) -> Flux:
         single_depth=count_blocks(shapes, r"single_transformer_blocks\.(\d+)\."),
         heads=width // head,
         guidance="time_text_embed.guidance_embedder.linear_1.weight" in shapes,
-        axes=axes,
+        **_fixed_of_flux(config),
         text_size=shapes["context_embedder.weight"][1],
         pooled_size=shapes["time_text_embed.text_embedder.linear_1.weight"][1],
         channels=packed // _FLUX_PATCH**2,
@@ -236,6 +245,7 @@ SD3 = Family(
     rules=_sd3,
     inputs=_inputs,
     finish=_network,
+    fixed=_fixed,
 )
 FLUX = Family(
     name="diffusers-flux",
@@ -247,4 +257,5 @@ FLUX = Family(
     rules=_flux,
     inputs=_inputs,
     finish=_network,
+    fixed=_fixed_of_flux,
 )

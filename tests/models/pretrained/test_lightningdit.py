@@ -159,6 +159,11 @@ def test_heads_of_a_size_that_was_not_published_are_asked_for(tmp_path):
         load(saved(tmp_path))
 
 
+def test_a_network_without_rotation_is_refused(tmp_path):
+    with pytest.raises(InputError, match="LightningDiT has rope=True, and model has False"):
+        load(saved(tmp_path), model=LIGHT.clone(rope=False))
+
+
 def test_another_rotation_is_refused(tmp_path):
     path = saved(tmp_path)
     tensors = safetensors.load_file(path)

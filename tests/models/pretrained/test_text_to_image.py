@@ -142,6 +142,12 @@ def test_second_attention_in_other_blocks_is_refused():
         SD3.build(layout, {})
 
 
+def test_axes_other_than_the_configuration_s_are_refused():
+    model = loaded("flux-dev").model.clone(axes=(4, 2, 2))
+    with pytest.raises(InputError, match=r"FLUX.1 of diffusers has axes=\(2, 2, 4\), and model"):
+        load(GOLDEN / "flux-dev", model=model)
+
+
 def test_another_network_does_not_fit():
     model = MMDiT(width=16, depth=3, heads=2, text_size=12, pooled_size=6, channels=4, grid=6)
     with pytest.raises(InputError, match=r"context_embedder.weight of shape \[16, 10\]"):
