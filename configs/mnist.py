@@ -1,4 +1,4 @@
-"""MNIST, 28x28, ten classes.
+"""MNIST, 28x28, ten classes: a DiT of 1.3 million parameters that two CPU cores train.
 
     python -m fmjax prepare --name=mnist
     python train.py --config=configs/mnist.py
@@ -6,8 +6,7 @@
 The first line downloads (it needs TensorFlow this once); with your own copy of the images, as an
 .npz or a folder of class folders, it is `--name=mnist --source=PATH`.
 
-Made for one GPU, and not run to its end: steps, size and learning rate are a starting point. On 2
-CPU cores it was tried for 30 steps, at 42 images per second; the loss fell from 1.26 to 1.16.
+HEAD
 """
 
 from fmjax.config import ConfigDict, default_config
@@ -16,8 +15,15 @@ from fmjax.config import ConfigDict, default_config
 def get_config() -> ConfigDict:
     config = default_config()
     config.data.name = "mnist"
-    config.model.update({"name": "dit", "patch_size": 4, "width": 256, "depth": 6, "heads": 4})
-    config.train.update({"steps": 20_000, "batch_size": 256, "ema": 0.9995})
-    config.train.update({"log_every": 100, "checkpoint_every": 2000, "sample_every": 2000})
-    config.optimizer.update({"learning_rate": 1e-3, "warmup_steps": 500})
+    config.model.update({"name": "dit", "patch_size": 4, "width": 128, "depth": 4, "heads": 4})
+    # The image is predicted: its background stays of one grey, where a velocity leaves noise.
+    config.loss.update({"prediction": "x1", "weight": "clipped_velocity"})
+    config.time.update({"name": "logit_normal", "mean": -0.4, "std": 1.0})
+    # With 0.1 too few images train the branch without a class, and its classes come less even.
+    config.labels.drop_rate = 0.2
+    config.train.update({"steps": 3500, "batch_size": 128, "ema": 0.998})
+    config.train.update({"log_every": 50, "checkpoint_every": 1000, "sample_every": 1000})
+    config.optimizer.update({"learning_rate": 2e-3, "warmup_steps": 200})
+    # Not heun, which ends with an evaluation at t = 1, where x1 says little of the velocity.
+    config.sample.update({"solver": "unipc_interpolated", "steps": 12})
     return config

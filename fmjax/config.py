@@ -143,7 +143,8 @@ KEYS = {
         weight=Key(
             "none",
             NAME,
-            "none; velocity: another prediction's error counts as a velocity's; or your own",
+            "none; velocity: another prediction's error counts as a velocity's; clipped_velocity: "
+            "the same, 400 times at most; or your own",
         ),
     ),
     "flow_map": Group(

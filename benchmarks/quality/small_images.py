@@ -48,12 +48,12 @@ def drawn(flow: TrainedFlow, solver: Solver, num: int, w: float, labels=()) -> n
 
 def distance_to_halves(judge: Judge, samples: np.ndarray, test: np.ndarray) -> dict[str, float]:
     """The Fréchet distance of samples to each half of the test images, and of the halves."""
-    order = np.random.default_rng(0).permutation(len(test))
-    halves = np.array_split(judge.features(test[order]), 2)
-    size = min(len(halves[1]), len(samples) // 2)
-    halves = [half[:size] for half in halves]
-    made = judge.features(samples)
-    parts = made[0::2][:size], made[1::2][:size]
+    # Samples come class by class in turn, so that any regular part of them lacks some.
+    rng = np.random.default_rng(0)
+    size = min(len(test), len(samples)) // 2
+    halves, parts = (
+        np.split(judge.features(x[rng.permutation(len(x))[: 2 * size]]), 2) for x in (test, samples)
+    )
     return {
         "examples": size,
         "samples": float(

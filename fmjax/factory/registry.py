@@ -54,7 +54,8 @@ DISTANCES = {
     "pseudo_huber": lambda c: paths.PseudoHuber(c.c),
     "adaptive": lambda c: paths.Adaptive(c.power, 1e-3 if c.c is None else c.c),
 }
-WEIGHTS = ("none", "velocity")
+WEIGHTS = ("none", "velocity", "clipped_velocity")
+_LARGEST_WEIGHT = 400.0  # 1 / 0.05^2: JiT (arXiv:2511.13720) divides by max(1 - t, 0.05)
 COUPLINGS = {
     "independent": lambda c, conditions: couplings.independent,
     "ot": lambda c, conditions: couplings.exact(conditions),
@@ -260,13 +261,15 @@ def make_weight(
     c = config.loss
     if ":" in c.weight:
         factors.append(load_object("loss weight", c.weight))
-    elif choose("loss weight", c.weight, dict.fromkeys(WEIGHTS, c.weight)) == "velocity":
+    elif choose("loss weight", c.weight, dict.fromkeys(WEIGHTS, c.weight)) != "none":
         if paths.schedule_of(path) is None or c.prediction == "velocity":
             raise InputError(
-                "loss.weight='velocity' counts the error of another prediction as one of velocity; "
+                f"loss.weight={c.weight!r} counts the error of another prediction as a velocity's; "
                 f"loss.prediction={c.prediction!r} on path.name={config.path.name!r} needs none."
             )
-        factors.append(convert_weight(None, path.schedule, source="velocity", target=c.prediction))
+        converted = convert_weight(None, path.schedule, source="velocity", target=c.prediction)
+        clipped = c.weight == "clipped_velocity"
+        factors.append(_clipped(converted) if clipped else converted)
     if config.time.importance:
         factors.append(times.importance_weight(law))
     if not factors:
@@ -279,6 +282,10 @@ def make_weight(
         return product
 
     return weight
+
+
+def _clipped(weight: Callable[[Array], Array]) -> Callable[[Array], Array]:
+    return lambda t: jnp.minimum(weight(t), _LARGEST_WEIGHT)
 
 
 def make_configured_loss_fn(

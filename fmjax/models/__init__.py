@@ -21,9 +21,12 @@ of the shape of `x`; `adapters` turns that, or an NNX or Equinox module, into th
 | `parts` | outputs beside the velocity: the divergence, a second velocity head |
 | `input_checks` | what the networks refuse, and what they say |
 | `flops` | what is counted of a network's operations |
+| `autoencoders` | `TinyAutoencoder` and `AutoencoderKL`, from images to latents and back |
+| `pretrained` | `load` and `save`, networks with published weights |
 | `adapters` | `from_linen`, `from_nnx`, `from_equinox`, `extend_params` |
 
 A network knows nothing of flow matching: it sees arrays, and imports only what both halves share.
+Only `pretrained` knows more: the path that published weights were trained on.
 A network of your own is used as these are. Beside `init` and `apply` it may have a method
 ``forward_flops(shape)``, for the log of a run, and a class attribute ``sharding_rules``, for a mesh
 that splits parameters.

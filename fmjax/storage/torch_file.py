@@ -15,6 +15,7 @@ from fmjax.errors import InputError
 from fmjax.files import first_line
 
 SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
+_FLOATS = ("float64", "float32", "float16", "bfloat16")
 _INSIDE = ("ema", "model_ema", "state_dict", "model", "module")
 """Where training programs put the network's tensors in a file, the averaged ones first."""
 
@@ -73,6 +74,12 @@ def _tensors(content: Any, path: Path, kind: type) -> dict[str, Any]:
             inside = inside[name]
             break
     found = {name: value for name, value in inside.items() if isinstance(value, kind)}
+    for name, tensor in found.items():
+        if str(tensor.dtype).removeprefix("torch.") not in _FLOATS:
+            raise InputError(
+                f"{path} holds {name} as {tensor.dtype}; parameters are floating-point numbers: "
+                f"{', '.join(_FLOATS)}."
+            )
     if not found:
         raise InputError(
             f"{path} holds no tensors by name, but {type(content).__name__}: save the state_dict "
@@ -85,6 +92,7 @@ def to_numpy(tensor: Any) -> np.ndarray:
     """A tensor of torch as an array; bfloat16, which torch does not hand to numpy, by its bits."""
     import torch
 
+    tensor = tensor.detach()
     if tensor.dtype == torch.bfloat16:
         return tensor.view(torch.int16).numpy().view(jnp.bfloat16)
-    return tensor.detach().numpy()
+    return tensor.numpy()

@@ -259,3 +259,15 @@ def test_a_coupling_gives_the_same_pairs_on_one_device_and_on_eight(run_python):
         devices=8,
     )
     assert out.count("same") == 4
+
+
+def test_a_clipped_weight_is_that_of_a_velocity_up_to_400():
+    t = np.array([0.0, 0.5, 0.94, 0.999, 1.0], np.float32)
+    weights = {}
+    for name in ("velocity", "clipped_velocity"):
+        c = config(loss__prediction="x1", loss__weight=name)
+        law = registry.make_time_distribution(c)
+        weights[name] = registry.make_weight(c, registry.make_path(c), law)(t)
+    np.testing.assert_allclose(weights["velocity"][:3], 1 / (1 - t[:3]) ** 2, rtol=1e-3)
+    np.testing.assert_array_equal(weights["clipped_velocity"], np.minimum(weights["velocity"], 400))
+    assert weights["velocity"][3] > 400

@@ -154,8 +154,12 @@ def test_a_file_of_torch_is_read_and_its_averaged_weights_come_first(tmp_path):
     other = {"model": {"a": torch.zeros(1)}, "ema": content, "opt": {}}
     torch.save(other, tmp_path / "y.pt", _use_new_zipfile_serialization=False)
     check(open_weights(tmp_path / "y.pt"))
-    torch.save({"a": torch.ones(2).bfloat16()}, tmp_path / "z.pt")
+    trained = torch.nn.Parameter(torch.ones(2).bfloat16())
+    torch.save({"a": trained}, tmp_path / "z.pt")
     assert open_weights(tmp_path / "z.pt").read("a").dtype.name == "bfloat16"
+    torch.save({"a": torch.arange(3)}, tmp_path / "w.pt")
+    with pytest.raises(InputError, match=r"holds a as torch\.int64; parameters are floating-point"):
+        open_weights(tmp_path / "w.pt")
 
 
 def test_a_pickled_program_does_not_run(tmp_path):

@@ -116,6 +116,14 @@ def test_the_report_names_every_tensor_once():
     assert pretrained.inspect(OFFICIAL, "dit", tiny()) == report
 
 
+def test_an_official_file_of_pytorch_gives_the_same_parameters(tmp_path):
+    torch = pytest.importorskip("torch")
+    tensors = {key: torch.from_numpy(x) for key, x in load_file(OFFICIAL).items()}
+    torch.save({"model": {}, "ema": tensors, "opt": {}}, tmp_path / "x.pt")
+    found = pretrained.load(tmp_path / "x.pt", "dit", model=tiny()).params
+    jax.tree.map(np.testing.assert_array_equal, found, NETWORKS["dit"][1]().params)
+
+
 def test_a_network_without_a_variance_goes_out_and_in(tmp_path):
     net = NETWORKS["sit"][1]()
     half = {key: x[..., :16].reshape(*x.shape[:-1], 16) for key, x in net.params["out"].items()}
