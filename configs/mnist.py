@@ -6,7 +6,11 @@
 The first line downloads (it needs TensorFlow this once); with your own copy of the images, as an
 .npz or a folder of class folders, it is `--name=mnist --source=PATH`.
 
-HEAD
+Run on 2 cores of an AMD EPYC (CPU only, shared with other work) on 2026-11-26: trained in 22 min.
+Of 10,000 samples guided at w = 1.5 a classifier that reads 99.4 % of the test images rightly finds
+98.8 % as asked; their Fréchet distance in its features is 3.5 times that of two halves of the test
+images. At w = 2: 99.7 %, and 10.5 times. Without a class the classes come unevenly. Measured by
+``python -m benchmarks.quality.small_images``; benchmarks/results/mnist.json.
 """
 
 from fmjax.config import ConfigDict, default_config

@@ -54,11 +54,22 @@ KEYS = {
     ),
     "model": Group(
         "the network; None takes the preset's",
-        name=Key("dit", NAME, "dit, mlp, a preset such as DiT-B/2, or your own my_module:build"),
+        name=Key(
+            "dit", NAME, "dit, unet, mlp, a preset such as DiT-B/2, or your own my_module:build"
+        ),
         width=Key(None, COUNT, "of each token, or of each layer", "features", kind=int),
-        depth=Key(None, COUNT, "how many blocks", "blocks", kind=int),
+        depth=Key(None, COUNT, "how many blocks; of unet: on each level", "blocks", kind=int),
         heads=Key(None, COUNT, "of the attention", "heads", kind=int),
         patch_size=Key(None, COUNT, "the side of the square that is one token", "pixels", kind=int),
+        channel_mult=Key(
+            None, TEXT, "of unet: features of each level over model.width, e.g. 1,2,2,2", kind=str
+        ),
+        attention_factors=Key(
+            None,
+            TEXT,
+            "of unet: attention where the sides are smaller by these factors, e.g. 2,4, or none",
+            kind=str,
+        ),
         time_scale=Key(None, POSITIVE, "t is multiplied by it first; the network's", kind=float),
         dtype=Key("float32", ("float32", "bfloat16"), "of the matrix products"),
         attention=Key(

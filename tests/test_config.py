@@ -16,7 +16,7 @@ from fmjax.factory.settings import check_settings
 from fmjax.flow_maps import Jumps
 from fmjax.keys import NAME, TEXT, walk
 from fmjax.losses.regression import TARGETS
-from fmjax.models import dit
+from fmjax.models import dit, unet
 from fmjax.models.attention import KERNELS
 from fmjax.models.transformer import REMAT
 from fmjax.predictions import PREDICTIONS
@@ -29,7 +29,7 @@ from tests.conftest import ROOT
 
 DECLARED = dict(walk(KEYS))
 TABLES = {
-    "model.name": set(model.MODELS) - set(dit.PRESETS),
+    "model.name": set(model.MODELS) - {*dit.PRESETS, *unet.PRESETS},
     "source.name": registry.SOURCES,
     "path.name": registry.PATHS,
     "coupling.name": registry.COUPLINGS,

@@ -440,7 +440,16 @@ TABLE = {
 
 PACKAGES = (
     *("conditions", "conventions", "couplings", "draws", "drifting", "flow_maps", "guidance"),
-    *("likelihood", "losses", "metrics", "paths", "predictions", "samplers", "schedules"),
+    *(
+        "likelihood",
+        "losses",
+        "manifolds",
+        "metrics",
+        "paths",
+        "predictions",
+        "samplers",
+        "schedules",
+    ),
     *("sources", "testing", "times"),
 )
 

@@ -24,6 +24,7 @@ SHARED = (
     *("keys", "axes", "conventions", "array_checks", "names", "conditions", "numerics"),
 )
 MATHEMATICS = (
+    ("manifolds",),
     ("schedules", "times", "sources", "intervals"),
     ("paths", "predictions", "couplings"),
     ("losses", "guidance"),

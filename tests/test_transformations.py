@@ -24,6 +24,7 @@ from fmjax import (
     guidance,
     likelihood,
     losses,
+    manifolds,
     metrics,
     paths,
     predictions,
@@ -116,6 +117,19 @@ def spans(distribution):
 
 def schedule(one):
     return Use(lambda t: (one.alpha(t), one.sigma(t), one.d_alpha(t), one.d_sigma(t)), (T,))
+
+
+def geometry(one, **how):
+    """Of tangent coordinates at the origin, from which all else is made."""
+
+    def call(c):
+        x = jnp.broadcast_to(one.origin, (B, *one.shape))
+        u = one.tangent(x, c)
+        y = one.exp(x, u)
+        parts = one.log(y, x), one.transport(x, y, u), one.project(y), one.to_tangent(y, u)
+        return *parts, one.dist(x, y), one.inner(x, u, u)
+
+    return Use(call, (0.3 * jnp.ones((B, one.dim)) + 0.1 * T[:, None],), **how)
 
 
 def flow(one):
@@ -445,6 +459,18 @@ TABLE = {
     "predictions.target_of": Use(
         lambda x0, x1, t: predictions.target_of("v", schedules.Cosine(), x0, x1, t), (X, Y, T)
     ),
+    "manifolds.Euclidean": geometry(manifolds.Euclidean(2)),
+    "manifolds.FlatProduct": geometry(
+        manifolds.FlatProduct((manifolds.Sphere(1), manifolds.Euclidean(1)))
+    ),
+    "manifolds.Hyperbolic": geometry(manifolds.Hyperbolic(2)),
+    "manifolds.Manifold": "what each manifold is made from",
+    "manifolds.Product": "its points are a pytree; FlatProduct has the same parts in one array",
+    "manifolds.SO3": geometry(manifolds.SO3(), slow=True),
+    "manifolds.SPD": geometry(manifolds.SPD(2), slow=True),
+    "manifolds.Simplex": geometry(manifolds.Simplex(2)),
+    "manifolds.Sphere": geometry(manifolds.Sphere(2)),
+    "manifolds.Torus": geometry(manifolds.Torus(2)),
     "metrics.curvature": Use(lambda x: metrics.curvature(velocity, x, steps=3), (X,)),
     "metrics.path_energy": Use(lambda x: metrics.path_energy(velocity, x, steps=3), (X,)),
     "metrics.path_statistics": Use(

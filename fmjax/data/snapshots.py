@@ -7,6 +7,7 @@ may differ, and only distributions are compared: that points grow in number or d
 """
 
 import dataclasses
+import functools
 import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -145,16 +146,25 @@ class SnapshotSplits:
     """The states of a data set at each time.
 
     Attributes:
-        train: what a flow is trained on.
         known: the training examples of all snapshots.
         test: held-out examples of all snapshots.
         held_out: the time of a snapshot that no flow is trained on, or None.
+
+    Raises:
+        InputError: the snapshot that is held out is not between others.
     """
 
-    train: Snapshots
     known: Snapshots
     test: Snapshots
     held_out: float | None
+
+    def __post_init__(self):
+        self.train  # noqa: B018  (a wrong time is refused here)
+
+    @functools.cached_property
+    def train(self) -> Snapshots:
+        """What a flow is trained on: the known examples without the snapshot that is held out."""
+        return self.known if self.held_out is None else self.known.without(self.held_out)
 
 
 def in_snapshots(dataset: Dataset, held_out: float | None) -> Dataset:
@@ -168,10 +178,8 @@ def in_snapshots(dataset: Dataset, held_out: float | None) -> Dataset:
         InputError: the times are no numbers, the set is one of pairs or has weights, a snapshot is
             missing in a split, or the one that is held out is not between others.
     """
-    if (
-        getattr(dataset.train, "read_pairs", None)
-        or getattr(dataset.train, "weights", None) is not None
-    ):
+    paired = hasattr(dataset.train, "read_pairs")
+    if paired or getattr(dataset.train, "weights", None) is not None:
         raise InputError(f"{dataset.name} has pairs or weights, which snapshots do without.")
     parts = {}
     for split in ("train", "test"):
@@ -184,8 +192,7 @@ def in_snapshots(dataset: Dataset, held_out: float | None) -> Dataset:
             f"each snapshot of {dataset.name} must have examples to train on and held-out ones; "
             f"got those at {parts['train'].times} and at {parts['test'].times}."
         )
-    train = parts["train"] if held_out is None else parts["train"].without(held_out)
-    splits = SnapshotSplits(train, parts["train"], parts["test"], held_out)
+    splits = SnapshotSplits(parts["train"], parts["test"], held_out)
     return dataclasses.replace(dataset, conditions=None, snapshots=splits)
 
 

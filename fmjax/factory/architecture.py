@@ -24,6 +24,9 @@ def architecture(config: ConfigDict, model: Any) -> Architecture:
     """
     fields = ("heads", "patch_size", "time_scale")
     values = {f"model.{name}": getattr(model, name, config.model[name]) for name in fields}
+    if hasattr(model, "head_size"):  # heads by number or by size: the same where sizes are
+        sizes = ", ".join(map(str, sorted(model.head_sizes())))
+        values["model.heads"] = f"of {sizes} channels"
     values |= {key: getattr(model, key.removeprefix("model."), None) for key in OF_FLOW_MAPS}
     if values["model.span"]:
         values["model.span"] = f"t - s times {SPAN_SCALE:g}"

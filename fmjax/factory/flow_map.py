@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from fmjax import flow_maps, times
-from fmjax.config import ConfigDict
+from fmjax.config import ConfigDict, default_config
 from fmjax.conventions import ApplyFn, Array, Labels, Velocity
 from fmjax.errors import InputError
 from fmjax.factory.registry import DISTANCES, choose, is_flow_map, make_time_distribution
@@ -32,15 +32,8 @@ SPANS: dict[str, Callable[[ConfigDict], SpanDistribution]] = {
     "to_data": lambda c: times.ToData(make_time_distribution(c)),
 }
 _OWN_SPANS = {"shortcut": "dyadic", "consistency": "to_data"}  # else sorted
-_UNUSED_ALONE = {
-    "teacher": None,
-    "guidance": 1.0,
-    "guidance_max": None,
-    "from_source": 0.0,
-    "second_head": False,
-    "divergence": False,
-}
-"""Keys that say nothing without a flow map, with their defaults."""
+_OF_FLOW_MAPS = ("teacher", "guidance", "guidance_max", "from_source", "second_head", "divergence")
+"""Keys that say nothing without a flow map."""
 _DIFFERENTIATED = {"meanflow", "improved_meanflow", "lagrangian", "alpha_flow"}
 
 
@@ -104,7 +97,8 @@ def check_flow_map(config: ConfigDict, conditions: Any) -> None:
     """
     c = config.flow_map
     if c.name == "none":
-        if given := [f"flow_map.{key}" for key, usual in _UNUSED_ALONE.items() if c[key] != usual]:
+        usual = default_config().flow_map
+        if given := [f"flow_map.{key}" for key in _OF_FLOW_MAPS if c[key] != usual[key]]:
             raise InputError(
                 f"{' and '.join(given)} {'is' if len(given) == 1 else 'are'} of a flow map; write "
                 "flow_map.name=lagrangian, say, or leave that out."

@@ -1,6 +1,6 @@
 """The network of a configuration, by name."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -10,12 +10,14 @@ from fmjax.config import ConfigDict
 from fmjax.errors import InputError, unknown_name
 from fmjax.factory.flow_map import output_parts
 from fmjax.factory.registry import is_flow_map
-from fmjax.models import dit, mlp
+from fmjax.models import dit, mlp, unet
 from fmjax.models.attention import choose_attention
 from fmjax.names import load_maker
 
 COMPUTE_DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 _DIT_SIZES = ("width", "depth", "heads", "patch_size")
+_UNET_SIZES = ("width", "depth", "heads")
+_OF_UNET = ("channel_mult", "attention_factors")
 
 
 def make_model(config: ConfigDict, conditions: Any, portable: bool = False) -> Any:
@@ -45,9 +47,11 @@ def make_model(config: ConfigDict, conditions: Any, portable: bool = False) -> A
         model = _of_two_times(model, config)
     if portable or not hasattr(model, "attention"):
         return model
-    head = model.width // max(model.heads, 1)
-    kernel = choose_attention(c.attention, model.dtype, head, jax.default_backend())
-    return model.clone(attention=kernel)
+    platform = jax.default_backend()
+    kernels = {
+        choose_attention(c.attention, model.dtype, size, platform) for size in model.head_sizes()
+    }
+    return model.clone(attention="xla" if "xla" in kernels else "cudnn")
 
 
 def _of_two_times(model: Any, config: ConfigDict) -> Any:
@@ -71,22 +75,17 @@ def _of_two_times(model: Any, config: ConfigDict) -> Any:
 
 
 def _mlp(c: ConfigDict, conditions: Any) -> mlp.MLP:
-    unused = _given(c, "heads", "patch_size")
+    unused = _given(c, "heads", "patch_size", *_OF_UNET)
     if unused or (c.dtype, c.attention, c.scan, c.remat) != ("float32", "auto", False, "none"):
         raise InputError(
-            "the mlp is float32 and has no heads, patch_size, attention, scan or remat; "
-            f"got {c.to_dict()}."
+            "the mlp is float32 and has no heads, patch_size, channel_mult, attention_factors, "
+            f"attention, scan or remat; got {c.to_dict()}."
         )
     return mlp.MLP(**_given(c, "width", "depth", "time_scale"), conditions=conditions)
 
 
 def _dit(c: ConfigDict, conditions: Any) -> dit.DiT:
-    missing = set(_DIT_SIZES) - _given(c, *_DIT_SIZES).keys()
-    if missing:
-        raise InputError(
-            f"model.name='dit' needs model.{', model.'.join(sorted(missing))}; "
-            f"or take a preset: {', '.join(sorted(dit.PRESETS))}."
-        )
+    _check_sizes(c, _DIT_SIZES, dit.PRESETS)
     return dit.DiT(**_dit_fields(c, conditions))
 
 
@@ -95,8 +94,56 @@ def _dit_preset(c: ConfigDict, conditions: Any) -> dit.DiT:
 
 
 def _dit_fields(c: ConfigDict, conditions: Any) -> dict[str, Any]:
+    unused = _given(c, *_OF_UNET)
+    if unused:
+        raise InputError(
+            f"model.channel_mult and model.attention_factors are a unet's; got {unused} and "
+            f"model.name={c.name!r}."
+        )
     how = {"dtype": COMPUTE_DTYPES[c.dtype], "scan": c.scan, "remat": c.remat}
     return _given(c, *_DIT_SIZES, "time_scale") | how | {"conditions": conditions}
+
+
+def _unet(c: ConfigDict, conditions: Any) -> unet.UNet:
+    _check_sizes(c, _UNET_SIZES, unet.PRESETS)
+    return unet.UNet(**_unet_fields(c, conditions))
+
+
+def _unet_preset(c: ConfigDict, conditions: Any) -> unet.UNet:
+    return unet.preset(c.name, **_unet_fields(c, conditions))
+
+
+def _unet_fields(c: ConfigDict, conditions: Any) -> dict[str, Any]:
+    if c.patch_size is not None or c.scan:
+        raise InputError(
+            f"a unet has no patches and no scan; got model.patch_size={c.patch_size} and "
+            f"model.scan={c.scan}: leave them out."
+        )
+    how = {"dtype": COMPUTE_DTYPES[c.dtype], "remat": c.remat, "conditions": conditions}
+    lists = {name: _numbers(name, text) for name, text in _given(c, *_OF_UNET).items()}
+    return _given(c, *_UNET_SIZES, "time_scale") | lists | how
+
+
+def _numbers(name: str, text: str) -> tuple[float, ...]:
+    """The numbers of a text such as "1,2,2,2"; those that are whole as such."""
+    if text == "none":
+        return ()
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError:
+        raise InputError(
+            f"model.{name}={text!r}: expected numbers with commas between, e.g. 1,2,2,2."
+        ) from None
+    return tuple(int(number) if number.is_integer() else number for number in numbers)
+
+
+def _check_sizes(c: ConfigDict, names: tuple[str, ...], presets: Iterable[str]) -> None:
+    missing = set(names) - _given(c, *names).keys()
+    if missing:
+        raise InputError(
+            f"model.name={c.name!r} needs model.{', model.'.join(sorted(missing))}; "
+            f"or take a preset: {', '.join(sorted(presets))}."
+        )
 
 
 def _given(c: ConfigDict, *names: str) -> dict[str, Any]:
@@ -107,7 +154,9 @@ def _given(c: ConfigDict, *names: str) -> dict[str, Any]:
 MODELS: dict[str, Callable[[ConfigDict, Any], Any]] = {
     "mlp": _mlp,
     "dit": _dit,
+    "unet": _unet,
     **dict.fromkeys(dit.PRESETS, _dit_preset),
+    **dict.fromkeys(unet.PRESETS, _unet_preset),
 }
 """``build(config.model, conditions)``, the module, by name."""
 

@@ -309,6 +309,11 @@ class DiT(HashableConditions, nn.Module):
         return None if embedding is None else 2 * products + embedding + context.forward_flops()
 
     @nn.nowrap
+    def head_sizes(self) -> set[int]:
+        """The channels of a head, wherever there is attention."""
+        return {self.width // max(self.heads, 1)}
+
+    @nn.nowrap
     def _embedding(self) -> ConditionEmbed:
         return ConditionEmbed(
             self.width,

@@ -137,12 +137,14 @@ class Attention(nn.Module):
         dtype: what it computes in; softmax is float32.
         kernel: ``"xla"`` or ``"cudnn"``; see `fmjax.models.attention`.
         norm: whether `rms_norm` is applied to each head's queries and keys (arXiv:2010.04245).
+        out_init: of the last layer's kernel.
     """
 
     heads: int
     dtype: Any
     kernel: str
     norm: bool = False
+    out_init: Any = _xavier
 
     @nn.compact
     def __call__(self, h: jax.Array, rotation: Rotation | None = None) -> jax.Array:
@@ -165,8 +167,8 @@ class Attention(nn.Module):
         if rotation is not None:
             q, k = rotate(q, rotation), rotate(k, rotation)
         h = attend(q, k, v, self.kernel)
-        h = nn.Dense(D, kernel_init=_xavier, dtype=self.dtype, name="out")(h.reshape(B * T, D))
-        return h.reshape(B, T, D)
+        out = nn.Dense(D, kernel_init=self.out_init, dtype=self.dtype, name="out")
+        return out(h.reshape(B * T, D)).reshape(B, T, D)
 
 
 class CrossAttention(nn.Module):
@@ -177,23 +179,28 @@ class CrossAttention(nn.Module):
     Attributes:
         heads: number of heads, a divisor of D.
         dtype: what it computes in; softmax is float32.
+        out_init: of the last layer's kernel.
     """
 
     heads: int
     dtype: Any
+    out_init: Any = _xavier
 
     @nn.compact
     def __call__(self, h: jax.Array, context: Context) -> jax.Array:
-        """Let tokens h (B, T, D) attend to a context of L tokens; shaped as h."""
+        """Let tokens h (B, T, D) attend to a context of L tokens of any width; shaped as h."""
         B, T, D = h.shape
         L, size = context.tokens.shape[1], D // self.heads
-        dense = partial(nn.Dense, kernel_init=_xavier, dtype=self.dtype)
-        q = dense(D, name="q")(h.reshape(B * T, D)).reshape(B, T, self.heads, size)
+        dense = partial(nn.Dense, dtype=self.dtype)
+        q = dense(D, kernel_init=_xavier, name="q")(h.reshape(B * T, D)).reshape(
+            B, T, self.heads, size
+        )
         # Heads outermost, and rows: see Attention.
-        kv = dense(2 * D, name="kv")(context.tokens.reshape(B * L, D))
+        kv = dense(2 * D, kernel_init=_xavier, name="kv")(context.tokens.reshape(B * L, -1))
         k, v = jnp.split(kv.reshape(B, L, self.heads, 2 * size), 2, axis=-1)
         h = attend(q, k, v, mask=context.attended[:, None, None, :])
-        return dense(D, name="out")(h.reshape(B * T, D)).reshape(B, T, D)
+        out = dense(D, kernel_init=self.out_init, name="out")
+        return out(h.reshape(B * T, D)).reshape(B, T, D)
 
 
 class FeedForward(nn.Module):

@@ -16,7 +16,7 @@ from fmjax.files import first_line
 
 SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
 _FLOATS = ("float64", "float32", "float16", "bfloat16")
-_INSIDE = ("ema", "model_ema", "state_dict", "model", "module")
+_INSIDE = ("ema", "model_ema", "ema_model", "state_dict", "model", "net_model", "module")
 """Where training programs put the network's tensors in a file, the averaged ones first."""
 
 

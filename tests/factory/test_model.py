@@ -3,6 +3,7 @@
 import sys
 import types
 
+import jax
 import jax.numpy as jnp
 import pytest
 from flax import linen as nn
@@ -11,8 +12,10 @@ from fmjax.conditions import ClassIds, Vector
 from fmjax.config import default_config
 from fmjax.errors import InputError
 from fmjax.factory.model import MODELS, make_model
+from fmjax.models import unet
 from fmjax.models.dit import PRESETS, DiT, preset
 from fmjax.models.mlp import MLP
+from fmjax.models.unet import UNet
 
 SIZES = {"width": 16, "depth": 2, "heads": 2, "patch_size": 2}
 TWO = {"class": ClassIds(3), "age": Vector(2)}
@@ -25,13 +28,40 @@ def made(conditions=None, **fields):
 
 
 def test_every_name_gives_its_network():
-    assert set(MODELS) == {"mlp", "dit", *PRESETS}
+    assert set(MODELS) == {"mlp", "dit", "unet", *PRESETS, *unet.PRESETS}
     assert made(name="mlp", width=16) == MLP(width=16)
     assert made(TWO, name="mlp") == MLP(conditions=TWO)
     assert made(TWO, name="dit", **SIZES) == DiT(**SIZES, conditions=TWO)
     how = {"dtype": jnp.bfloat16, "scan": True, "remat": "dots"}
     given = how | {"dtype": "bfloat16"}
     assert made(name="DiT-S/4", depth=3, **given) == preset("DiT-S/4", depth=3, **how)
+
+
+def test_a_unet_is_given_its_levels_as_text():
+    sizes = {"width": 32, "depth": 1, "heads": 2}
+    assert made(TWO, name="unet", **sizes) == UNet(**sizes, conditions=TWO)
+    lists = {"channel_mult": "0.5,1,2", "attention_factors": "2,4"}
+    expected = UNet(**sizes, channel_mult=(0.5, 1, 2), attention_factors=(2, 4))
+    assert made(name="unet", **sizes, **lists) == expected
+    alone = UNet(**sizes, attention_factors=())
+    assert made(name="unet", **sizes, attention_factors="none") == alone
+    how = {"dtype": jnp.bfloat16, "remat": "full"}
+    name = "UNet-CIFAR10/torchcfm"
+    given = how | {"dtype": "bfloat16"}
+    assert made(name=name, heads=2, **given) == unet.preset(name, heads=2, **how)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "platform", "kernel"),
+    [("bfloat16", "gpu", "cudnn"), ("float32", "gpu", "xla"), ("bfloat16", "cpu", "xla")],
+)
+def test_attention_is_fused_where_every_head_can_be(dtype, platform, kernel, monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: platform)
+    config = default_config()
+    config.model.update({"name": "UNet-ImageNet64", "dtype": dtype})
+    assert make_model(config, None).attention == kernel
+    config.model.name = "UNet-CIFAR10/flow_matching"  # heads of 256
+    assert make_model(config, None).attention == "xla"
 
 
 @pytest.mark.parametrize("sizes", [{"name": "mlp"}, {"name": "DiT-S/2"}, {"name": "dit", **SIZES}])
@@ -47,6 +77,15 @@ def test_the_scale_of_the_time_is_the_networks_unless_it_is_set(sizes):
         ({"name": "mlp", "heads": 2}, "the mlp is float32 and has no heads"),
         ({"name": "mlp", "scan": True}, "the mlp is float32 and has no heads"),
         ({"name": "dit", "width": 8}, "needs model.depth, model.heads, model.patch_size; or take"),
+        ({"name": "unet", "width": 8}, "'unet' needs model.depth, model.heads; or take a preset"),
+        ({"name": "UNet-ImageNet64", "patch_size": 2}, "no patches and no scan; got model.patch"),
+        ({"name": "UNet-ImageNet64", "scan": True}, "no patches and no scan; .* model.scan=True"),
+        ({"name": "mlp", "channel_mult": "1,2"}, "the mlp is float32 and has no heads"),
+        ({"name": "DiT-S/2", "channel_mult": "1,2"}, "are a unet's; got .*model.name='DiT-S/2'"),
+        (
+            {"name": "UNet-ImageNet64", "channel_mult": "1,two"},
+            "model.channel_mult='1,two': expected numbers with commas between, e.g. 1,2,2,2",
+        ),
     ],
 )
 def test_what_a_network_does_not_have_is_refused(fields, message):

@@ -83,7 +83,7 @@ def trained(model, shape, conditioned, steps):
 @pytest.mark.parametrize(("make", "conditions", "conditioned"), CASES)
 def test_sampled_means_and_covariances_are_those_of_each_condition(make, conditions, conditioned):
     shape = (1, 2, 1) if make.func is DiT else (2,)
-    velocity = trained(make(conditions=conditions), shape, conditioned, steps=1000)
+    velocity = trained(make(conditions=conditions), shape, conditioned, steps=2000)
     labels, means = conditioned(jax.random.key(3), ASKED)
     x0 = jax.random.normal(jax.random.key(4), (ASKED * SAMPLES, *shape))
     repeated = jax.tree.map(lambda a: jnp.repeat(a, SAMPLES, axis=0), labels)

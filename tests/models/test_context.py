@@ -1,4 +1,4 @@
-"""Sequences and images as conditions, in both networks."""
+"""Sequences and images as conditions, in every network."""
 
 import functools
 
@@ -16,6 +16,7 @@ from fmjax.models.context import Context, SequenceEmbed, pooled
 from fmjax.models.dit import DiT
 from fmjax.models.mlp import MLP
 from fmjax.models.transformer import CrossAttention
+from fmjax.models.unet import UNet
 
 B, L, K, SHAPE = 5, 6, 3, (4, 6, 2)
 RNG = np.random.default_rng(0)
@@ -34,12 +35,14 @@ LABELS = {
     "photo": RNG.normal(size=(B, 4, 6, 3)).astype(np.float32),
 }
 DIT = functools.partial(DiT, patch_size=2, width=16, depth=2, heads=2)
+UNET = functools.partial(UNet, width=8, depth=1, channel_mult=(1, 2), heads=2, groups=4)
 NETWORKS = [
     pytest.param(functools.partial(MLP, width=15, depth=2), id="mlp"),
     pytest.param(DIT, id="dit"),
     pytest.param(functools.partial(DIT, dtype=jnp.bfloat16), id="dit, bfloat16"),
+    pytest.param(UNET, id="unet"),
 ]
-EXACT = [NETWORKS[0], NETWORKS[1]]
+EXACT = [NETWORKS[0], NETWORKS[1], NETWORKS[3]]
 
 
 def of(conditions):
@@ -79,7 +82,7 @@ def test_new_conditions_leave_the_parameters_that_were_there_to_the_bit(make):
 
 @pytest.mark.parametrize("make", NETWORKS)
 def test_a_trained_network_that_gains_images_begins_as_it_was_to_the_bit(make):
-    conditions = BASE | IMAGES | (TEXT if make.func is DiT else {})
+    conditions = BASE | IMAGES | ({} if make.func is MLP else TEXT)
     one, more = make(conditions=BASE), make(conditions=conditions)
     fresh = more.init(jax.random.key(0), X, T, of(conditions))["params"]
     params = extend_params(fresh, trained(one))

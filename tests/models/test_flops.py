@@ -14,11 +14,12 @@ from jax.extend.core import ClosedJaxpr, Jaxpr
 
 from fmjax.conditions import ClassIds, ImageCondition, Mask, Sequence, Vector, nulls
 from fmjax.conventions import Span
-from fmjax.models import dit, mlp
+from fmjax.models import dit, mlp, unet
 from fmjax.models.flops import training_flops
 
 IMAGE, POINT = (8, 4, 3), (5,)
 DIT = {"patch_size": 2, "width": 24, "depth": 3, "heads": 2}
+UNET = {"width": 8, "depth": 2, "channel_mult": (1, 2), "heads": 2, "groups": 4}
 TWO = {"class": ClassIds(7), "age": Vector(3)}
 EVERY = TWO | {
     "text": Sequence(5, 4),
@@ -40,6 +41,10 @@ MODELS = [
     (dit.DiT(**DIT, conditions=EVERY), IMAGE),
     (mlp.MLP(width=16, depth=2, conditions=EVERY), POINT),
     (dit.DiT(**DIT, mlp="swiglu", norm="rms", qk_norm=True, rope=True, bottleneck=5), IMAGE),
+    (unet.UNet(**UNET, scale_shift=False), IMAGE),
+    (unet.UNet(**UNET, attention_factors=(), resampling="pool"), IMAGE),
+    (unet.UNet(**UNET, attention_factors=(1, 2), resampling="residual", guidance=True), IMAGE),
+    (unet.UNet(**UNET, conditions=EVERY, span=True, parts=("divergence", "diagonal")), IMAGE),
 ]
 
 
@@ -55,13 +60,16 @@ def _apply(model, shape: tuple[int, ...], batch: int):
 
 
 def _products(jaxpr: Jaxpr) -> int:
-    """Operations of the matrix products of a jaxpr and of all that it calls."""
+    """Operations of the products and convolutions of a jaxpr and of all that it calls."""
     total = 0
     for equation in jaxpr.eqns:
         if equation.primitive.name == "dot_general":
             (contracted, _), _ = equation.params["dimension_numbers"]
             inner = math.prod(equation.invars[0].aval.shape[i] for i in contracted)
             total += 2 * inner * equation.outvars[0].aval.size
+        if equation.primitive.name == "conv_general_dilated":
+            kernel = equation.invars[1].aval.shape  # height, width, channels in and out
+            total += 2 * math.prod(kernel[:3]) * equation.outvars[0].aval.size
         turns = equation.params["length"] if equation.primitive.name == "scan" else 1
         for value in jax.tree.leaves(equation.params, is_leaf=lambda v: isinstance(v, Jaxpr)):
             if isinstance(value, ClosedJaxpr):
@@ -140,10 +148,14 @@ class Number:
         return self.module(width, name=name)
 
 
-@pytest.mark.parametrize("make", [partial(dit.DiT, **DIT), partial(mlp.MLP, width=16)])
+@pytest.mark.parametrize(
+    "make",
+    [partial(dit.DiT, **DIT), partial(mlp.MLP, width=16), partial(unet.UNet, **UNET)],
+)
 def test_an_embedding_of_your_own_is_counted_where_it_says(make):
     plain, counted = make(), make(conditions=Number(Counted))
-    assert counted.forward_flops(IMAGE) == plain.forward_flops(IMAGE) + 2 * plain.width
+    width = plain.width * (4 if isinstance(plain, unet.UNet) else 1)  # of the embedding
+    assert counted.forward_flops(IMAGE) == plain.forward_flops(IMAGE) + 2 * width
     assert make(conditions=Number(Uncounted)).forward_flops(IMAGE) is None
     assert training_flops(make(conditions=Number(Uncounted)), IMAGE) is None
 
@@ -155,3 +167,13 @@ def test_xla_counts_a_few_percent_more():
     function, args = _apply(model, shape, batch=4)
     xla = jax.jit(function).lower(*args).compile().cost_analysis()["flops"]
     assert 1 < xla / (4 * model.forward_flops(shape)) < 1.05
+
+
+@pytest.mark.slow
+def test_xla_counts_a_convolution_at_the_border_of_an_image_for_less():
+    """It leaves out the products by the zeros around an image, which a chip computes."""
+    model = unet.UNet(width=64, depth=1, channel_mult=(1, 1), heads=1, attention_factors=())
+    shape = (32, 32, 3)
+    function, args = _apply(model, shape, batch=2)
+    xla = jax.jit(function).lower(*args).compile().cost_analysis()["flops"]
+    assert 0.9 < xla / (2 * model.forward_flops(shape)) < 1.05

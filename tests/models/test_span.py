@@ -14,15 +14,18 @@ from fmjax.conventions import Span, diagonal
 from fmjax.models.adapters import extend_params, from_linen
 from fmjax.models.dit import DiT
 from fmjax.models.mlp import MLP
+from fmjax.models.unet import UNet
 
 B = 6
 S = np.linspace(-0.3, 0.6, B, dtype=np.float32)
 T = np.linspace(0.0, 1.0, B, dtype=np.float32)
 DIT = {"patch_size": 2, "width": 16, "depth": 2, "heads": 2}
+UNET = {"width": 8, "depth": 1, "channel_mult": (1, 2), "heads": 2, "groups": 4}
 NETWORKS = [
     pytest.param(functools.partial(MLP, width=16, depth=2), (2,), id="mlp"),
     pytest.param(functools.partial(DiT, **DIT), (4, 4, 1), id="dit"),
     pytest.param(functools.partial(DiT, **DIT, dtype=jnp.bfloat16), (4, 4, 1), id="dit, bfloat16"),
+    pytest.param(functools.partial(UNet, **UNET), (4, 4, 1), id="unet"),
 ]
 
 

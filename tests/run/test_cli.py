@@ -166,7 +166,9 @@ def test_a_configuration_is_found_by_path_or_by_name(tmp_path, monkeypatch):
     assert find_config("configs/mine.py") == find_config("mine") == Path("configs/mine.py")
     with pytest.raises(InputError, match=r"unknown configuration 'mein'. Did you mean 'mine'\?"):
         find_config("mein")
-    with pytest.raises(InputError, match=r"unknown configuration ''\. Known: cifar10, digits"):
+    with pytest.raises(
+        InputError, match=r"unknown configuration ''\. Known: cifar10, cifar10_unet, digits"
+    ):
         find_config("")
 
 

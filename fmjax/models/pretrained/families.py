@@ -6,6 +6,7 @@ from fmjax.models.pretrained import (
     lightningdit,
     text_to_image,
     tiny_autoencoders,
+    unet,
 )
 from fmjax.models.pretrained.family import Family
 
@@ -16,6 +17,8 @@ FAMILIES: tuple[Family, ...] = (
     lightningdit.LIGHTNING,
     text_to_image.SD3,
     text_to_image.FLUX,
+    unet.TORCHCFM,
+    unet.FLOW_MATCHING,
     tiny_autoencoders.OFFICIAL,
     tiny_autoencoders.DIFFUSERS,
     autoencoder_kl.SD,

@@ -104,9 +104,9 @@ def _measure_run(workdir: Path) -> dict:
         say(describe_evaluation(report))
         return {"step": flow.step} | report
     check_one_distribution(experiment.spec, "a comparison in features")
+    what, how = resolve(experiment, what, how)
     check_count(what.num)
     asked = _asked(REFERENCE.value or _same_data(workdir, data))
-    what, how = resolve(experiment, what, how)
     real = open_real_side(asked)
     flow = restore_flow(workdir, experiment, which)
     report = measure_in_features(real, stream_samples(flow, what, how), what.num)

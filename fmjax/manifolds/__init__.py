@@ -1,0 +1,43 @@
+"""Manifolds: the spaces that points live in, where plus and minus become exp and log.
+
+==================  ============================================================================
+`Euclidean`         R^n, or arrays of any shape
+`Sphere`            unit vectors of R^(n+1)
+`Torus`             n angles in radians
+`SO3`               rotations, as matrices (3, 3); the distance is the angle
+`Hyperbolic`        the Poincare ball of curvature -1
+`SPD`               symmetric positive definite matrices, with the affine-invariant metric
+`Simplex`           n + 1 probabilities, with the Fisher metric
+`Product`           a manifold for each part of a pytree
+`FlatProduct`       a manifold for each slice of one array (..., size)
+`Manifold`          what each of them has
+==================  ============================================================================
+
+A manifold is a frozen dataclass of pure functions of arrays. Points are (..., *shape) with any
+leading axes, and a result has the leading axes of its arguments. Values and first derivatives are
+finite in float32 at every point and every pair of points, also where the geodesic between them is
+not unique: each class says which one it takes there. The derivative of a distance is 0 where the
+distance has none, at coincident points and at the farthest ones.
+"""
+
+from fmjax.manifolds.base import Manifold
+from fmjax.manifolds.flat import Euclidean, Torus
+from fmjax.manifolds.hyperbolic import Hyperbolic
+from fmjax.manifolds.positive import SPD
+from fmjax.manifolds.product import FlatProduct, Product
+from fmjax.manifolds.rotations import SO3
+from fmjax.manifolds.simplex import Simplex
+from fmjax.manifolds.sphere import Sphere
+
+__all__ = [
+    "SO3",
+    "SPD",
+    "Euclidean",
+    "FlatProduct",
+    "Hyperbolic",
+    "Manifold",
+    "Product",
+    "Simplex",
+    "Sphere",
+    "Torus",
+]
