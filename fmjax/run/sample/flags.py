@@ -154,6 +154,38 @@ def recipe(workdir: Path | None, config: ConfigDict | None = None) -> Recipe:
         workdir: of the run, which decides the solver where no flag does; None without one.
         config: in its place.
     """
+    return Recipe(_chosen_solver(_solver_name(workdir, config), STEPS.value), _guidance())
+
+
+def recipes(text: str) -> dict[str, Recipe]:
+    """How ``--compare`` asks to draw the same noise, by what is written there.
+
+    Args:
+        text: solvers with their steps, heun:25,euler:8.
+
+    Raises:
+        InputError: it is written in another way, or a solver adds noise of its own.
+    """
+    if given := _given("solver", "steps", "rtol", "atol", "control", "diffusion", "noise"):
+        raise InputError(f"--compare says which solvers and steps: leave --{given[0]} out.")
+    chosen = {}
+    for entry in text.split(","):
+        name, colon, steps = entry.rpartition(":")
+        if not colon or not steps.isdecimal():
+            raise InputError(
+                "--compare must be solvers with their numbers of steps, such as "
+                f"heun:25,euler:8; got {entry!r}."
+            )
+        if name in METHODS:
+            raise InputError(
+                f"{name} adds noise of its own, so that its samples are not those of the others; "
+                f"--compare takes {_one_of([*SOLVERS, 'jumps'])}."
+            )
+        chosen[entry] = Recipe(_chosen_solver(name, int(steps)), _guidance())
+    return chosen
+
+
+def _guidance() -> Guidance:
     interval = None if INTERVAL.value is None else _numbers("interval", INTERVAL.value, float)
     guidance = Guidance(
         rule=RULE.value,
@@ -165,13 +197,17 @@ def recipe(workdir: Path | None, config: ConfigDict | None = None) -> Recipe:
         in_turn=IN_TURN.value,
     )
     check_choice(guidance)
+    return guidance
+
+
+def _solver_name(workdir: Path | None, config: ConfigDict | None) -> str:
     name = SOLVER.value
     # What is wrong with a flag alone is said before that there is no run.
     if name is None and workdir is not None and (workdir / RECORD).exists():
         config = load_record(workdir).config
     if name is None:
         name = "jumps" if config is not None and is_flow_map(config) else "heun"
-    return Recipe(_chosen_solver(name), guidance)
+    return name
 
 
 def weights() -> Weights:
@@ -179,7 +215,7 @@ def weights() -> Weights:
     return check_weights(Weights(CHECKPOINT.value, EMA.value, WEAK.value))
 
 
-def _chosen_solver(name: str) -> Solver:
+def _chosen_solver(name: str, steps: int | None) -> Solver:
     grid = GRID.value
     grid = _numbers("grid", grid, float) if grid and grid[0].isdigit() else grid
     on_grid = {"shift": SHIFT.value, "grid": grid}
@@ -189,7 +225,7 @@ def _chosen_solver(name: str) -> Solver:
         tolerances = {name: flags.FLAGS[name].value for name in _given("rtol", "atol")}
         return make_solver(
             name,
-            STEPS.value,
+            steps,
             diffusion=DIFFUSION.value,
             scale=NOISE.value,
             control=CONTROL.value or "fixed",
@@ -202,7 +238,7 @@ def _chosen_solver(name: str) -> Solver:
         )
     adaptive = {"control": CONTROL.value, "rtol": RTOL.value, "atol": ATOL.value}
     more = {"renoise": RENOISE.value} if name == "jumps" else {}
-    return make_solver(name, STEPS.value, **adaptive, **on_grid, **more)
+    return make_solver(name, steps, **adaptive, **on_grid, **more)
 
 
 def _given(*names: str) -> list[str]:
