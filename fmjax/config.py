@@ -71,6 +71,9 @@ KEYS = {
             kind=str,
         ),
         time_scale=Key(None, POSITIVE, "t is multiplied by it first; the network's", kind=float),
+        variance=Key(
+            False, "", "of dit: room in the last layer for the variance of published DiT and SiT"
+        ),
         dtype=Key("float32", ("float32", "bfloat16"), "of the matrix products"),
         attention=Key(
             "auto", ("auto", "xla", "cudnn"), "the kernel; auto takes the one of them that fits"

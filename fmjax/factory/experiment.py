@@ -62,6 +62,7 @@ class Experiment:
             and states where the source is a distribution.
         path: from the source to the data.
         network: the name of the network.
+        model: the network, a Linen module.
         architecture: what its parameters mean beyond their shapes.
         apply_fn: ``apply_fn(params, x, t, labels) -> velocity``, whatever the network predicts; of
             a network of two times its diagonal, which takes spans, too; of one that takes the scale
@@ -102,6 +103,7 @@ class Experiment:
     source_codec: Codec
     path: Path
     network: str
+    model: Any
     architecture: Architecture
     apply_fn: ApplyFn
     scaled_fn: ApplyFn | None
@@ -199,6 +201,7 @@ def make_experiment(
         source_codec=spec.codec if spec.timeline else registry.make_source_codec(config, spec),
         path=path,
         network=config.model.name,
+        model=model,
         architecture=architecture(config, model),
         apply_fn=velocity,
         scaled_fn=scaled,

@@ -34,7 +34,17 @@ COMPILE_ONLY = flags.DEFINE_string(
     "collectives and roofline bounds.",
 )
 INIT_FROM = flags.DEFINE_string(
-    "init_from", None, "Begin with these parameters: a run, exported weights, or a .safetensors."
+    "init_from",
+    None,
+    "Begin with these parameters: a run, exported weights, a .safetensors, or published weights.",
+)
+INIT_LAYOUT = flags.DEFINE_string(
+    "init_layout",
+    None,
+    "What published weights are, such as sit; needed where names leave it open.",
+)
+INIT_FRESH = flags.DEFINE_list(
+    "init_fresh", [], "Parameters not to take from there, e.g. condition/label/* for other classes."
 )
 OVERWRITE = flags.DEFINE_bool("overwrite", False, "Delete an earlier run in the workdir first.")
 HELP_CONFIG = flags.DEFINE_bool(
@@ -77,4 +87,6 @@ def main() -> int:
         overwrite=OVERWRITE.value,
         init_from=None if INIT_FROM.value is None else Path(INIT_FROM.value),
         profile=PROFILE.value,
+        init_layout=INIT_LAYOUT.value,
+        init_fresh=tuple(INIT_FRESH.value),
     )
