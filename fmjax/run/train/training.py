@@ -104,6 +104,7 @@ def _fit(run: Run, own: Folder, begin: Any, parallel: str, profile: bool) -> Tra
         loss_fn=experiment.loss_fn,
         draw=RunDraw(experiment),
         optimizer=experiment.optimizer,
+        frozen=experiment.frozen,
         learning_rate=experiment.learning_rate,
         held_out=held_out(run.training),
         workdir=own,
