@@ -6,7 +6,7 @@
 
 | module | holds |
 |---|---|
-| `loading` | `load`, and `inspect`, which reads names and shapes alone |
+| `loading` | `load`; `layouts_of`, `inspect` and `outline` read names and shapes alone |
 | `saving` | `save` |
 | `results` | what loading gives |
 | `families` | `LAYOUTS`, the layouts that are known |
@@ -24,9 +24,9 @@ Here networks meet the paths they were trained on and the files they lie in; not
 """
 
 from fmjax.models.pretrained.families import LAYOUTS
-from fmjax.models.pretrained.loading import inspect, load
+from fmjax.models.pretrained.loading import inspect, layouts_of, load, outline
 from fmjax.models.pretrained.report import Report
 from fmjax.models.pretrained.results import Network
 from fmjax.models.pretrained.saving import save
 
-__all__ = ["LAYOUTS", "Network", "Report", "inspect", "load", "save"]
+__all__ = ["LAYOUTS", "Network", "Report", "inspect", "layouts_of", "load", "outline", "save"]
