@@ -80,7 +80,7 @@ def _mlp(c: ConfigDict, conditions: Any) -> mlp.MLP:
     if unused or how != ("float32", "auto", False, "none", False):
         raise InputError(
             "the mlp is float32 and has no heads, patch_size, channel_mult, attention_factors, "
-            f"attention, scan, remat or variance; got {c.to_dict()}."
+            f"variance, attention, scan or remat; got {c.to_dict()}."
         )
     return mlp.MLP(**_given(c, "width", "depth", "time_scale"), conditions=conditions)
 
@@ -116,10 +116,14 @@ def _unet_preset(c: ConfigDict, conditions: Any) -> unet.UNet:
 
 
 def _unet_fields(c: ConfigDict, conditions: Any) -> dict[str, Any]:
-    if c.patch_size is not None or c.scan or c.variance:
+    if c.patch_size is not None or c.scan:
         raise InputError(
-            f"a unet has no patches, no scan and no variance; got model.patch_size={c.patch_size}, "
-            f"model.scan={c.scan} and model.variance={c.variance}: leave them out."
+            f"a unet has no patches and no scan; got model.patch_size={c.patch_size} and "
+            f"model.scan={c.scan}: leave them out."
+        )
+    if c.variance:
+        raise InputError(
+            f"model.variance is of DiT and SiT; got model.name={c.name!r}, a unet: leave it out."
         )
     how = {"dtype": COMPUTE_DTYPES[c.dtype], "remat": c.remat, "conditions": conditions}
     lists = {name: _numbers(name, text) for name, text in _given(c, *_OF_UNET).items()}

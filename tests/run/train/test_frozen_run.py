@@ -27,7 +27,9 @@ def test_what_a_configuration_freezes_is_not_trained(train_small):
     assert moments
     assert not [name for name in moments if "hidden_0." in name or "condition." in name]
     train_small(train__frozen="hidden_0/*,condition/*", train__steps=12)  # goes on
-    with pytest.raises(InputError, match=r"another run, with train\.frozen='hidden_0/\*,condition/\*'"):
+    with pytest.raises(
+        InputError, match=r"another run, with train\.frozen='hidden_0/\*,condition/\*'"
+    ):
         train_small(train__frozen="out/*", train__steps=16)
 
 
