@@ -80,7 +80,7 @@ def _mlp(c: ConfigDict, conditions: Any) -> mlp.MLP:
     if unused or how != ("float32", "auto", False, "none", False):
         raise InputError(
             "the mlp is float32 and has no heads, patch_size, channel_mult, attention_factors, "
-            f"attention, scan, remat or variance; got {c.to_dict()}."
+            f"variance, attention, scan or remat; got {c.to_dict()}."
         )
     return mlp.MLP(**_given(c, "width", "depth", "time_scale"), conditions=conditions)
 

@@ -83,6 +83,8 @@ def test_the_scale_of_the_time_is_the_networks_unless_it_is_set(sizes):
             "no patches, no scan.* leave model.patch_size out",
         ),
         ({"name": "UNet-ImageNet64", "scan": True}, "no patches, no scan.* leave model.scan out"),
+        ({"name": "UNet-ImageNet64", "variance": True}, "no variance: leave model.variance out"),
+        ({"name": "mlp", "variance": True}, "the mlp is float32 and has no heads, .*variance"),
         ({"name": "mlp", "channel_mult": "1,2"}, "the mlp is float32 and has no heads"),
         ({"name": "DiT-S/2", "channel_mult": "1,2"}, "are a unet's; got .*model.name='DiT-S/2'"),
         (

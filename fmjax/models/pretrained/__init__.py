@@ -7,7 +7,7 @@
 | module | holds |
 |---|---|
 | `loading` | `load`; `layouts_of`, `inspect` and `outline` read names and shapes alone |
-| `saving` | `save` |
+| `saving` | `save`, and `outline_of`, what a saved file would stand for |
 | `results` | what loading gives |
 | `families` | `LAYOUTS`, the layouts that are known |
 | `family` | what a layout is, and how one is recognised |
@@ -27,6 +27,16 @@ from fmjax.models.pretrained.families import LAYOUTS
 from fmjax.models.pretrained.loading import inspect, layouts_of, load, outline
 from fmjax.models.pretrained.report import Report
 from fmjax.models.pretrained.results import Network
-from fmjax.models.pretrained.saving import save
+from fmjax.models.pretrained.saving import outline_of, save
 
-__all__ = ["LAYOUTS", "Network", "Report", "inspect", "layouts_of", "load", "outline", "save"]
+__all__ = [
+    "LAYOUTS",
+    "Network",
+    "Report",
+    "inspect",
+    "layouts_of",
+    "load",
+    "outline",
+    "outline_of",
+    "save",
+]

@@ -89,7 +89,10 @@ class Family:
                     f"with which the same weights mean another function: write {name}={value!r}."
                 )
         key = jax.eval_shape(lambda: jax.random.key(0))
-        return jax.eval_shape(model.init, key, *self.inputs(model, shape))["params"]
+        try:
+            return jax.eval_shape(model.init, key, *self.inputs(model, shape))["params"]
+        except InputError as error:  # its conditions are others
+            raise InputError(f"{self.what} cannot be this {self.kind.__name__}: {error}") from error
 
     def check_kind(self, model: nn.Module) -> None:
         """Checks that a network is of the class that the layout holds.

@@ -119,12 +119,24 @@ def _of_one_time(model: Any) -> Any:
     return model.clone(**{k: v for k, v in _OF_TWO_TIMES.items() if k in fields})
 
 
+def is_meant_as(network: pretrained.Network, experiment: Experiment) -> bool:
+    """Whether a published network gives what a run learns, asked as the run asks its own.
+
+    Args:
+        network: as `fmjax.models.pretrained.outline` gives it.
+        experiment: of the run.
+    """
+    prediction = dict(experiment.architecture)["loss.prediction"]
+    # Stored pairs are learned along a path of their own, beginning with the flow that made them.
+    same_path = network.path == experiment.path or experiment.pairs is not None
+    return network.prediction == prediction and same_path and network.direct
+
+
 def _check_meaning(source: Path, network: pretrained.Network, experiment: Experiment) -> None:
     """Checks that the network gives what this run learns, asked as this run asks its own."""
-    prediction = dict(experiment.architecture)["loss.prediction"]
-    same_path = network.path == experiment.path or experiment.pairs is not None
-    if network.prediction == prediction and same_path and network.direct:
+    if is_meant_as(network, experiment):
         return
+    prediction = dict(experiment.architecture)["loss.prediction"]
     asked = "" if network.direct else " and is asked in its own way of counting time"
     raise InputError(
         f"{source} is {_what(network.family)}, which predicts {network.prediction} on "
