@@ -24,7 +24,8 @@ KEYS = {
         name=Key(
             "digits",
             NAME,
-            "digits, toy/NAME, a prepared set, random/32x32x4/1000 to measure speed, or your own",
+            "digits, toy/NAME, text/romeo_and_juliet, a prepared set, random/32x32x4/1000 to "
+            "measure speed, or your own",
         ),
         dir=Key(None, TEXT, "the data directory; TFDS_DATA_DIR, or TFDS's own", kind=str),
         x=Key(None, TEXT, "the feature that is the data; None: as the set says", kind=str),
@@ -47,6 +48,13 @@ KEYS = {
         ),
         held_out_time=Key(
             None, FINITE, "the time of a snapshot that is measured and not trained on", kind=float
+        ),
+        levels=Key(
+            None,
+            "[2, 256]",
+            "of images: each pixel as a token, the nearest of so many equally spaced levels",
+            "levels",
+            kind=int,
         ),
         flip=Key(False, "", "random horizontal flips"),
         dequantize=Key(False, "", "of images: uniform noise of one level, for likelihoods"),

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from fmjax.config import ConfigDict, check_config
 from fmjax.data.dataset import Dataset, Reading
-from fmjax.data.load import load
+from fmjax.data.load import in_levels, load
 from fmjax.data.snapshots import in_snapshots
 from fmjax.errors import InputError
 from fmjax.training.settings import BETWEEN_CALLS, check_calls
@@ -22,6 +22,7 @@ class DataSettings(NamedTuple):
     size: int | None
     time: str | None
     held_out_time: float | None
+    levels: int | None
     flip: bool
     dequantize: bool
     threads: int
@@ -42,6 +43,8 @@ class DataSettings(NamedTuple):
         named = self.conditions if self.time is None else self.time
         reading = Reading(self.x, named, self.split, self.test_split, self.size)
         dataset = load(self.name, self.dir, reading)
+        if self.levels is not None:
+            dataset = in_levels(dataset, self.levels)
         if self.time is None:
             return dataset
         return in_snapshots(dataset, self.held_out_time)
