@@ -15,6 +15,8 @@
 | `report` | what became of each tensor of a file |
 | `filling` | parameters read tensor by tensor onto devices |
 | `dit` | DiT and SiT, official and of diffusers |
+| `lightningdit` | LightningDiT, official |
+| `text_to_image` | Stable Diffusion 3 and 3.5, and FLUX.1, of diffusers |
 | `unet` | the U-Net of torchcfm and flow_matching |
 
 Here networks meet the paths they were trained on and the files they lie in; nothing else of

@@ -1,5 +1,6 @@
 """A family: one published layout, how it is recognised, and what it becomes here."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,6 +93,11 @@ class Family:
                 )
         key = jax.eval_shape(lambda: jax.random.key(0))
         return jax.eval_shape(model.init, key, *self.inputs(model, shape))["params"]
+
+
+def count_blocks(shapes: Shapes, pattern: str) -> int:
+    """How many blocks there are: one more than the largest number that the pattern finds."""
+    return 1 + max(int(found[1]) for name in shapes if (found := re.match(pattern, name)))
 
 
 def family_named(name: str, families: Sequence[Family]) -> Family:
