@@ -1,8 +1,8 @@
 """The numbers of a configuration, checked; and those that are settings of a run, not objects."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from fmjax.config import ConfigDict, check_config
+from fmjax.config import ConfigDict, check_config, default_config
 from fmjax.data.dataset import Dataset, Reading
 from fmjax.data.load import in_levels, load
 from fmjax.data.snapshots import in_snapshots
@@ -75,6 +75,16 @@ class EvalSettings(NamedTuple):
 
     num: int
     reference: int
+
+
+def changed_keys(config: ConfigDict, keys: tuple[str, ...]) -> dict[str, Any]:
+    """Those of some keys, ``"group.key"``, that are not at their defaults, with their values."""
+    usual, changed = default_config(), {}
+    for key in keys:
+        group, name = key.split(".")
+        if config[group][name] != usual[group][name]:
+            changed[key] = config[group][name]
+    return changed
 
 
 def check_settings(config: ConfigDict) -> None:
