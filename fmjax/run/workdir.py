@@ -24,13 +24,16 @@ RECORD = "run.json"
 SAMPLES = "samples"
 EVALUATION = "evaluation.json"
 TEACHER = "teacher.json"
+LOSSES = "loss.png"
+EVENTS_OF_REPORT = "report"
 CONTENT = {
     CHECKPOINTS: r"\d+|.*orbax.*",
     re.escape(RECORD): "",
     re.escape(EVALUATION): "",
     re.escape(TEACHER): "",
     re.escape(METRICS): "",
-    EVENTS: r"events\.out\.tfevents\..*",
+    re.escape(LOSSES): "",
+    EVENTS: rf"events\.out\.tfevents\..*|{EVENTS_OF_REPORT}",
     SAMPLES: r"(\d{8}|final)\.png",
     PROFILE: ".*",
     "corrupt": r"\d+\.\d+",

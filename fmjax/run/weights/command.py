@@ -15,12 +15,18 @@ from fmjax.run.restore import Weights, check_weights
 from fmjax.run.weights.export import export_weights
 from fmjax.storage.safetensors import DTYPES
 
-WORKDIR = flags.DEFINE_string("workdir", None, "The folder of a trained run.")
-OUT = flags.DEFINE_string("out", None, "The folder to write to.")
-CHECKPOINT = flags.DEFINE_string("checkpoint", "latest", "A step, best, or latest.")
-EMA = flags.DEFINE_bool("ema", True, "The averaged parameters.")
-DTYPE = flags.DEFINE_string("dtype", "float32", f"One of {', '.join(DTYPES)}.")
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the trained run.")
+OUT = flags.DEFINE_string("out", None, "Folder to write to.")
+CHECKPOINT = flags.DEFINE_string("checkpoint", "latest", "The number of its step, best, or latest.")
+EMA = flags.DEFINE_bool("ema", True, "Write the EMA of the parameters.")
+DTYPE = flags.DEFINE_string("dtype", "float32", f"Number format: one of {', '.join(DTYPES)}.")
 OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace what is there already.")
+
+HELP = {
+    "What to write": (WORKDIR, CHECKPOINT, EMA, DTYPE),
+    "Where to write": (OUT, OVERWRITE),
+    **launch.HELP,
+}
 
 
 def main() -> int:

@@ -51,7 +51,9 @@ def test_a_run_leaves_what_it_promises(trained, capsys):
     assert record.spec.shape == (2,)
     assert json.loads((trained / "run.json").read_text())["versions"]["jax"] == jax.__version__
     assert (trained / "samples" / "final.png").read_bytes().startswith(b"\x89PNG")
+    assert (trained / "loss.png").read_bytes().startswith(b"\x89PNG")
     assert list((trained / "tensorboard").glob("events.out.tfevents.*"))
+    assert list((trained / "tensorboard" / "report").glob("events.out.tfevents.*"))
     logged = [line for line in metrics(trained) if "loss" in line]
     assert [line["step"] for line in logged] == [4, 8, 12]
     assert {"grad_norm", "learning_rate", "examples_per_second", "data_wait"} <= logged[0].keys()
