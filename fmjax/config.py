@@ -113,8 +113,8 @@ KEYS = {
         name=Key(
             "linear",
             NAME,
-            "linear, vp, linear_vp, cosine, polynomial, noisy, bridge; of tokens: mask, uniform; or "
-            "your own my_module:Name",
+            "linear, vp, linear_vp, cosine, polynomial, noisy, bridge; of tokens: mask, uniform; "
+            "or your own my_module:Name",
         ),
         sigma_min=Key(0.0, "[0, 1)", "of linear: the standard deviation that is left at t = 1"),
         beta_min=Key(0.1, POSITIVE, "of vp: the rate of the noise at the data"),
@@ -277,8 +277,8 @@ KEYS = {
         solver=Key(
             None,
             NAME,
-            "of the ODE or of the SDE, jumps, unmask, purity, tau_leap, or your own my_module:Name; "
-            "None: heun, of a flow map jumps, of tokens unmask",
+            "of the ODE or of the SDE, jumps, unmask, purity, tau_leap, or your own "
+            "my_module:Name; None: heun, of a flow map jumps, of tokens unmask",
             kind=str,
         ),
         steps=Key(

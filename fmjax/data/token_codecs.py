@@ -122,8 +122,9 @@ class Levels(_OfTokens):
         return (data.astype(np.int32) * (2 * (self.vocabulary - 1)) + 255) // 510
 
     def decode(self, x: jax.Array) -> jax.Array:
-        """Numbers of levels to uint8 pixels."""
+        """Numbers of levels to uint8 pixels; a masked token, which has no level, as the last."""
         last = self.vocabulary - 1
+        x = jnp.clip(x, 0, last)
         return ((510 * x + last) // (2 * last)).astype(jnp.uint8)
 
 

@@ -187,8 +187,8 @@ def _check_token_guidance(guidance: Guidance) -> None:
     other = ("rule", "zero_until", "weak", "scales", "in_turn")
     if given := [name for name in other if getattr(guidance, name) != getattr(usual, name)]:
         raise InputError(
-            f"{given[0]} is of guided velocities, and this run is of tokens, whose rates are guided "
-            "by --guidance, --schedule, --interval and --negative: leave it out."
+            f"{given[0]} is of guided velocities, and this run is of tokens, whose rates are "
+            "guided by --guidance, --schedule, --interval and --negative: leave it out."
         )
 
 

@@ -66,8 +66,8 @@ def _of_vocabulary(model: Any, name: str, vocabulary: int | None) -> Any:
         return model
     if vocabulary is None:
         raise InputError(
-            f"model.name={name!r} takes tokens, and the data are numbers: take model.name=dit, unet "
-            "or mlp, or a data set of tokens."
+            f"model.name={name!r} takes tokens, and the data are numbers: take model.name=dit, "
+            "unet or mlp, or a data set of tokens."
         )
     return model.clone(vocabulary=vocabulary)
 

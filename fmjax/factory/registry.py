@@ -155,7 +155,8 @@ def check_solver_fits(solver: Solver, two_times: bool, tokens: bool) -> None:
         InputError: it jumps and the network has one time; or one of the two is of tokens, and the
             other of numbers.
     """
-    name = solver.describe().get("solver", type(solver).__name__)
+    described = solver.describe()
+    name = described.get("method") or described.get("solver") or type(solver).__name__
     if tokens and not getattr(solver, "needs_tokens", False):
         raise InputError(
             f"{name} follows a velocity or a score, and this run is of tokens, which jump and have "

@@ -111,7 +111,9 @@ def on_one_hot(apply_fn: ApplyFn, vocabulary: int) -> ApplyFn:
 
     def logits_fn(params: Any, x: jax.Array, t: jax.Array, labels: Any = None) -> jax.Array:
         check_tokens(x)
-        vectors = one_hot(x, vocabulary).reshape(len(x), *one_hot_shape(x.shape[1:], vocabulary))
+        vectors = one_hot(x, vocabulary).reshape(
+            x.shape[0], *one_hot_shape(x.shape[1:], vocabulary)
+        )
         out = apply_fn(params, vectors, t, labels)
         return out.reshape(*x.shape, vocabulary + 1)[..., :vocabulary]
 
