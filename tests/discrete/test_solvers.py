@@ -70,7 +70,7 @@ CASES = {
     "leap, uniform": TauLeap(PATHS["uniform, squared"], 600),
     "leap, metric": TauLeap(PATHS["metric"], 600),
     "leap with a corrector, metric": TauLeap(PATHS["metric"], 600, corrector=Corrector(2.0)),
-    "leap, own": TauLeap(PATHS["own"], 600),
+    "leap, own": TauLeap(PATHS["own"], 1500),
 }
 
 
@@ -377,7 +377,8 @@ def net(x, t, labels=None):
     return jnp.zeros((*x.shape, V))
 
 
-def run(x0=X0, keys=KEYS, labels=None, solver=Unmask(MASK, 2), network=net, **ends):
+def run(x0=X0, keys=KEYS, labels=None, solver=None, network=net, **ends):
+    solver = Unmask(MASK, 2) if solver is None else solver
     return solve_sde(network, x0, keys, labels, solver, **ends)
 
 
