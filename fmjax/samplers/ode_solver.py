@@ -15,6 +15,7 @@ from fmjax.samplers.solution import (
     Solution,
     batch_size_of,
     check_ends,
+    check_moves_numbers,
     checked_times,
     finished,
     shared_labels,
@@ -146,8 +147,10 @@ class ODESolver(NamedTuple):
         """The solver with the schedule of the path, if it has one.
 
         Raises:
-            InputError: the path has none, and the solver steps in its signal-to-noise ratio.
+            InputError: the path has none, and the solver steps in its signal-to-noise ratio; or the
+                path is one of tokens.
         """
+        check_moves_numbers(path)
         schedule = getattr(path, "schedule", None)
         if schedule is not None:
             return self._replace(schedule=schedule)
