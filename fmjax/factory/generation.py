@@ -11,7 +11,7 @@ import numpy as np
 from fmjax.checks import check_at_least, check_between, check_finite_number
 from fmjax.conditions import null_labels, nulls
 from fmjax.conventions import Array, Labels, Velocity, example_keys
-from fmjax.discrete.guidance import predictor_free
+from fmjax.discrete import predictor_free
 from fmjax.errors import InputError, unknown_name
 from fmjax.factory.experiment import Experiment
 from fmjax.factory.registry import GUIDANCE_RULES, check_solver_fits, choose

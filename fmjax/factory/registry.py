@@ -13,9 +13,7 @@ from fmjax.conventions import Array
 from fmjax.couplings.host import HostCoupling
 from fmjax.data.codecs import Codec, States
 from fmjax.data.load import load
-from fmjax.discrete.corrector import Corrector
-from fmjax.discrete.mixture import MixturePath
-from fmjax.discrete.solvers import Purity, TauLeap, Unmask
+from fmjax.discrete import Corrector, MixturePath, Purity, TauLeap, Unmask
 from fmjax.errors import InputError, unknown_name
 from fmjax.factory.data_spec import DataSpec
 from fmjax.flow_maps import Jumps

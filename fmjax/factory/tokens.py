@@ -9,10 +9,18 @@ import jax.numpy as jnp
 from fmjax.config import ConfigDict
 from fmjax.conventions import ApplyFn
 from fmjax.data.codecs import vocabulary_of
-from fmjax.discrete.base import TokenLoss, TokenPath, check_token_path
-from fmjax.discrete.kappas import CosineKappa, CubicKappa
-from fmjax.discrete.losses import CrossEntropy, GeneralisedKL, Masked, ScoreEntropy
-from fmjax.discrete.mixture import MixturePath
+from fmjax.discrete import (
+    CosineKappa,
+    CrossEntropy,
+    CubicKappa,
+    GeneralisedKL,
+    Masked,
+    MixturePath,
+    ScoreEntropy,
+    TokenLoss,
+    TokenPath,
+)
+from fmjax.discrete.base import check_token_path
 from fmjax.errors import InputError
 from fmjax.factory.data_spec import DataSpec
 from fmjax.factory.registry import TOKEN_PATHS, choose

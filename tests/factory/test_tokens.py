@@ -11,10 +11,18 @@ from flax import linen as nn
 from fmjax.conditions import ClassIds
 from fmjax.data.codecs import Pixels, Vectors
 from fmjax.data.token_codecs import Levels, Text, Tokens
-from fmjax.discrete.kappas import CosineKappa, CubicKappa
-from fmjax.discrete.losses import CrossEntropy, GeneralisedKL, Masked, ScoreEntropy
-from fmjax.discrete.mixture import MixturePath
-from fmjax.discrete.solvers import Purity, TauLeap, Unmask
+from fmjax.discrete import (
+    CosineKappa,
+    CrossEntropy,
+    CubicKappa,
+    GeneralisedKL,
+    Masked,
+    MixturePath,
+    Purity,
+    ScoreEntropy,
+    TauLeap,
+    Unmask,
+)
 from fmjax.errors import InputError
 from fmjax.factory import DataSpec, make_experiment, tokens
 from fmjax.factory.generation import Guidance, Recipe, check_guidance, check_scales, make_sampler
