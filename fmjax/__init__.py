@@ -55,7 +55,7 @@ from fmjax.sources import StandardNormal
 
 __version__ = "0.3.0"
 
-_WHEN_USED = ("flow_maps", "manifolds", "metrics", "models", "testing", "training")
+_WHEN_USED = ("discrete", "flow_maps", "manifolds", "metrics", "models", "testing", "training")
 
 __all__ = [
     "AffinePath",

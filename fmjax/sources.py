@@ -247,12 +247,18 @@ def draw_source(source: Source, key: Array, index: Array, shape: Shape) -> Any:
         shape: as in `Law.sample`.
 
     Raises:
-        InputError: the source gives another shape, or no floats.
+        InputError: the source gives another shape, or neither floats nor tokens (int32).
     """
     x0 = source.sample(key, index, shape)
     batch = jnp.shape(index)
     wanted = jax.tree.map(
         lambda one: jax.ShapeDtypeStruct(batch + one, jnp.float32), shape, is_leaf=_is_shape
     )
-    check_returned(f"sample of {type(source).__name__}", x0, "the data", wanted)
+    # A path of floats refuses tokens, and one of tokens floats; both are right here.
+    as_drawn = jax.tree.map(lambda x: jnp.zeros_like(x, jnp.float32) if _is_tokens(x) else x, x0)
+    check_returned(f"sample of {type(source).__name__}", as_drawn, "the data", wanted)
     return x0
+
+
+def _is_tokens(x: Any) -> bool:
+    return getattr(x, "dtype", None) == jnp.int32

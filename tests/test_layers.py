@@ -31,7 +31,7 @@ MATHEMATICS = (
     ("draws",),
     ("samplers",),
     ("likelihood",),
-    ("flow_maps", "drifting"),
+    ("flow_maps", "drifting", "discrete"),
     ("testing",),
 )
 # Of the machinery `training` alone is above others: `fit` reads data, saves, and logs utilisation.

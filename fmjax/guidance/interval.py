@@ -109,11 +109,13 @@ def evaluate_in_interval(
     ]
     if conditional is None or when.interval is None:
         del fields[CONDITIONAL]
-    return jax.lax.switch(_largest(level), fields)  # which reads a number too large as the last
+    return jax.lax.switch(
+        largest_level(level), fields
+    )  # which reads a number too large as the last
 
 
 @custom_vmap
-def _largest(level: Array) -> Array:
+def largest_level(level: Array) -> Array:
     """The largest level, over every axis that is mapped, too.
 
     A condition that is mapped becomes a selection, for which every branch is computed. This one
@@ -122,9 +124,9 @@ def _largest(level: Array) -> Array:
     return jnp.max(level, initial=STILL)
 
 
-@_largest.def_vmap
+@largest_level.def_vmap
 def _largest_of_mapped(axis_size, in_batched, level):
-    return _largest(level), False
+    return largest_level(level), False
 
 
 def network_calls(

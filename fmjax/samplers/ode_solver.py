@@ -16,6 +16,7 @@ from fmjax.samplers.solution import (
     Solution,
     batch_size_of,
     check_ends,
+    check_moves_numbers,
     checked_times,
     finished,
     shared_labels,
@@ -163,8 +164,10 @@ class ODESolver(NamedTuple):
 
         Raises:
             InputError: the path has no schedule, and the solver or its grid is in the
-                signal-to-noise ratio; or the solver has another manifold than the path.
+                signal-to-noise ratio; the path is one of tokens; or the solver has another manifold
+                than the path.
         """
+        check_moves_numbers(path)
         schedule, manifold = getattr(path, "schedule", None), manifold_of(path)
         if self.manifold is not None and repr(self.manifold) != repr(manifold):
             raise InputError(

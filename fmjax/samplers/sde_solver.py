@@ -15,6 +15,7 @@ from fmjax.samplers.ode_solver import ODESolver, solver_spec
 from fmjax.samplers.sde_integration import integrate, with_nodes
 from fmjax.samplers.solution import (
     Solution,
+    check_moves_numbers,
     check_noisy_solve,
     checked_times,
     finished,
@@ -102,6 +103,7 @@ class SDESolver(NamedTuple):
         Raises:
             InputError: the path has no schedule.
         """
+        check_moves_numbers(path)
         schedule = getattr(path, "schedule", None)
         if schedule is None:
             raise InputError(

@@ -27,7 +27,7 @@ class Solution(NamedTuple):
         x1: the state at t1, shaped as x0.
         nfe: evaluations of the velocity made for each example, int32 (batch,).
         success: False where the adaptive solver gave up, or the state is not finite, bool (batch,);
-            x1 is then NaN.
+            x1 is then NaN, or the token -1.
         accepted: steps that were taken, int32 (batch,).
         rejected: adaptive steps that were tried and taken back, int32 (batch,).
         t_end: how far the solve came with a finite state: t1, or where an adaptive solver gave up,
@@ -86,12 +86,26 @@ def batch_size_of(x0: Any) -> int:
     Raises:
         InputError: its arrays have no common leading axis, or are not of floats.
     """
-    leaves = jax.tree.leaves(x0)
-    shapes = [shape_of("x0", leaf) for leaf in leaves]
+    batch = leading_size(x0)
+    for leaf in jax.tree.leaves(x0):
+        if jnp.issubdtype(leaf.dtype, jnp.integer):
+            raise InputError(
+                f"x0 must be of floats; got {leaf.dtype}. Tokens are sampled by a solver of "
+                "fmjax.discrete, such as Unmask(path); numbers are x0.astype(jnp.float32)."
+            )
+        check_floats("x0", leaf)
+    return batch
+
+
+def leading_size(x0: Any) -> int:
+    """The size of the batch of a state of any dtype.
+
+    Raises:
+        InputError: its arrays have no common leading axis, or no example.
+    """
+    shapes = [shape_of("x0", leaf) for leaf in jax.tree.leaves(x0)]
     if not shapes or any(shape[:1] != shapes[0][:1] or not shape for shape in shapes):
         raise InputError(f"x0 must have a leading batch axis, (batch, ...); got shapes {shapes}.")
-    for leaf in leaves:
-        check_floats("x0", leaf)
     if shapes[0][0] == 0:
         raise InputError("x0 must have at least one example; got none.")
     return shapes[0][0]
@@ -129,6 +143,17 @@ def check_noisy_solve(x0: Any, keys: Array | None, t0: float, t1: float) -> int:
             f"{type(x0).__name__}: concatenate its arrays into one, or take a solver of the ODE, "
             "from solver_spec."
         )
+    check_keys(keys, batch)
+    check_forward(t0, t1)
+    return batch
+
+
+def check_keys(keys: Array | None, batch: int) -> None:
+    """Checks the keys of a solve with noise.
+
+    Raises:
+        InputError: there are none, or not one random key per example.
+    """
     if keys is None:
         raise InputError(
             "a solver with noise takes one random key per example: write solve_sde(velocity, x0, "
@@ -143,13 +168,33 @@ def check_noisy_solve(x0: Any, keys: Array | None, t0: float, t1: float) -> int:
             f"keys must be one random key per example, ({batch},); got {came}. "
             f"Write jax.random.split(jax.random.key(seed), {batch})."
         )
+
+
+def check_forward(t0: float, t1: float) -> None:
+    """Checks that a solve with noise goes forward in time.
+
+    Raises:
+        InputError: t1 does not come after t0, or one of them is no finite number.
+    """
     check_ends(t0, t1)
     if t1 < t0:
         raise InputError(
             f"a solver with noise runs from t0 up to a later t1; got t0={t0} and t1={t1}. "
             "Without noise it runs backwards: fmjax.solve."
         )
-    return batch
+
+
+def check_moves_numbers(path: Any) -> None:
+    """Checks that a solver of differential equations can follow a path.
+
+    Raises:
+        InputError: the path is one of tokens, on which a network gives logits.
+    """
+    if getattr(path, "takes", "") == "logits":
+        raise InputError(
+            f"{type(path).__name__} moves tokens by jumps, which no differential equation does; "
+            "take a solver of fmjax.discrete, such as Unmask(path)."
+        )
 
 
 def shared_labels(labels: Any, batch: int) -> Any:
@@ -184,16 +229,22 @@ def checked_times(save_at: Sequence[float], t0: float, t1: float) -> np.ndarray:
 
 
 def finished(solution: Solution) -> Solution:
-    """The solution with NaN in every example that is not one."""
+    """The solution with NaN, or the token -1, in every example that is not one."""
     success = solution.success & is_finite(solution.x1)
 
     def blank(leaf):
-        return jnp.where(jnp.expand_dims(success, tuple(range(1, leaf.ndim))), leaf, jnp.nan)
+        none = jnp.asarray(-1 if jnp.issubdtype(leaf.dtype, jnp.integer) else jnp.nan, leaf.dtype)
+        return jnp.where(jnp.expand_dims(success, tuple(range(1, leaf.ndim))), leaf, none)
 
     return solution._replace(x1=jax.tree.map(blank, solution.x1), success=success)
 
 
 def is_finite(x: Any) -> Array:
-    """Whether the state of each example is finite, bool (batch,)."""
-    rows = [jnp.isfinite(jnp.reshape(leaf, (leaf.shape[0], -1))) for leaf in jax.tree.leaves(x)]
-    return functools.reduce(jnp.logical_and, [jnp.all(row, axis=1) for row in rows])
+    """Whether the state of each example is finite, and no token -1, bool (batch,)."""
+
+    def whole(leaf: Array) -> Array:
+        rows = jnp.reshape(leaf, (leaf.shape[0], -1))
+        good = rows >= 0 if jnp.issubdtype(rows.dtype, jnp.integer) else jnp.isfinite(rows)
+        return jnp.all(good, axis=1)
+
+    return functools.reduce(jnp.logical_and, [whole(leaf) for leaf in jax.tree.leaves(x)])
