@@ -164,8 +164,8 @@ class ODESolver(NamedTuple):
 
         Raises:
             InputError: the path has no schedule, and the solver or its grid is in the
-                signal-to-noise ratio; the path is one of tokens; or the solver has another manifold
-                than the path.
+                signal-to-noise ratio; the solver has another manifold than the path; or the path
+                is one of tokens.
         """
         check_moves_numbers(path)
         schedule, manifold = getattr(path, "schedule", None), manifold_of(path)
