@@ -43,11 +43,11 @@ FIRST = {
 
 # The tests that a mutant meets next: those that know its module beside its own.
 NEXT = {
-    "schedules": ("paths", "predictions", "samplers/test_time_grids.py"),
+    "schedules": ("schedules", "paths", "predictions", "samplers/test_time_grids.py"),
     "paths": ("losses", "predictions", "test_draws.py"),
     "predictions": ("guidance/test_guidance_rules.py", "losses", "samplers/test_sde.py"),
     "losses": ("training/test_step.py", "test_returned.py", "extending"),
-    "times": ("losses", "test_draws.py"),
+    "times": ("losses", "test_draws.py", "flow_maps/test_spans_and_draws.py"),
     "samplers": (
         *("samplers/test_ode.py", "samplers/test_sde.py", "samplers/test_log_snr_order.py"),
         *("samplers/test_own_solver.py", "test_returned.py"),
