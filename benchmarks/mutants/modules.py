@@ -54,7 +54,9 @@ NEXT = {
     ),
     "guidance": ("guidance", "samplers/test_lone_conditions.py"),
     "likelihood": ("run/likelihood", "test_returned.py"),
-    "couplings": ("couplings", "numerics", "test_draws.py", "test_returned.py"),
+    "couplings": (
+        *("couplings", "numerics", "test_draws.py", "test_returned.py", "test_functions.py"),
+    ),
     "numerics": ("couplings", "times", "schedules"),
     "sources.py": ("test_draws.py", "samplers/test_fit_source.py"),
     "conditions": ("test_conditions.py", "test_draws.py", "guidance", "data/test_dataset.py"),
