@@ -33,6 +33,6 @@ def test_samples_take_labels_scales_and_points_in_turn():
     index, labels, w = request.rows(None, 3, 5)
     np.testing.assert_array_equal(index, [3, 4, 5, 6, 7])
     np.testing.assert_array_equal(labels, [5, 4, 5, 4, 5])
-    np.testing.assert_array_equal(w, [1, 2, 3, 1, 2])
+    np.testing.assert_array_equal(w, [2, 3, 3, 1, 1])  # both labels at a scale, then the next
     np.testing.assert_array_equal(request.points(3, 5)[0], [3, 0, 1, 2, 3])
     assert Request(9).points(3, 5) == ()
