@@ -55,7 +55,9 @@ KEYS = {
     "model": Group(
         "the network; None takes the preset's",
         name=Key(
-            "dit", NAME, "dit, unet, mlp, a preset such as DiT-B/2, or your own my_module:build"
+            "dit",
+            NAME,
+            "dit, unet, mmdit, flux, mlp, a preset such as DiT-B/2, or your own my_module:build",
         ),
         width=Key(None, COUNT, "of each token, or of each layer", "features", kind=int),
         depth=Key(None, COUNT, "how many blocks; of unet: on each level", "blocks", kind=int),
@@ -69,6 +71,12 @@ KEYS = {
             TEXT,
             "of unet: attention where the sides are smaller by these factors, e.g. 2,4, or none",
             kind=str,
+        ),
+        single_depth=Key(
+            None, COUNT, "of flux: blocks behind those of model.depth", "blocks", kind=int
+        ),
+        grid=Key(
+            None, COUNT, "of mmdit: the longest side of an image it takes", "patches", kind=int
         ),
         time_scale=Key(None, POSITIVE, "t is multiplied by it first; the network's", kind=float),
         dtype=Key("float32", ("float32", "bfloat16"), "of the matrix products"),
