@@ -84,11 +84,11 @@ def _of_two_times(model: Any, config: ConfigDict) -> Any:
 
 
 def _mlp(c: ConfigDict, conditions: Any) -> mlp.MLP:
-    _check_unused(c, "heads", "patch_size", *_OF_UNET, *_OF_TEXT)
-    if (c.dtype, c.attention, c.scan, c.remat) != ("float32", "auto", False, "none"):
+    _check_unused(c, "heads", "patch_size", "scan", "variance", *_OF_UNET, *_OF_TEXT)
+    if (c.dtype, c.attention, c.remat) != ("float32", "auto", "none"):
         raise InputError(
-            "the mlp is float32 and has no attention, scan or remat; got "
-            f"{ {name: c[name] for name in ('dtype', 'attention', 'scan', 'remat')} }."
+            "the mlp is float32 and has no attention or remat; got "
+            f"{ {name: c[name] for name in ('dtype', 'attention', 'remat')} }."
         )
     return mlp.MLP(**_given(c, "width", "depth", "time_scale"), conditions=conditions)
 
@@ -105,6 +105,7 @@ def _dit_preset(c: ConfigDict, conditions: Any) -> dit.DiT:
 def _dit_fields(c: ConfigDict, conditions: Any) -> dict[str, Any]:
     _check_unused(c, *_OF_UNET, *_OF_TEXT)
     how = {"dtype": COMPUTE_DTYPES[c.dtype], "scan": c.scan, "remat": c.remat}
+    how |= {"variance": c.variance}
     return _given(c, *_DIT_SIZES, "time_scale") | how | {"conditions": conditions}
 
 
@@ -118,9 +119,7 @@ def _unet_preset(c: ConfigDict, conditions: Any) -> unet.UNet:
 
 
 def _unet_fields(c: ConfigDict, conditions: Any) -> dict[str, Any]:
-    _check_unused(c, "patch_size", *_OF_TEXT)
-    if c.scan:
-        raise InputError("a unet has no scan; got model.scan=True: leave it out.")
+    _check_unused(c, "patch_size", "scan", "variance", *_OF_TEXT)
     how = {"dtype": COMPUTE_DTYPES[c.dtype], "remat": c.remat, "conditions": conditions}
     lists = {name: _numbers(name, text) for name, text in _given(c, *_OF_UNET).items()}
     return _given(c, *_UNET_SIZES, "time_scale") | lists | how
@@ -136,7 +135,7 @@ def _mmdit_preset(c: ConfigDict, conditions: Any) -> mmdit.MMDiT:
 
 
 def _mmdit_fields(c: ConfigDict, conditions: Any) -> dict[str, Any]:
-    _check_unused(c, "single_depth", "time_scale", *_OF_UNET)
+    _check_unused(c, "single_depth", "time_scale", "variance", *_OF_UNET)
     # As far apart as in the published networks, whose grids are of 192 and 384, or by one.
     table = {} if c.grid is None else {"grid": c.grid, "spacing": min(1.0, 64 / c.grid)}
     return _given(c, *_MMDIT_SIZES) | table | _of_text(c, conditions)
@@ -153,7 +152,7 @@ def _flux_preset(c: ConfigDict, conditions: Any) -> flux.Flux:
 
 
 def _flux_fields(c: ConfigDict, conditions: Any) -> dict[str, Any]:
-    _check_unused(c, "grid", "time_scale", *_OF_UNET)
+    _check_unused(c, "grid", "time_scale", "variance", *_OF_UNET)
     sizes = _given(c, *_FLUX_SIZES)
     if "depth" in sizes:
         sizes["joint_depth"] = sizes.pop("depth")
@@ -198,7 +197,7 @@ def _check_sizes(c: ConfigDict, names: tuple[str, ...], presets: Iterable[str]) 
 
 
 def _check_unused(c: ConfigDict, *names: str) -> None:
-    unused = _given(c, *names)
+    unused = {name: c[name] for name in names if c[name] not in (None, False)}
     if unused:
         given = ", ".join(f"model.{name}={value!r}" for name, value in unused.items())
         raise InputError(f"model.name={c.name!r} has no such fields; leave out {given}.")

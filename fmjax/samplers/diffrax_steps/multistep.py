@@ -43,10 +43,6 @@ class RK4(diffrax.AbstractERK):
     )
     interpolation_cls: ClassVar[Callable] = diffrax.ThirdOrderHermitePolynomialInterpolation.from_k
 
-    def order(self, terms: Any) -> int:
-        """The global order."""
-        return 4
-
 
 class _Multistep(diffrax.AbstractSolver):
     """What the solvers below share: one evaluation a step, no error estimate."""
@@ -87,10 +83,6 @@ class AdamsBashforth(_Multistep):
     """
 
     order_: int = 2
-
-    def order(self, terms: Any) -> int:
-        """The global order."""
-        return self.order_
 
     def init(self, terms, t0, t1, y0, args):
         """No earlier evaluations; for order 3 the Euler point at the end of the first step."""
@@ -158,10 +150,6 @@ class LogSNRMultistep(_Multistep):
     schedule: Schedule
     corrector: Literal["paper", "interpolated"] | None = None
 
-    def order(self, terms: Any) -> int:
-        """The global order."""
-        return 2
-
     def init(self, terms, t0, t1, y0, args):
         """Nothing is known at first."""
         # Not NaN, which jax_debug_nans would stop at.
@@ -228,40 +216,3 @@ def _step_weights(schedule: Schedule, t0: Array, t1: Array) -> tuple[Array, Arra
 def _finite(x: Array) -> Array:
     """x, 0 where it is infinite or undefined: a term of a step to or from an end of the path."""
     return jnp.where(jnp.isfinite(x), x, jnp.zeros_like(x))
-
-
-def diffrax_solver(name: str, schedule: Schedule) -> diffrax.AbstractSolver:
-    """The diffrax solver of a name of `fmjax.samplers.ode_solver.SOLVERS`."""
-    own = {
-        "ab2": lambda: AdamsBashforth(2),
-        "ab3": lambda: AdamsBashforth(3),
-        "dpmpp_2m": lambda: LogSNRMultistep(schedule),
-        "rk4": RK4,
-        "unipc": lambda: LogSNRMultistep(schedule, "paper"),
-        "unipc_interpolated": lambda: LogSNRMultistep(schedule, "interpolated"),
-    }
-    return own[name]() if name in own else getattr(diffrax, name.capitalize())()
-
-
-def evaluations(name: str, solver: diffrax.AbstractSolver, num_steps: Array) -> Array:
-    """Evaluations of the velocity behind a number of steps, rejected ones included.
-
-    A first-same-as-last method evaluates once at the start and then one stage fewer per step.
-    """
-    tableau = getattr(solver, "tableau", None)  # Euler and the multistep methods have none
-    stages = 1 if tableau is None else tableau.num_stages
-    start = int(name == "ab3") if tableau is None else int(tableau.fsal)
-    fsal = 0 if tableau is None else start
-    return (start + (stages - fsal) * num_steps).astype(jnp.int32)
-
-
-def stage_times(name: str, solver: diffrax.AbstractSolver, times: np.ndarray) -> np.ndarray:
-    """When the velocity is evaluated in fixed steps between these times, in order; float64."""
-    tableau = getattr(solver, "tableau", None)
-    if tableau is None:
-        ahead = times[1:2] if name == "ab3" else times[:0]
-        return np.concatenate([times[:1], ahead, times[1:-1]])
-    stages = np.concatenate([[0.0], np.asarray(tableau.c, np.float64)])
-    first = times[:1] if tableau.fsal else times[:0]
-    each = times[:-1, None] + np.diff(times)[:, None] * stages[None, int(tableau.fsal) :]
-    return np.concatenate([first, each.ravel()])
