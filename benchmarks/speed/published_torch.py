@@ -2,6 +2,7 @@
 
 import gc
 import os
+import sys
 import time
 from collections.abc import Callable
 from typing import NamedTuple
@@ -11,11 +12,14 @@ from diffusers import FluxTransformer2DModel, SD3Transformer2DModel
 from torch import nn
 from torch.nn import functional
 
-from benchmarks.machine import versions
+from benchmarks.machine import ROOT, versions
 from benchmarks.speed.dit_torch import DiT
 from benchmarks.speed.worker import THREADS, Variants, serve
-from tests.golden.official_tiny_autoencoder import decoder
-from tests.golden.official_unet import OfficialUNet
+
+# An interpreter of torch may hold a package called tests of somebody else's.
+sys.path.insert(0, str(ROOT / "tests" / "golden"))
+from official_tiny_autoencoder import decoder
+from official_unet import OfficialUNet
 
 PACKAGES = ("torch", "diffusers")
 SIDE, PLACES = 16, 77
