@@ -25,6 +25,7 @@ from fmjax.factory.flow_map import (
     make_flow_map_loss,
     needs_derivative,
 )
+from fmjax.factory.lora import FROZEN, Lora, adapted, make_lora
 from fmjax.factory.model import make_model
 from fmjax.factory.settings import (
     DataSettings,
@@ -92,6 +93,10 @@ class Experiment:
         learning_rate: its schedule, by step.
         mesh: how many devices along each axis.
         train: how long to train, and how often to report.
+        lora: the adapters that are trained, beside a network that is frozen; None for none. The
+            parameters are then a pair, see `fmjax.training.lora.with_base`.
+        adapted: of a run of LoRA that is opened, whose parameters are merged: the experiment that
+            trained it; None for any other.
         evaluation: of what size the final evaluation is.
         conditions: what the labels of the model are, with their nulls and drop rates; None for an
             unconditional one.
@@ -129,10 +134,12 @@ class Experiment:
     learning_rate: Callable[[int], float]
     mesh: MeshSizes
     train: TrainSettings
+    lora: Lora | None
     evaluation: EvalSettings
     conditions: Any
     solver: Solver
     guidance_scale: float
+    adapted: "Experiment | None" = None
 
     @property
     def classes(self) -> ClassIds | None:
@@ -171,7 +178,8 @@ def make_experiment(
     check_snapshots(config, spec)
     source, path = _source(config, spec), registry.make_path(config)
     model = make_model(config, conditions, portable)
-    network = adapters.from_linen(model)
+    lora = make_lora(config)
+    network = adapted(adapters.from_linen(model), lora)
     velocity = _velocity(network, path, config.loss.prediction)
     two_times = registry.is_flow_map(config)
     scale = divergence_scale(config, spec.shape)
@@ -182,7 +190,8 @@ def make_experiment(
         loss_fn = make_flow_map_loss(
             config,
             average,
-            smooth and _average(adapters.from_linen(smooth), path, config.loss.prediction),
+            smooth
+            and _average(adapted(adapters.from_linen(smooth), lora), path, config.loss.prediction),
             path,
             conditions,
             teacher,
@@ -195,6 +204,7 @@ def make_experiment(
         local = network if spec.timeline is None else on_intervals(network)
         loss_fn = registry.make_configured_loss_fn(config, local, path)
     init_params = _make_init(model, spec, conditions, two_times, scaled is not None)
+    init_params = init_params if lora is None else lora.init(init_params)
     abstract = jax.eval_shape(init_params, jax.random.key(0))  # the network accepts these shapes
     learning_rate, optimizer = _make_optimizer(config)
     return Experiment(
@@ -228,6 +238,7 @@ def make_experiment(
         learning_rate=learning_rate,
         mesh=MeshSizes(**config.mesh),
         train=TrainSettings(**config.train),
+        lora=lora,
         evaluation=EvalSettings(**config.eval),
         conditions=conditions,
         solver=registry.make_usual_solver(config),
@@ -297,7 +308,9 @@ def _velocity(network: ApplyFn, path: Path, prediction: str) -> ApplyFn:
 
 
 def _frozen(config: ConfigDict, params: Any) -> tuple[str, ...]:
-    """The patterns of ``train.frozen``, once they match some parameters and leave some."""
+    """The patterns of ``train.frozen``, which match some parameters and leave some; or LoRA's."""
+    if config.lora.rank:
+        return FROZEN
     patterns = tuple(config.train.frozen.split(",")) if config.train.frozen else ()
     matching(patterns, params, "train.frozen")
     split(params, patterns)

@@ -3,6 +3,9 @@
 The folder has ``run.json`` and ``ema.safetensors``, and serves wherever a run's folder does: as
 ``--workdir`` of sample.py, the likelihood and the reflow, and as ``--init_from`` of train.py.
 
+Of a run of LoRA the parameters are merged, and ``--adapters --out=adapters.safetensors`` writes the
+adapters alone.
+
 With ``--layout=sit --out=sit.safetensors`` it is one file under the names of a published layout,
 which other programs read; `fmjax.models.pretrained` has the layouts.
 """
@@ -15,6 +18,7 @@ from fmjax.errors import InputError
 from fmjax.first_process import say
 from fmjax.run.distributed import launch
 from fmjax.run.restore import Weights, check_weights
+from fmjax.run.weights.adapters import export_adapters
 from fmjax.run.weights.export import check_dtype, export_weights
 from fmjax.run.weights.in_layout import export_in_layout
 from fmjax.storage.safetensors import DTYPES
@@ -24,6 +28,7 @@ OUT = flags.DEFINE_string("out", None, "The folder to write to; with --layout th
 LAYOUT = flags.DEFINE_string(
     "layout", None, "A published layout, such as sit, under whose names to write one file."
 )
+ADAPTERS = flags.DEFINE_bool("adapters", False, "Of a run of LoRA: the adapters alone, as a file.")
 CHECKPOINT = flags.DEFINE_string("checkpoint", "latest", "A step, best, or latest.")
 EMA = flags.DEFINE_bool("ema", True, "The averaged parameters.")
 DTYPE = flags.DEFINE_string("dtype", "float32", f"One of {', '.join(DTYPES)}.")
@@ -37,9 +42,17 @@ def main() -> int:
     check_weights(Weights(CHECKPOINT.value, EMA.value))
     launch.join_processes()
     check_dtype(DTYPE.value)
-    how = {"checkpoint": CHECKPOINT.value, "ema": EMA.value, "dtype": DTYPE.value}
-    how |= {"overwrite": OVERWRITE.value}
+    how = {"checkpoint": CHECKPOINT.value, "ema": EMA.value, "overwrite": OVERWRITE.value}
     workdir, out = Path(WORKDIR.value), Path(OUT.value)
+    if ADAPTERS.value:
+        if LAYOUT.value is not None or DTYPE.value != "float32":
+            raise InputError(
+                "adapters have a form of their own, in float32: leave --layout and --dtype out, or "
+                "--adapters for the merged parameters."
+            )
+        say(export_adapters(workdir, out, **how))
+        return 0
+    how |= {"dtype": DTYPE.value}
     if LAYOUT.value is None:
         say(export_weights(workdir, out, **how))
     else:
