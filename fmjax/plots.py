@@ -37,6 +37,7 @@ def image_grid(
     scale: int | None = None,
     pad: int | None = None,
     captions: Sequence[str] = (),
+    row_captions: Sequence[str] = (),
 ) -> np.ndarray:
     """Lays images out in rows, left to right, on white.
 
@@ -49,10 +50,12 @@ def image_grid(
         pad: white pixels between images and around the grid; by default a twelfth of an image.
         captions: one for each column, written above it and cut off where it is too long; none if
             empty.
+        row_captions: one for each row, written to its left; none if empty.
 
     Returns:
         uint8, ``(rows * (scale H + pad) + pad, columns * (scale W + pad) + pad, 1 or 3)``, and 14
-        rows more with captions. Places that the last row leaves empty are white.
+        rows more with captions; wider by the longest of the row captions. Places that the last row
+        leaves empty are white.
 
     Raises:
         InputError: for another dtype or shape, no image, or a size that is not positive.
@@ -77,19 +80,43 @@ def image_grid(
     grid = cells.reshape(rows, columns, tile_h, tile_w, channels).swapaxes(1, 2)
     grid = grid.reshape(rows * tile_h, columns * tile_w, channels)
     grid = np.pad(grid, ((0, pad), (0, pad), (0, 0)), constant_values=_BACKGROUND)
-    if not captions:
-        return grid
-    if len(captions) != columns:
-        raise InputError(f"{columns} columns must have as many captions; got {len(captions)}.")
-    above = _captions(captions, tile_w, pad, grid.shape[1])
-    return np.concatenate([np.broadcast_to(above, (*above.shape[:2], channels)), grid])
+    for what, texts, number in (("columns", captions, columns), ("rows", row_captions, rows)):
+        if texts and len(texts) != number:
+            raise InputError(f"{number} {what} must have as many captions; got {len(texts)}.")
+    if captions:
+        above = _captions(captions, tile_w, pad, grid.shape[1])
+        grid = np.concatenate([np.broadcast_to(above, (*above.shape[:2], channels)), grid])
+    if row_captions:
+        beside = _row_captions(row_captions, tile_h, grid.shape[0])
+        grid = np.hstack([np.broadcast_to(beside, (*beside.shape[:2], channels)), grid])
+    return grid
+
+
+def _font() -> Any:
+    from PIL import ImageFont
+
+    return ImageFont.load_default(size=_CAPTION - 3)
+
+
+def _row_captions(captions: Sequence[str], step: int, height: int) -> np.ndarray:
+    """A column of texts beside the rows of a grid, counted from its end: uint8 (height, w, 1)."""
+    from PIL import Image, ImageDraw
+
+    font = _font()
+    width = 4 + int(max(map(font.getlength, captions)))
+    column = Image.new("L", (width, height), _BACKGROUND)
+    draw = ImageDraw.Draw(column)
+    for k, text in enumerate(captions):
+        middle = height - (len(captions) - k - 0.5) * step
+        draw.text((2, middle - _CAPTION / 2), text, fill=0, font=font)
+    return np.asarray(column)[..., None]
 
 
 def _captions(captions: Sequence[str], step: int, start: int, width: int) -> np.ndarray:
     """A row of texts, one every `step` pixels from `start` on: uint8 (14, width, 1)."""
-    from PIL import Image, ImageDraw, ImageFont
+    from PIL import Image, ImageDraw
 
-    font = ImageFont.load_default(size=_CAPTION - 3)
+    font = _font()
     row = Image.new("L", (width, _CAPTION), _BACKGROUND)
     draw = ImageDraw.Draw(row)
     for k, text in enumerate(captions):

@@ -57,6 +57,7 @@ DOORS = {
     "ott": ("fmjax/couplings/*", "fmjax/metrics/transport.py"),
     "PIL": (
         "fmjax/plots.py",
+        "fmjax/run/train/loss_curve.py",
         "fmjax/data/images/*",
         "fmjax/data/tfds/example_set.py",
         "fmjax/data/tfds/parts.py",

@@ -170,6 +170,20 @@ def test_captions_stand_above_their_columns_and_are_cut_off():
     assert (above[:, -2:] == 255).all()  # of 50 letters only those that fit
 
 
-def test_there_is_a_caption_for_each_column():
+def test_captions_of_rows_stand_to_their_left():
+    plain = image_grid(IMAGES, columns=3, scale=4, pad=5)
+    named = image_grid(IMAGES, columns=3, scale=4, pad=5, row_captions=("w = 1", "", ""))
+    width = named.shape[1] - plain.shape[1]
+    np.testing.assert_array_equal(named[:, width:], plain)
+    left, half = named[:, :width, 0], plain.shape[0] // 3
+    assert (left[:half] < 128).any()
+    assert (left[half:] == 255).all()
+    both = image_grid(IMAGES, columns=3, scale=4, pad=5, captions="abc", row_captions=["w"] * 3)
+    assert both.shape[0] == plain.shape[0] + 14
+
+
+def test_there_is_a_caption_for_each_column_and_row():
     with pytest.raises(InputError, match="3 columns must have as many captions; got 2"):
         image_grid(IMAGES, columns=3, captions=("a", "b"))
+    with pytest.raises(InputError, match="3 rows must have as many captions; got 2"):
+        image_grid(IMAGES, columns=3, row_captions=("a", "b"))

@@ -9,9 +9,14 @@ of the shape of `x`; `adapters` turns that, or an NNX or Equinox module, into th
 | `mlp` | `MLP`, for vectors |
 | `dit` | `DiT` and its presets, for images |
 | `unet` | `UNet` and its presets, for images |
-| `unet_blocks` | the blocks of `UNet`, and which axis of a mesh splits their parameters |
-| `presets` | a network from a table of published sizes |
+| `mmdit` | `MMDiT`, Stable Diffusion 3 and 3.5 |
+| `flux` | `Flux`, FLUX.1 dev and schnell |
 | `transformer` | the blocks of `DiT`, and which axis of a mesh splits their parameters |
+| `unet_blocks` | the blocks of `UNet`, and which axis of a mesh splits their parameters |
+| `joint` | the blocks of `MMDiT` and `Flux` in which image and text attend as one |
+| `text_to_image` | what these two take, and which way they count time |
+| `rope` | rotary embeddings of position |
+| `presets` | a network from a table of published sizes |
 | `attention` | attention, and which kernel computes it |
 | `embedders` | embeddings of times, labels, guidance scale and position |
 | `context` | conditions that are not added to it: sequences, to attend to, and images |

@@ -15,20 +15,27 @@ without it.
 
 Differences from the paper: as many channels out as in, a learned variance being left out; any
 rectangular image whose sides the patch divides; any conditions beside classes, or none; a guidance
-scale and a second time as inputs.
+scale and a second time as inputs. The fields `norm`, `mlp`, `qk_norm`, `rope` and `bottleneck` are
+choices of later networks: LightningDiT (arXiv:2501.01423), JiT (arXiv:2511.13720).
 """
 
 import math
+from functools import partial
 from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from fmjax.checks import check_positive
+from fmjax.checks import (
+    check_at_least,
+    check_flag,
+    check_multiple,
+    check_name,
+    check_positive,
+)
 from fmjax.conventions import Span
-from fmjax.errors import InputError, unknown_name
-from fmjax.models.attention import check_attention
+from fmjax.errors import InputError
 from fmjax.models.context import Context, ContextEmbed, check_sides, image_sizes, images, summed
 from fmjax.models.embedders import (
     MAX_PERIOD,
@@ -37,16 +44,27 @@ from fmjax.models.embedders import (
     HashableConditions,
     sincos_2d,
 )
-from fmjax.models.input_checks import check_inputs, check_rank, check_sizes
+from fmjax.models.input_checks import (
+    check_inputs,
+    check_patches,
+    check_rank,
+    check_sizes,
+    check_width,
+)
 from fmjax.models.parts import check_parts, parts_products, scalar_head, with_parts
+from fmjax.models.presets import from_preset
+from fmjax.models.rope import Rotation, axial_rotation, grid_positions
 from fmjax.models.transformer import (
+    FEED_FORWARDS,
     NORM_EPSILON,
-    REMAT,
+    NORMS,
     SHARDING_RULES,
     Block,
     Modulation,
     block_products,
+    check_computing,
     modulate,
+    stacked,
 )
 
 _SIZES = {  # depth, width, heads: Table 1 of the paper
@@ -55,10 +73,24 @@ _SIZES = {  # depth, width, heads: Table 1 of the paper
     "L": (24, 1024, 16),
     "XL": (28, 1152, 16),
 }
-PRESETS: dict[str, dict[str, int]] = {
+_PAPER: dict[str, dict[str, Any]] = {
     f"DiT-{size}/{patch}": {"patch_size": patch, "width": width, "depth": depth, "heads": heads}
     for size, (depth, width, heads) in _SIZES.items()
     for patch in (2, 4, 8)
+}
+_MODERN = {"norm": "rms", "mlp": "swiglu", "mlp_ratio": 8 / 3, "rope": True}
+PRESETS: dict[str, dict[str, Any]] = {
+    **_PAPER,
+    # Yao et al., arXiv:2501.01423.
+    "LightningDiT-XL/1": {**_PAPER["DiT-XL/2"], **_MODERN, "patch_size": 1},
+    # Li and He, arXiv:2511.13720, without its tokens of the class. It predicts x1.
+    "JiT-B/16": {
+        **_PAPER["DiT-B/2"],
+        **_MODERN,
+        "patch_size": 16,
+        "qk_norm": True,
+        "bottleneck": 128,
+    },
 }
 
 
@@ -127,6 +159,14 @@ class DiT(HashableConditions, nn.Module):
             layer. Another value is for weights that were used with it.
         variance: whether the last layer has twice the channels, for weights of a network that
             learned a variance beside its prediction: the second half, which is left out.
+        norm: a name of `fmjax.models.transformer.NORMS`, of every norm of tokens.
+        mlp: a name of `fmjax.models.transformer.FEED_FORWARDS`. A gated one has three products, and
+            as many parameters as the other at two thirds of its `mlp_ratio`.
+        qk_norm: whether each head's queries and keys are normalised (arXiv:2010.04245).
+        rope: whether queries and keys are turned by the row and the column of their patch, half a
+            head each (`fmjax.models.rope`), beside the positions that are added.
+        bottleneck: size of a linear layer before that which embeds patches, which then has fewer
+            parameters (arXiv:2511.13720); None for none.
         parts: further outputs of a network of two times, names of `fmjax.models.parts.PARTS`, e.g.
             ``("divergence",)``, all zero at first: the diagonal is a second W', and the divergence
             a linear map of the mean over the tokens that W' reads.
@@ -149,6 +189,11 @@ class DiT(HashableConditions, nn.Module):
     max_period: float = MAX_PERIOD
     mlp_epsilon: float = NORM_EPSILON
     variance: bool = False
+    norm: str = "layer"
+    mlp: str = "gelu"
+    qk_norm: bool = False
+    rope: bool = False
+    bottleneck: int | None = None
     parts: tuple[str, ...] = ()
     sharding_rules: ClassVar = SHARDING_RULES
 
@@ -174,15 +219,16 @@ class DiT(HashableConditions, nn.Module):
         p = self.patch_size
         c = nn.silu(self._embedding()(t, labels, w))
         h = self._tokens(x, images(self.conditions, labels))
-        h = self._blocks(h, c, self._context()(labels))
-        h = modulate(h, *Modulation(2, name="adaln")(c))
+        h = self._blocks(h, c, self._context()(labels), self._rotation(x))
+        learned = "norm" if self.norm == "rms" else None
+        h = modulate(h, *Modulation(2, name="adaln")(c), learned=learned)
         zeros = nn.initializers.zeros_init()
 
         def velocity(name: str) -> jax.Array:
             channels = x.shape[-1] * (1 + self.variance)
             patches = nn.Dense(p * p * channels, kernel_init=zeros, name=name)(h)
-            made = unpatchify(patches, p, (*x.shape[:-1], channels))
-            return made[..., : x.shape[-1]]
+            whole = unpatchify(patches, p, (*x.shape[:-1], channels))
+            return whole[..., : x.shape[-1]]
 
         heads = {
             "divergence": lambda: scalar_head(jnp.mean(h, axis=1)),
@@ -193,6 +239,10 @@ class DiT(HashableConditions, nn.Module):
     def _tokens(self, x: jax.Array, beside: dict[str, jax.Array]) -> jax.Array:
         p = self.patch_size
         patches = patchify(x, p)
+        if self.bottleneck is not None:
+            init = nn.initializers.xavier_uniform()
+            narrow = partial(nn.Dense, kernel_init=init, use_bias=False, dtype=self.dtype)
+            patches = narrow(self.bottleneck, name="bottleneck")(patches)
         h = nn.Dense(
             self.width, kernel_init=nn.initializers.xavier_uniform(), dtype=self.dtype, name="patch"
         )(patches)
@@ -209,29 +259,31 @@ class DiT(HashableConditions, nn.Module):
         positions = sincos_2d(x.shape[1] // p, x.shape[2] // p, self.width)
         return h + jnp.asarray(positions, self.dtype)[None]
 
-    def _blocks(self, h: jax.Array, c: jax.Array, context: Context | None) -> jax.Array:
+    def _rotation(self, x: jax.Array) -> Rotation | None:
+        """Of the patches of x, where they are turned."""
+        if not self.rope:
+            return None
+        half = self.width // self.heads // 2
+        rows, columns = x.shape[1] // self.patch_size, x.shape[2] // self.patch_size
+        return axial_rotation(grid_positions(rows, columns), (half, half))
+
+    def _blocks(
+        self, h: jax.Array, c: jax.Array, context: Context | None, rotation: Rotation | None
+    ) -> jax.Array:
         """All blocks one after another, their parameters stacked along a leading axis."""
-        block = Block
-        if self.remat != "none":
-            # Outside a loop the compiler would find the two computations equal, and keep the first.
-            block = nn.remat(Block, policy=REMAT[self.remat], prevent_cse=not self.scan)
-        stack = nn.scan(
-            block,
-            variable_axes={"params": 0, "intermediates": 0},
-            split_rngs={"params": True},
-            in_axes=nn.broadcast,
-            length=self.depth,
-            unroll=1 if self.scan else self.depth,
-        )
+        stack = stacked(Block, self.depth, self.scan, self.remat)
         blocks = stack(
             self.heads,
             self.mlp_ratio,
             self.dtype,
             self.attention,
             self.mlp_epsilon,
+            self.norm,
+            self.mlp,
+            self.qk_norm,
             name="blocks",
         )
-        return blocks(h, c)[0] if context is None else blocks(h, c, context)[0]
+        return blocks(h, c, context, rotation)[0]
 
     @nn.nowrap
     def forward_flops(self, shape: tuple[int, ...]) -> int | None:
@@ -247,10 +299,13 @@ class DiT(HashableConditions, nn.Module):
         patch, D = self.patch_size**2 * channels, self.width
         T = height * width // self.patch_size**2
         last = T * D * patch * (1 + self.variance)
-        ends = T * patch * D + D * 2 * D + last
+        narrow = self.bottleneck
+        embedded = T * patch * D if narrow is None else T * narrow * (patch + D)
+        ends = embedded + D * 2 * D + last
         ends += parts_products(self.parts, D, last) + image_sizes(self.conditions) * D
         embedding, context = self._embedding().forward_flops(), self._context()
-        products = self.depth * block_products(T, D, self.mlp_ratio, context.places()) + ends
+        block = block_products(T, D, self.mlp_ratio, context.places(), self.mlp)
+        products = self.depth * block + ends
         return None if embedding is None else 2 * products + embedding + context.forward_flops()
 
     @nn.nowrap
@@ -279,36 +334,32 @@ class DiT(HashableConditions, nn.Module):
         check_sizes(self, "patch_size", "width", "depth", "heads")
         for name in ("time_scale", "max_period", "mlp_epsilon"):
             check_positive(name, getattr(self, name))
-        if self.width % math.lcm(self.heads, 4):
-            raise InputError(
-                f"width={self.width} is not a multiple of heads={self.heads} and of 4 (the parts "
-                f"of the position embedding): take a multiple of {math.lcm(self.heads, 4)}."
-            )
+        check_width(self.width, self.heads)
         if not 1 <= self.mlp_ratio * self.width < math.inf:
             raise InputError(f"mlp_ratio={self.mlp_ratio!r}: expected a positive number, e.g. 4.")
-        if not jnp.issubdtype(self.dtype, jnp.floating):
-            raise InputError(f"dtype={self.dtype!r}: expected a floating dtype, e.g. jnp.bfloat16.")
-        if self.remat not in REMAT:
-            raise unknown_name("remat policy", self.remat, REMAT)
+        check_computing(self.dtype, self.remat, self.attention, self.width // self.heads)
+        check_name("norm", self.norm, NORMS)
+        check_name("feed-forward layer", self.mlp, FEED_FORWARDS)
+        check_flag("qk_norm", self.qk_norm)
+        check_flag("rope", self.rope)
+        if self.rope:
+            check_multiple("width", self.width, 4 * self.heads, "pairs in each half of a head")
+        if self.bottleneck is not None:
+            check_at_least("bottleneck", self.bottleneck)
         check_parts(self.parts, self.span)
-        check_attention(self.attention, self.dtype, self.width // self.heads)
         check_rank(x, "(batch, height, width, channels)", 4, 4)
-        if x.shape[1] % self.patch_size or x.shape[2] % self.patch_size:
-            raise InputError(
-                f"images of {x.shape[1]}x{x.shape[2]} do not divide into patches of "
-                f"{self.patch_size}x{self.patch_size}: choose a patch_size that divides both "
-                "sides, or pad the images."
-            )
+        check_patches(x, self.patch_size)
         checked = check_inputs(self, x, t, labels)
         check_sides(self.conditions, x)
         return checked
 
 
 def preset(name: str, **overrides: Any) -> DiT:
-    """A DiT of the paper by name, e.g. `preset("DiT-XL/2", conditions=ClassIds(1000))`.
+    """A published DiT by name, e.g. `preset("DiT-XL/2", conditions=ClassIds(1000))`.
 
     Args:
-        name: one of `PRESETS`: size S, B, L or XL, and patch size 2, 4 or 8.
+        name: one of `PRESETS`: of the paper, size S, B, L or XL and patch size 2, 4 or 8; or a
+            later one with other blocks.
         **overrides: fields of `DiT` to set or to change.
 
     Returns:
@@ -317,10 +368,4 @@ def preset(name: str, **overrides: Any) -> DiT:
     Raises:
         InputError: there is no such preset or no such field.
     """
-    if name not in PRESETS:
-        raise unknown_name("DiT preset", name, PRESETS)
-    fields = set(DiT.__dataclass_fields__) - {"parent", "name"}
-    for field in overrides:
-        if field not in fields:
-            raise unknown_name("field of DiT", field, fields)
-    return DiT(**{**PRESETS[name], **overrides})
+    return from_preset(DiT, PRESETS, name, overrides)

@@ -57,10 +57,10 @@ def sinusoidal(
     return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
 
 
-def sincos_2d(rows: int, columns: int, width: int) -> np.ndarray:
+def sincos_2d(rows: int, columns: int, width: int, spacing: float = 1.0) -> np.ndarray:
     """The fixed position embedding of a grid of patches (MAE, arXiv:2111.06377, as in DiT).
 
-    With q = width / 4 and w_k = 10000^(-k / q), the patch in row i and column j, number
+    With q = width / 4 and w_k = spacing 10000^(-k / q), the patch in row i and column j, number
     i * columns + j, gets
 
         [sin(j w), cos(j w), sin(i w), cos(i w)]
@@ -69,12 +69,13 @@ def sincos_2d(rows: int, columns: int, width: int) -> np.ndarray:
         rows: number of rows of patches.
         columns: number of columns of patches.
         width: number of features, a multiple of 4.
+        spacing: the distance between neighbours, in the paper's units.
 
     Returns:
         A NumPy array of shape (rows * columns, width), float32: a constant, not a parameter.
     """
     quarter = width // 4
-    frequencies = 10_000.0 ** (-np.arange(quarter) / quarter)
+    frequencies = spacing * 10_000.0 ** (-np.arange(quarter) / quarter)
     i, j = np.meshgrid(np.arange(rows), np.arange(columns), indexing="ij")
     across, down = (np.outer(k.ravel(), frequencies) for k in (j, i))
     parts = [np.sin(across), np.cos(across), np.sin(down), np.cos(down)]
@@ -232,6 +233,7 @@ class ConditionEmbed(HashableConditions, nn.Module):
         guidance: whether a guidance scale w is embedded.
         span: whether there are two times.
         max_period: of the features of times; see `sinusoidal`.
+        guidance_scale: what w is multiplied by.
     """
 
     width: int
@@ -241,6 +243,7 @@ class ConditionEmbed(HashableConditions, nn.Module):
     guidance: bool = False
     span: bool = False
     max_period: float = MAX_PERIOD
+    guidance_scale: float = GUIDANCE_SCALE
 
     @nn.compact
     def __call__(self, t: Any, labels: Any = None, w: jax.Array | None = None) -> jax.Array:
@@ -292,7 +295,7 @@ class ConditionEmbed(HashableConditions, nn.Module):
             name = _label_name(leaf)
             made[name] = make_embedder(condition, self.width, name)
         if self.guidance:
-            made["guidance"] = time(GUIDANCE_SCALE, zero_init=True, name="guidance")
+            made["guidance"] = time(self.guidance_scale, zero_init=True, name="guidance")
         if self.span:
             made["span"] = time(SPAN_SCALE, zero_init=True, name="span")
         return made

@@ -1,5 +1,6 @@
 """Wrong input to a network, caught while tracing: only shapes and dtypes are looked at."""
 
+import math
 from typing import Any
 
 import jax
@@ -35,6 +36,20 @@ def check_rank(x: jax.Array, layout: str, lowest: int, highest: float) -> None:
         )
 
 
+def check_patches(x: jax.Array, patch_size: int) -> None:
+    """Refuse images (B, H, W, C) that do not divide into square patches.
+
+    Raises:
+        InputError: they do not.
+    """
+    if x.shape[1] % patch_size or x.shape[2] % patch_size:
+        raise InputError(
+            f"images of {x.shape[1]}x{x.shape[2]} do not divide into patches of "
+            f"{patch_size}x{patch_size}: choose a patch_size that divides both sides, or pad the "
+            "images."
+        )
+
+
 def check_inputs(
     model: nn.Module, x: jax.Array, t: Any, labels: Any
 ) -> tuple[Any, jax.Array | None]:
@@ -52,16 +67,25 @@ def check_inputs(
     Raises:
         InputError: one of these does not fit.
     """
-    if not jnp.issubdtype(x.dtype, jnp.floating):
-        raise InputError(
-            f"x has dtype {x.dtype}, expected a floating-point array: scale images to [-1, 1] "
-            "first, e.g. x.astype(jnp.float32) / 127.5 - 1."
-        )
+    check_floating(x)
     check_times(t, x.shape[0], model.span)
     check_conditions(model.conditions)
     labels, w = split_guidance(labels, x.shape[0], model.guidance)
     check_labels(labels, model.conditions, x.shape[0])
     return labels, w
+
+
+def check_floating(x: jax.Array) -> None:
+    """Refuse a batch of integers.
+
+    Raises:
+        InputError: it is one.
+    """
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise InputError(
+            f"x has dtype {x.dtype}, expected a floating-point array: scale images to [-1, 1] "
+            "first, e.g. x.astype(jnp.float32) / 127.5 - 1."
+        )
 
 
 def check_times(t: Any, batch: int, span: bool) -> None:
@@ -153,3 +177,16 @@ def check_sizes(model: nn.Module, *names: str) -> None:
     """
     for name in names:
         check_at_least(name, getattr(model, name))
+
+
+def check_width(width: int, heads: int) -> None:
+    """Refuse a width that does not split into heads and into the parts of `sincos_2d`.
+
+    Raises:
+        InputError: it does not.
+    """
+    if width % math.lcm(heads, 4):
+        raise InputError(
+            f"width={width} is not a multiple of heads={heads} and of 4 (the parts of the position "
+            f"embedding): take a multiple of {math.lcm(heads, 4)}."
+        )

@@ -31,12 +31,12 @@ from flax import linen as nn
 from fmjax.checks import check_at_least, check_name, check_positive, is_number
 from fmjax.conventions import Span
 from fmjax.errors import InputError
-from fmjax.models.attention import check_attention
 from fmjax.models.context import ContextEmbed, check_sides, image_sizes, images, summed
 from fmjax.models.embedders import TIME_SCALE, ConditionEmbed, HashableConditions
 from fmjax.models.input_checks import check_inputs, check_rank, check_sizes
 from fmjax.models.parts import check_parts, parts_products, scalar_head, with_parts
 from fmjax.models.presets import from_preset
+from fmjax.models.transformer import check_computing
 from fmjax.models.unet_blocks import (
     REMAT,
     RESAMPLING,
@@ -245,13 +245,10 @@ class UNet(HashableConditions, nn.Module):
         """The labels and the guidance scale, or None, once everything fits."""
         sizes = self.head_sizes()
         check_positive("time_scale", self.time_scale)
-        if not jnp.issubdtype(self.dtype, jnp.floating):
-            raise InputError(f"dtype={self.dtype!r}: expected a floating dtype, e.g. jnp.bfloat16.")
-        check_name("way of resampling", self.resampling, RESAMPLING)
-        check_name("remat policy", self.remat, REMAT)
-        check_parts(self.parts, self.span)
         for size in sizes:
-            check_attention(self.attention, self.dtype, size)
+            check_computing(self.dtype, self.remat, self.attention, size)
+        check_name("way of resampling", self.resampling, RESAMPLING)
+        check_parts(self.parts, self.span)
         check_rank(x, "(batch, height, width, channels)", 4, 4)
         smallest = 2 ** (len(self.channel_mult) - 1)
         if x.shape[1] % smallest or x.shape[2] % smallest:

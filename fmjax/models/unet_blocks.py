@@ -160,7 +160,9 @@ class AttentionBlock(nn.Module):
     @nn.compact
     def __call__(self, h: jax.Array, context: Context | None) -> jax.Array:
         """Transform images h (B, H, W, C); shaped as h."""
-        attention = Attention(self.heads, self.dtype, self.kernel, _zeros, name="attention")
+        attention = Attention(
+            self.heads, self.dtype, self.kernel, out_init=_zeros, name="attention"
+        )
         h = h + attention(self._tokens(h, "norm")).reshape(h.shape)
         if context is None:
             return h

@@ -25,6 +25,8 @@ from fmjax.errors import InputError, unknown_name
 from fmjax.files import first_line
 from fmjax.run.allocator import keep_freed_memory
 from fmjax.run.distributed.failure import together
+from fmjax.run.help_text import asks_for_help, help_text
+from fmjax.run.other_words import FLAGS, KEYS
 
 
 def find_config(name: str) -> Path:
@@ -82,10 +84,25 @@ def check_config_keys(argv: list[str]) -> None:
         key = argument.lstrip("-").partition("=")[0].removeprefix("config.")
         if argument.lstrip("-").startswith("config.") and key not in known:
             near = difflib.get_close_matches(key, known, n=3, cutoff=0.4)
+            if meant := KEYS.get(key.rpartition(".")[2]):
+                near = [meant]
             raise InputError(
                 f"unknown configuration key {key!r}. Nearest: {', '.join(near) or 'none'}. "
                 "`python -m fmjax train --help-config` lists them all."
             )
+
+
+def _check_flags(argv: list[str]) -> None:
+    """Checks that no flag is one of another library that has another name here.
+
+    Raises:
+        InputError: one is; the flag that means the same is named.
+    """
+    for argument in argv[1:]:
+        name = argument.lstrip("-").partition("=")[0]
+        meant = FLAGS.get(name)
+        if argument.startswith("--") and name not in flags.FLAGS and meant in flags.FLAGS:
+            raise InputError(f"there is no flag --{name}; here it is --{meant}.")
 
 
 def _parse(argv: list[str]) -> list[str]:
@@ -93,6 +110,7 @@ def _parse(argv: list[str]) -> list[str]:
     _check_environment(argv)
     argv, path = _with_config_path(argv)
     check_config_keys(argv)
+    _check_flags(argv)
     try:
         rest = flags.FLAGS(argv)
         if path is not None:
@@ -176,15 +194,6 @@ def _keep_compiled() -> None:
     able = [line for line in lines if line.startswith(("flags", "Features"))]
     folder = compilation_folder(cache, able[0] if able else platform.processor())
     jax.config.update("jax_compilation_cache_dir", str(folder))
-
-
-def _show_in_help(command: ModuleType) -> None:
-    """Has ``--help`` print what a command says of itself, and the flags of fmjax."""
-    sys.modules["__main__"].__doc__ = command.__doc__
-    for module, defined in flags.FLAGS.flags_by_module_dict().items():
-        if module.startswith("fmjax."):
-            for flag in defined:
-                flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
 
 
 def _quieten() -> None:
@@ -294,18 +303,20 @@ def run(command: ModuleType) -> None:
     """Runs a command; a caller's mistake ends it with one sentence and exit code 2.
 
     Args:
-        command: a module whose docstring is the head of ``--help``, and whose function `main`
-            returns what `end_with` takes.
+        command: a module whose docstring is the head of ``--help``, whose `HELP` has its flags
+            in groups, and whose function `main` returns what `end_with` takes.
     """
     program = Path(sys.argv[0]).name
     open_streams()
-    _show_in_help(command)
     _keep_compiled()
     keep_freed_memory()
     _quieten()
 
     def parse(argv: list[str]) -> list[str]:
         try:
+            if asks_for_help(argv):
+                print(help_text(program, command), flush=True)
+                sys.exit(0)
             return _parse(argv)
         except InputError as error:
             return _fail(program, error, 2)

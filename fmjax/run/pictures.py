@@ -50,6 +50,7 @@ def draw_picture(
     columns: int,
     classes: Any = None,
     captions: Sequence[str] = (),
+    row_captions: Sequence[str] = (),
     **options: Any,
 ) -> np.ndarray:
     """A picture of samples, uint8 (height, width, channels).
@@ -60,11 +61,12 @@ def draw_picture(
         columns: of a grid of images.
         classes: class ids (n,) that colour vectors, or None.
         captions: of the columns of a grid of images.
+        row_captions: of its rows.
         **options: of `fmjax.plots.pair_plots`, for vectors, which are shown standardised: their
             columns may have units that no window holds together.
     """
     if codec.kind == "pixels":
-        return plots.image_grid(samples, columns, captions=captions)
+        return plots.image_grid(samples, columns, captions=captions, row_captions=row_captions)
     return plots.pair_plots(standardised(codec, samples), classes, **options)
 
 
@@ -103,6 +105,20 @@ def captions_of(experiment: Experiment, request: Request, columns: int) -> tuple
         return ()  # a column is then of several classes
     asked = request.labels * (columns // len(request.labels))
     return tuple((*classes.names, "none")[k] for k in asked)
+
+
+def row_captions_of(request: Request, columns: int, num: int) -> tuple[str, ...]:
+    """The guidance scale of each row of a picture; nothing where one scale is that of all.
+
+    Args:
+        request: resolved.
+        columns: of the picture.
+        num: samples in it.
+    """
+    if len(set(request.w)) == 1 or columns != request.period:
+        return ()
+    rows = -(-num // columns)
+    return tuple(f"w = {request.w[row % len(request.w)]:g}" for row in range(rows))
 
 
 def save_overview(flow: TrainedFlow, dataset: Dataset, seed: int, path: Path) -> None:

@@ -1,8 +1,11 @@
-"""Where a training reports: a progress bar, ``metrics.jsonl`` and TensorBoard event files."""
+"""Where a training reports: a bar or lines, ``metrics.jsonl`` and TensorBoard event files."""
 
+import io
 import json
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -51,20 +54,11 @@ class Progress:
         self._path = None if workdir is None else workdir / METRICS
         if not self._active:
             return
-        from tqdm import tqdm
-
         if self._path is not None:
             _keep_until(self._path, start)
             self._file = AppendedFile(self._path)
             self._events = Events(workdir / EVENTS, start)
-        self._bar = tqdm(
-            total=steps,
-            initial=start,
-            unit="step",
-            dynamic_ncols=True,
-            mininterval=0.1 if sys.stderr.isatty() else 10,
-            file=sys.stderr,
-        )
+        self._shown = _Lines(start, steps) if _is_plain(sys.stderr) else _Bar(start, steps)
 
     def __enter__(self) -> "Progress":
         return self
@@ -75,7 +69,7 @@ class Progress:
     def advance(self, steps: int) -> None:
         """Moves the bar on."""
         if self._active:
-            self._bar.update(steps)
+            self._shown.advance(steps)
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """Writes scalars under a step.
@@ -87,7 +81,8 @@ class Progress:
             return
         if self._path is not None:
             self._to_files(step, values)
-        self._to_bar(values)
+        if shown := _written(values):
+            self._shown.show(step, shown)
 
     def _to_files(self, step: int, values: dict[str, float]) -> None:
         try:
@@ -98,29 +93,97 @@ class Progress:
                 f"{error} The same command goes on from the newest checkpoint."
             ) from error
 
-    def _to_bar(self, values: dict[str, float]) -> None:
-        shown = {
-            "loss": f"{values['loss']:.4f}" if "loss" in values else None,
-            "ex/s": f"{values['examples_per_second']:.0f}"
-            if "examples_per_second" in values
-            else None,
-            "MFU": f"{values['mfu']:.0%}" if "mfu" in values else None,
-            "data wait": f"{values['data_wait']:.0%}" if "data_wait" in values else None,
-        }
-        shown = {name: value for name, value in shown.items() if value is not None}
-        if shown:
-            self._bar.set_postfix(shown, refresh=False)
-
     def say(self, text: str) -> None:
         """Prints a sentence without breaking the bar."""
         if self._active:
-            self._bar.write(text, file=sys.stderr)
+            self._shown.say(text)
 
     def close(self) -> None:
         """Flushes and closes everything."""
         if not self._active:
             return
-        self._bar.close()
+        self._shown.close()
         if self._path is not None:
             self._file.close()
             self._events.close()
+
+
+def _is_plain(stream: Any) -> bool:
+    """Whether a stream is a file or a pipe, where a bar would leave one long line."""
+    return isinstance(stream, io.TextIOWrapper) and not stream.isatty()
+
+
+def _written(values: dict[str, float]) -> dict[str, str]:
+    """The metrics that are shown, by the names under which they are."""
+    formats = {
+        "loss": ("loss", "{:.4f}"),
+        "val_loss": ("held-out loss", "{:.4f}"),
+        "examples_per_second": ("ex/s", "{:.0f}"),
+        "mfu": ("MFU", "{:.0%}"),
+        "data_wait": ("data wait", "{:.0%}"),
+    }
+    return {
+        label: form.format(values[name])
+        for name, (label, form) in formats.items()
+        if name in values
+    }
+
+
+class _Bar:
+    """A progress bar, for a terminal or a notebook."""
+
+    def __init__(self, start: int, steps: int):
+        from tqdm import tqdm
+
+        self._bar = tqdm(
+            total=steps, initial=start, unit="step", dynamic_ncols=True, file=sys.stderr
+        )
+
+    def advance(self, steps: int) -> None:
+        self._bar.update(steps)
+
+    def show(self, step: int, shown: dict[str, str]) -> None:
+        self._bar.set_postfix(shown, refresh=False)
+
+    def say(self, text: str) -> None:
+        self._bar.write(text, file=sys.stderr)
+
+    def close(self) -> None:
+        self._bar.close()
+
+
+class _Lines:
+    """A line for each report, with the time that is left, for what is not a terminal."""
+
+    def __init__(self, start: int, steps: int):
+        self._step, self._steps = start, steps
+        self._since = None  # (time, step) after the first call, which may compile
+
+    def advance(self, steps: int) -> None:
+        self._step += steps
+        self._since = self._since or (time.perf_counter(), self._step)
+
+    def show(self, step: int, shown: dict[str, str]) -> None:
+        figures = ", ".join(f"{name} {value}" for name, value in shown.items())
+        self.say(f"step {step}/{self._steps}: {figures}{self._left()}")
+
+    def _left(self) -> str:
+        if self._since is None or not self._since[1] < self._step < self._steps:
+            return ""
+        then, first = self._since
+        pace = (time.perf_counter() - then) / (self._step - first)
+        return f"; {duration(pace * (self._steps - self._step))} left"
+
+    def say(self, text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        pass
+
+
+def duration(seconds: float) -> str:
+    """A time for a person: seconds, minutes, or hours and minutes."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"

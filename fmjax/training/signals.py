@@ -1,5 +1,7 @@
 """SIGTERM, SIGINT and SIGHUP: noticed between two steps, so that a training saves and leaves."""
 
+import contextlib
+import os
 import signal
 import threading
 from pathlib import Path
@@ -68,6 +70,10 @@ class Signals:
     def _remember(self, number: int, _: object) -> None:
         self._received = number
         self._restore()
+        # Not by print, which may be in the middle of another line when the signal comes.
+        text = f"\n{signal.Signals(number).name}: saving after this step; once more ends at once.\n"
+        with contextlib.suppress(OSError):
+            os.write(2, text.encode())
 
     def received(self, agree: bool) -> int:
         """The number of the signal received, 0 for none.

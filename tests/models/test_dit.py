@@ -63,7 +63,7 @@ PAPER = {
 
 
 def test_the_table_of_the_paper_is_complete():
-    assert PAPER.keys() == PRESETS.keys()
+    assert PAPER.keys() == {name for name in PRESETS if name.startswith("DiT")}
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,11 @@ def test_presets_have_the_parameter_counts_of_the_paper(name):
 
 
 def test_presets_have_the_head_sizes_of_the_paper():
-    sizes = {name[4:-2]: fields["width"] / fields["heads"] for name, fields in PRESETS.items()}
+    sizes = {
+        name[4:-2]: fields["width"] / fields["heads"]
+        for name, fields in PRESETS.items()
+        if name.startswith("DiT")
+    }
     assert sizes == {"S": 64, "B": 64, "L": 64, "XL": 72}
 
 

@@ -40,6 +40,7 @@ MODELS = [
     (dit.DiT(**DIT, span=True, parts=("divergence",)), IMAGE),
     (dit.DiT(**DIT, conditions=EVERY), IMAGE),
     (mlp.MLP(width=16, depth=2, conditions=EVERY), POINT),
+    (dit.DiT(**DIT, mlp="swiglu", norm="rms", qk_norm=True, rope=True, bottleneck=5), IMAGE),
     (unet.UNet(**UNET, scale_shift=False), IMAGE),
     (unet.UNet(**UNET, attention_factors=(), resampling="pool"), IMAGE),
     (unet.UNet(**UNET, attention_factors=(1, 2), resampling="residual", guidance=True), IMAGE),

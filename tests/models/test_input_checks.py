@@ -56,6 +56,12 @@ def test_the_base_case_passes():
         ({"time_scale": 0.0}, "time_scale must be a positive number; got 0.0"),
         ({"width": 20, "heads": 3}, "width=20 is not a multiple of heads=3 .* multiple of 12"),
         ({"width": 6, "heads": 2}, "width=6 is not a multiple .* of 4"),
+        ({"norm": "batch"}, "norm 'batch'.*Known: layer, rms"),
+        ({"mlp": "relu"}, "feed-forward layer 'relu'.*Known: gelu, swiglu"),
+        ({"qk_norm": 1}, "qk_norm must be True or False; got 1"),
+        ({"rope": "2d"}, "rope must be True or False; got '2d'"),
+        ({"rope": True, "width": 12}, r"width must be a multiple of 8 \(pairs in each half"),
+        ({"bottleneck": 0}, "bottleneck must be a whole number of at least 1; got 0"),
         ({"mlp_ratio": 0.0}, "mlp_ratio=0.0: expected a positive"),
         ({"mlp_ratio": float("nan")}, "mlp_ratio=nan: expected a positive"),
         ({"mlp_ratio": float("inf")}, "mlp_ratio=inf: expected a positive"),
@@ -129,6 +135,6 @@ def test_an_unknown_preset_lists_the_known_ones():
 
 def test_an_unknown_field_lists_the_known_ones():
     with pytest.raises(
-        InputError, match=r"'n_heads'. Did you mean 'heads'.*patch_size, remat, .*width"
+        InputError, match=r"'n_heads'. Did you mean 'heads'.*patch_size, qk_norm, .*width"
     ):
         preset("DiT-S/2", n_heads=4)

@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from flax.traverse_util import flatten_dict
 
+from fmjax.__main__ import COMMANDS
+from fmjax.config import default_config
 from fmjax.data.tfds.directory import data_root
 from fmjax.errors import InputError
-from fmjax.run import cli
+from fmjax.run import cli, other_words
 from fmjax.run.cli import check_config_keys, compilation_folder, find_config
 from tests.conftest import ROOT
 
@@ -150,10 +153,69 @@ def run(script, *flags, **env):
 
 
 @pytest.mark.slow
-def test_help_lists_the_flags():
+def test_help_lists_the_flags_in_the_order_of_the_decisions():
     done = run("sample.py", "--help")
-    assert "--guidance" in done.stdout
-    assert "repeats in turn" in done.stdout
+    assert done.returncode == 0
+    places = [done.stdout.index(text) for text in ("--workdir", "--num", "--solver", "--guidance")]
+    assert places == sorted(places)
+    assert max(map(len, done.stdout.splitlines())) <= 100
+
+
+_FLAGS_OF_COMMANDS = """
+import importlib, sys
+from absl import flags
+from fmjax.__main__ import COMMANDS
+from fmjax.run import help_text
+name = sys.argv[1]
+command = importlib.import_module(f"fmjax.run.{name}.command")
+listed = [holder.name for group in command.HELP.values() for holder in group]
+modules = flags.FLAGS.flags_by_module_dict().items()
+defined = [flag.name for module, own in modules if module.startswith("fmjax") for flag in own]
+assert sorted(listed) == sorted(defined), set(listed) ^ set(defined)
+assert all(f"--{flag}" in help_text.help_text("fmjax", command) for flag in defined)
+print(*defined)
+"""
+
+
+@pytest.fixture(scope="module")
+def flags_of_commands():
+    names = [name for name in COMMANDS if name != "prepare"]
+    started = {
+        name: subprocess.Popen(
+            [sys.executable, "-c", _FLAGS_OF_COMMANDS, name],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for name in names
+    }
+    return {
+        name: (process.communicate()[0], process.returncode) for name, process in started.items()
+    }
+
+
+@pytest.mark.slow
+def test_help_lists_every_flag_once(flags_of_commands):
+    for name, (output, code) in flags_of_commands.items():
+        assert code == 0, (name, output)
+
+
+@pytest.mark.slow
+def test_the_words_of_other_libraries_lead_to_flags_and_keys_that_exist(flags_of_commands):
+    every = {flag for output, _ in flags_of_commands.values() for flag in output.split()}
+    assert set(other_words.FLAGS.values()) <= every
+    known = flatten_dict(default_config().to_dict(), sep=".")
+    assert set(other_words.KEYS.values()) <= set(known)
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [("train.lr", "optimizer.learning_rate"), ("model.hidden_size", "model.width")],
+)
+def test_a_key_of_another_library_is_answered_with_ours(key, meant):
+    with pytest.raises(InputError, match=rf"unknown configuration key '{key}'. Nearest: {meant}\."):
+        check_config_keys([f"--config.{key}=5"])
 
 
 def test_a_configuration_is_found_by_path_or_by_name(tmp_path, monkeypatch):

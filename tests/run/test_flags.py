@@ -26,7 +26,17 @@ DRAWN = [
     ("--grid=uniforn", "Did you mean 'uniform'?"),
 ]
 WRONG = [
+    ("sample", "--cfg_scale=2", "there is no flag --cfg_scale; here it is --guidance."),
+    (
+        "sample",
+        "--num_inference_steps=2",
+        "there is no flag --num_inference_steps; here it is --steps",
+    ),
     *(("sample", flag, sentence) for flag, sentence in DRAWN),
+    ("sample", "--compare=heun", "such as heun:25,euler:8; got 'heun'"),
+    ("sample", "--compare=heun:0", "at least 1"),
+    ("sample", "--compare=churn:8", "churn adds noise of its own"),
+    ("sample", "--compare=huen:8", "Did you mean 'heun'?"),
     ("sample", "--batch_size=0", "the batch size must be"),
     ("sample", "--shard_size=-1", "the shard size must be"),
     *(("evaluate", flag, sentence) for flag, sentence in DRAWN),

@@ -62,9 +62,11 @@ def test_samples_take_the_conditions_of_held_out_data_and_are_data(trained, tmp_
     sample(trained, tmp_path, Request(40, w=(1.0, 3.0)), RECIPE)
     with np.load(tmp_path / "samples.npz") as content:
         assert sorted(content) == ["height", "moon", "samples", "seed", "solver", "w"]
-        held_out = two_conditions.load().arrays("test", 40)[1]
-        np.testing.assert_array_equal(content["moon"], held_out["moon"])
-        np.testing.assert_array_equal(content["height"], held_out["height"])
+        # Each of the first twenty at both scales.
+        held_out = two_conditions.load().arrays("test", 20)[1]
+        np.testing.assert_array_equal(content["moon"], np.tile(held_out["moon"], 2))
+        np.testing.assert_array_equal(content["height"], np.tile(held_out["height"], (2, 1)))
+        np.testing.assert_array_equal(content["w"], np.repeat([1, 3], 20))
         # In the unit of the data, whose columns have other means and spreads than states.
         spread = content["samples"].std(axis=0) / two_conditions.POINTS["a"][0].std(axis=0)
         assert np.all((spread > 0.2) & (spread < 5))
@@ -148,12 +150,12 @@ def drawn(folder):
 
 def test_samples_under_own_conditions_are_those_under_the_same_labels(trained, tmp_path):
     held_out = two_conditions.load().arrays("test", 12)[1]
-    sample(trained, tmp_path / "a", Request(12, w=(2.0, 1.0)), RECIPE)
+    sample(trained, tmp_path / "a", Request(24, w=(2.0, 1.0)), RECIPE)
     sample(trained, tmp_path / "b", Request(None, own(tmp_path, **held_out), (2.0, 1.0)), RECIPE)
     one, other = drawn(tmp_path / "a"), drawn(tmp_path / "b")
     assert one.keys() == other.keys()
     jax.tree.map(np.testing.assert_array_equal, one, other)
-    np.testing.assert_array_equal(one["w"], [2, 1] * 6)
+    np.testing.assert_array_equal(one["w"], [2] * 12 + [1] * 12)
     assert json.loads(str(one["solver"])) == json.loads(json.dumps(RECIPE.solver.describe()))
     assert one["seed"] == 0
 

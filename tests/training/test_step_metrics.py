@@ -4,14 +4,17 @@ import errno
 import itertools
 import os
 import struct
+import sys
 import types
 
 import numpy as np
 import pytest
 
+from fmjax.plots import save_png
 from fmjax.roofline.chips import CHIPS
-from fmjax.training.progress import Progress
-from fmjax.training.step_metrics import StepMetrics
+from fmjax.training.events import Events
+from fmjax.training.progress import Progress, duration
+from fmjax.training.step_metrics import StepMetrics, peak_memory
 
 
 class Lines:
@@ -85,22 +88,67 @@ def test_a_full_disk_is_said_with_the_file_it_hit(tmp_path, monkeypatch, name):
     log.close()
 
 
-def test_tensorboard_reads_what_is_logged(tmp_path):
+def events_in(path):
     from tensorboardX.proto.event_pb2 import Event
 
-    with Progress(tmp_path, 4, 10) as log:
-        log.write(5, {"loss": 1.5, "lr": 0.25})
-    (path,) = (tmp_path / "tensorboard").iterdir()
     content, events = path.read_bytes(), []
     while content:  # length, its checksum, the event, its checksum
         (length,) = struct.unpack("<Q", content[:8])
         events.append(Event.FromString(content[12 : 12 + length]))
         content = content[16 + length :]
-    version, began, scalars = events
+    return events
+
+
+def test_tensorboard_reads_what_is_logged(tmp_path):
+    with Progress(tmp_path, 4, 10) as log:
+        log.write(5, {"loss": 1.5, "lr": 0.25})
+    (path,) = (tmp_path / "tensorboard").iterdir()
+    version, began, scalars = events_in(path)
     assert version.file_version == "brain.Event:2"
     assert (began.step, began.HasField("session_log")) == (5, True)
     assert scalars.step == 5
     assert {v.tag: v.simple_value for v in scalars.summary.value} == {"loss": 1.5, "lr": 0.25}
+
+
+def test_tensorboard_reads_texts_and_pictures(tmp_path):
+    picture = tmp_path / "grid.png"
+    save_png(np.zeros((5, 7, 3), np.uint8), picture)
+    events = Events(tmp_path / "new" / "folder", 2)
+    events.write_text(3, "configuration", "train: steps: 5")
+    events.write_picture(3, "samples", picture)
+    events.close()
+    (path,) = (tmp_path / "new" / "folder").iterdir()
+    text, image = (event.summary.value[0] for event in events_in(path)[2:])
+    assert text.tag.startswith("configuration")
+    assert text.tensor.string_val[0] == b"train: steps: 5"
+    assert (image.tag, image.image.height, image.image.width) == ("samples", 5, 7)
+    assert image.image.encoded_image_string == picture.read_bytes()
+
+
+def test_what_is_no_terminal_gets_a_line_for_each_report(tmp_path, monkeypatch):
+    clock = iter([10.0, 12.0, 14.0, 16.0])
+    monkeypatch.setattr("fmjax.training.progress.time.perf_counter", lambda: next(clock))
+    with (tmp_path / "log").open("w") as stream:
+        monkeypatch.setattr(sys, "stderr", stream)
+        with Progress(None, 0, 100) as log:
+            log.advance(1)  # the first call may compile: the pace is that of the others
+            log.advance(9)
+            log.write(10, {"loss": 1.5, "examples_per_second": 64.2, "lr": 0.1})
+            log.say("a sentence")
+            log.advance(90)
+            log.write(100, {"val_loss": 0.25})
+    assert (tmp_path / "log").read_text().splitlines() == [
+        "step 10/100: loss 1.5000, ex/s 64; 20 s left",
+        "a sentence",
+        "step 100/100: held-out loss 0.2500",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(89, "89 s"), (90, "2 min"), (5340, "89 min"), (9000, "2 h 30 min")]
+)
+def test_a_duration_is_written_for_a_person(seconds, text):
+    assert duration(seconds) == text
 
 
 @pytest.mark.parametrize(
@@ -122,3 +170,8 @@ def test_examples_per_second_grow_with_the_batch(monkeypatch):
         return [line["examples_per_second"] for _, line in told([{"loss": 1.0}] * 8, 4, batch_size)]
 
     np.testing.assert_allclose(speed(16), 2 * np.array(speed(8)))
+
+
+def test_memory_is_told_in_gigabytes():
+    (told_of,) = peak_memory().values()
+    assert 0.05 < told_of < 1000

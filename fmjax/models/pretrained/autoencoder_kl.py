@@ -6,7 +6,6 @@ call the parts of the attention otherwise, and some have them as pointwise convo
 """
 
 import dataclasses
-import re
 from functools import partial
 from typing import Any
 
@@ -16,7 +15,7 @@ import numpy as np
 from fmjax.errors import InputError
 from fmjax.models.autoencoders import AutoencoderKL
 from fmjax.models.pretrained.changes import CONV, DENSE, Change, pointwise
-from fmjax.models.pretrained.family import Config, Family, Shape
+from fmjax.models.pretrained.family import Config, Family, Shape, count_blocks
 from fmjax.models.pretrained.report import Report
 from fmjax.models.pretrained.results import Autoencoder, autoencoder
 from fmjax.models.pretrained.rules import Rule, layer
@@ -107,8 +106,8 @@ def _build(shapes: Shapes, config: Config) -> AutoencoderKL:
             f"an AutoencoderKL with act_fn={config['act_fn']!r} is not known here; it must have "
             "'silu'."
         )
-    stages = _count(shapes, r"encoder\.down_blocks\.(\d+)\.")
-    blocks = _count(shapes, r"encoder\.down_blocks\.0\.resnets\.(\d+)\.")
+    stages = count_blocks(shapes, r"encoder\.down_blocks\.(\d+)\.")
+    blocks = count_blocks(shapes, r"encoder\.down_blocks\.0\.resnets\.(\d+)\.")
     groups = config.get("norm_num_groups", 32)
     widths = tuple(
         shapes[f"encoder.down_blocks.{i}.resnets.0.conv2.weight"][0] for i in range(stages)
@@ -123,10 +122,6 @@ def _build(shapes: Shapes, config: Config) -> AutoencoderKL:
         attention=any(".attentions." in name for name in shapes),
         groups=groups,
     )
-
-
-def _count(shapes: Shapes, pattern: str) -> int:
-    return 1 + max(int(found[1]) for name in shapes if (found := re.match(pattern, name)))
 
 
 def _inputs(model: AutoencoderKL, shape: Shape) -> tuple:

@@ -7,7 +7,6 @@ beside it, which stays in the parameters and out of the output.
 
 import dataclasses
 import math
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,7 +20,7 @@ from fmjax.models.adapters import from_linen
 from fmjax.models.dit import PRESETS, DiT
 from fmjax.models.embedders import MAX_PERIOD, sincos_2d
 from fmjax.models.pretrained.changes import DENSE, SAME, by_head, joined, patches
-from fmjax.models.pretrained.family import Config, Family, Shape, nothing
+from fmjax.models.pretrained.family import Config, Family, Shape, count_blocks, nothing
 from fmjax.models.pretrained.report import Report
 from fmjax.models.pretrained.results import Network
 from fmjax.models.pretrained.rules import Rule, layer
@@ -34,12 +33,9 @@ from fmjax.storage.weight_files import WeightFiles
 DIFFUSION = DiscreteVP()
 _POSITIONS = "pos_embed"
 _HEADS = {(size["depth"], size["width"]): size["heads"] for size in PRESETS.values()}
-_CLASSES = (
-    "fine-tune on other classes with the network of the file, whose params['condition']['label']"
-    "['table'] you replace by a fresh array of one row a class and one more"
-)
-_ALONE = {"guidance": False, "span": False, "parts": ()}
-"""No published layout has a place for a further input or output."""
+_CLASSES = "the latter is how to fine-tune on other classes"
+_ALONE = {"guidance": False, "span": False, "parts": (), "rope": False}
+"""No published layout has a place for a further input or output; a rotation has no tensors."""
 DIFFUSERS_PERIOD = MAX_PERIOD ** (128 / 127)
 """Of diffusers, whose 128 frequencies end at 1 / 10,000 where the official ones end before it."""
 
@@ -80,7 +76,7 @@ def _is_official(shapes: Shapes, config: Config) -> bool:
 
 def _build_official(shapes: Shapes, config: Config) -> DiT:
     width, channels, patch, _ = shapes["x_embedder.proj.weight"]
-    depth = _count(shapes, r"blocks\.(\d+)\.")
+    depth = count_blocks(shapes, r"blocks\.(\d+)\.")
     if (depth, width) not in _HEADS:
         raise InputError(
             f"how many heads a DiT of depth {depth} and width {width} has cannot be read from "
@@ -96,11 +92,6 @@ def _build_official(shapes: Shapes, config: Config) -> DiT:
         **_fixed(config),
         variance=shapes["final_layer.linear.weight"][0] == 2 * patch**2 * channels,
     )
-
-
-def _count(shapes: Shapes, pattern: str) -> int:
-    """How many blocks there are."""
-    return 1 + max(int(found[1]) for name in shapes if (found := re.match(pattern, name)))
 
 
 def _left_out(files: WeightFiles, model: DiT) -> Mapping[str, str]:
@@ -185,7 +176,7 @@ def _is_diffusers(shapes: Shapes, config: Config) -> bool:
 
 def _build_diffusers(shapes: Shapes, config: Config) -> DiT:
     width, channels, patch, _ = shapes["pos_embed.proj.weight"]
-    depth = _count(shapes, r"transformer_blocks\.(\d+)\.")
+    depth = count_blocks(shapes, r"transformer_blocks\.(\d+)\.")
     heads = config.get("num_attention_heads", _HEADS.get((depth, width)))
     if type(heads) is not int or heads < 1 or width % heads:
         raise InputError(
@@ -249,7 +240,8 @@ def _velocity(
     family: Family, model: DiT, params: Params, report: Report, files: WeightFiles
 ) -> Network:
     apply_fn, shape = from_linen(model), _shape(files)
-    return Network(model, params, apply_fn, "velocity", AffinePath(), family.name, report, shape)
+    path = AffinePath()
+    return Network(model, params, apply_fn, "velocity", path, family.name, report, shape, True)
 
 
 DIT = Family(

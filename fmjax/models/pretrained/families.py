@@ -1,12 +1,22 @@
 """Every layout that is known."""
 
-from fmjax.models.pretrained import autoencoder_kl, dit, tiny_autoencoders, unet
+from fmjax.models.pretrained import (
+    autoencoder_kl,
+    dit,
+    lightningdit,
+    text_to_image,
+    tiny_autoencoders,
+    unet,
+)
 from fmjax.models.pretrained.family import Family
 
 FAMILIES: tuple[Family, ...] = (
     dit.DIT,
     dit.SIT,
     dit.DIFFUSERS,
+    lightningdit.LIGHTNING,
+    text_to_image.SD3,
+    text_to_image.FLUX,
     unet.TORCHCFM,
     unet.FLOW_MATCHING,
     tiny_autoencoders.OFFICIAL,

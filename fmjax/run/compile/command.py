@@ -18,18 +18,30 @@ from fmjax.run.sample.request import Request
 from fmjax.samplers import METHODS, SOLVERS, sde_spec, solver_spec
 
 CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "Configuration: a name such as digits, or the path of a file."
+    "config", None, "Configuration: a name such as digits, or the path of a Python file."
 )
-WORKDIR = flags.DEFINE_string("workdir", None, "Of --what=sample: a run's folder, not --config.")
-TOPOLOGY = flags.DEFINE_string("topology", None, "The TPU slice, e.g. v5e:4x4 or v5e:16x16*2.")
-WHAT = flags.DEFINE_enum("what", "train", ["train", "sample"], "A training step or a sampler.")
+WORKDIR = flags.DEFINE_string(
+    "workdir", None, "With --what=sample: folder of a run, instead of --config."
+)
+TOPOLOGY = flags.DEFINE_string(
+    "topology", None, "TPU slice, e.g. v5e:4x4, or v5e:16x16*2 for two of them."
+)
+WHAT = flags.DEFINE_enum(
+    "what", "train", ["train", "sample"], "Compile a training step or a sampler."
+)
 BATCH_SIZE = flags.DEFINE_integer(
-    "batch_size", None, "Over all devices; default: train.batch_size, or 256 samples."
+    "batch_size", None, "Batch size over all devices; default: train.batch_size, or 256 samples."
 )
 SOLVER = flags.DEFINE_enum(
-    "solver", "heun", sorted({*SOLVERS, *METHODS}), "Of --what=sample: the solver."
+    "solver", "heun", sorted({*SOLVERS, *METHODS}), "With --what=sample: the solver."
 )
-STEPS = flags.DEFINE_integer("steps", 25, "Of --what=sample: the number of fixed steps.")
+STEPS = flags.DEFINE_integer("steps", 25, "With --what=sample: number of fixed steps.")
+
+HELP = {
+    "What to compile": (CONFIG, WORKDIR, WHAT, BATCH_SIZE),
+    "For which devices": (TOPOLOGY,),
+    "For --what=sample": (SOLVER, STEPS),
+}
 
 
 def main() -> int:

@@ -15,24 +15,43 @@ from fmjax.run.distill.student import METHODS, Plan, distill
 from fmjax.run.distributed import launch
 from fmjax.samplers import SOLVERS, solver_spec
 
-WORKDIR = flags.DEFINE_string("workdir", None, "The folder of a trained run, the teacher.")
-OUT = flags.DEFINE_string("out", None, "The folder of the student.")
-METHOD = flags.DEFINE_string("method", "lagrangian", f"One of {', '.join(METHODS)}.")
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the trained run, the teacher.")
+OUT = flags.DEFINE_string("out", None, "Folder of the student.")
+METHOD = flags.DEFINE_string(
+    "method", "lagrangian", f"How the student learns: {', '.join(METHODS)}."
+)
 GUIDANCE = flags.DEFINE_float(
-    "guidance", None, "Scale w of the teacher, built into the student; the teacher's own."
+    "guidance",
+    None,
+    "Guidance scale w of the teacher, built into the student; default: the "
+    "sample.guidance of its configuration.",
 )
 TRAIN_STEPS = flags.DEFINE_integer(
-    "train_steps", None, "Of the student; as many as the teacher's.", lower_bound=1
+    "train_steps",
+    None,
+    "Training steps of the student; default: those of the teacher.",
+    lower_bound=1,
 )
 SOLVER = flags.DEFINE_string(
-    "solver", "heun", f"Of the teacher's samples: {', '.join(sorted(SOLVERS))}."
+    "solver", "heun", f"Solver of the teacher: {', '.join(sorted(SOLVERS))}."
 )
-STEPS = flags.DEFINE_integer("steps", 25, "Fixed steps of that solver.")
-K = flags.DEFINE_integer("k", 1, "Of --method=pairs: how many Euler steps the student takes.")
-NUM = flags.DEFINE_integer("num", 20_000, "Of --method=pairs: how many pairs.")
-BATCH_SIZE = flags.DEFINE_integer("batch_size", 256, "Of --method=pairs: pairs per call.")
-SEED = flags.DEFINE_integer("seed", 0, "Of --method=pairs: of the noise that they start from.")
-PARALLEL = flags.DEFINE_enum("parallel", "jit", ["jit", "pmap"], "How to train on several devices.")
+STEPS = flags.DEFINE_integer("steps", 25, "Number of fixed steps of that solver.")
+K = flags.DEFINE_integer(
+    "k", 1, "With --method=pairs: number of Euler steps that the student takes."
+)
+NUM = flags.DEFINE_integer("num", 20_000, "With --method=pairs: number of pairs (x0, x1).")
+BATCH_SIZE = flags.DEFINE_integer("batch_size", 256, "With --method=pairs: pairs per call.")
+SEED = flags.DEFINE_integer("seed", 0, "With --method=pairs: random seed of the noise x0.")
+PARALLEL = flags.DEFINE_enum(
+    "parallel", "jit", ["jit", "pmap"], "How several devices share a step."
+)
+
+HELP = {
+    "What to distill": (WORKDIR, OUT, GUIDANCE, SOLVER, STEPS),
+    "How to train": (METHOD, TRAIN_STEPS, PARALLEL),
+    "For --method=pairs": (NUM, K, BATCH_SIZE, SEED),
+    **launch.HELP,
+}
 
 
 def main() -> int:

@@ -15,15 +15,21 @@ DISTRIBUTED = flags.DEFINE_enum(
     "distributed",
     "auto",
     ["auto", "off", "explicit"],
-    "Several processes as one run: found on a TPU pod, Slurm or OpenMPI, or by the three flags.",
+    "Run several processes as one: detected on a TPU pod, Slurm or OpenMPI (auto), or given by "
+    "the three next flags (explicit).",
 )
-COORDINATOR = flags.DEFINE_string("coordinator", None, "host:port of process 0.")
-NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes.")
-PROCESS_ID = flags.DEFINE_integer("process_id", None, "The number of this one, from 0.")
-TIMEOUT = flags.DEFINE_integer("distributed_timeout", 300, "Seconds to wait for the others.")
+COORDINATOR = flags.DEFINE_string("coordinator", None, "Address of process 0, host:port.")
+NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Number of processes.")
+PROCESS_ID = flags.DEFINE_integer("process_id", None, "Number of this process, from 0.")
+TIMEOUT = flags.DEFINE_integer(
+    "distributed_timeout", 300, "Seconds to wait for the other processes."
+)
 HEARTBEAT = flags.DEFINE_integer(
-    "heartbeat_timeout", 100, "Seconds without a sign of life after which a process is lost."
+    "heartbeat_timeout", 100, "Seconds without an answer after which a process counts as lost."
 )
+HELP = {
+    "Several processes": (DISTRIBUTED, COORDINATOR, NUM_PROCESSES, PROCESS_ID, TIMEOUT, HEARTBEAT)
+}
 
 _DAY = 86400  # a process may evaluate alone for long while the others wait to leave with it
 _COUNTS = ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "WORLD_SIZE")

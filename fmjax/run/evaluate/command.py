@@ -31,37 +31,54 @@ from fmjax.run.evaluate.examples import open_examples
 from fmjax.run.evaluate.in_features import Asked, measure_in_features, open_real_side
 from fmjax.run.evaluate.measure import check_evaluated, describe_evaluation, evaluate_flow
 from fmjax.run.restore import open_run, restore_flow
-from fmjax.run.sample.flags import recipe, request, weights
+from fmjax.run.sample.flags import HOW, WHAT, WHICH, recipe, request, weights
 from fmjax.run.sample.request import resolve
 from fmjax.run.sample.sampler import stream_samples
 from fmjax.run.workdir import check_same_data, load_record
 
-WORKDIR = flags.DEFINE_string("workdir", None, "The folder of a trained run.")
-OUT = flags.DEFINE_string("out", None, "A JSON file to write the figures to.")
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the trained run to measure.")
+OUT = flags.DEFINE_string("out", None, "JSON file to write the figures to.")
 SAMPLES = flags.DEFINE_string(
-    "samples", None, "In place of a run: a folder of images or of samples, an .npz or .npy."
+    "samples", None, "Instead of a run: a folder of images or of samples, an .npz or .npy."
 )
 FEATURES = flags.DEFINE_string(
-    "features", None, f"What to compare in: {', '.join(NAMES)}, or MODULE:NAME of your own."
+    "features", None, f"Features to compare in: {', '.join(NAMES)}, or MODULE:NAME of your own."
 )
 FEATURE_WEIGHTS = flags.DEFINE_string(
     "feature_weights", None, "Weights of the features: .safetensors, .npz, or the published file."
 )
 FEATURE_SHA256 = flags.DEFINE_string(
-    "feature_sha256", None, "What the sha256 of that file must be, or begin with."
+    "feature_sha256", None, "Required sha256 of that file, or how it begins."
 )
 REFERENCE = flags.DEFINE_string(
-    "reference", None, "Real examples: a data set, a folder, an .npz of images or of statistics."
+    "reference",
+    None,
+    "Real examples: a data set, a folder, an .npz of images or of statistics; default: "
+    "the data of the run.",
 )
 SIZE = flags.DEFINE_integer(
-    "size", None, "Side of the square that images of a folder are resized and cropped to."
+    "size", None, "Side, in pixels, to which images of a folder are resized and cropped."
 )
-SPLIT = flags.DEFINE_string("split", "train", "Of the reference: train or test.")
-DATA_DIR = flags.DEFINE_string("data_dir", None, "Where prepared data sets lie.")
-REAL_NUM = flags.DEFINE_integer("real_num", 50_000, "Real examples, at most: a fixed choice.")
+SPLIT = flags.DEFINE_string("split", "train", "Split of the reference: train or test.")
+DATA_DIR = flags.DEFINE_string(
+    "data_dir", None, "Folder of prepared data sets; default: TFDS_DATA_DIR."
+)
+REAL_NUM = flags.DEFINE_integer(
+    "real_num", 50_000, "Maximum number of real examples (fixed random subset)."
+)
 WRITE_REFERENCE = flags.DEFINE_string(
-    "write_reference", None, "An .npz to write the statistics of the real examples to."
+    "write_reference", None, ".npz file to write the statistics of the real examples to."
 )
+HELP = {
+    "What to measure": (WORKDIR, SAMPLES, *WHICH["Which parameters"]),
+    "Against what": (REFERENCE, SPLIT, REAL_NUM, SIZE, DATA_DIR),
+    "In which features": (FEATURES, FEATURE_WEIGHTS, FEATURE_SHA256),
+    **WHAT,
+    **HOW,
+    "Where to write": (OUT, WRITE_REFERENCE),
+    **launch.HELP,
+}
+
 _ONLY_IN_FEATURES = ("feature_weights", "feature_sha256", "reference", "write_reference")
 
 

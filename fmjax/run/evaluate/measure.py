@@ -178,25 +178,28 @@ def describe_evaluation(report: dict) -> str:
     if "classifier" in report:
         c = report["classifier"]
         lines.append(
-            f"classified as the class asked for: {c['samples']:.1%} of samples "
-            f"(as their own class: {c['held_out']:.1%} of held-out real examples)"
+            f"class accuracy, by a classifier of real examples: {c['samples']:.1%} of the samples "
+            f"(held-out real examples: {c['held_out']:.1%}; higher is better)"
         )
     if "frechet" in report:
         f = report["frechet"]
         lines.append(
             f"Fréchet distance (squared, {f['dims']} PCA dimensions, {f['examples']} examples): "
-            f"{f['samples']:.4g} (two halves of the real data: {f['real_halves']:.4g})"
+            f"{f['samples']:.4g} (two halves of the real data: {f['real_halves']:.4g}; lower is "
+            "better)"
         )
     near, held = report["nearest"]["samples"], report["nearest"]["held_out"]
     percents = ", ".join(near)
     ours, real = (" ".join(f"{v:.4g}" for v in d.values()) for d in (near, held))
     lines.append(
-        f"distance to the nearest training example at {percents} %: {ours} (held-out: {real})"
+        f"distance to the nearest training example, quantiles {percents} %: {ours} (held-out real "
+        f"examples: {real}; far lower would be copies)"
     )
     if "histogram" in report:
         h = report["histogram"]
         lines.append(
-            f"classes of unconditional samples: {h['counts']}, spread of fair draws "
-            f"{h['spread']:.1f}, chi-square p = {h['p_value']:.2g}"
+            f"classes of unconditional samples: {h['counts']}; equally likely classes would "
+            f"differ by a standard deviation of {h['spread']:.1f}; chi-square p = "
+            f"{h['p_value']:.2g} (below 0.05 is uneven)"
         )
     return "\n".join(lines)

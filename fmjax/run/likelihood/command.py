@@ -18,25 +18,42 @@ from fmjax.run.likelihood.report import describe_likelihood
 from fmjax.run.restore import Weights, check_weights
 from fmjax.samplers import SOLVERS, Solver, solver_spec
 
-WORKDIR = flags.DEFINE_string("workdir", None, "The folder of a trained run.")
-SPLIT = flags.DEFINE_enum("split", "test", ["test", "train"], "Of which examples.")
-NUM = flags.DEFINE_integer("num", None, "At most so many examples, a fixed choice; all of them.")
-LABELS = flags.DEFINE_string("labels", None, f"{' or '.join(CHOICES)}; true if conditional.")
-EXACT = flags.DEFINE_bool("exact", False, "The exact trace, a derivative for each dimension.")
-PROBES = flags.DEFINE_integer("probes", None, "Probes of the trace for each example; 8.")
-KIND = flags.DEFINE_string("kind", "rademacher", "Of the probes: rademacher or gaussian.")
-SOLVER = flags.DEFINE_string("solver", "dopri5", f"One of {', '.join(sorted(SOLVERS))}.")
-STEPS = flags.DEFINE_integer("steps", None, "Fixed steps.")
-JUMPS = flags.DEFINE_integer(
-    "jumps", None, "So many evaluations, of a run that learned the average divergence."
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the trained run.")
+SPLIT = flags.DEFINE_enum("split", "test", ["test", "train"], "Which examples to measure.")
+NUM = flags.DEFINE_integer(
+    "num", None, "Maximum number of examples (fixed random subset); default: the whole split."
 )
-RTOL = flags.DEFINE_float("rtol", None, "Relative tolerance of adaptive steps; 1e-4.")
-ATOL = flags.DEFINE_float("atol", None, "Absolute tolerance of adaptive steps; 1e-4.")
-SEED = flags.DEFINE_integer("seed", 0, "Of the dequantising noise and the probes.")
+LABELS = flags.DEFINE_string(
+    "labels", None, f"Labels to condition on: {' or '.join(CHOICES)}; default: true if conditional."
+)
+EXACT = flags.DEFINE_bool(
+    "exact", False, "Exact trace of the Jacobian: one derivative per dimension."
+)
+PROBES = flags.DEFINE_integer("probes", None, "Random probes of the trace per example; default: 8.")
+KIND = flags.DEFINE_string(
+    "kind", "rademacher", "Distribution of the probes: rademacher or gaussian."
+)
+SOLVER = flags.DEFINE_string(
+    "solver", "dopri5", f"Solver of the ODE: one of {', '.join(sorted(SOLVERS))}."
+)
+STEPS = flags.DEFINE_integer("steps", None, "Number of fixed steps; default: adaptive steps.")
+JUMPS = flags.DEFINE_integer(
+    "jumps", None, "Number of jumps, for a flow map that learned the average divergence."
+)
+RTOL = flags.DEFINE_float("rtol", None, "Relative tolerance of adaptive steps; default: 1e-4.")
+ATOL = flags.DEFINE_float("atol", None, "Absolute tolerance of adaptive steps; default: 1e-4.")
+SEED = flags.DEFINE_integer("seed", 0, "Random seed of the dequantising noise and of the probes.")
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 128, "Examples per call, over all devices.")
-CHECKPOINT = flags.DEFINE_string("checkpoint", "latest", "A step, best, or latest.")
-EMA = flags.DEFINE_bool("ema", True, "Use the averaged parameters.")
-OUT = flags.DEFINE_string("out", None, "A JSON file to write the figures to.")
+CHECKPOINT = flags.DEFINE_string("checkpoint", "latest", "The number of its step, best, or latest.")
+EMA = flags.DEFINE_bool("ema", True, "Use the EMA of the parameters.")
+OUT = flags.DEFINE_string("out", None, "JSON file to write the figures to.")
+
+HELP = {
+    "What to measure": (WORKDIR, CHECKPOINT, EMA, SPLIT, NUM, LABELS),
+    "How to solve": (SOLVER, STEPS, RTOL, ATOL, JUMPS),
+    "How to take the trace": (EXACT, PROBES, KIND, SEED),
+    "How to run, and where to write": (BATCH_SIZE, OUT),
+}
 
 
 def _trace() -> Trace:

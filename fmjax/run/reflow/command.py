@@ -12,19 +12,33 @@ from fmjax.run.distributed import launch
 from fmjax.run.reflow.rounds import STARTS, Plan, reflow
 from fmjax.samplers import SOLVERS, solver_spec
 
-WORKDIR = flags.DEFINE_string("workdir", None, "The folder of a trained run.")
-ROUNDS = flags.DEFINE_integer("rounds", 1, "How many times.")
-NUM = flags.DEFINE_integer("num", 20_000, "How many pairs in each round.")
-START = flags.DEFINE_string("start", "weights", f"Where training begins: {', '.join(STARTS)}.")
-GUIDANCE = flags.DEFINE_float("guidance", 1.0, "Scale w of the first round's pairs.")
-SOLVER = flags.DEFINE_string("solver", "heun", f"One of {', '.join(sorted(SOLVERS))}.")
-STEPS = flags.DEFINE_integer("steps", 25, "Fixed steps of the solver.")
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the trained run to reflow.")
+ROUNDS = flags.DEFINE_integer("rounds", 1, "Number of rounds.")
+NUM = flags.DEFINE_integer("num", 20_000, "Number of pairs (x0, x1) in each round.")
+START = flags.DEFINE_string("start", "weights", f"Parameters to start from: {', '.join(STARTS)}.")
+GUIDANCE = flags.DEFINE_float("guidance", 1.0, "Guidance scale w of the pairs of the first round.")
+SOLVER = flags.DEFINE_string(
+    "solver", "heun", f"Solver of the pairs: {', '.join(sorted(SOLVERS))}."
+)
+STEPS = flags.DEFINE_integer("steps", 25, "Number of fixed steps of the solver.")
 TRAIN_STEPS = flags.DEFINE_integer(
-    "train_steps", None, "Of each round; as many as the first run.", lower_bound=1
+    "train_steps",
+    None,
+    "Training steps of each round; default: those of the first run.",
+    lower_bound=1,
 )
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 256, "Pairs per call, over all devices.")
-SEED = flags.DEFINE_integer("seed", 0, "Of the noise that the pairs start from.")
-PARALLEL = flags.DEFINE_enum("parallel", "jit", ["jit", "pmap"], "How to train on several devices.")
+SEED = flags.DEFINE_integer("seed", 0, "Random seed of the noise x0.")
+PARALLEL = flags.DEFINE_enum(
+    "parallel", "jit", ["jit", "pmap"], "How several devices share a step."
+)
+
+HELP = {
+    "What to reflow": (WORKDIR, ROUNDS),
+    "How to draw the pairs": (NUM, GUIDANCE, SOLVER, STEPS, SEED, BATCH_SIZE),
+    "How to train": (START, TRAIN_STEPS, PARALLEL),
+    **launch.HELP,
+}
 
 
 def main() -> int:

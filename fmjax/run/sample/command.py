@@ -19,20 +19,36 @@ from fmjax.first_process import say
 from fmjax.run.compile.programs import compile_sampling, record_of
 from fmjax.run.compile.report import print_report
 from fmjax.run.distributed import launch
+from fmjax.run.sample.compare import compare, describe_comparison
 from fmjax.run.sample.export import export_run
-from fmjax.run.sample.flags import recipe, request, weights
+from fmjax.run.sample.flags import HOW, WHAT, WHICH, recipe, recipes, request, weights
+from fmjax.run.sample.request import Request
 from fmjax.run.sample.to_disk import describe_result, sample
 
-WORKDIR = flags.DEFINE_string("workdir", None, "The folder of a trained run.")
-OUT = flags.DEFINE_string("out", "out", "The folder to write samples.npz and grid.png to.")
-OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace what is there already.")
-BATCH_SIZE = flags.DEFINE_integer("batch_size", 256, "Per call, over the devices of a process.")
-SHARD_SIZE = flags.DEFINE_integer("shard_size", 0, "Samples in a file; 0: all in samples.npz.")
-TRAJECTORY = flags.DEFINE_bool("trajectory", False, "Also write trajectory.gif.")
-EXPORT = flags.DEFINE_string(
-    "export", None, "Write the sampler to this file, to run without fmjax, and draw nothing."
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the trained run to sample from.")
+OUT = flags.DEFINE_string("out", "out", "Folder to write samples.npz and the picture grid.png to.")
+OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace samples that are there already.")
+BATCH_SIZE = flags.DEFINE_integer("batch_size", 256, "Samples per call, over all devices.")
+SHARD_SIZE = flags.DEFINE_integer(
+    "shard_size", 0, "Write files of this many samples; 0: one file, samples.npz."
 )
-CONFIG = config_flags.DEFINE_config_file("config", None, "For --compile_only without a workdir.")
+TRAJECTORY = flags.DEFINE_bool(
+    "trajectory", False, "Also write trajectory.gif, from t = 0 to t = 1."
+)
+COMPARE = flags.DEFINE_string(
+    "compare",
+    None,
+    "Instead of samples, write compare.png and compare.json: the same noise by several solvers, "
+    "each with its number of steps, heun:25,euler:8.",
+)
+EXPORT = flags.DEFINE_string(
+    "export",
+    None,
+    "Draw nothing; write the compiled sampler to this file, which runs without fmjax.",
+)
+CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "Configuration to compile, with --compile_only and no --workdir."
+)
 COMPILE_ONLY = flags.DEFINE_string(
     "compile_only",
     None,
@@ -40,17 +56,28 @@ COMPILE_ONLY = flags.DEFINE_string(
     "collectives and roofline bounds.",
 )
 
+HELP = {
+    "What to sample from": (WORKDIR, *WHICH["Which parameters"]),
+    **WHAT,
+    **HOW,
+    "Where to write": (OUT, OVERWRITE, BATCH_SIZE, SHARD_SIZE, TRAJECTORY, COMPARE, EXPORT),
+    "To compile and stop": (COMPILE_ONLY, CONFIG),
+    **launch.HELP,
+}
+
 
 def main() -> int:
     """Reads the flags and samples."""
     workdir = None if WORKDIR.value is None else Path(WORKDIR.value)
-    what, how = request(), recipe(workdir, CONFIG.value)
+    what = request()
+    if COMPARE.value is not None:
+        return _compare(workdir, what)
+    how = recipe(workdir, CONFIG.value)
     if COMPILE_ONLY.value is not None:
         record = record_of(CONFIG.value, workdir)
         report = compile_sampling(record, COMPILE_ONLY.value, what, how, BATCH_SIZE.value)
         return print_report(report)
-    if workdir is None:
-        raise InputError("say what to sample from: --workdir=runs/digits")
+    _check_workdir(workdir)
     if CONFIG.value is not None:
         raise InputError("a run has its own configuration: --config is for --compile_only.")
     launch.join_processes()
@@ -69,4 +96,25 @@ def main() -> int:
         overwrite=OVERWRITE.value,
     )
     say(describe_result(result))
+    return 0
+
+
+def _check_workdir(workdir: Path | None) -> None:
+    if workdir is None:
+        raise InputError("say what to sample from: --workdir=runs/digits")
+
+
+def _compare(workdir: Path | None, what: Request) -> int:
+    how = recipes(COMPARE.value)
+    _check_workdir(workdir)
+    rows = compare(
+        workdir,
+        Path(OUT.value),
+        what,
+        how,
+        weights(),
+        batch_size=BATCH_SIZE.value,
+        overwrite=OVERWRITE.value,
+    )
+    say(describe_comparison(rows))
     return 0

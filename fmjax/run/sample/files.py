@@ -25,7 +25,14 @@ from fmjax.json_files import differences
 from fmjax.machine import check_memory
 from fmjax.names import named_leaves
 from fmjax.npz import read_arrays
-from fmjax.run.pictures import captions_of, draw_picture, is_pictured, pictured, shown_classes
+from fmjax.run.pictures import (
+    captions_of,
+    draw_picture,
+    is_pictured,
+    pictured,
+    row_captions_of,
+    shown_classes,
+)
 from fmjax.run.restore import TrainedFlow
 from fmjax.run.sample.request import Request
 from fmjax.run.sample.sampler import SampleBatch
@@ -239,8 +246,11 @@ def write_picture(target: SampleFiles, flow: TrainedFlow, request: Request) -> N
         return
     num = min(target.num, pictured(codec, _IMAGES, _VECTORS))
     classes = shown_classes(flow.experiment, request, num)
-    captions = captions_of(flow.experiment, request, request.columns)
-    picture = draw_picture(codec, first_samples(target, num), request.columns, classes, captions)
+    columns = request.columns
+    captions = captions_of(flow.experiment, request, columns)
+    scales = row_captions_of(request, columns, num)
+    samples = first_samples(target, num)
+    picture = draw_picture(codec, samples, columns, classes, captions, scales)
     plots.save_png(picture, target.out / PICTURE)
 
 

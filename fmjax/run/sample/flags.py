@@ -24,76 +24,108 @@ def _one_of(names) -> str:
 
 # What to sample.
 NUM = flags.DEFINE_integer(
-    "num", None, "Number of samples: 100, or one for each row of --condition and --x0."
+    "num", None, "Number of samples; default: 100, or one for each row of --condition or --x0."
 )
-LABELS = flags.DEFINE_string("labels", "all", "Classes that repeat in turn: 0,1,2, all, or none.")
+LABELS = flags.DEFINE_string(
+    "labels",
+    "all",
+    "Class of each sample: a list such as 0,1,2, which is repeated; all; or none, for samples "
+    "without a condition.",
+)
 CONDITION = flags.DEFINE_string(
     "condition",
     None,
-    "In place of --labels: an .npz with the conditions by name, or the .npy of a run with one; a "
-    "row for each sample, or one for all.",
+    "Other conditions than classes: an .npz with an array for each condition, under its name, or "
+    "an .npy if the run has one condition; one row for each sample, or one row for all.",
 )
 X0 = flags.DEFINE_string(
     "x0",
     None,
-    "Points to start from in place of noise: an .npy, or an .npz with the array x0, a row for each "
-    "sample, or one for all; of a run whose source is data, in the units of those.",
+    "Points to start from instead of noise: an .npy, or an .npz with the array x0; one row for "
+    "each sample, or one row for all. If the source of the run is data, in the units of that data.",
 )
 FROM = flags.DEFINE_float(
-    "from", None, "Of a flow through snapshots: the time at which to start; the first snapshot's."
+    "from", None, "For a flow through snapshots: time to start at; default: the first snapshot."
 )
-TO = flags.DEFINE_float("to", None, "The time at which to end; the last snapshot's.")
-SEED = flags.DEFINE_integer("seed", 0, "Sample i is a function of the seed and i alone.")
+TO = flags.DEFINE_float(
+    "to", None, "For a flow through snapshots: time to end at; default: the last snapshot."
+)
+SEED = flags.DEFINE_integer("seed", 0, "Random seed: sample i depends on the seed and i alone.")
 
 # With which parameters.
-CHECKPOINT = flags.DEFINE_string("checkpoint", "latest", "A step, best, or latest.")
-EMA = flags.DEFINE_bool("ema", True, "Use the averaged parameters.")
-WEAK = flags.DEFINE_string("weak", None, "Guide by an earlier checkpoint: a step (autoguidance).")
+CHECKPOINT = flags.DEFINE_string(
+    "checkpoint", "latest", "Which checkpoint: the number of its step, best, or latest."
+)
+EMA = flags.DEFINE_bool("ema", True, "Use the EMA of the parameters.")
+WEAK = flags.DEFINE_string(
+    "weak", None, "Autoguidance: guide by the earlier checkpoint of this step."
+)
 
 # How to solve.
 SOLVER = flags.DEFINE_string(
     "solver",
     None,
-    f"Of the ODE, {_one_of(SOLVERS)}; of the SDE, {_one_of(METHODS)}; jumps; or MODULE:NAME. heun "
-    "if left out, and jumps of a flow map.",
+    f"Solver of the ODE: {_one_of(SOLVERS)}; of the SDE, which adds noise: {_one_of(METHODS)}; "
+    "jumps, for a flow map; or MODULE:NAME of your own. Default: heun; for a flow map, jumps.",
 )
 STEPS = flags.DEFINE_integer(
-    "steps", None, "Fixed steps; 25 unless --rtol or --atol is given, and of jumps 1."
+    "steps", None, "Number of fixed steps; default: 25, with jumps 1, with --rtol or --atol none."
 )
 GRID = flags.DEFINE_string(
-    "grid", None, f"Time grid of the fixed steps: {_one_of(GRIDS)}, or times such as 0,0.1,1."
+    "grid", None, f"Time grid of the fixed steps: {_one_of(GRIDS)}, or the times, 0,0.1,1."
 )
 SHIFT = flags.DEFINE_float(
     "shift",
     1.0,
-    "Timestep shift (SD3, FLUX) of a uniform grid; above 1 puts more steps near the noise.",
+    "Timestep shift (SD3, FLUX) of the uniform grid; above 1 puts more steps near the noise.",
 )
-RTOL = flags.DEFINE_float("rtol", None, "Relative tolerance of adaptive steps.")
-ATOL = flags.DEFINE_float("atol", None, "Absolute tolerance of adaptive steps.")
-CONTROL = flags.DEFINE_string("control", None, "Adaptive steps per sample (default) or per batch.")
-RENOISE = flags.DEFINE_float("renoise", 0.0, "Of jumps: the share of noise drawn anew, 0 to 1.")
-DIFFUSION = flags.DEFINE_string("diffusion", "sigma", f"Noise of the SDE: {_one_of(DIFFUSIONS)}.")
-NOISE = flags.DEFINE_float("noise", 1.0, "Multiplier of g^2, the diffusion of the SDE.")
+RTOL = flags.DEFINE_float("rtol", None, "Adaptive steps, with this relative tolerance.")
+ATOL = flags.DEFINE_float("atol", None, "Adaptive steps, with this absolute tolerance.")
+CONTROL = flags.DEFINE_string(
+    "control", None, "Step size of adaptive steps: of each sample (default), or batch."
+)
+RENOISE = flags.DEFINE_float(
+    "renoise", 0.0, "With jumps: share of the noise that is drawn again before each jump, 0 to 1."
+)
+DIFFUSION = flags.DEFINE_string(
+    "diffusion", "sigma", f"Diffusion of the SDE: {_one_of(DIFFUSIONS)}."
+)
+NOISE = flags.DEFINE_float("noise", 1.0, "Multiplier of g^2, the squared diffusion of the SDE.")
 
 # How to guide.
 GUIDANCE = flags.DEFINE_string(
-    "guidance", None, "Scale w, or a list that repeats in turn; default: the run's own scale."
+    "guidance",
+    None,
+    "Classifier-free guidance scale w: 0 is unconditional, 1 conditional, above 1 guided. A list, "
+    "1,2,4, is combined with every label, and each scale gets a row of the picture. Default: "
+    "sample.guidance of the run's configuration.",
 )
 SCALES = flags.DEFINE_string(
     "scales",
     None,
-    "Of several conditions, a scale for each in place of --guidance: image=1.5,text=7.5.",
+    "Instead of --guidance, a scale for each of several conditions: image=1.5,text=7.5.",
 )
 IN_TURN = flags.DEFINE_bool(
-    "in_turn", False, "Add each condition of --scales to those before it (InstructPix2Pix)."
+    "in_turn", False, "Guide by the conditions of --scales one after another (InstructPix2Pix)."
 )
 RULE = flags.DEFINE_string(
-    "rule", "linear", f"How the branches are combined: {_one_of(GUIDANCE_RULES)}."
+    "rule", "linear", f"How the two branches are combined: {_one_of(GUIDANCE_RULES)}."
 )
-SCHEDULE = flags.DEFINE_string("schedule", "constant", f"w over t: {_one_of(SCALE_SCHEDULES)}.")
-INTERVAL = flags.DEFINE_string("interval", None, "Guide in these times only, e.g. 0.2,0.8.")
-ZERO_UNTIL = flags.DEFINE_float("zero_until", 0.0, "No velocity before this time (CFG-Zero*).")
-NEGATIVE = flags.DEFINE_integer("negative", None, "A class to lead away from.")
+SCHEDULE = flags.DEFINE_string(
+    "schedule", "constant", f"The scale as a function of t: {_one_of(SCALE_SCHEDULES)}."
+)
+INTERVAL = flags.DEFINE_string("interval", None, "Guide only between these times, e.g. 0.2,0.8.")
+ZERO_UNTIL = flags.DEFINE_float(
+    "zero_until", 0.0, "Velocity 0 before this time (zero-init of CFG-Zero*)."
+)
+NEGATIVE = flags.DEFINE_integer("negative", None, "Class to guide away from, in place of no class.")
+
+WHAT = {"What to sample": (NUM, LABELS, CONDITION, X0, FROM, TO, SEED)}
+WHICH = {"Which parameters": (CHECKPOINT, EMA, WEAK)}
+HOW = {
+    "How to solve": (SOLVER, STEPS, GRID, SHIFT, RTOL, ATOL, CONTROL, RENOISE, DIFFUSION, NOISE),
+    "How to guide": (GUIDANCE, SCALES, IN_TURN, RULE, SCHEDULE, INTERVAL, ZERO_UNTIL, NEGATIVE),
+}
 
 
 def request() -> Request:
@@ -122,6 +154,38 @@ def recipe(workdir: Path | None, config: ConfigDict | None = None) -> Recipe:
         workdir: of the run, which decides the solver where no flag does; None without one.
         config: in its place.
     """
+    return Recipe(_chosen_solver(_solver_name(workdir, config), STEPS.value), _guidance())
+
+
+def recipes(text: str) -> dict[str, Recipe]:
+    """How ``--compare`` asks to draw the same noise, by what is written there.
+
+    Args:
+        text: solvers with their steps, heun:25,euler:8.
+
+    Raises:
+        InputError: it is written in another way, or a solver adds noise of its own.
+    """
+    if given := _given("solver", "steps", "rtol", "atol", "control", "diffusion", "noise"):
+        raise InputError(f"--compare says which solvers and steps: leave --{given[0]} out.")
+    chosen = {}
+    for entry in text.split(","):
+        name, colon, steps = entry.rpartition(":")
+        if not colon or not steps.isdecimal():
+            raise InputError(
+                "--compare must be solvers with their numbers of steps, such as "
+                f"heun:25,euler:8; got {entry!r}."
+            )
+        if name in METHODS:
+            raise InputError(
+                f"{name} adds noise of its own, so that its samples are not those of the others; "
+                f"--compare takes {_one_of([*SOLVERS, 'jumps'])}."
+            )
+        chosen[entry] = Recipe(_chosen_solver(name, int(steps)), _guidance())
+    return chosen
+
+
+def _guidance() -> Guidance:
     interval = None if INTERVAL.value is None else _numbers("interval", INTERVAL.value, float)
     guidance = Guidance(
         rule=RULE.value,
@@ -133,13 +197,17 @@ def recipe(workdir: Path | None, config: ConfigDict | None = None) -> Recipe:
         in_turn=IN_TURN.value,
     )
     check_choice(guidance)
+    return guidance
+
+
+def _solver_name(workdir: Path | None, config: ConfigDict | None) -> str:
     name = SOLVER.value
     # What is wrong with a flag alone is said before that there is no run.
     if name is None and workdir is not None and (workdir / RECORD).exists():
         config = load_record(workdir).config
     if name is None:
         name = "jumps" if config is not None and is_flow_map(config) else "heun"
-    return Recipe(_chosen_solver(name), guidance)
+    return name
 
 
 def weights() -> Weights:
@@ -147,7 +215,7 @@ def weights() -> Weights:
     return check_weights(Weights(CHECKPOINT.value, EMA.value, WEAK.value))
 
 
-def _chosen_solver(name: str) -> Solver:
+def _chosen_solver(name: str, steps: int | None) -> Solver:
     grid = GRID.value
     grid = _numbers("grid", grid, float) if grid and grid[0].isdigit() else grid
     on_grid = {"shift": SHIFT.value, "grid": grid}
@@ -157,7 +225,7 @@ def _chosen_solver(name: str) -> Solver:
         tolerances = {name: flags.FLAGS[name].value for name in _given("rtol", "atol")}
         return make_solver(
             name,
-            STEPS.value,
+            steps,
             diffusion=DIFFUSION.value,
             scale=NOISE.value,
             control=CONTROL.value or "fixed",
@@ -170,7 +238,7 @@ def _chosen_solver(name: str) -> Solver:
         )
     adaptive = {"control": CONTROL.value, "rtol": RTOL.value, "atol": ATOL.value}
     more = {"renoise": RENOISE.value} if name == "jumps" else {}
-    return make_solver(name, STEPS.value, **adaptive, **on_grid, **more)
+    return make_solver(name, steps, **adaptive, **on_grid, **more)
 
 
 def _given(*names: str) -> list[str]:

@@ -25,14 +25,16 @@ class Request(NamedTuple):
     """Which samples to draw.
 
     Attributes:
-        num: how many; None for one for each row of the files, or 100.
+        num: how many; None for one for each row of the files, or 100; with several guidance scales
+            as many of each scale as there are labels.
         labels: class ids that repeat in turn; ``()`` for all classes in turn, or, of a model with
             other conditions, for those of the data's held-out examples in turn; the path of a file
             of conditions, see `fmjax.run.sample.own_arrays`; None for samples under no condition.
             Once resolved, conditions other than class ids are numpy arrays (n, ...) built as the
             conditions of the model.
-        w: guidance scales that repeat in turn; one number for all is ``(w,)``; None for the scale
-            of the run's configuration, or 1 without labels.
+        w: guidance scales, each with every label: all labels at the first scale, then at the
+            second, and so on in turn; one number for all is ``(w,)``; None for the scale of the
+            run's configuration, or 1 without labels.
         seed: sample i is a function of the seed and of i alone.
         x0: the path of a file of points to start from, in the place of draws from the source; once
             resolved, states (n, ...). Sample i then starts from row i.
@@ -48,6 +50,15 @@ class Request(NamedTuple):
     x0: Any = None
     start: float | None = None
     end: float | None = None
+
+    @property
+    def period(self) -> int:
+        """How many samples come before the next guidance scale: one for each label."""
+        if self.labels is None:
+            return 1
+        return len(
+            self.labels if isinstance(self.labels, tuple) else jax.tree.leaves(self.labels)[0]
+        )
 
     @property
     def columns(self) -> int:
@@ -71,7 +82,7 @@ class Request(NamedTuple):
             count: how many.
         """
         index = np.arange(start, start + count, dtype=np.int32)
-        scales = np.array(self.w, np.float32)[index % len(self.w)]
+        scales = np.array(self.w, np.float32)[index // self.period % len(self.w)]
         if self.labels is None:
             return index, nulls(conditions, count), scales
         asked = np.array(self.labels, np.int32) if isinstance(self.labels, tuple) else self.labels
@@ -99,13 +110,15 @@ def resolve(
     guidance = (recipe.guidance or Guidance())._replace(weak=weak)
     request = _with_files(request, experiment)
     if isinstance(request.labels, tuple) and not request.labels:
-        request = request._replace(labels=_all_labels(experiment, request.num))
+        each = -(-request.num // len(request.w or (1,)))
+        request = request._replace(labels=_all_labels(experiment, each))
     if request.w is None:
         unscaled = request.labels is None or guidance.scales
         w = 1.0 if unscaled else experiment.guidance_scale
         request = request._replace(w=(w,))
     check_request(request)
     _check_labels(request, experiment)
+    _check_product(request)
     scaled = any(w != 1 for w in request.w)
     able = request.labels is not None or weak
     if scaled and not able:
@@ -148,10 +161,12 @@ def _between(request: Request, experiment: Experiment) -> tuple[Request, dict[st
 
 def _with_files(request: Request, experiment: Experiment) -> Request:
     """The request with what its files hold, and with the number of samples."""
-    rows = {}
+    rows, scales = {}, len(request.w or (1,))
     if isinstance(request.labels, Path):
         labels = read_conditions(request.labels, experiment.conditions)
-        rows[f"the conditions of {request.labels}"] = len(jax.tree.leaves(labels)[0])
+        count = len(jax.tree.leaves(labels)[0])
+        at = f", at {scales} guidance scales," if scales > 1 else ""
+        rows[f"the conditions of {request.labels}{at}"] = count * scales if count > 1 else 1
         request = request._replace(labels=labels)
     if isinstance(request.x0, Path):
         codec = experiment.source_codec
@@ -160,10 +175,18 @@ def _with_files(request: Request, experiment: Experiment) -> Request:
         request = request._replace(x0=codec.encode(points))
     if request.num is None:
         most = max(rows.values(), default=1)
-        request = request._replace(num=most if most > 1 else _USUAL)
+        request = request._replace(num=most if most > 1 else _usual(request, experiment))
     for what, count in rows.items():
         check_rows(what, count, request.num)
     return request
+
+
+def _usual(request: Request, experiment: Experiment) -> int:
+    """The number of samples where nothing says it: one of each label at each of several scales."""
+    scales, labels = len(request.w or (1,)), request.labels
+    if scales == 1 or not isinstance(labels, tuple) or experiment.classes is None:
+        return _USUAL
+    return scales * (len(labels) or experiment.classes.num_classes)
 
 
 def check_request(request: Request) -> None:
@@ -178,6 +201,16 @@ def check_request(request: Request) -> None:
     check_seed(request.seed)
     for w in request.w or ():
         check_finite_number("the guidance scale", w)
+
+
+def _check_product(request: Request) -> None:
+    """Checks that every guidance scale gets a sample."""
+    least = (len(request.w) - 1) * request.period + 1
+    if request.num < least:
+        raise InputError(
+            f"{len(request.w)} guidance scales, each with {request.period} labels, need at least "
+            f"{least} samples; got --num={request.num}. Give more, or fewer labels."
+        )
 
 
 def _check_labels(request: Request, experiment: Experiment) -> None:

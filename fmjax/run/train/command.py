@@ -20,12 +20,14 @@ from fmjax.run.distributed import launch
 from fmjax.run.train.training import train
 
 CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "Configuration: a name such as digits, or the path of a file."
+    "config", None, "Configuration: a name such as digits, or the path of a Python file."
 )
 WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Folder of the run; default: runs/ and the name of configuration and data."
+    "workdir", None, "Folder of the run; default: runs/ and the name of the configuration."
 )
-PARALLEL = flags.DEFINE_enum("parallel", "jit", ["jit", "pmap"], "How to use several devices.")
+PARALLEL = flags.DEFINE_enum(
+    "parallel", "jit", ["jit", "pmap"], "How several devices share a step."
+)
 PROFILE = flags.DEFINE_bool("profile", False, "Write a trace of a few steps to the workdir.")
 COMPILE_ONLY = flags.DEFINE_string(
     "compile_only",
@@ -34,12 +36,33 @@ COMPILE_ONLY = flags.DEFINE_string(
     "collectives and roofline bounds.",
 )
 INIT_FROM = flags.DEFINE_string(
-    "init_from", None, "Begin with these parameters: a run, exported weights, or a .safetensors."
+    "init_from",
+    None,
+    "Start from these parameters: a run, exported or published weights (a .safetensors file, a "
+    "diffusers folder, a .pt).",
 )
-OVERWRITE = flags.DEFINE_bool("overwrite", False, "Delete an earlier run in the workdir first.")
+INIT_LAYOUT = flags.DEFINE_string(
+    "init_layout",
+    None,
+    "Layout of published weights, such as sit, where the names in the file leave it open.",
+)
+INIT_FRESH = flags.DEFINE_list(
+    "init_fresh",
+    [],
+    "Parameters to draw afresh and not to take from there, e.g. condition/label/* for other "
+    "classes.",
+)
+OVERWRITE = flags.DEFINE_bool("overwrite", False, "Delete the earlier run in the workdir first.")
 HELP_CONFIG = flags.DEFINE_bool(
     "help-config", False, "Print every key of the configuration, its default, range and meaning."
 )
+
+HELP = {
+    "What to train": (CONFIG, HELP_CONFIG, INIT_FROM, INIT_LAYOUT, INIT_FRESH),
+    "Where to write": (WORKDIR, OVERWRITE),
+    "How to run": (PARALLEL, PROFILE, COMPILE_ONLY),
+    **launch.HELP,
+}
 
 
 def default_workdir(config_file: str, overrides: dict[str, object]) -> Path:
@@ -77,4 +100,6 @@ def main() -> int:
         overwrite=OVERWRITE.value,
         init_from=None if INIT_FROM.value is None else Path(INIT_FROM.value),
         profile=PROFILE.value,
+        init_layout=INIT_LAYOUT.value,
+        init_fresh=tuple(INIT_FRESH.value),
     )

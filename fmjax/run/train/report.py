@@ -5,16 +5,21 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from flax.traverse_util import flatten_dict
 
 from fmjax.factory import Recipe
 from fmjax.factory.training import abstract_params
 from fmjax.files import write_json
+from fmjax.first_process import on_first_process
 from fmjax.run import workdir as folder
 from fmjax.run.evaluate.measure import describe_evaluation, evaluate_flow
 from fmjax.run.pictures import is_pictured, save_overview
 from fmjax.run.restore import TrainedFlow
 from fmjax.run.sample.request import Request
+from fmjax.run.train.loss_curve import write_loss_curve
 from fmjax.run.train.setup import Run
+from fmjax.training.events import Events
+from fmjax.training.folder import EVENTS, METRICS
 
 
 def opening(run: Run, start: int) -> str:
@@ -54,24 +59,53 @@ def already_finished(run: Run, start: int) -> str:
 
 
 def write_preview(run: Run, params: Any, step: int) -> None:
-    """Samples of every class while the run trains, under the number of the step."""
-    _write_overview(run, params, step, f"{step:08d}.png")
+    """Samples of every class and the losses, while the run trains, under the number of the step."""
+    path = _write_overview(run, params, step, f"{step:08d}.png")
+    on_first_process(lambda: _write_report(run, step, path))
 
 
 def final_report(run: Run, params: Any, step: int) -> str:
     """Draws, measures and writes what the trained flow gives; returns it in words."""
-    experiment, text = run.experiment, f"step {step}"
+    experiment, text, report = run.experiment, f"step {step}", None
+    path = _write_overview(run, params, step, "final.png")
     if is_pictured(experiment.spec.codec):
-        text = f"samples: {_write_overview(run, params, step, 'final.png')}"
-    if experiment.evaluation.num == 0:
-        return text
+        text = f"samples: {path}"
+    text = f"{text}; losses: {run.workdir / folder.LOSSES}"
+    if experiment.evaluation.num:
+        report = _evaluate(run, params, step)
+    on_first_process(lambda: _write_report(run, step, path, report))
+    return text if report is None else f"{describe_evaluation(report)}\n{text}"
+
+
+def _evaluate(run: Run, params: Any, step: int) -> dict | None:
+    experiment = run.experiment
     flow = TrainedFlow(run.workdir, experiment, step, params, run.layout.mesh)
     request = Request(experiment.evaluation.num, seed=experiment.train.seed)
     report = evaluate_flow(flow, run.dataset, request, Recipe(experiment.solver))
-    if report is None:
-        return text
-    write_json(run.workdir / folder.EVALUATION, {"step": step} | report)
-    return f"{describe_evaluation(report)}\n{text}"
+    if report is not None:
+        write_json(run.workdir / folder.EVALUATION, {"step": step} | report)
+    return report
+
+
+def _write_report(run: Run, step: int, picture: Path, report: dict | None = None) -> None:
+    """Writes ``loss.png``, and for TensorBoard the configuration, the samples and the figures.
+
+    In a folder of its own below the training's: TensorBoard reads the newest file of a folder and
+    leaves the others, and the training goes on writing to its own.
+    """
+    write_loss_curve(run.workdir / METRICS, run.workdir / folder.LOSSES)
+    events = Events(run.workdir / EVENTS / folder.EVENTS_OF_REPORT, step - 1)
+    try:
+        config = "\n".join("    " + line for line in str(run.config).splitlines())
+        events.write_text(step, "configuration", config)
+        if picture.exists():
+            events.write_picture(step, "samples", picture)
+        figures = flatten_dict(report or {}, sep="/")
+        numbers = {name: x for name, x in figures.items() if isinstance(x, int | float)}
+        if numbers:
+            events.write(step, numbers)
+    finally:
+        events.close()
 
 
 def _write_overview(run: Run, params: Any, step: int, name: str) -> Path:

@@ -1,6 +1,8 @@
 """At full size, the tables of names give every tensor of the published files; no memory is used.
 
-The lists are made by `tests/golden/make_layouts.py`.
+The lists are made by `tests/golden/make_layouts.py`, but for two: that of LightningDiT was read off
+the official network (hustvl/LightningDiT, XL/1 on the latents of VA-VAE), and that of JiT off a
+fork without classes (char0n-yfy/JiT).
 """
 
 import json
@@ -10,8 +12,11 @@ from pathlib import Path
 import jax
 import pytest
 
+from fmjax.conditions import ClassIds
+from fmjax.models.dit import preset
 from fmjax.models.pretrained.families import FAMILIES
 from fmjax.models.pretrained.family import family_named, recognise
+from fmjax.models.pretrained.lightningdit import LIGHTNING
 from fmjax.models.pretrained.rules import expected_shapes, origins
 from fmjax.storage.weight_files import WeightFiles
 
@@ -32,6 +37,11 @@ TABLE = {
     "dit": ("dit_xl2_256_official", {"pos_embed"}, 675_129_632 - 256 * 1152),
     "sit": ("dit_xl2_256_official", {"pos_embed"}, 675_129_632 - 256 * 1152),
     "diffusers-dit": ("diffusers_dit_xl2_256", set(), 675_129_632 - 256 * 1152),
+    "lightningdit": (
+        "lightningdit_xl1_vavae_f16d32",
+        {"pos_embed", "feat_rope.freqs_cos", "feat_rope.freqs_sin"},
+        675_293_600 - 256 * 1152 - 2 * 256 * 72,
+    ),
     "taesd": ("taesd_official", set(), 2_445_063),
     "diffusers-taesd": ("diffusers_autoencoder_tiny_taesd", set(), 2_445_063),
     "sd-vae": ("diffusers_autoencoderkl_sd_vae_ft", set(), 83_653_863),
@@ -80,3 +90,18 @@ def test_the_sizes_of_dit_are_read_from_shapes():
     model = family_named("dit", FAMILIES).build(files.shapes, {})
     assert (model.depth, model.width, model.heads, model.patch_size) == (28, 1152, 16, 2)
     assert (model.conditions.num_classes, model.mlp_ratio, model.variance) == (1000, 4.0, True)
+
+
+def test_jit_has_the_tensors_of_its_fork():
+    files, model = published("jit_b16_256_fork"), preset("JiT-B/16")
+    x, t = jax.ShapeDtypeStruct((1, 256, 256, 3), "float32"), jax.ShapeDtypeStruct((1,), "float32")
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    params = jax.eval_shape(model.init, key, x, t)["params"]
+    found = expected_shapes(origins(LIGHTNING.rules(model), params))
+    assert found == {key: x for key, x in files.shapes.items() if key != "pos_embed"}
+
+
+def test_the_preset_of_lightningdit_is_that_of_its_file():
+    files = published("lightningdit_xl1_vavae_f16d32")
+    model = preset("LightningDiT-XL/1", conditions=ClassIds(1000), time_scale=1.0)
+    assert LIGHTNING.build(files.shapes, {}) == model

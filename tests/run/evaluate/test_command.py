@@ -30,7 +30,7 @@ def test_the_command_prints_and_writes_the_figures_of_its_flags(trained, command
     assert report["classifier"] == again["classifier"]
     assert report["frechet"]["samples"] == pytest.approx(again["frechet"]["samples"], rel=1e-3)
     assert report["histogram"]["counts"] == again["histogram"]["counts"]
-    assert f"classified as the class asked for: {report['classifier']['samples']:.1%}" in said
+    assert f"of real examples: {report['classifier']['samples']:.1%} of the samples" in said
 
 
 def test_what_cannot_be_evaluated_is_refused(trained):

@@ -9,6 +9,7 @@ from fmjax.errors import InputError
 from fmjax.factory import Guidance, Recipe
 from fmjax.factory.registry import GUIDANCE_RULES
 from fmjax.guidance import SCALE_SCHEDULES
+from fmjax.run.pictures import row_captions_of
 from fmjax.run.restore import Weights, open_run
 from fmjax.run.sample.request import Request, resolve
 from fmjax.run.sample.to_disk import sample
@@ -195,3 +196,20 @@ def test_a_velocity_that_is_not_finite_ends_the_run_with_the_time(trained, tmp_p
     with pytest.raises(SolveError, match=r"6 of 6 .* stopped at t = 0 after 4 steps"):
         sample(trained, tmp_path, REQUEST, Recipe(SPEC))
     assert not list(tmp_path.glob("samples*"))
+
+
+def test_every_label_is_drawn_at_every_scale(trained):
+    request, _ = resolved(trained, Request(None, (0, 1), (1.0, 2.0, 4.0)), SPEC)
+    assert request.num == 6
+    _, labels, w = request.rows(open_run(trained).conditions, 0, 8)
+    np.testing.assert_array_equal(labels, [0, 1] * 4)
+    np.testing.assert_array_equal(w, [1, 1, 2, 2, 4, 4, 1, 1])
+    assert row_captions_of(request, request.columns, 6) == ("w = 1", "w = 2", "w = 4")
+    # A row is one scale only where a row is one of each label.
+    assert row_captions_of(request, 3, 6) == ()
+    assert row_captions_of(request._replace(w=(2.0,)), request.columns, 6) == ()
+    # All labels, which are two here, where none are said.
+    assert resolved(trained, Request(None, (), (1.0, 2.0)), SPEC)[0].num == 4
+    assert resolved(trained, Request(None, (), (2.0,)), SPEC)[0].num == 100
+    with pytest.raises(InputError, match=r"need at least 5 samples; got --num=4"):
+        resolved(trained, Request(4, (0, 1), (1.0, 2.0, 4.0)), SPEC)

@@ -53,14 +53,14 @@ def test_an_image_depends_on_its_number_and_not_on_the_batch(train_small, tmp_pa
 
 
 @pytest.mark.slow
-def test_scales_and_labels_cycle_and_act_per_sample(trained, tmp_path):
+def test_scales_and_labels_act_per_sample(trained, tmp_path):
     several = sample(trained, tmp_path / "a", Request(6, (0, 1), (0.0, 1.0, 3.0)), HEUN)
     for i, w in enumerate((0.0, 1.0, 3.0)):
         # w = 1 takes the conditional field alone; the guided one must equal it there.
         alone = sample(trained, tmp_path / f"b{i}", Request(6, (0, 1), (w,)), HEUN)
-        rows = np.arange(i, 6, 3)
+        rows = np.arange(2 * i, 2 * i + 2)
         np.testing.assert_allclose(
-            read(several.folder)[0][rows], read(alone.folder)[0][rows], rtol=1e-5, atol=1e-5
+            read(several.folder)[0][rows], read(alone.folder)[0][rows], rtol=1e-4, atol=1e-4
         )
         assert (alone.nfe, alone.calls) == (6, 6 if w == 1 else 12)
     assert (several.nfe, several.calls) == (6, 12)

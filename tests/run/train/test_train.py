@@ -51,7 +51,9 @@ def test_a_run_leaves_what_it_promises(trained, capsys):
     assert record.spec.shape == (2,)
     assert json.loads((trained / "run.json").read_text())["versions"]["jax"] == jax.__version__
     assert (trained / "samples" / "final.png").read_bytes().startswith(b"\x89PNG")
+    assert (trained / "loss.png").read_bytes().startswith(b"\x89PNG")
     assert list((trained / "tensorboard").glob("events.out.tfevents.*"))
+    assert list((trained / "tensorboard" / "report").glob("events.out.tfevents.*"))
     logged = [line for line in metrics(trained) if "loss" in line]
     assert [line["step"] for line in logged] == [4, 8, 12]
     assert {"grad_norm", "learning_rate", "examples_per_second", "data_wait"} <= logged[0].keys()
@@ -266,7 +268,7 @@ def test_the_second_picture_compiles_nothing(trained, count_compilations, tmp_pa
         ),
         ({"mesh__fsdp": 2}, "mesh.fsdp=2.*the 1 devices.*2 does not divide 1"),
         ({"mesh__data": 1, "mesh__tensor": 0}, r"mesh.tensor .* must be a whole number, -1 or in"),
-        ({"model__remat": "full"}, "no heads, patch_size.* attention, scan or remat"),
+        ({"model__remat": "full"}, "no heads, patch_size.* attention, scan, remat or variance"),
         (
             {"model__name": "DiT-S/2", "model__width": 24, "model__remat": "most"},
             "model.remat .* one of none, dots, full",

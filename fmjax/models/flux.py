@@ -1,0 +1,251 @@
+"""FLUX.1, a network of joint blocks and then of single ones (Black Forest Labs, 2024).
+
+    c    = SiLU(embed(t) + embed(pooled) + embed(w))        w for the guidance-distilled one, dev
+    h    = packed x W                           y = text V
+    h, y = joint block(h, y, c)                 see `fmjax.models.joint`
+    z    = (y, h), one sequence
+    z    = z + gate * (attention(n), GELU(n W_up)) W_out,   n = modulate(norm(z), shift, scale)
+    out  = -unpacked(modulate(norm(h), shift, scale) W')
+
+with time and sign as `fmjax.models.text_to_image` says. Queries and keys are normalised, then
+turned by the positions of their tokens along three axes (RoPE; see `fmjax.models.rope`): row and
+column of the patch are the second and the third, the first is 0, and all three are 0 for the text.
+
+The networks see images packed, the numbers of a 2 x 2 patch as one token. Here x and the velocity
+are unpacked, (B, H, W, C), and packing is the network's own matter.
+"""
+
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from fmjax.axes import split_rows
+from fmjax.checks import check_at_least, check_flag, check_multiple
+from fmjax.conventions import Span
+from fmjax.errors import InputError
+from fmjax.models.joint import (
+    MLP_RATIO,
+    Heads,
+    JointBlock,
+    attend_turned,
+    joint_block_products,
+    rowwise,
+    sharding_rules,
+)
+from fmjax.models.presets import from_preset
+from fmjax.models.rope import Rotation, axial_rotation, grid_positions
+from fmjax.models.text_to_image import check_network, condition, condition_embed, last_layer
+from fmjax.models.transformer import Modulation, modulate, stacked
+
+_SIZES = {"width": 3072, "joint_depth": 19, "single_depth": 38, "heads": 24}
+PRESETS: dict[str, dict[str, Any]] = {
+    "FLUX.1-dev": {**_SIZES, "guidance": True},
+    "FLUX.1-schnell": _SIZES,
+}
+
+
+class SingleBlock(nn.Module):
+    """Attention and a feed-forward layer side by side, of one sequence of tokens.
+
+    Attributes:
+        heads: number of heads.
+        dtype: dtype of the tokens and of the large products.
+        kernel: of attention.
+    """
+
+    heads: int
+    dtype: Any
+    kernel: str
+
+    @nn.compact
+    def __call__(self, z: jax.Array, c: jax.Array, rotation: Rotation) -> tuple[jax.Array, None]:
+        """Transform tokens z (B, T, D) under the condition c (B, D); same shape and dtype out."""
+        z = split_rows(z)
+        D = z.shape[-1]
+        shift, scale, gate = Modulation(3, name="adaln")(c)
+        n = modulate(z, shift, scale)
+        q, k, v = Heads(self.heads, True, self.dtype, name="attention")(n)
+        seen = attend_turned(q, k, v, rotation, self.kernel)
+        hidden = nn.gelu(rowwise(n, MLP_RATIO * D, self.dtype, "up"), approximate=True)
+        both = rowwise(jnp.concatenate([seen, hidden], axis=-1), D, self.dtype, "out")
+        return (z + gate * both).astype(self.dtype), None
+
+
+class Flux(nn.Module):
+    """Velocity of an image, or of its latent representation, at a time, given a text.
+
+    Called as `model.apply({"params": params}, x, t, labels)`.
+
+    Attributes:
+        width: size D of a token, a multiple of `heads`.
+        joint_depth: number of joint blocks.
+        single_depth: number of single blocks.
+        heads: number of attention heads.
+        guidance: whether the network takes a guidance scale as an input, as that of dev does.
+        axes: how many numbers of a head are turned by each of the three positions, each even;
+            their sum is `width / heads`.
+        text_size: width of the features of each place of the text.
+        pooled_size: width of the features of the text as a whole.
+        channels: of x.
+        patch_size: side of a patch; it divides both sides of the image.
+        dtype: dtype of the tokens and of the large products, e.g. `jnp.bfloat16`. Parameters, time
+            embedding, modulation, normalisation, softmax and output stay float32.
+        attention: ``"xla"``, or ``"cudnn"`` for the fused kernel of NVIDIA GPUs, which has no
+            forward-mode derivative.
+        scan: whether equal blocks are compiled once, as the body of a loop, or each by itself.
+        remat: what each block keeps for its backward pass: a name of
+            `fmjax.models.transformer.REMAT`.
+        span: whether the network takes two times, ``Span(s, t)`` in the place of t, for the average
+            velocity between them; see `fmjax.conventions.Span`. What t - s adds is zero at first.
+        sharding_rules: which axis of a mesh splits which parameter; see `fmjax.training.sharding`.
+    """
+
+    width: int
+    joint_depth: int
+    single_depth: int
+    heads: int
+    guidance: bool = False
+    axes: tuple[int, ...] = (16, 56, 56)
+    text_size: int = 4096
+    pooled_size: int = 768
+    channels: int = 16
+    patch_size: int = 2
+    dtype: Any = jnp.float32
+    attention: str = "xla"
+    scan: bool = False
+    remat: str = "none"
+    span: bool = False
+    sharding_rules: ClassVar = sharding_rules("(joint|single)_blocks")
+
+    @nn.compact
+    def __call__(self, x: jax.Array, t: jax.Array | Span, labels: dict[str, jax.Array]) -> Any:
+        """Predict the velocity.
+
+        Args:
+            x: images, not packed, shape (B, H, W, channels), any floating dtype.
+            t: times in [0, 1], shape (B,), float32, 1 for data; with `span`, ``Span(s, t)``.
+            labels: ``{"text": (B, n, text_size), "pooled": (B, pooled_size)}``, floats, with any
+                number n of places; with `guidance`, ``"guidance": (B,)`` beside them, the scale
+                as users of FLUX.1 dev write it, 3.5 say.
+
+        Returns:
+            Shape of `x`, float32 (float64 if `dtype` is).
+
+        Raises:
+            InputError: a field or an argument does not fit; see `check_network` of
+                `fmjax.models.text_to_image`. Raised while tracing, before any work on a device.
+        """
+        self._check(x, t, labels)
+        embed = condition_embed(self.width, self.pooled_size, self.guidance, self.span)
+        c = condition(embed, t, labels)
+        init = nn.initializers.xavier_uniform()
+        patch = nn.Dense(self.width, kernel_init=init, dtype=self.dtype, name="patch")
+        h = patch(pack(x, self.patch_size))
+        y = nn.Dense(self.width, dtype=self.dtype, name="text")(labels["text"])
+        h = self._blocks(h, y, c, self._rotation(x, y.shape[1]))
+        packed = last_layer(h, c, self.patch_size**2 * self.channels)
+        return unpack(packed, self.patch_size, x.shape)
+
+    def _rotation(self, x: jax.Array, places: int) -> Rotation:
+        """Of the tokens of the text, then of the image."""
+        grid = grid_positions(x.shape[1] // self.patch_size, x.shape[2] // self.patch_size)
+        image = np.pad(grid, ((0, 0), (1, 0)))
+        return axial_rotation(np.pad(image, ((places, 0), (0, 0))), self.axes)
+
+    def _blocks(self, h: jax.Array, y: jax.Array, c: jax.Array, rotation: Rotation) -> jax.Array:
+        if self.joint_depth:
+            stack = stacked(JointBlock, self.joint_depth, self.scan, self.remat)
+            blocks = stack(self.heads, True, self.dtype, self.attention, name="joint_blocks")
+            h, y = blocks((h, y), c, rotation)[0]
+        z = jnp.concatenate([y, h], axis=1)
+        if self.single_depth:
+            stack = stacked(SingleBlock, self.single_depth, self.scan, self.remat)
+            z = stack(self.heads, self.dtype, self.attention, name="single_blocks")(z, c, rotation)[
+                0
+            ]
+        return z[:, y.shape[1] :]
+
+    @nn.nowrap
+    def forward_flops(self, shape: tuple[int, ...], places: int = 512) -> int:
+        """Operations of one forward pass over one example; see `fmjax.models.flops`.
+
+        Args:
+            shape: of the image, (H, W, C).
+            places: n, the number of places of the text.
+        """
+        height, width, channels = shape
+        patch, D = self.patch_size**2 * channels, self.width
+        T = height * width // self.patch_size**2
+        total = 2 * T * patch * D + places * self.text_size * D + D * 2 * D
+        total += self.joint_depth * joint_block_products(T, places, D, dual=False, last=False)
+        both = T + places
+        products = 3 * D * D + MLP_RATIO * D * D + (1 + MLP_RATIO) * D * D  # q, k, v; up; out
+        total += self.single_depth * (both * products + 2 * both**2 * D + D * 3 * D)
+        embed = condition_embed(D, self.pooled_size, self.guidance, self.span)
+        return 2 * total + embed.forward_flops()
+
+    def _check(self, x: jax.Array, t: Any, labels: Any) -> None:
+        check_at_least("joint_depth", self.joint_depth, 0)
+        check_at_least("single_depth", self.single_depth, 0)
+        check_flag("guidance", self.guidance)
+        check_network(self, x, t, labels, self.guidance)
+        check_multiple("width", self.width, self.heads, "heads")
+        head = self.width // self.heads
+        if len(self.axes) != 3 or sum(self.axes) != head or any(n % 2 for n in self.axes):
+            raise InputError(
+                f"axes={self.axes!r} must be three even numbers, and their sum the width of a "
+                f"head, {head}."
+            )
+
+
+def pack(x: jax.Array, patch_size: int) -> jax.Array:
+    """The numbers of each patch as one token, channel by channel.
+
+    Args:
+        x: images, shape (B, H, W, C), H and W multiples of `patch_size`.
+        patch_size: side p of a patch.
+
+    Returns:
+        Shape (B, H W / p^2, C p^2): unlike those of `fmjax.models.dit.patchify`, the numbers of one
+        channel stand together.
+    """
+    B, H, W, C = x.shape
+    p = patch_size
+    x = x.reshape(B, H // p, p, W // p, p, C).transpose(0, 1, 3, 5, 2, 4)
+    return x.reshape(B, (H // p) * (W // p), C * p * p)
+
+
+def unpack(packed: jax.Array, patch_size: int, shape: tuple[int, ...]) -> jax.Array:
+    """The inverse of `pack`.
+
+    Args:
+        packed: shape (B, H W / p^2, C p^2).
+        patch_size: side p of a patch.
+        shape: (B, H, W, C), the shape of the images.
+
+    Returns:
+        Shape (B, H, W, C).
+    """
+    B, H, W, C = shape
+    p = patch_size
+    x = packed.reshape(B, H // p, W // p, C, p, p).transpose(0, 1, 4, 2, 5, 3)
+    return x.reshape(B, H, W, C)
+
+
+def preset(name: str, **overrides: Any) -> Flux:
+    """A published network by name, e.g. ``preset("FLUX.1-dev", dtype=jnp.bfloat16)``.
+
+    Args:
+        name: one of `PRESETS`.
+        **overrides: fields of `Flux` to set or to change.
+
+    Returns:
+        The module.
+
+    Raises:
+        InputError: there is no such preset or no such field.
+    """
+    return from_preset(Flux, PRESETS, name, overrides)
