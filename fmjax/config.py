@@ -24,7 +24,8 @@ KEYS = {
         name=Key(
             "digits",
             NAME,
-            "digits, toy/NAME, a prepared set, random/32x32x4/1000 to measure speed, or your own",
+            "digits, toy/NAME, text/romeo_and_juliet, a prepared set, random/32x32x4/1000 to "
+            "measure speed, or your own",
         ),
         dir=Key(None, TEXT, "the data directory; TFDS_DATA_DIR, or TFDS's own", kind=str),
         x=Key(None, TEXT, "the feature that is the data; None: as the set says", kind=str),
@@ -48,6 +49,13 @@ KEYS = {
         held_out_time=Key(
             None, FINITE, "the time of a snapshot that is measured and not trained on", kind=float
         ),
+        levels=Key(
+            None,
+            "[2, 256]",
+            "of images: each pixel as a token, the nearest of so many equally spaced levels",
+            "levels",
+            kind=int,
+        ),
         flip=Key(False, "", "random horizontal flips"),
         dequantize=Key(False, "", "of images: uniform noise of one level, for likelihoods"),
         threads=Key(4, COUNT, "reading ahead", "threads"),
@@ -55,7 +63,10 @@ KEYS = {
     "model": Group(
         "the network; None takes the preset's",
         name=Key(
-            "dit", NAME, "dit, unet, mlp, a preset such as DiT-B/2, or your own my_module:build"
+            "dit",
+            NAME,
+            "dit, unet, mlp, token_transformer (for texts), a preset such as DiT-B/2, or your own "
+            "my_module:build",
         ),
         width=Key(None, COUNT, "of each token, or of each layer", "features", kind=int),
         depth=Key(None, COUNT, "how many blocks; of unet: on each level", "blocks", kind=int),
@@ -74,6 +85,10 @@ KEYS = {
         variance=Key(
             False, "", "of dit: room in the last layer for the variance of published DiT and SiT"
         ),
+        tied=Key(
+            False, "", "of token_transformer: tokens are guessed by the table that embeds them"
+        ),
+        time=Key(True, "", "of tokens: whether the network is told t, which masks tell anyway"),
         dtype=Key("float32", ("float32", "bfloat16"), "of the matrix products"),
         attention=Key(
             "auto", ("auto", "xla", "cudnn"), "the kernel; auto takes the one of them that fits"
@@ -101,12 +116,19 @@ KEYS = {
         name=Key(
             "linear",
             NAME,
-            "linear, vp, linear_vp, cosine, polynomial, noisy, bridge, or your own my_module:Name",
+            "linear, vp, linear_vp, cosine, polynomial, noisy, bridge; of tokens: mask, uniform; "
+            "or your own my_module:Name",
         ),
         sigma_min=Key(0.0, "[0, 1)", "of linear: the standard deviation that is left at t = 1"),
         beta_min=Key(0.1, POSITIVE, "of vp: the rate of the noise at the data"),
         beta_max=Key(20.0, POSITIVE, "of vp: the rate at the noise, path.beta_min or more"),
-        power=Key(2.0, COUNT, "of polynomial: the degree"),
+        power=Key(2.0, COUNT, "of polynomial, as a path or as path.kappa: the degree"),
+        kappa=Key(
+            "linear",
+            NAME,
+            "of mask and uniform, the share of the tokens that are data at t: linear, polynomial, "
+            "cosine, cubic, or your own",
+        ),
         sigma=Key(0.1, POSITIVE, "of noisy, bridge and schroedinger_bridge: the noise's scale"),
     ),
     "coupling": Group(
@@ -154,6 +176,13 @@ KEYS = {
         ),
         c=Key(None, POSITIVE, "of pseudo_huber and adaptive", kind=float),
         power=Key(1.0, SHARE, "of adaptive"),
+        tokens=Key(
+            None,
+            NAME,
+            "of tokens: masked (of masks), cross_entropy, score_entropy, generalised_kl; None: "
+            "masked, and of a uniform source cross_entropy",
+            kind=str,
+        ),
         weight=Key(
             "none",
             NAME,
@@ -257,11 +286,13 @@ KEYS = {
         solver=Key(
             None,
             NAME,
-            "of the ODE or of the SDE, jumps, or your own my_module:Name; None: heun, and jumps "
-            "of a flow map",
+            "of the ODE or of the SDE, jumps, unmask, purity, tau_leap, or your own "
+            "my_module:Name; None: heun, of a flow map jumps, of tokens unmask",
             kind=str,
         ),
-        steps=Key(None, COUNT, "of the solver; None: 25, and of jumps 1", "steps", kind=int),
+        steps=Key(
+            None, COUNT, "of the solver; None: 25, of jumps 1, of tokens 64", "steps", kind=int
+        ),
         shift=Key(1.0, POSITIVE, "of the time grid: above 1, more steps near the noise"),
     ),
     "eval": Group(

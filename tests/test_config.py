@@ -11,12 +11,12 @@ from fmjax.config import KEYS, check_config, default_config
 from fmjax.couplings.entropic import ROUNDINGS
 from fmjax.data.codecs import Vectors
 from fmjax.errors import InputError
-from fmjax.factory import DataSpec, flow_map, make_experiment, model, registry
+from fmjax.factory import DataSpec, flow_map, make_experiment, model, registry, tokens
 from fmjax.factory.settings import check_settings
 from fmjax.flow_maps import Jumps
 from fmjax.keys import NAME, TEXT, walk
 from fmjax.losses.regression import TARGETS
-from fmjax.models import dit, unet
+from fmjax.models import dit, token_transformer, unet
 from fmjax.models.attention import KERNELS
 from fmjax.models.transformer import REMAT
 from fmjax.predictions import PREDICTIONS
@@ -29,9 +29,11 @@ from tests.conftest import ROOT
 
 DECLARED = dict(walk(KEYS))
 TABLES = {
-    "model.name": set(model.MODELS) - {*dit.PRESETS, *unet.PRESETS},
+    "model.name": set(model.MODELS) - {*dit.PRESETS, *unet.PRESETS, *token_transformer.PRESETS},
     "source.name": registry.SOURCES,
-    "path.name": registry.PATHS,
+    "path.name": {*registry.PATHS, *registry.TOKEN_PATHS},
+    "path.kappa": tokens.KAPPAS,
+    "loss.tokens": tokens.LOSSES,
     "coupling.name": registry.COUPLINGS,
     "time.name": registry.TIMES,
     "loss.distance": registry.DISTANCES,
@@ -84,7 +86,7 @@ def test_words_to_choose_from_are_those_that_are_known():
     assert {name: set(words) for name, words in declared.items()} == {
         name: set(known) for name, known in WORDS.items()
     }
-    names = {*SOLVERS, *METHODS, "jumps"}
+    names = {*SOLVERS, *METHODS, *registry.TOKEN_SOLVERS, "jumps"}
     config = default_config()
     assert registry.make_usual_solver(config).describe()["solver"] in names
     config.flow_map.name = "meanflow"

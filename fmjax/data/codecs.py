@@ -6,6 +6,8 @@
 `States`     floats of any shape, such as latents        one shift and one scale; never clipped
 ===========  ==========================================  ======================================
 
+Those of tokens, whose states are whole numbers, are in `fmjax.data.token_codecs`.
+
 A data set has one, a run's record keeps it, and pictures, files and figures ask it what the data
 are. One of your own is a frozen dataclass of numbers and tuples with the members of `Codec`.
 """
@@ -25,6 +27,9 @@ from fmjax.errors import InputError
 
 class Codec(Protocol):
     """What data are, and how they become states and data again.
+
+    One whose states are tokens, int32 from 0 to K - 1, also says how many symbols there are, by an
+    attribute ``vocabulary``.
 
     Attributes:
         kind: the name by which pictures and evaluations know what the data are.
@@ -56,6 +61,11 @@ class Codec(Protocol):
 
     def dequantize(self, keys: jax.Array, data: jax.Array) -> jax.Array:
         """States of data with levels, spread evenly over a level, by one key per example."""
+
+
+def vocabulary_of(codec: Codec) -> int | None:
+    """How many symbols the tokens are of that states consist of; None where states are floats."""
+    return getattr(codec, "vocabulary", None)
 
 
 class _WithoutLevels:

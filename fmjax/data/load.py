@@ -8,7 +8,9 @@ from fmjax.conditions import ClassIds
 from fmjax.data import random_images
 from fmjax.data.codecs import Pixels, Vectors
 from fmjax.data.dataset import AS_IT_SAYS, Dataset, Reading
+from fmjax.data.texts import corpus
 from fmjax.data.tfds import directory
+from fmjax.data.token_codecs import Levels, Tokens
 from fmjax.data.toys import TOYS
 from fmjax.errors import InputError, unknown_name
 from fmjax.names import load_maker
@@ -21,10 +23,10 @@ def load(
 
     Args:
         name: ``"toy/moons"`` and the like; ``"random/32x32x4/1000"``, images of that shape in so
-            many classes with nothing in them to learn; ``"digits"``, the embedded set, prepared on
-            first use; the name of a set prepared in the data directory, ``"name"`` or
-            ``"name/config"``; or ``"package.module:function"``, a function of your own that gives
-            a `Dataset`.
+            many classes with nothing in them to learn; ``"text/romeo_and_juliet"``, see
+            `fmjax.data.texts.corpus`; ``"digits"``, the embedded set, prepared on first use; the
+            name of a set prepared in the data directory, ``"name"`` or ``"name/config"``; or
+            ``"package.module:function"``, a function of your own that gives a `Dataset`.
         data_dir: where the sets lie; None for TFDS's own directory (``TFDS_DATA_DIR``).
         reading: of a prepared set: which features and which splits; see `Reading`.
 
@@ -36,7 +38,8 @@ def load(
             be read here, or not in this way; the message says how to prepare it and lists the sets
             that are.
     """
-    prepared = not name.startswith(("toy/", random_images.PREFIX)) and ":" not in name
+    drawn = ("toy/", random_images.PREFIX, corpus.PREFIX)
+    prepared = not name.startswith(drawn) and ":" not in name
     if not prepared and reading != AS_IT_SAYS:
         given = [f"data.{key}" for key, x in reading._asdict().items() if x is not None]
         raise InputError(
@@ -46,16 +49,33 @@ def load(
         return _load_toy(name)
     if name.startswith(random_images.PREFIX):
         return _load_random(name)
+    if name.startswith(corpus.PREFIX):
+        return corpus.open_corpus(name)
     if ":" in name:
         return _load_own(name)
     return _load_prepared(name, directory.data_root(data_dir), reading)
+
+
+def in_levels(dataset: Dataset, levels: int) -> Dataset:
+    """A set of images with each pixel as a token; see `fmjax.data.token_codecs.Levels`.
+
+    Raises:
+        InputError: its data are no images, or the number of levels does not fit.
+    """
+    if dataset.codec.kind != Levels.kind:
+        raise InputError(
+            f"data.levels={levels} makes tokens of the pixels of images, and data set "
+            f"{dataset.name!r} has {dataset.codec.kind}: leave it out."
+        )
+    return dataclasses.replace(dataset, codec=Levels(dataset.codec.shape, levels))
 
 
 def _load_toy(name: str) -> Dataset:
     if name.removeprefix("toy/") not in TOYS:
         raise unknown_name("toy", name, [f"toy/{known}" for known in TOYS])
     toy = TOYS[name.removeprefix("toy/")]
-    return Dataset(name, Vectors(2), _numbered(toy.num_classes), toy=toy)
+    codec = Vectors(2) if toy.vocabulary is None else Tokens((2,), toy.vocabulary)
+    return Dataset(name, codec, _numbered(toy.num_classes), toy=toy)
 
 
 def _load_random(name: str) -> Dataset:
@@ -94,11 +114,11 @@ def _load_prepared(name: str, root: Path, reading: Reading) -> Dataset:
 def _not_prepared(name: str, root: Path, found: dict[str, Path]) -> InputError:
     from fmjax.data.tfds.public import public_names
 
-    toys = [f"toy/{toy}" for toy in TOYS]
+    always = [*(f"toy/{toy}" for toy in TOYS), *(corpus.PREFIX + text for text in corpus.TEXTS)]
     own = (
         f"`{directory.prepare_command('NAME', root)} --source=PATH` (PATH is a folder of images, "
-        f"an .npz, an .npy or a .csv). Prepared in {root}: {', '.join(found) or 'none'}. "
-        f"Always there: digits, {', '.join(toys)}."
+        f"an .npz, an .npy, a .csv or a .txt). Prepared in {root}: {', '.join(found) or 'none'}. "
+        f"Always there: digits, {', '.join(always)}."
     )
     if name.split("/")[0] in public_names():
         return InputError(
@@ -106,7 +126,7 @@ def _not_prepared(name: str, root: Path, found: dict[str, Path]) -> InputError:
             "once (needs the network, and tensorflow-cpu installed for this one step), or import "
             f"your own copy with {own}"
         )
-    known = {*found, *toys, "digits", "mnist", "cifar10"}
+    known = {*found, *always, "digits", "mnist", "cifar10"}
     return InputError(f"{unknown_name('data set', name, known)} Import your own data with {own}")
 
 

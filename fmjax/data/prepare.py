@@ -11,6 +11,12 @@ names end in _test are held out; else a tenth of the examples is.
 
     python -m fmjax prepare --name=cells --source=cells.csv --condition=tissue,age
 
+Your own text, as blocks of characters or, with --bytes, of bytes; or an .npz or .npy of tokens,
+whole numbers from 0 to K - 1:
+
+    python -m fmjax prepare --name=letters --source=letters.txt --length=128
+    python -m fmjax prepare --name=codes --source=codes.npy --tokens=512
+
 A public set of tensorflow_datasets (needs the network, and TensorFlow for this one step):
 
     python -m fmjax prepare --name=mnist
@@ -77,12 +83,15 @@ def parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--name", required=True, help="what the set will be called")
-    add("--source", help="a folder, .npz, .npy or .csv; without it, a public set is downloaded")
+    add("--source", help="a folder, .npz, .npy, .csv, .txt; without it, a public set is downloaded")
     add("--size", type=int, help="resize the shorter side to this and crop the centre (folders)")
     add("--channels", type=int, help="1 (grey) or 3 (colour); default: as the images (folders)")
     add("--test_fraction", type=float, help="share to test on where there is no test part (0.1)")
     add("--condition", help="columns of a .csv that are conditions, joined by commas")
     add("--weights", help="the column of a .csv that says how often a row counts")
+    add("--tokens", type=int, help="x of an .npz or .npy are tokens from 0 to this, exclusively")
+    add("--length", type=int, help="how many symbols of a .txt an example has (128)")
+    add("--bytes", action="store_true", help="the symbols of a .txt are bytes, not characters")
     add("--data_dir", help="where sets are kept; default: TFDS_DATA_DIR, or TFDS's own")
     add("--overwrite", action="store_true", help="replace a set of that name")
     return parser
@@ -99,8 +108,9 @@ def _download(options: argparse.Namespace, root: Path) -> Path:
     # Slow to import, and --help should not wait for it.
     from fmjax.data.tfds.public import prepare_public
 
-    for name in ("size", "channels", "test_fraction", "condition", "weights"):
-        if getattr(options, name) is not None:
+    of_own = ("size", "channels", "test_fraction", "condition", "weights", "tokens", "length")
+    for name in (*of_own, "bytes"):
+        if getattr(options, name) not in (None, False):
             raise InputError(f"--{name} needs --source: a public set is stored as it is.")
     return prepare_public(options.name, root, overwrite=options.overwrite)
 
@@ -116,6 +126,9 @@ def _import_own(options: argparse.Namespace, root: Path) -> Path:
         test_fraction=options.test_fraction,
         conditions=options.condition.split(",") if options.condition else (),
         weights=options.weights,
+        tokens=options.tokens,
+        length=options.length,
+        by_bytes=options.bytes,
     )
     folder = write_set(options.name, root, found, overwrite=options.overwrite, watch=_with_bar)
     for name in large_vectors(found):
@@ -133,7 +146,7 @@ def _with_bar(examples: Iterable, split: str, number: int) -> Iterable:
 
 def _print_summary(dataset: Dataset, folder: Path, options: argparse.Namespace) -> None:
     """Says what was written and the command that trains on it."""
-    what = {"pixels": "images"}.get(dataset.codec.kind, "examples")
+    what = {"pixels": "images", "text": "texts"}.get(dataset.codec.kind, "examples")
     paired = ", paired with x0" if hasattr(dataset.train, "read_pairs") else ""
     weighted = ", with weights" if getattr(dataset.train, "weights", None) is not None else ""
     print(

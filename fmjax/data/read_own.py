@@ -9,9 +9,10 @@ from fmjax.data.own import OwnData
 from fmjax.data.tables.csv_file import read_csv
 from fmjax.data.tables.files import read_npy, read_npz
 from fmjax.data.tables.read import own_arrays
+from fmjax.data.texts.own_text import own_text
 from fmjax.errors import InputError
 
-_FILES = {".npz": read_npz, ".npy": read_npy, ".csv": read_csv}
+_FILES = {".npz": read_npz, ".npy": read_npy}
 
 
 def read_own(
@@ -22,18 +23,25 @@ def read_own(
     test_fraction: float | None = None,
     conditions: Sequence[str] = (),
     weights: str | None = None,
+    tokens: int | None = None,
+    length: int | None = None,
+    by_bytes: bool = False,
 ) -> OwnData:
     """Reads what a path leads to; everything that can be wrong with it is found here.
 
     Args:
         source: a folder, as `fmjax.data.images.folder.read_folder` describes; an ``.npz`` or an
-            ``.npy``, as `fmjax.data.tables.files`; or a ``.csv``, as `fmjax.data.tables.csv_file`.
+            ``.npy``, as `fmjax.data.tables.files`; a ``.csv``, as `fmjax.data.tables.csv_file`; or
+            a ``.txt``, as `fmjax.data.texts.own_text`.
         size: of a folder: the side of the square to scale and crop to.
         channels: of a folder: 1 or 3.
         test_fraction: the share to set apart for testing where the source has no test part, a
             tenth if None.
         conditions: of a ``.csv``: which columns are conditions.
         weights: of a ``.csv``: which column says how often a row counts.
+        tokens: of an ``.npz`` or an ``.npy``: the data are tokens of a vocabulary of this size.
+        length: of a ``.txt``: how many symbols an example has, 128 if None.
+        by_bytes: of a ``.txt``: whether its symbols are bytes, and not characters.
 
     Raises:
         InputError: for anything wrong with the options or the source.
@@ -47,18 +55,28 @@ def read_own(
             "--condition and --weights name columns of a .csv; an .npz says by the names of its "
             "arrays which are conditions."
         )
+    if tokens is not None and path.suffix not in (".npz", ".npy"):
+        raise InputError(
+            f"--tokens is the size of the vocabulary of an .npz or an .npy; got {source}. A .txt "
+            "has a tokeniser, and the grey levels of images become tokens by data.levels."
+        )
+    if (length is not None or by_bytes) and path.suffix != ".txt":
+        raise InputError(f"--length and --bytes are for a .txt; got {source}.")
     if path.is_dir():
         return own_folder(path, size, channels, test_fraction)
-    if path.suffix not in _FILES:
+    if path.suffix not in (*_FILES, ".csv", ".txt"):
         raise InputError(
-            f"--source must be a folder of images, an .npz, an .npy or a .csv, got {source}; "
+            f"--source must be a folder of images, an .npz, .npy, .csv or .txt, got {source}; "
             "whatever else Python reads can be saved by np.savez, or given to fmjax.training.fit."
         )
     if size is not None or channels is not None:
         raise InputError("--size and --channels are for folders; a file has its own shape.")
+    if path.suffix == ".txt":
+        return own_text(path, length, by_bytes, test_fraction)
     if path.suffix == ".csv":
         return own_arrays(read_csv(path, conditions, weights), test_fraction)
-    return own_arrays(_FILES[path.suffix](path), test_fraction)
+    arrays = _FILES[path.suffix](path)._replace(vocabulary=tokens)
+    return own_arrays(arrays, test_fraction)
 
 
 def _check_options(size: int | None, channels: int | None, test_fraction: float | None) -> None:

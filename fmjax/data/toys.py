@@ -1,4 +1,4 @@
-"""The 2-D toys: seven distributions one can see, each drawn afresh from a numpy generator."""
+"""The 2-D toys: eight distributions one can see, each drawn afresh from a numpy generator."""
 
 import dataclasses
 import sys
@@ -8,6 +8,7 @@ import numpy as np
 
 from fmjax.checks import check_at_least
 
+_CELLS = 128  # along a side of the board of tokens
 Sample = Callable[[np.random.Generator, int], tuple[np.ndarray, np.ndarray]]
 
 
@@ -55,11 +56,33 @@ def checkerboard(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarr
     Returns:
         Points float32 ``(n, 2)`` and labels int32 ``(n,)``.
     """
+    labels, corner = _dark_squares(rng, n)
+    return _typed(2.0 * (corner + rng.uniform(size=(n, 2))) - 4.0, labels)
+
+
+def checkerboard_tokens(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """The same board of 128 x 128 cells, a point being the column and the row of its cell.
+
+    Uniform on 8,192 cells, so that its entropy is ln 8192 = 9.0109 nats.
+
+    Args:
+        rng: the generator to draw from.
+        n: how many points.
+
+    Returns:
+        Tokens from 0 to 127, int32 ``(n, 2)``, and labels int32 ``(n,)``, the square.
+    """
+    labels, corner = _dark_squares(rng, n)
+    side = _CELLS // 4
+    return (side * corner + rng.integers(side, size=(n, 2))).astype(np.int32), labels
+
+
+def _dark_squares(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Which of the eight dark squares (n,), and its column and row of four (n, 2)."""
     labels = rng.integers(8, size=n)
     row = labels // 2
     column = 2 * (labels % 2) + row % 2
-    corner = np.stack([column, row], axis=-1)
-    return _typed(2.0 * (corner + rng.uniform(size=(n, 2))) - 4.0, labels)
+    return labels.astype(np.int32), np.stack([column, row], axis=-1)
 
 
 def s_curve(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
@@ -143,16 +166,19 @@ class Toy:
     Attributes:
         sample: ``(rng, n) -> (points float32 (n, 2), labels int32 (n,))``.
         num_classes: how many modes, arms or rings the labels name; None where there are none.
+        vocabulary: of points that are tokens, int32, how many symbols there are; None for floats.
     """
 
     sample: Sample
     num_classes: int | None
+    vocabulary: int | None = None
 
 
 TOYS: dict[str, Toy] = {
     "8gaussians": Toy(eight_gaussians, 8),
     "moons": Toy(moons, 2),
     "checkerboard": Toy(checkerboard, 8),
+    "checkerboard_tokens": Toy(checkerboard_tokens, 8, _CELLS),
     "scurve": Toy(s_curve, None),
     "spirals": Toy(spirals, 2),
     "pinwheel": Toy(pinwheel, 5),
@@ -185,7 +211,7 @@ class ToyBatches:
         return sys.maxsize
 
     def __getitem__(self, k: int) -> dict[str, np.ndarray]:
-        """Global batch k: ``x1`` float32 (batch, 2) and, where there are classes, ``labels``."""
+        """Global batch k: ``x1`` (batch, 2) and, where there are classes, ``labels``."""
         points, labels = self.toy.sample(np.random.default_rng((self.seed, int(k))), self.batch)
         if self.toy.num_classes is None:
             return {"x1": points}

@@ -3,6 +3,7 @@
 import math
 import shlex
 
+from fmjax.data.codecs import vocabulary_of
 from fmjax.data.dataset import Dataset
 
 # Sets that have a configuration of their own, which holds where the images are the known ones.
@@ -24,6 +25,8 @@ _LOGITS = BATCH * 256**2  # of one attention head over a batch: what must fit in
 def train_command(dataset: Dataset, data_dir: str | None = None) -> str:
     """The command line that trains on a prepared set: a DiT on images and latents, else an MLP.
 
+    Tokens in a row have a transformer for sequences, and those of images a DiT, with masks.
+
     Args:
         dataset: as `load` opens it.
         data_dir: where it lies; None where it is found without being told.
@@ -32,7 +35,7 @@ def train_command(dataset: Dataset, data_dir: str | None = None) -> str:
     if _has_own_config(dataset):
         config = dataset.name
     else:
-        config = "images" if len(dataset.shape) == 3 else "table"
+        config = _config_for(dataset)
         flags.append(f"--config.data.name={dataset.name}")
     if data_dir is not None:
         flags.append(f"--config.data.dir={data_dir}")
@@ -47,11 +50,21 @@ def train_command(dataset: Dataset, data_dir: str | None = None) -> str:
         flags.append(f"--config.train.batch_size={_power_of_two(len(dataset.train))}")
     if config in ("images", "table") and dataset.conditions is None:
         flags.append("--config.labels.conditional=False")
+    if config == "text" and dataset.conditions is not None:
+        flags.append("--config.labels.conditional=True")
+    if config == "images" and vocabulary_of(dataset.codec) is not None:
+        flags.append("--config.path.name=mask")
     if hasattr(dataset.train, "read_pairs"):
         flags += ["--config.source.name=data", f"--config.source.data={dataset.name}"]
         if data_dir is not None:
             flags.append(f"--config.source.dir={data_dir}")
     return shlex.join(["python", "-m", "fmjax", "train", f"--config={config}", *flags])
+
+
+def _config_for(dataset: Dataset) -> str:
+    if vocabulary_of(dataset.codec) is not None and len(dataset.shape) == 1:
+        return "text"
+    return "images" if len(dataset.shape) == 3 else "table"
 
 
 def _has_own_config(dataset: Dataset) -> bool:

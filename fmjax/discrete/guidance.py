@@ -88,8 +88,8 @@ def _conditions(x: Array, conditions: Guided, null_labels: Labels) -> tuple[Labe
             "guided tokens take Guided(labels, w) with labels that are not None; got "
             f"{type(conditions).__name__}. An unconditional model has nothing to guide."
         )
-    labels = jax.tree.map(jnp.asarray, share(conditions.labels, len(x)))
-    check_leading_size(labels, len(x))
+    labels = jax.tree.map(jnp.asarray, share(conditions.labels, x.shape[0]))
+    check_leading_size(labels, x.shape[0])
     negative = conditions.negative
     return labels, null_like(labels, null_labels if negative is None else negative)
 

@@ -193,6 +193,11 @@ class TokenSolver(abc.ABC):
         """
         return self.nodes(t0, t1)[:-1]
 
+    @property
+    def needs_tokens(self) -> bool:
+        """True: states are tokens, and the network gives logits of them."""
+        return True
+
     def on_path(self, path: Path) -> "TokenSolver":
         """The same solver on another path of tokens.
 
@@ -273,13 +278,13 @@ class Purity(TokenSolver):
         masked = x == self.path.vocabulary
         u = uniform(keys, x, guess.log_p.dtype)
         turning = masked & (u < self.path.jump_probability(guess, t, s))
-        count = jnp.sum(turning.reshape(len(x), -1), axis=1)
+        count = jnp.sum(turning.reshape(x.shape[0], -1), axis=1)
         sure = jnp.max(guess.log_p, axis=-1)
         if self.randomness:
             others = _fold(keys, jnp.int32(0))
             noise = jax.vmap(lambda key: jax.random.gumbel(key, x.shape[1:], sure.dtype))(others)
             sure = sure + self.randomness * noise
-        sure = jnp.where(masked, sure, 2 * NEVER).reshape(len(x), -1)
+        sure = jnp.where(masked, sure, 2 * NEVER).reshape(x.shape[0], -1)
         rank = jnp.argsort(jnp.argsort(-sure, axis=1), axis=1)
         chosen = (rank < count[:, None]).reshape(x.shape)
         return jnp.where(chosen & masked, x1, x)

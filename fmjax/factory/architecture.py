@@ -30,7 +30,7 @@ def architecture(config: ConfigDict, model: Any) -> Architecture:
     values |= {key: getattr(model, key.removeprefix("model."), None) for key in OF_FLOW_MAPS}
     if values["model.span"]:
         values["model.span"] = f"t - s times {SPAN_SCALE:g}"
-    values |= {"loss.prediction": config.loss.prediction}
+    values |= {"loss.prediction": config.loss.prediction, "model.time": config.model.time}
     values |= {f"path.{name}": value for name, value in sorted(config.path.items())}
     return tuple((key, str(value)) for key, value in values.items() if value is not None)
 

@@ -11,7 +11,8 @@ import optax
 from fmjax.conditions import ClassIds, nulls
 from fmjax.config import ConfigDict
 from fmjax.conventions import ApplyFn, Span, Velocity, diagonal
-from fmjax.data.codecs import Codec
+from fmjax.data.codecs import Codec, vocabulary_of
+from fmjax.data.token_codecs import Tokens
 from fmjax.draws import LossArgs
 from fmjax.errors import InputError
 from fmjax.factory import registry
@@ -33,6 +34,7 @@ from fmjax.factory.settings import (
     check_settings,
 )
 from fmjax.factory.snapshots import check_snapshots, snapshot_source
+from fmjax.factory.tokens import check_tokens, make_token_path, token_network
 from fmjax.intervals import on_intervals
 from fmjax.losses import LossFn
 from fmjax.models import adapters
@@ -68,7 +70,7 @@ class Experiment:
         architecture: what its parameters mean beyond their shapes.
         apply_fn: ``apply_fn(params, x, t, labels) -> velocity``, whatever the network predicts; of
             a network of two times its diagonal, which takes spans, too; of one that takes the scale
-            of guidance, at w = 1.
+            of guidance, at w = 1; of tokens the logits of the data.
         scaled_fn: the same of a network that takes the scale, ``{"labels": labels, "guidance": w}``
             in the place of labels; None for any other.
         largest_scale: up to which such a network learned the scale; None for any other.
@@ -140,6 +142,11 @@ class Experiment:
         return self.conditions if isinstance(self.conditions, ClassIds) else None
 
     @property
+    def vocabulary(self) -> int | None:
+        """How many tokens there are, of a flow of tokens; None for one of numbers."""
+        return vocabulary_of(self.spec.codec)
+
+    @property
     def has_score(self) -> bool:
         """Whether the velocity tells the score: x0 is standard normal and independent of x1."""
         return isinstance(self.source, StandardNormal) and self.independent
@@ -169,10 +176,16 @@ def make_experiment(
     conditions = model_conditions(config, spec)
     check_flow_map(config, conditions)
     check_snapshots(config, spec)
-    source, path = _source(config, spec), registry.make_path(config)
-    model = make_model(config, conditions, portable)
-    network = adapters.from_linen(model)
-    velocity = _velocity(network, path, config.loss.prediction)
+    check_tokens(config, spec)
+    path, source, source_codec = _ends(config, spec)
+    vocabulary = vocabulary_of(spec.codec)
+    model = make_model(config, conditions, portable, vocabulary)
+    if vocabulary is None:
+        network, example = adapters.from_linen(model), jax.ShapeDtypeStruct(spec.shape, jnp.float32)
+        velocity = _velocity(network, path, config.loss.prediction)
+    else:  # logits take the place of a velocity
+        network, example = token_network(config, model, spec)
+        velocity = network
     two_times = registry.is_flow_map(config)
     scale = divergence_scale(config, spec.shape)
     scaled = average = None
@@ -194,7 +207,7 @@ def make_experiment(
     else:
         local = network if spec.timeline is None else on_intervals(network)
         loss_fn = registry.make_configured_loss_fn(config, local, path)
-    init_params = _make_init(model, spec, conditions, two_times, scaled is not None)
+    init_params = _make_init(model, example, conditions, two_times, scaled is not None)
     abstract = jax.eval_shape(init_params, jax.random.key(0))  # the network accepts these shapes
     learning_rate, optimizer = _make_optimizer(config)
     return Experiment(
@@ -202,7 +215,7 @@ def make_experiment(
         data=DataSettings(**config.data),
         pairs=config.coupling.dir if config.coupling.name == "pairs" else None,
         source=source,
-        source_codec=spec.codec if spec.timeline else registry.make_source_codec(config, spec),
+        source_codec=source_codec,
         path=path,
         network=config.model.name,
         model=model,
@@ -216,7 +229,7 @@ def make_experiment(
         levels=dyadic_levels(config),
         teacher=config.flow_map.teacher,
         attention=getattr(model, "attention", None),
-        flops=None if two_times else training_flops(model, spec.shape),
+        flops=None if two_times else training_flops(model, example.shape),
         sharding_rules=getattr(model, "sharding_rules", ()),
         init_params=init_params,
         loss_fn=loss_fn,
@@ -230,15 +243,21 @@ def make_experiment(
         train=TrainSettings(**config.train),
         evaluation=EvalSettings(**config.eval),
         conditions=conditions,
-        solver=registry.make_usual_solver(config),
+        solver=registry.make_usual_solver(config, vocabulary is not None),
         guidance_scale=registry.usual_scale(config),
     )
 
 
-def _source(config: ConfigDict, spec: DataSpec) -> Source:
-    if spec.timeline is None:
-        return registry.make_source(config, spec)
-    return snapshot_source(DataSettings(**config.data))
+def _ends(config: ConfigDict, spec: DataSpec) -> tuple[Path, Source, Codec]:
+    """The path, where it starts, and what points to start from are in a user's file."""
+    vocabulary = vocabulary_of(spec.codec)
+    if vocabulary is not None:
+        path = make_token_path(config, vocabulary)
+        return path, path.source, Tokens(spec.shape, path.states)
+    path = registry.make_path(config)
+    if spec.timeline is not None:
+        return path, snapshot_source(DataSettings(**config.data)), spec.codec
+    return path, registry.make_source(config, spec), registry.make_source_codec(config, spec)
 
 
 def _check_data(config: ConfigDict, spec: DataSpec) -> None:
@@ -254,14 +273,19 @@ def _check_data(config: ConfigDict, spec: DataSpec) -> None:
 
 
 def _make_init(
-    model: Any, spec: DataSpec, conditions: Any, two_times: bool, scaled: bool
+    model: Any,
+    example: jax.ShapeDtypeStruct,
+    conditions: Any,
+    two_times: bool,
+    scaled: bool,
 ) -> Callable[[jax.Array], Any]:
     def init_params(key: jax.Array) -> Any:
         labels = jax.tree.map(jnp.asarray, nulls(conditions, 1))
         labels = {"labels": labels, "guidance": jnp.ones((1,))} if scaled else labels
         t = jnp.zeros((1,))
         t = Span(t, t) if two_times else t
-        return model.init(key, jnp.zeros((1, *spec.shape)), t, labels)["params"]
+        x = jnp.zeros((1, *example.shape), example.dtype)
+        return model.init(key, x, t, labels)["params"]
 
     return init_params
 

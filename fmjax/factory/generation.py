@@ -11,9 +11,10 @@ import numpy as np
 from fmjax.checks import check_at_least, check_between, check_finite_number
 from fmjax.conditions import null_labels, nulls
 from fmjax.conventions import Array, Labels, Velocity, example_keys
+from fmjax.discrete import predictor_free
 from fmjax.errors import InputError, unknown_name
 from fmjax.factory.experiment import Experiment
-from fmjax.factory.registry import GUIDANCE_RULES, check_two_times, choose
+from fmjax.factory.registry import GUIDANCE_RULES, check_solver_fits, choose
 from fmjax.guidance import (
     SCALE_SCHEDULES,
     GuidanceInterval,
@@ -88,9 +89,9 @@ def fit_solver(solver: Solver, experiment: Experiment) -> Solver:
 
     Raises:
         InputError: the solver needs what the path does not have, a score that this velocity does
-            not tell, or a network of two times.
+            not tell, a network of two times, or tokens where there are numbers, or the reverse.
     """
-    check_two_times(solver, experiment.two_times)
+    check_solver_fits(solver, experiment.two_times, experiment.vocabulary is not None)
     if getattr(solver, "needs_span", False) and experiment.levels is not None:
         _check_dyadic(solver, experiment.levels)
     if getattr(solver, "needs_score", False) and not experiment.has_score:
@@ -157,6 +158,8 @@ def check_guidance(guidance: Guidance, experiment: Experiment) -> None:
             "this network takes the scale as an input, and no guidance by two evaluations beside "
             "it: leave its rule, schedule, interval, negative, zero_until and weak out."
         )
+    if experiment.vocabulary is not None:
+        _check_token_guidance(guidance)
     if guidance.rule == "apg" and getattr(experiment.path, "schedule", None) is None:
         raise InputError(
             f"the rule 'apg' needs an affine path; this model has {type(experiment.path).__name__}."
@@ -179,12 +182,27 @@ def check_guidance(guidance: Guidance, experiment: Experiment) -> None:
         check_between("the negative class", guidance.negative, 0, last)
 
 
+def _check_token_guidance(guidance: Guidance) -> None:
+    usual = Guidance()
+    other = ("rule", "zero_until", "weak", "scales", "in_turn")
+    if given := [name for name in other if getattr(guidance, name) != getattr(usual, name)]:
+        raise InputError(
+            f"{given[0]} is of guided velocities, and this run is of tokens, whose rates are "
+            "guided by --guidance, --schedule, --interval and --negative: leave it out."
+        )
+
+
 def check_scales(scales: Sequence[float], experiment: Experiment) -> None:
-    """Checks scales against those that a network which takes them learned.
+    """Checks scales against those that a network which takes them learned, or that tokens take.
 
     Raises:
         InputError: one lies outside.
     """
+    if experiment.vocabulary is not None and min(scales) < 0:
+        raise InputError(
+            f"tokens take scales of guidance of at least 0; got {min(scales):g}. To lead away from "
+            "a class write --negative."
+        )
     largest = experiment.largest_scale
     if largest is not None and not all(1 <= w <= largest for w in scales):
         raise InputError(
@@ -238,6 +256,14 @@ def guided_velocity(
     """
     if guidance is None:
         return partial(experiment.apply_fn, params), labels
+    if experiment.vocabulary is not None:
+        denoiser = predictor_free(
+            partial(experiment.apply_fn, params),
+            null_labels(experiment.conditions),
+            schedule=guidance.schedule,
+            interval=guidance.interval,
+        )
+        return denoiser, Guided(labels, w, _negative(guidance, labels))
     if experiment.scaled_fn is not None:
         return distilled(partial(experiment.scaled_fn, params)), Guided(labels, w)
     how = {
@@ -256,5 +282,8 @@ def guided_velocity(
     )
     if guidance.scales:
         return velocity, guidance.by_name(experiment.conditions, labels)
-    negative = None if guidance.negative is None else jnp.full_like(labels, guidance.negative)
-    return velocity, Guided(labels, w, negative)
+    return velocity, Guided(labels, w, _negative(guidance, labels))
+
+
+def _negative(guidance: Guidance, labels: Labels) -> Labels:
+    return None if guidance.negative is None else jnp.full_like(labels, guidance.negative)

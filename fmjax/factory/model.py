@@ -10,17 +10,21 @@ from fmjax.config import ConfigDict
 from fmjax.errors import InputError, unknown_name
 from fmjax.factory.flow_map import output_parts
 from fmjax.factory.registry import is_flow_map
-from fmjax.models import dit, mlp, unet
+from fmjax.models import dit, mlp, token_transformer, unet
 from fmjax.models.attention import choose_attention
 from fmjax.names import load_maker
 
 COMPUTE_DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 _DIT_SIZES = ("width", "depth", "heads", "patch_size")
 _UNET_SIZES = ("width", "depth", "heads")
+_TRANSFORMER_SIZES = ("width", "depth", "heads")
+_UNSET = 0  # a vocabulary, until the data say it
 _OF_UNET = ("channel_mult", "attention_factors")
 
 
-def make_model(config: ConfigDict, conditions: Any, portable: bool = False) -> Any:
+def make_model(
+    config: ConfigDict, conditions: Any, portable: bool = False, vocabulary: int | None = None
+) -> Any:
     """The Linen module of ``config.model``.
 
     Args:
@@ -30,19 +34,21 @@ def make_model(config: ConfigDict, conditions: Any, portable: bool = False) -> A
             model.
         portable: whether it must compile for any device and have every derivative, whatever
             attention the configuration asks for.
+        vocabulary: how many tokens the data have; None for data of numbers. A module of your own
+            that takes tokens has a field of this name, which is set to it.
 
     Raises:
         InputError: the name is unknown, a field that the name needs is missing, or a
             field is set that it does not have; or ``config.flow_map`` needs a network of two times,
-            and this is none.
+            and this is none; or the network is of tokens, and the data are not.
     """
     c = config.model
     if ":" in c.name:
-        model = _load(c, conditions)
+        model = _of_vocabulary(_load(c, conditions), c.name, vocabulary)
         return _of_two_times(model, config) if is_flow_map(config) else model
     if c.name not in MODELS:
         raise unknown_name("model", c.name, MODELS)
-    model = MODELS[c.name](c, conditions)
+    model = _of_vocabulary(MODELS[c.name](c, conditions), c.name, vocabulary)
     if is_flow_map(config):
         model = _of_two_times(model, config)
     if portable or not hasattr(model, "attention"):
@@ -52,6 +58,18 @@ def make_model(config: ConfigDict, conditions: Any, portable: bool = False) -> A
         choose_attention(c.attention, model.dtype, size, platform) for size in model.head_sizes()
     }
     return model.clone(attention="xla" if "xla" in kernels else "cudnn")
+
+
+def _of_vocabulary(model: Any, name: str, vocabulary: int | None) -> Any:
+    """The same module, its field ``vocabulary`` set where it has one."""
+    if not hasattr(model, "vocabulary"):
+        return model
+    if vocabulary is None:
+        raise InputError(
+            f"model.name={name!r} takes tokens, and the data are numbers: take model.name=dit, "
+            "unet or mlp, or a data set of tokens."
+        )
+    return model.clone(vocabulary=vocabulary)
 
 
 def _of_two_times(model: Any, config: ConfigDict) -> Any:
@@ -125,6 +143,25 @@ def _unet_fields(c: ConfigDict, conditions: Any) -> dict[str, Any]:
     return _given(c, *_UNET_SIZES, "time_scale") | lists | how
 
 
+def _token_transformer(c: ConfigDict, conditions: Any) -> token_transformer.TokenTransformer:
+    _check_sizes(c, _TRANSFORMER_SIZES, token_transformer.PRESETS)
+    return token_transformer.TokenTransformer(**_transformer_fields(c, conditions))
+
+
+def _transformer_preset(c: ConfigDict, conditions: Any) -> token_transformer.TokenTransformer:
+    return token_transformer.preset(c.name, **_transformer_fields(c, conditions))
+
+
+def _transformer_fields(c: ConfigDict, conditions: Any) -> dict[str, Any]:
+    if unused := _given(c, "patch_size", *_OF_UNET):
+        raise InputError(
+            f"a token_transformer has no {', '.join(unused)}; got {unused}: leave that out."
+        )
+    how = {"dtype": COMPUTE_DTYPES[c.dtype], "scan": c.scan, "remat": c.remat, "tied": c.tied}
+    given = _given(c, *_TRANSFORMER_SIZES, "time_scale")
+    return given | how | {"conditions": conditions, "vocabulary": _UNSET}
+
+
 def _numbers(name: str, text: str) -> tuple[float, ...]:
     """The numbers of a text such as "1,2,2,2"; those that are whole as such."""
     if text == "none":
@@ -156,8 +193,10 @@ MODELS: dict[str, Callable[[ConfigDict, Any], Any]] = {
     "mlp": _mlp,
     "dit": _dit,
     "unet": _unet,
+    "token_transformer": _token_transformer,
     **dict.fromkeys(dit.PRESETS, _dit_preset),
     **dict.fromkeys(unet.PRESETS, _unet_preset),
+    **dict.fromkeys(token_transformer.PRESETS, _transformer_preset),
 }
 """``build(config.model, conditions)``, the module, by name."""
 

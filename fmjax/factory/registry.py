@@ -13,6 +13,7 @@ from fmjax.conventions import Array
 from fmjax.couplings.host import HostCoupling
 from fmjax.data.codecs import Codec, States
 from fmjax.data.load import load
+from fmjax.discrete import Corrector, MixturePath, Purity, TauLeap, Unmask
 from fmjax.errors import InputError, unknown_name
 from fmjax.factory.data_spec import DataSpec
 from fmjax.flow_maps import Jumps
@@ -32,6 +33,8 @@ PATHS = {
     "noisy": lambda c: paths.NoisyStraight(c.sigma),
     "bridge": lambda c: paths.BrownianBridge(c.sigma),
 }
+TOKEN_PATHS = ("mask", "uniform")
+"""Of tokens; see `fmjax.factory.tokens`."""
 TIMES = {
     "uniform": times.Uniform,
     "logit_normal": times.LogitNormal,
@@ -75,6 +78,9 @@ COUPLINGS = {
 }
 
 
+TOKEN_SOLVERS = {"unmask": Unmask, "purity": Purity, "tau_leap": TauLeap}
+_ANY = MixturePath(2)  # until `on_path` gives a solver of tokens the path of its run
+
 GUIDANCE_RULES: dict[str, Callable[[paths.Path], Rule]] = {
     "linear": lambda path: linear,
     "rescale": lambda path: Rescale(),
@@ -107,25 +113,58 @@ def is_flow_map(config: ConfigDict) -> bool:
     return config.flow_map.name != "none"
 
 
-def make_usual_solver(config: ConfigDict) -> Solver:
-    """The solver of ``config.sample``: where it names none, heun, and jumps of a flow map.
+def usual_solver(config: ConfigDict) -> str:
+    """The name of the solver where ``config.sample`` says none."""
+    if is_flow_map(config):
+        return "jumps"
+    return "unmask" if config.path.name in TOKEN_PATHS else "heun"
+
+
+def _usual_steps(name: str) -> int:
+    return {"jumps": 1, **dict.fromkeys(TOKEN_SOLVERS, 64)}.get(name, 25)
+
+
+def make_usual_solver(config: ConfigDict, tokens: bool = False) -> Solver:
+    """The solver of ``config.sample``.
+
+    Args:
+        config: where it names none, it is that of `usual_solver`.
+        tokens: whether it is to draw tokens.
 
     Raises:
-        InputError: as `make_solver` and `check_two_times`.
+        InputError: as `make_solver` and `check_solver_fits`.
     """
     s = config.sample
-    name = s.solver or ("jumps" if is_flow_map(config) else "heun")
-    solver = make_solver(name, s.steps or (1 if name == "jumps" else 25), shift=s.shift)
-    check_two_times(solver, is_flow_map(config))
+    name = s.solver or usual_solver(config)
+    solver = make_solver(name, s.steps or _usual_steps(name), shift=s.shift)
+    check_solver_fits(solver, is_flow_map(config), tokens)
     return solver
 
 
-def check_two_times(solver: Solver, two_times: bool) -> None:
-    """Checks that a solver which jumps has a network of two times to ask.
+def check_solver_fits(solver: Solver, two_times: bool, tokens: bool) -> None:
+    """Checks that a solver finds what it asks for.
+
+    Args:
+        solver: which.
+        two_times: whether the network is of two times.
+        tokens: whether states are tokens.
 
     Raises:
-        InputError: it has none.
+        InputError: it jumps and the network has one time; or one of the two is of tokens, and the
+            other of numbers.
     """
+    described = solver.describe()
+    name = described.get("method") or described.get("solver") or type(solver).__name__
+    if tokens and not getattr(solver, "needs_tokens", False):
+        raise InputError(
+            f"{name} follows a velocity or a score, and this run is of tokens, which jump and have "
+            f"neither: take --solver={', '.join(TOKEN_SOLVERS)} (sample.solver)."
+        )
+    if getattr(solver, "needs_tokens", False) and not tokens:
+        raise InputError(
+            f"{name} draws tokens, and this run is of numbers, which move along a velocity: take a "
+            "solver such as heun."
+        )
     if getattr(solver, "needs_span", False) and not two_times:
         raise InputError(
             "jumps need a network of two times, and this run has one of one time: take a solver "
@@ -150,17 +189,20 @@ def make_solver(name: str, steps: int | None = None, **options: Any) -> Solver:
     """The solver of that name: of the ODE, of the SDE, jumps of a flow map, or one of your own.
 
     Args:
-        name: of `fmjax.samplers.SOLVERS` or `fmjax.samplers.METHODS`, ``"jumps"``, or
-            ``package.module:Name``, which is called with the number of steps, or with nothing where
-            that is None.
+        name: of `fmjax.samplers.SOLVERS`, `fmjax.samplers.METHODS` or `TOKEN_SOLVERS`, ``"jumps"``,
+            or ``package.module:Name``, which is called with the number of steps, or with nothing
+            where that is None.
         steps: fixed steps.
-        **options: of `solver_spec`, of `sde_spec`, or of `Jumps`: grid, shift and renoise.
+        **options: of `solver_spec`, of `sde_spec`, of `Jumps`: grid, shift and renoise; or of
+            tokens: grid, shift, temperature, top_p and redraws.
 
     Raises:
         InputError: the name is unknown, or an option does not fit.
     """
     if name == "jumps":
         return _make_jumps(steps, **options)
+    if name in TOKEN_SOLVERS:
+        return _make_token_solver(name, steps, **options)
     if ":" in name:
         usual = {"shift": 1.0}
         if given := [key for key, value in options.items() if value not in (None, usual.get(key))]:
@@ -190,6 +232,26 @@ def _make_jumps(
         )
     steps, grid = fixed_grid(steps, grid, shift, default=1)
     return Jumps(steps, grid, renoise)
+
+
+def _make_token_solver(
+    name: str,
+    steps: int | None,
+    *,
+    grid: Any = None,
+    shift: float = 1.0,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+    redraws: float = 0.0,
+    **others: Any,
+) -> Solver:
+    if given := [key for key, value in others.items() if value is not None]:
+        raise InputError(
+            f"tokens jump at fixed steps of a grid: leave {', '.join(given)} out of {name}."
+        )
+    steps, grid = fixed_grid(steps, grid, shift, default=_usual_steps(name))
+    corrector = Corrector(redraws) if redraws else None
+    return TOKEN_SOLVERS[name](_ANY, steps, grid, temperature, top_p, corrector)
 
 
 def make_source(config: ConfigDict, spec: DataSpec) -> sources.Source:

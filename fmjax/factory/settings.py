@@ -1,10 +1,10 @@
 """The numbers of a configuration, checked; and those that are settings of a run, not objects."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from fmjax.config import ConfigDict, check_config
+from fmjax.config import ConfigDict, check_config, default_config
 from fmjax.data.dataset import Dataset, Reading
-from fmjax.data.load import load
+from fmjax.data.load import in_levels, load
 from fmjax.data.snapshots import in_snapshots
 from fmjax.errors import InputError
 from fmjax.training.settings import BETWEEN_CALLS, check_calls
@@ -22,6 +22,7 @@ class DataSettings(NamedTuple):
     size: int | None
     time: str | None
     held_out_time: float | None
+    levels: int | None
     flip: bool
     dequantize: bool
     threads: int
@@ -42,6 +43,8 @@ class DataSettings(NamedTuple):
         named = self.conditions if self.time is None else self.time
         reading = Reading(self.x, named, self.split, self.test_split, self.size)
         dataset = load(self.name, self.dir, reading)
+        if self.levels is not None:
+            dataset = in_levels(dataset, self.levels)
         if self.time is None:
             return dataset
         return in_snapshots(dataset, self.held_out_time)
@@ -74,6 +77,16 @@ class EvalSettings(NamedTuple):
 
     num: int
     reference: int
+
+
+def changed_keys(config: ConfigDict, keys: tuple[str, ...]) -> dict[str, Any]:
+    """Those of some keys, ``"group.key"``, that are not at their defaults, with their values."""
+    usual, changed = default_config(), {}
+    for key in keys:
+        group, name = key.split(".")
+        if config[group][name] != usual[group][name]:
+            changed[key] = config[group][name]
+    return changed
 
 
 def check_settings(config: ConfigDict) -> None:

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from fmjax.config import ConfigDict, default_config
+from fmjax.config import ConfigDict
 from fmjax.errors import InputError
 from fmjax.factory.data_spec import DataSpec
-from fmjax.factory.settings import DataSettings
+from fmjax.factory.settings import DataSettings, changed_keys
 from fmjax.sources import Empirical
 
 _USUAL = (
@@ -17,6 +17,7 @@ _USUAL = (
     "loss.weight",
     "data.dequantize",
     "data.flip",
+    "data.levels",
 )
 
 
@@ -33,14 +34,11 @@ def check_snapshots(config: ConfigDict, spec: DataSpec) -> None:
         )
     if spec.timeline is None:
         return
-    usual = default_config()
-    for key in _USUAL:
-        group, name = key.split(".")
-        if config[group][name] != usual[group][name]:
-            raise InputError(
-                f"a flow through snapshots (data.time={config.data.time}) starts from the first of "
-                f"them and pairs neighbours itself: leave {key} out; got {config[group][name]!r}."
-            )
+    for key, value in changed_keys(config, _USUAL).items():
+        raise InputError(
+            f"a flow through snapshots (data.time={config.data.time}) starts from the first of "
+            f"them and pairs neighbours itself: leave {key} out; got {value!r}."
+        )
 
 
 def check_one_distribution(spec: DataSpec, what: str) -> None:

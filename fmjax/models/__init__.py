@@ -9,6 +9,7 @@ of the shape of `x`; `adapters` turns that, or an NNX or Equinox module, into th
 | `mlp` | `MLP`, for vectors |
 | `dit` | `DiT` and its presets, for images |
 | `unet` | `UNet` and its presets, for images |
+| `token_transformer` | `TokenTransformer` and its presets, for sequences of tokens |
 | `mmdit` | `MMDiT`, Stable Diffusion 3 and 3.5 |
 | `flux` | `Flux`, FLUX.1 dev and schnell |
 | `transformer` | the blocks of `DiT`, and which axis of a mesh splits their parameters |
@@ -16,6 +17,7 @@ of the shape of `x`; `adapters` turns that, or an NNX or Equinox module, into th
 | `joint` | the blocks of `MMDiT` and `Flux` in which image and text attend as one |
 | `text_to_image` | what these two take, and which way they count time |
 | `rope` | rotary embeddings of position |
+| `tokens` | `on_one_hot`, from a network of floats to one of tokens; `without_time` |
 | `presets` | a network from a table of published sizes |
 | `attention` | attention, and which kernel computes it |
 | `embedders` | embeddings of times, labels, guidance scale and position |

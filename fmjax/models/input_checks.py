@@ -68,10 +68,24 @@ def check_inputs(
         InputError: one of these does not fit.
     """
     check_floating(x)
-    check_times(t, x.shape[0], model.span)
+    return check_conditioning(model, x.shape[0], t, labels)
+
+
+def check_conditioning(
+    model: nn.Module, batch: int, t: Any, labels: Any
+) -> tuple[Any, jax.Array | None]:
+    """Refuse times or labels that do not fit a network; all else is as in `check_inputs`.
+
+    Args:
+        model: it has the fields `conditions` and `guidance`, and `span` if it may take two times.
+        batch: B.
+        t: as in `check_inputs`.
+        labels: as in `check_inputs`.
+    """
+    check_times(t, batch, getattr(model, "span", False))
     check_conditions(model.conditions)
-    labels, w = split_guidance(labels, x.shape[0], model.guidance)
-    check_labels(labels, model.conditions, x.shape[0])
+    labels, w = split_guidance(labels, batch, model.guidance)
+    check_labels(labels, model.conditions, batch)
     return labels, w
 
 

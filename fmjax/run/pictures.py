@@ -1,4 +1,4 @@
-"""Pictures of samples, by what the data are: a grid of images, scatter plots of vectors."""
+"""What is shown of samples, by what the data are: grids of images, plots of points, texts."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,40 +8,53 @@ import jax
 import numpy as np
 
 from fmjax import plots
-from fmjax.data.codecs import Codec
+from fmjax.data.codecs import Codec, vocabulary_of
 from fmjax.data.dataset import Dataset
 from fmjax.errors import InputError
 from fmjax.factory import Experiment, Recipe
 from fmjax.run.restore import TrainedFlow
 from fmjax.run.sample.request import Request, resolve
 from fmjax.run.sample.sampler import draw_samples
+from fmjax.run.texts import write_texts
 
 _ROWS = 10
 _COLUMNS = 3  # of a table, each beside each
 _VECTORS = 2000  # of an overview
+_MASKED = (120, 150, 215)
 
 
 def is_pictured(codec: Codec) -> bool:
-    """Whether there is a picture for such data: pixels and vectors."""
-    return codec.kind in ("pixels", "vectors")
+    """Whether there is a picture for such data: pixels, vectors, and a few tokens in a row."""
+    few = codec.kind == "tokens" and len(codec.shape) == 1 and codec.shape[0] <= _COLUMNS
+    return codec.kind in ("pixels", "vectors") or few
 
 
-def check_pictured(codec: Codec) -> None:
-    """Checks that there is a picture for such data.
+def is_shown(codec: Codec) -> bool:
+    """Whether such data are shown: by a picture, or as a text."""
+    return is_pictured(codec) or codec.kind == "text"
+
+
+def check_shown(codec: Codec) -> None:
+    """Checks that such data are shown.
 
     Raises:
-        InputError: there is none.
+        InputError: they are not.
     """
-    if not is_pictured(codec):
+    if not is_shown(codec):
         raise InputError(
             f"there is no picture of {codec.kind} of shape {codec.data_shape}; leave --trajectory "
             "out."
         )
 
 
+def named(codec: Codec, stem: str) -> str:
+    """The name of a file that shows such data; see `is_shown`."""
+    return f"{stem}.txt" if codec.kind == "text" else f"{stem}.png"
+
+
 def pictured(codec: Codec, images: int, vectors: int) -> int:
-    """How many samples a picture takes: vectors need more than images to show their shape."""
-    return images if codec.kind == "pixels" else vectors
+    """How many samples are shown: points need more than images to show their shape."""
+    return images if codec.kind in ("pixels", "text") else vectors
 
 
 def draw_picture(
@@ -71,8 +84,29 @@ def draw_picture(
 
 
 def standardised(codec: Codec, data: np.ndarray) -> np.ndarray:
-    """Vectors as states, their first numbers alone."""
+    """Vectors as states, their first numbers alone; tokens as they are, a masked one the last."""
+    if codec.kind == "tokens":
+        return np.asarray(data, np.float32)
     return codec.encode(np.asarray(data))[..., :_COLUMNS]
+
+
+def draw_states(codec: Codec, states: np.ndarray, columns: int, **options: Any) -> np.ndarray:
+    """A picture of states on the way, uint8 (height, width, channels).
+
+    Args:
+        codec: of the data, one that `is_pictured`.
+        states: (n, ...), as the flow has them; pixels that are masked tokens are shown blue.
+        columns: as in `draw_picture`.
+        **options: as in `draw_picture`.
+    """
+    if codec.kind == "tokens":
+        return draw_picture(codec, states, columns, **options)
+    images = np.asarray(codec.decode(states))
+    vocabulary = vocabulary_of(codec)
+    if vocabulary is not None:
+        images = np.broadcast_to(images[..., :3], (*images.shape[:-1], 3)).copy()
+        images[(np.asarray(states) == vocabulary).any(axis=-1)] = _MASKED
+    return draw_picture(codec, images, columns, **options)
 
 
 def shown_classes(experiment: Experiment, request: Request, num: int) -> np.ndarray | None:
@@ -122,19 +156,19 @@ def row_captions_of(request: Request, columns: int, num: int) -> tuple[str, ...]
 
 
 def save_overview(flow: TrainedFlow, dataset: Dataset, seed: int, path: Path) -> None:
-    """Draws samples of every class and writes a picture of them, where there is one.
+    """Draws samples of every class and writes what shows them, where anything does.
 
-    Images lie in a grid, a class a column; vectors beside real ones.
+    Images lie in a grid, a class a column; vectors beside real ones; texts one after another.
 
     Args:
         flow: a trained flow, on all processes; process 0 writes.
         dataset: the real examples.
         seed: of the samples.
-        path: of the PNG.
+        path: of the file, called as by `named`.
     """
     experiment = flow.experiment
     codec, classes = experiment.spec.codec, experiment.classes
-    if not is_pictured(codec):
+    if not is_shown(codec):
         return
     columns = min(classes.num_classes if classes else _ROWS, 20)
     num = pictured(codec, columns * _ROWS, _VECTORS)
@@ -142,8 +176,11 @@ def save_overview(flow: TrainedFlow, dataset: Dataset, seed: int, path: Path) ->
     samples = draw_samples(flow, request, recipe)
     if jax.process_index() != 0:
         return
+    if codec.kind == "text":
+        write_texts(codec, samples, path)
+        return
     beside = {}
-    if codec.kind == "vectors":  # a distribution has to be seen beside its model
+    if codec.kind in ("vectors", "tokens"):  # a distribution has to be seen beside its model
         real, labels = _real(dataset, num)
         beside["reference"] = standardised(codec, real)
         beside["reference_labels"] = labels if dataset.classes else None

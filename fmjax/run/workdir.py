@@ -34,7 +34,7 @@ CONTENT = {
     re.escape(METRICS): "",
     re.escape(LOSSES): "",
     EVENTS: rf"events\.out\.tfevents\..*|{EVENTS_OF_REPORT}",
-    SAMPLES: r"(\d{8}|final)\.png",
+    SAMPLES: r"(\d{8}|final)\.(png|txt)",
     PROFILE: ".*",
     "corrupt": r"\d+\.\d+",
 }

@@ -4,7 +4,8 @@ import pytest
 
 from fmjax.conditions import ClassIds
 from fmjax.data.codecs import Vectors
-from fmjax.data.load import load
+from fmjax.data.load import in_levels, load
+from fmjax.data.token_codecs import Levels, Tokens
 from fmjax.data.toys import TOYS
 from fmjax.errors import InputError
 from tests.data.tfds.image_sets import multiset, write
@@ -13,7 +14,8 @@ from tests.data.tfds.image_sets import multiset, write
 def test_toys_load_by_name():
     for name, toy in TOYS.items():
         dataset = load(f"toy/{name}")
-        assert (dataset.codec, dataset.toy) == (Vectors(2), toy)
+        codec = Vectors(2) if toy.vocabulary is None else Tokens((2,), toy.vocabulary)
+        assert (dataset.codec, dataset.toy) == (codec, toy)
         k = toy.num_classes
         named = k and ClassIds(k, names=tuple(map(str, range(k))))
         assert dataset.conditions == named
@@ -66,3 +68,13 @@ def test_a_remote_data_directory_is_refused():
 def test_own_images_may_stand_in_for_a_public_set(data_dir):
     _, train, _ = write(data_dir, name="mnist")
     assert multiset(*load("mnist").arrays("train")) == multiset(*zip(*train, strict=True))
+
+
+def test_images_are_read_as_tokens_of_levels(digits):
+    found = in_levels(digits, 17)
+    assert found.codec == Levels((8, 8, 1), 17)
+    assert (found.train, found.test) == (digits.train, digits.test)
+    with pytest.raises(InputError, match="makes tokens of the pixels of images, and data set '"):
+        in_levels(load("toy/moons"), 17)
+    with pytest.raises(InputError, match=r"the number of levels must lie in \[2, 256\]"):
+        in_levels(digits, 1)

@@ -11,7 +11,9 @@ from fmjax.conditions import ClassIds, Vector
 from fmjax.data import prepare
 from fmjax.data.load import load
 from fmjax.data.tfds import public
+from fmjax.data.token_codecs import Text, Tokens
 from fmjax.data.train_command import train_command
+from fmjax.errors import InputError
 from fmjax.run import cli
 
 RNG = np.random.default_rng(0)
@@ -239,3 +241,42 @@ def test_an_interrupted_preparation_leaves_nothing_and_says_so(npz, data_dir, mo
     monkeypatch.setenv("TFDS_DATA_DIR", str(data_dir))
     assert run("--name=noise", f"--source={npz}") == 0
     assert len(load("noise").train) == 36
+
+
+def test_a_text_becomes_a_set_with_its_tokeniser(tmp_path, data_dir, capsys):
+    text = "the quick brown fox jumps over the lazy dog. " * 20
+    (tmp_path / "fox.txt").write_text(text)
+    assert run("--name=fox", f"--source={tmp_path / 'fox.txt'}", "--length=9") == 0
+    assert "fox: 90 train and 10 test texts of shape (9,), no classes" in capsys.readouterr().out
+    dataset = load("fox")
+    assert dataset.codec == Text.fitted(text, 9)
+    blocks = dataset.codec.write(dataset.train.read(np.arange(90))[0])
+    assert sorted(blocks) == sorted(text[i : i + 9] for i in range(0, 810, 9))
+    assert run("--name=raw", f"--source={tmp_path / 'fox.txt'}", "--bytes", "--length=40") == 0
+    assert load("raw").codec == Text(40)
+
+
+def test_tokens_become_a_set_with_their_vocabulary(tmp_path, data_dir):
+    codes = RNG.integers(0, 300, size=(40, 4, 4, 1))
+    np.savez(tmp_path / "codes.npz", x=codes, y=np.arange(40) % 3)
+    assert run("--name=codes", f"--source={tmp_path / 'codes.npz'}", "--tokens=300") == 0
+    dataset = load("codes")
+    assert (dataset.codec, dataset.classes.num_classes) == (Tokens((4, 4, 1), 300), 3)
+    found = np.concatenate([dataset.arrays(split)[0] for split in ("train", "test")])
+    assert found.dtype == np.int32
+    assert sorted(map(bytes, found)) == sorted(map(bytes, codes.astype(np.int32)))
+
+
+def test_a_set_whose_tokens_left_its_vocabulary_is_damaged(tmp_path, data_dir):
+    np.save(tmp_path / "codes.npy", RNG.integers(0, 9, size=(40, 4)))
+    assert run("--name=codes", f"--source={tmp_path / 'codes.npy'}", "--tokens=9") == 0
+    metadata = next(data_dir.glob("codes/*/metadata.json"))
+    metadata.write_text(metadata.read_text().replace('"vocabulary": 9', '"vocabulary": 3'))
+    with pytest.raises(InputError, match="cannot be read"):
+        load("codes").arrays("train")
+
+
+@pytest.mark.parametrize("flag", ["--tokens=9", "--length=9", "--bytes"])
+def test_a_public_set_has_no_tokens_to_name(flag, data_dir, capsys):
+    assert run("--name=mnist", flag) == 2
+    assert f"{flag.partition('=')[0]} needs --source" in capsys.readouterr().err

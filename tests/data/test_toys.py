@@ -26,7 +26,8 @@ def unit(angle):
 def test_every_toy_keeps_its_contract(any_toy):
     points, labels = any_toy.sample(np.random.default_rng(0), 1000)
     assert points.shape == (1000, 2)
-    assert (points.dtype, labels.dtype, labels.shape) == (np.float32, np.int32, (1000,))
+    dtype = np.float32 if any_toy.vocabulary is None else np.int32
+    assert (points.dtype, labels.dtype, labels.shape) == (dtype, np.int32, (1000,))
     assert set(labels) == set(range(any_toy.num_classes or 1))
     again, _ = any_toy.sample(np.random.default_rng(0), 1000)
     np.testing.assert_array_equal(points, again)
@@ -70,6 +71,21 @@ def test_checkerboard_is_uniform_on_eight_dark_squares():
     of_label = [np.unique(square[labels == k], axis=0) for k in range(8)]
     assert all(len(rows) == 1 for rows in of_label)
     assert len(np.unique(np.concatenate(of_label), axis=0)) == 8
+
+
+def test_the_checkerboard_of_tokens_is_uniform_on_the_cells_of_the_same_squares():
+    tokens, labels = draw("checkerboard_tokens", 200_000)
+    points, of_points = draw("checkerboard", 200_000)
+    cells = {tuple(cell) for cell in tokens.astype(int)}
+    assert len(cells) == 8192
+    assert (tokens.min(), tokens.max()) == (0, TOYS["checkerboard_tokens"].vocabulary - 1)
+    for k in range(8):
+        squares = tokens[labels == k] // 32, (points[of_points == k] + 4) // 2
+        np.testing.assert_array_equal(*(np.unique(x, axis=0) for x in squares))
+    counts = np.unique(tokens, axis=0, return_counts=True)[1]
+    # Chi-square with 8,191 degrees of freedom: within five standard deviations of its mean.
+    statistic = np.sum((counts - 200_000 / 8192) ** 2) / (200_000 / 8192)
+    assert abs(statistic - 8191) < 5 * np.sqrt(2 * 8191)
 
 
 def test_s_curve_is_two_circles_that_touch():

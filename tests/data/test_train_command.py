@@ -14,6 +14,7 @@ from fmjax.data import pipeline
 from fmjax.data.codecs import Pixels, States, Vectors
 from fmjax.data.dataset import Dataset
 from fmjax.data.load import load
+from fmjax.data.token_codecs import Levels, Text, Tokens
 from fmjax.data.train_command import (
     BATCH,
     TABLE_BATCH,
@@ -49,7 +50,8 @@ def configuration(command):
         section = config
         for part in parts:
             section = section[part]
-        section[key] = text if name.startswith("config.data.") else ast.literal_eval(text)
+        words = name.startswith("config.data.") or name == "config.path.name"
+        section[key] = text if words else ast.literal_eval(text)
     return config
 
 
@@ -202,3 +204,30 @@ def test_each_image_is_seen_sixty_times_within_limits(examples, batch, steps):
     assert choose_steps(examples, batch) == steps
     command = train_command(set_of((32, 32, 3), None, examples))
     assert flags_of(command)["config.train.steps"] == str(choose_steps(examples, 64))
+
+
+@pytest.mark.parametrize(
+    ("codec", "classes", "config"),
+    [
+        (Text(16, tuple("abc")), None, "text"),
+        (Tokens((16,), 9), 3, "text"),
+        (Tokens((8, 8, 1), 9), 3, "images"),
+        (Levels((8, 8, 1), 9), None, "images"),
+    ],
+)
+def test_tokens_have_a_command_that_trains_them(codec, classes, config):
+    conditions = classes and ClassIds(classes)
+    dataset = Dataset("own", codec, conditions, range(60_000), range(10))
+    command = train_command(dataset)
+    assert flags_of(command)["config"] == config
+    built = make_experiment(configuration(command), spec_of(dataset))
+    assert built.vocabulary == codec.vocabulary
+    assert (built.conditions is None) == (classes is None)
+    params = jax.eval_shape(built.init_params, jax.random.key(0))
+    x1 = jax.ShapeDtypeStruct((4, *codec.data_shape), codec.data_dtype)
+    batch = {"x1": x1, "index": jax.ShapeDtypeStruct((4,), "int32")}
+    if classes:
+        batch["labels"] = jax.ShapeDtypeStruct((4,), "int32")
+    args = jax.eval_shape(built.draw, jax.random.key(0), batch)
+    loss = jax.eval_shape(lambda p, a: built.loss_fn(p, *a, noise=a.noise), params, args)
+    assert loss.shape == ()

@@ -12,7 +12,7 @@ from fmjax.conditions import ClassIds, Vector
 from fmjax.config import default_config
 from fmjax.errors import InputError
 from fmjax.factory.model import MODELS, make_model
-from fmjax.models import unet
+from fmjax.models import token_transformer, unet
 from fmjax.models.dit import PRESETS, DiT, preset
 from fmjax.models.mlp import MLP
 from fmjax.models.unet import UNet
@@ -28,7 +28,8 @@ def made(conditions=None, **fields):
 
 
 def test_every_name_gives_its_network():
-    assert set(MODELS) == {"mlp", "dit", "unet", *PRESETS, *unet.PRESETS}
+    of_tokens = {"token_transformer", *token_transformer.PRESETS}
+    assert set(MODELS) == {"mlp", "dit", "unet", *PRESETS, *unet.PRESETS, *of_tokens}
     assert made(name="mlp", width=16) == MLP(width=16)
     assert made(TWO, name="mlp") == MLP(conditions=TWO)
     assert made(TWO, name="dit", **SIZES) == DiT(**SIZES, conditions=TWO)

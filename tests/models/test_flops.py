@@ -14,7 +14,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr
 
 from fmjax.conditions import ClassIds, ImageCondition, Mask, Sequence, Vector, nulls
 from fmjax.conventions import Span
-from fmjax.models import dit, mlp, unet
+from fmjax.models import dit, mlp, token_transformer, unet
 from fmjax.models.flops import training_flops
 
 IMAGE, POINT = (8, 4, 3), (5,)
@@ -41,6 +41,8 @@ MODELS = [
     (dit.DiT(**DIT, conditions=EVERY), IMAGE),
     (mlp.MLP(width=16, depth=2, conditions=EVERY), POINT),
     (dit.DiT(**DIT, mlp="swiglu", norm="rms", qk_norm=True, rope=True, bottleneck=5), IMAGE),
+    (token_transformer.TokenTransformer(9, 24, 3, 2, conditions=TWO), (6,)),
+    (token_transformer.TokenTransformer(9, 24, 2, 2, tied=True, mlp="swiglu"), (5,)),
     (unet.UNet(**UNET, scale_shift=False), IMAGE),
     (unet.UNet(**UNET, attention_factors=(), resampling="pool"), IMAGE),
     (unet.UNet(**UNET, attention_factors=(1, 2), resampling="residual", guidance=True), IMAGE),
@@ -51,8 +53,9 @@ MODELS = [
 def _apply(model, shape: tuple[int, ...], batch: int):
     """The forward pass as a function of its parameters, and shapes of these and of its inputs."""
     x, t = jnp.zeros((batch, *shape)), jnp.zeros(batch)
+    x = x.astype(jnp.int32) if hasattr(model, "vocabulary") else x
     labels = nulls(model.conditions, batch)
-    t = Span(t, t) if model.span else t
+    t = Span(t, t) if getattr(model, "span", False) else t
     if model.guidance:
         labels = {"labels": labels, "guidance": jnp.ones(batch)}
     params = jax.eval_shape(model.init, jax.random.key(0), x, t, labels)

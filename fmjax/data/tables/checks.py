@@ -4,8 +4,10 @@ import re
 
 import numpy as np
 
+from fmjax.checks import check_at_least
 from fmjax.data.resampling import check_weights
 from fmjax.data.tables.files import Arrays
+from fmjax.data.token_codecs import as_tokens
 from fmjax.errors import InputError
 
 _RESERVED = ("x", "x0", "weights")
@@ -16,8 +18,10 @@ _CHANNELS = (1, 3)
 def check_x(arrays: Arrays) -> np.ndarray:
     """The data as they are kept: uint8 (n, h, w, c), or float32 (n, ...), a column as (n, 1).
 
+    Those of a vocabulary are tokens, int32 (n, ...).
+
     Raises:
-        InputError: they are neither, have no examples, or are not finite.
+        InputError: they are neither, have no examples, are not finite, or are no such tokens.
     """
     return _data(arrays, "x", "train")
 
@@ -41,8 +45,13 @@ def check_x0(arrays: Arrays, part: str, x: np.ndarray) -> np.ndarray:
     """The points that the data are paired with, shaped as they are.
 
     Raises:
-        InputError: they have another shape or dtype, or are not finite.
+        InputError: they have another shape or dtype, are not finite, or stand beside tokens.
     """
+    if arrays.vocabulary is not None:
+        raise InputError(
+            f"{arrays.name('x0', part)} beside tokens: a flow of tokens has a source, masks or "
+            "uniform tokens, and no stored pairs; leave it out."
+        )
     x0 = _data(arrays, "x0", part)
     if x0.shape != x.shape or x0.dtype != x.dtype:
         raise InputError(
@@ -54,6 +63,8 @@ def check_x0(arrays: Arrays, part: str, x: np.ndarray) -> np.ndarray:
 
 def _data(arrays: Arrays, role: str, part: str) -> np.ndarray:
     x, name = getattr(arrays, part)[role], arrays.name(role, part)
+    if arrays.vocabulary is not None:
+        return _tokens(name, x, arrays.vocabulary)
     if arrays.called.get(role, "").startswith("images") and x.dtype != np.uint8:
         raise InputError(
             f"{name} must be uint8 (0 to 255), got {x.dtype}; floats such as latents are 'x'."
@@ -65,7 +76,7 @@ def _data(arrays: Arrays, role: str, part: str) -> np.ndarray:
     if x.dtype.kind != "f":
         raise InputError(
             f"{name} must be floats, or images of uint8; got {x.dtype}. Write x.astype(np.float32) "
-            "if they are amounts; whole numbers are no states of a flow."
+            "if they are amounts, and --tokens=K if they are symbols from 0 to K - 1."
         )
     if x.ndim == 0 or 0 in x.shape:
         raise InputError(
@@ -78,6 +89,15 @@ def _data(arrays: Arrays, role: str, part: str) -> np.ndarray:
             f"{name} holds whole numbers from 0 to 255, which are pixels: write x.astype(np.uint8)."
         )
     return x.astype(np.float32)
+
+
+def _tokens(name: str, x: np.ndarray, vocabulary: int) -> np.ndarray:
+    check_at_least("--tokens, the size of the vocabulary,", vocabulary, 2)
+    if x.ndim == 0 or 0 in x.shape:
+        raise InputError(
+            f"{name} must have shape (n, ...) with at least one example; got {x.shape}."
+        )
+    return as_tokens(x[:, None] if x.ndim == 1 else x, vocabulary, name)
 
 
 def _pixels(name: str, images: np.ndarray) -> np.ndarray:

@@ -21,6 +21,7 @@ class Arrays(NamedTuple):
         test: the same of the held-out part; None where the file has none.
         called: by what they are: the names that the file has for them, for messages.
         columns: the names of the columns of x; None where they have none.
+        vocabulary: of x that are tokens, how many symbols there are; None for any other.
     """
 
     path: Path
@@ -28,6 +29,7 @@ class Arrays(NamedTuple):
     test: dict[str, np.ndarray] | None
     called: dict[str, str]
     columns: tuple[str, ...] | None = None
+    vocabulary: int | None = None
 
     def name(self, role: str, part: str = "train") -> str:
         """One array as a message names it."""

@@ -19,6 +19,7 @@ from fmjax.data.tables.checks import (
 )
 from fmjax.data.tables.files import Arrays
 from fmjax.data.tables.split import set_apart
+from fmjax.data.token_codecs import Tokens
 from fmjax.errors import InputError
 
 _LEAST = 2  # examples to train on: one has no spread
@@ -118,7 +119,9 @@ def _as_floats(x: np.ndarray) -> np.ndarray:
 
 
 def _codec(arrays: Arrays, x: np.ndarray) -> Codec:
-    """Pixels; or floats standardised by what is trained on, each column of a table by itself."""
+    """Tokens; pixels; or floats standardised by what is trained on, each column by itself."""
+    if arrays.vocabulary is not None:
+        return Tokens(x.shape[1:], arrays.vocabulary)
     if x.dtype == np.uint8:
         return Pixels(x.shape[1:])
     if len(x) < _LEAST:

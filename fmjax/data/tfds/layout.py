@@ -9,7 +9,7 @@ import tensorflow_datasets as tfds
 from fmjax.conditions import ClassIds, Condition, ImageCondition, Mask, Sequence, Vector
 from fmjax.data.codecs import Codec, Pixels, States
 from fmjax.data.dataset import Reading
-from fmjax.data.tfds.metadata import SetMetadata
+from fmjax.data.tfds.metadata import SetMetadata, says_tokens
 from fmjax.data.tfds.parts import Part, image_part, numbers_part, scalars_part
 from fmjax.errors import InputError, unknown_name
 
@@ -60,7 +60,11 @@ def choose_layout(
     """
     features = dict(info.features)
     default_x, default_y = _defaults(info, metadata)
-    x = _data_part(name, reading.x or default_x, features, reading)
+    chosen = reading.x or default_x
+    if metadata is not None and chosen == metadata.x and says_tokens(metadata):
+        x = _tokens_part(name, chosen, features, reading)
+    else:
+        x = _data_part(name, chosen, features, reading)
     wanted = default_y if reading.conditions is None else _listed(reading.conditions)
     found = {one: _condition(name, one, features, reading.size) for one in wanted}
     for one, (_, condition) in found.items():
@@ -135,6 +139,16 @@ def _data_part(name: str, one: str, features: dict[str, Any], reading: Reading) 
         "trained on: images of uint8, or arrays of floats of one fixed shape (without data.size, "
         f"which is for images). Choose another by data.x, of {', '.join(features)}."
     )
+
+
+def _tokens_part(name: str, one: str, features: dict[str, Any], reading: Reading) -> Part:
+    feature = _feature(name, "its metadata", one, features)
+    if not _is_numbers(feature, "i") or not feature.shape or reading.size is not None:
+        raise InputError(
+            f"the feature {one!r} of data set {name!r} is {_shown(feature)}, and its tokens must "
+            "be integers of one fixed shape, without data.size."
+        )
+    return numbers_part(one, feature, "int32")
 
 
 def _beside(name: str, one: str | None, features: dict[str, Any]) -> Part | None:

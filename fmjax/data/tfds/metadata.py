@@ -14,6 +14,7 @@ import numpy as np
 
 from fmjax.data.codecs import Codec, Pixels, States, Vectors
 from fmjax.data.own import OwnData
+from fmjax.data.token_codecs import Text, Tokens
 from fmjax.errors import InputError
 from fmjax.json_files import OBJECT, TEXT, TEXTS, WHOLE, Kind, check_kind, read_json
 
@@ -66,6 +67,10 @@ def describe_set(own: OwnData, first: dict[str, Any]) -> dict[str, Any]:
         codec |= {"mean": list(own.codec.mean), "scale": list(own.codec.scale)}
     elif isinstance(own.codec, States):
         codec |= {"shift": own.codec.shift, "scale": own.codec.scale}
+    elif isinstance(own.codec, Tokens):
+        codec |= {"vocabulary": own.codec.vocabulary}
+    elif isinstance(own.codec, Text):
+        codec |= {"symbols": own.codec.symbols and "".join(own.codec.symbols)}
     return {
         "version": _VERSION,
         "x": feature_name("x", first),
@@ -95,6 +100,15 @@ _KINDS = {
     "codec": OBJECT,
     "content": _HASHES,
 }
+
+
+_KINDS_OF_TOKENS = (Tokens.kind, Text.kind)
+_KINDS_OF_CODECS = (Pixels.kind, Vectors.kind, States.kind, *_KINDS_OF_TOKENS)
+
+
+def says_tokens(metadata: SetMetadata) -> bool:
+    """Whether the data of a set are tokens."""
+    return metadata.codec.get("kind") in _KINDS_OF_TOKENS
 
 
 def read_metadata(folder: Path) -> SetMetadata | None:
@@ -152,9 +166,15 @@ def stored_codec(metadata: SetMetadata, shape: tuple[int, ...], path: Path) -> C
             _check(path, name, said, Kind(words, lambda x, kind=kind: _all(x, shape[0], kind)))
         mean, scale = (tuple(map(float, said[name])) for name in ("mean", "scale"))
         return Vectors(shape[0], mean, scale)
+    if said.get("kind") == "tokens":
+        _check(path, "vocabulary", said, WHOLE)
+        return Tokens(shape, said["vocabulary"])
+    if said.get("kind") == "text" and len(shape) == 1:
+        _check(path, "symbols", said, TEXT.or_null())
+        return Text(shape[0], said["symbols"] and tuple(said["symbols"]))
     raise InputError(
-        f"the kind of the codec in {path} must be pixels, vectors or states, as its data are; got "
-        f"{said.get('kind')!r:.60} for examples of shape {shape}."
+        f"the kind of the codec in {path} must be {', '.join(_KINDS_OF_CODECS)}, as its data are; "
+        f"got {said.get('kind')!r:.60} for examples of shape {shape}."
     )
 
 

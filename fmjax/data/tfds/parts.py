@@ -32,7 +32,7 @@ class Part:
         stored: the dtype of what is stored as bytes, and else of the numbers.
         dtype: of the array.
         encoding: ``"image"``, ``"bytes"``, ``"zlib"``, or ``"list"`` of numbers.
-        classes: how many classes class ids are of, or None.
+        classes: how many classes class ids are of, or how many symbols tokens are of, or None.
     """
 
     name: str
@@ -62,7 +62,7 @@ class Part:
             content = features[self.keys[0]].bytes_list.value[0]
             content = zlib.decompress(content) if self.encoding == "zlib" else content
             row[...] = np.frombuffer(content, self.stored).reshape(self.shape)
-        if self.classes is not None and not 0 <= row < self.classes:
+        if self.classes is not None and not np.all((row >= 0) & (row < self.classes)):
             raise ValueError(f"{self.name} {row} of {self.classes} classes")
 
     def _numbers(self, features: Any) -> np.ndarray:

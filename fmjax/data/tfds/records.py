@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from fmjax.data import dataset
-from fmjax.data.codecs import Codec
+from fmjax.data.codecs import Codec, vocabulary_of
 from fmjax.data.dataset import AS_IT_SAYS, Reading
 from fmjax.data.pixels import to_unit
 from fmjax.data.resampling import check_weights
@@ -175,6 +175,9 @@ def open_set(name: str, folder: Path, reading: Reading = AS_IT_SAYS) -> dataset.
     codec = codec_of(layout)
     if metadata is not None and layout.x.name == metadata.x:
         codec = stored_codec(metadata, layout.x.shape, folder / FILE)
+        layout = dataclasses.replace(
+            layout, x=dataclasses.replace(layout.x, classes=vocabulary_of(codec))
+        )
     parts = [
         Records(folder, split, layout)
         if layout.x0 is None

@@ -25,6 +25,7 @@ from fmjax.config import ConfigDict, default_config
 from fmjax.errors import InputError
 from fmjax.factory import Experiment
 from fmjax.factory.snapshots import check_one_distribution
+from fmjax.factory.tokens import check_of_numbers
 from fmjax.first_process import on_first_process, say
 from fmjax.flow_maps import Jumps
 from fmjax.run import workdir as folder
@@ -193,6 +194,7 @@ def _check(workdir: Path, out: Path, plan: Plan) -> None:
         raise InputError(f"the student needs a folder of its own; got --out={out} for both.")
     config, spec, _ = folder.load_record(workdir)
     check_one_distribution(spec, "distillation")
+    check_of_numbers(spec, "distillation")
     if plan.guidance not in (None, 1) and not config.labels.conditional:
         raise InputError("this model is unconditional: nothing guides it; write --guidance=1.")
     if plan.method == "pairs" and config.flow_map.name != "none":

@@ -19,6 +19,7 @@ from fmjax.config import ConfigDict, default_config
 from fmjax.errors import InputError, unknown_name
 from fmjax.factory import Recipe, make_experiment
 from fmjax.factory.snapshots import check_one_distribution
+from fmjax.factory.tokens import check_of_numbers
 from fmjax.first_process import on_first_process, say
 from fmjax.names import named_leaves
 from fmjax.run import workdir as folder
@@ -171,6 +172,7 @@ def check_plan(workdir: Path, rounds: int, plan: Plan) -> None:
     check_at_least("the seed", plan.seed, 0)
     config, spec, _ = folder.load_record(workdir)
     check_one_distribution(spec, "reflow")
+    check_of_numbers(spec, "reflow")
     if plan.guidance != 1 and not config.labels.conditional:
         raise InputError("this model is unconditional: nothing guides it; write --guidance=1.")
     # What training would refuse is refused before the pairs are drawn.

@@ -111,14 +111,13 @@ def _draw(
 ) -> tuple[np.ndarray, float, float]:
     """The samples, their evaluations and the seconds that they took."""
     batch = fit_batch(request.num, batch_size, flow.mesh.size)
-    start = None if request.x0 is None else request.x0.shape[1:]
     sample_fn = lower_for(
         make_sample_fn(flow.experiment, recipe, flow.mesh),
         flow.experiment.conditions,
         flow.params,
         jax.random.key(0),
         batch,
-        start,
+        request.x0,
     ).compile()
     began = time.perf_counter()
     parts = list(draw_batches(sample_fn, flow, request, batch))

@@ -1,5 +1,7 @@
 """The files of a sample run: ``samples.npz``, or shards beside ``samples.json``; ``grid.png``.
 
+Of texts ``samples.txt`` stands in the place of the picture.
+
 The manifest says what the shards are to hold, so that the same command goes on where it was
 stopped and another one is refused. All shards in numpy, in order:
 
@@ -28,7 +30,7 @@ from fmjax.npz import read_arrays
 from fmjax.run.pictures import (
     captions_of,
     draw_picture,
-    is_pictured,
+    is_shown,
     pictured,
     row_captions_of,
     shown_classes,
@@ -36,15 +38,19 @@ from fmjax.run.pictures import (
 from fmjax.run.restore import TrainedFlow
 from fmjax.run.sample.request import Request
 from fmjax.run.sample.sampler import SampleBatch
+from fmjax.run.texts import write_texts
 from fmjax.run.workdir import versions
 from fmjax.storage.fingerprint import fingerprint
 
 WHOLE = "samples.npz"
 MANIFEST = "samples.json"
 PICTURE = "grid.png"
+TEXTS = "samples.txt"
 TRAJECTORY = "trajectory.gif"
+TRAJECTORY_OF_TEXTS = "trajectory.txt"
+_SHOWN = (PICTURE, TEXTS, TRAJECTORY, TRAJECTORY_OF_TEXTS)
 _IMAGES, _VECTORS = 100, 5000  # samples in the picture
-CONTENT = {re.escape(name): "" for name in (MANIFEST, WHOLE, PICTURE, TRAJECTORY)} | {
+CONTENT = {re.escape(name): "" for name in (MANIFEST, WHOLE, *_SHOWN)} | {
     r"samples-\d+-of-\d+[.]npz": ""
 }
 """What a sample run makes in its folder."""
@@ -145,9 +151,7 @@ class SampleFiles(NamedTuple):
         """
         manifest = self.out / MANIFEST
         if self.overwrite:  # a single file is replaced by a whole one, as the pictures are
-            kept = (
-                set() if self.shard_size else {re.escape(n) for n in (PICTURE, TRAJECTORY, WHOLE)}
-            )
+            kept = set() if self.shard_size else {re.escape(n) for n in (WHOLE, *_SHOWN)}
             remove_content(self.out, {name: "" for name in CONTENT if name not in kept})
         if not self.shard_size:
             return
@@ -240,11 +244,14 @@ def _written_name(condition: str) -> str:
 
 
 def write_picture(target: SampleFiles, flow: TrainedFlow, request: Request) -> None:
-    """Shows the first samples, as they lie on disk, where there is a picture for such data."""
+    """Shows the first samples, as they lie on disk, where such data are shown."""
     codec = flow.experiment.spec.codec
-    if not is_pictured(codec):
+    if not is_shown(codec):
         return
     num = min(target.num, pictured(codec, _IMAGES, _VECTORS))
+    if codec.kind == "text":
+        write_texts(codec, first_samples(target, num), target.out / TEXTS)
+        return
     classes = shown_classes(flow.experiment, request, num)
     columns = request.columns
     captions = captions_of(flow.experiment, request, columns)

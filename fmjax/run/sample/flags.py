@@ -8,7 +8,7 @@ from fmjax.config import ConfigDict
 from fmjax.errors import InputError
 from fmjax.factory import Guidance, Recipe, Solver
 from fmjax.factory.generation import check_choice
-from fmjax.factory.registry import GUIDANCE_RULES, is_flow_map, make_solver
+from fmjax.factory.registry import GUIDANCE_RULES, TOKEN_SOLVERS, make_solver, usual_solver
 from fmjax.guidance import SCALE_SCHEDULES
 from fmjax.run.restore import Weights, check_weights
 from fmjax.run.sample.request import Request, check_request
@@ -66,10 +66,13 @@ SOLVER = flags.DEFINE_string(
     "solver",
     None,
     f"Solver of the ODE: {_one_of(SOLVERS)}; of the SDE, which adds noise: {_one_of(METHODS)}; "
-    "jumps, for a flow map; or MODULE:NAME of your own. Default: heun; for a flow map, jumps.",
+    f"jumps, for a flow map; for tokens, {_one_of(TOKEN_SOLVERS)}; or MODULE:NAME of your own. "
+    "Default: heun; for a flow map, jumps; for tokens, unmask.",
 )
 STEPS = flags.DEFINE_integer(
-    "steps", None, "Number of fixed steps; default: 25, with jumps 1, with --rtol or --atol none."
+    "steps",
+    None,
+    "Number of fixed steps; default: 25, with jumps 1, of tokens 64, with --rtol or --atol none.",
 )
 GRID = flags.DEFINE_string(
     "grid", None, f"Time grid of the fixed steps: {_one_of(GRIDS)}, or the times, 0,0.1,1."
@@ -91,6 +94,15 @@ DIFFUSION = flags.DEFINE_string(
     "diffusion", "sigma", f"Diffusion of the SDE: {_one_of(DIFFUSIONS)}."
 )
 NOISE = flags.DEFINE_float("noise", 1.0, "Multiplier of g^2, the squared diffusion of the SDE.")
+TEMPERATURE = flags.DEFINE_float(
+    "temperature", 1.0, "For tokens: log-probabilities are divided by it; below 1, likelier tokens."
+)
+TOP_P = flags.DEFINE_float(
+    "top_p", 1.0, "For tokens: draw only the likeliest, those of this probability together."
+)
+REDRAWS = flags.DEFINE_float(
+    "redraws", 0.0, "For tokens, the corrector: how often each token is drawn again on the way."
+)
 
 # How to guide.
 GUIDANCE = flags.DEFINE_string(
@@ -124,6 +136,7 @@ WHAT = {"What to sample": (NUM, LABELS, CONDITION, X0, FROM, TO, SEED)}
 WHICH = {"Which parameters": (CHECKPOINT, EMA, WEAK)}
 HOW = {
     "How to solve": (SOLVER, STEPS, GRID, SHIFT, RTOL, ATOL, CONTROL, RENOISE, DIFFUSION, NOISE),
+    "How to draw tokens": (TEMPERATURE, TOP_P, REDRAWS),
     "How to guide": (GUIDANCE, SCALES, IN_TURN, RULE, SCHEDULE, INTERVAL, ZERO_UNTIL, NEGATIVE),
 }
 
@@ -176,7 +189,7 @@ def recipes(text: str) -> dict[str, Recipe]:
                 "--compare must be solvers with their numbers of steps, such as "
                 f"heun:25,euler:8; got {entry!r}."
             )
-        if name in METHODS:
+        if name in METHODS or name in TOKEN_SOLVERS:
             raise InputError(
                 f"{name} adds noise of its own, so that its samples are not those of the others; "
                 f"--compare takes {_one_of([*SOLVERS, 'jumps'])}."
@@ -206,7 +219,7 @@ def _solver_name(workdir: Path | None, config: ConfigDict | None) -> str:
     if name is None and workdir is not None and (workdir / RECORD).exists():
         config = load_record(workdir).config
     if name is None:
-        name = "jumps" if config is not None and is_flow_map(config) else "heun"
+        name = "heun" if config is None else usual_solver(config)
     return name
 
 
@@ -221,6 +234,10 @@ def _chosen_solver(name: str, steps: int | None) -> Solver:
     on_grid = {"shift": SHIFT.value, "grid": grid}
     if name != "jumps" and _given("renoise"):
         raise InputError("--renoise is for jumps: take --solver=jumps, of a flow map.")
+    if name not in TOKEN_SOLVERS and (given := _given("temperature", "top_p", "redraws")):
+        raise InputError(
+            f"--{given[0]} is for runs on tokens: take --solver={_one_of(TOKEN_SOLVERS)}."
+        )
     if name in METHODS:
         tolerances = {name: flags.FLAGS[name].value for name in _given("rtol", "atol")}
         return make_solver(
@@ -238,6 +255,8 @@ def _chosen_solver(name: str, steps: int | None) -> Solver:
         )
     adaptive = {"control": CONTROL.value, "rtol": RTOL.value, "atol": ATOL.value}
     more = {"renoise": RENOISE.value} if name == "jumps" else {}
+    if name in TOKEN_SOLVERS:
+        more = {"temperature": TEMPERATURE.value, "top_p": TOP_P.value, "redraws": REDRAWS.value}
     return make_solver(name, steps, **adaptive, **on_grid, **more)
 
 

@@ -80,7 +80,8 @@ def read_points(path: Path, codec: Codec) -> np.ndarray:
     if _X0 not in arrays and len(arrays) > 1:
         raise InputError(f"{path} must have the points as x0; got the arrays {', '.join(arrays)}.")
     x = arrays.get(_X0, next(iter(arrays.values()), np.zeros(())))
-    if x.dtype.kind == codec.data_dtype.kind == "f":
+    kinds = {"f": "f", "i": "iu"}.get(codec.data_dtype.kind, "")
+    if x.dtype.kind in kinds:
         x = x.astype(codec.data_dtype)
     if x.ndim == 0 or not len(x) or x.shape[1:] != codec.data_shape or x.dtype != codec.data_dtype:
         raise InputError(

@@ -42,7 +42,7 @@ def make_sample_fn(
     Everything but the recipe and the batch size is traced, so no other labels, scale or seed
     compiles anything; and the function for the same arguments is the same function, so that the
     second picture of a run compiles nothing. Sample i starts from noise keyed by its index alone,
-    or from row i of x0, float32 (batch, ...), where that is given.
+    or from row i of x0, states (batch, ...), where that is given.
 
     Args:
         experiment: what the configuration stands for.
@@ -77,7 +77,7 @@ def lower_for(
     params: Any,
     key: jax.Array | jax.ShapeDtypeStruct,
     batch: int,
-    start: tuple[int, ...] | None = None,
+    start: np.ndarray | None = None,
 ) -> jax.stages.Lowered:
     """The sample function lowered for a batch size, to be compiled ahead of its first call.
 
@@ -89,12 +89,12 @@ def lower_for(
         params: of the model, or their shapes.
         key: of the samples, or its shape.
         batch: how many samples.
-        start: the shape of one point to start from, where these are given.
+        start: points to start from, where these are given; one of them or more.
     """
     integers = jax.ShapeDtypeStruct((batch,), jnp.int32)
     floats = jax.ShapeDtypeStruct((batch,), jnp.float32)
     labels = abstract_labels(conditions, batch)
-    x0 = () if start is None else (jax.ShapeDtypeStruct((batch, *start), jnp.float32),)
+    x0 = () if start is None else (jax.ShapeDtypeStruct((batch, *start.shape[1:]), start.dtype),)
     return sample_fn.lower(params, key, integers, labels, floats, *x0)
 
 

@@ -13,11 +13,10 @@ from fmjax.checks import check_at_least
 from fmjax.errors import InputError
 from fmjax.factory import DataSpec, Experiment, Recipe
 from fmjax.first_process import on_first_process, say
-from fmjax.run.pictures import check_pictured
+from fmjax.run.pictures import check_shown
 from fmjax.run.restore import LATEST, TrainedFlow, Weights, open_run, restore_flow
 from fmjax.run.sample.files import (
     MANIFEST,
-    TRAJECTORY,
     SampleFiles,
     is_whole,
     manifest_of,
@@ -105,7 +104,7 @@ def sample(
     experiment = open_run(workdir)
     request, recipe = resolve(experiment, request, recipe, weak=weights.weak is not None)
     if trajectory:
-        check_pictured(experiment.spec.codec)
+        check_shown(experiment.spec.codec)
     target = SampleFiles(out, request.num, shard_size, overwrite)
     with _claimed(target, experiment.spec):
         flow = restore_flow(workdir, experiment, weights.needed(recipe), local=True)
@@ -142,7 +141,7 @@ def _sample(
     if jax.process_index() == 0:
         write_picture(target, flow, request)
         if trajectory:
-            write_trajectory(flow, request, recipe, target.out / TRAJECTORY)
+            write_trajectory(flow, request, recipe, target.out)
     return SampleResult(
         folder=target.out,
         step=flow.step,
@@ -218,8 +217,8 @@ def _draw(
     batch = fit_batch(target.shard_size or target.num, batch_size, flow.mesh.size)
     sample_fn = make_sample_fn(flow.experiment, recipe, flow.mesh)
     conditions = flow.experiment.conditions
-    start = None if request.x0 is None else request.x0.shape[1:]
-    lowered = lower_for(sample_fn, conditions, flow.params, jax.random.key(0), batch, start)
+    key, start = jax.random.key(0), request.x0
+    lowered = lower_for(sample_fn, conditions, flow.params, key, batch, start)
     sample_fn = lowered.compile()
     compiled = time.perf_counter()
     batches = draw_batches(sample_fn, flow, request, batch, spans)

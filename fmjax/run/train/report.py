@@ -13,7 +13,7 @@ from fmjax.files import write_json
 from fmjax.first_process import on_first_process
 from fmjax.run import workdir as folder
 from fmjax.run.evaluate.measure import describe_evaluation, evaluate_flow
-from fmjax.run.pictures import is_pictured, save_overview
+from fmjax.run.pictures import is_shown, named, save_overview
 from fmjax.run.restore import TrainedFlow
 from fmjax.run.sample.request import Request
 from fmjax.run.train.loss_curve import write_loss_curve
@@ -60,15 +60,15 @@ def already_finished(run: Run, start: int) -> str:
 
 def write_preview(run: Run, params: Any, step: int) -> None:
     """Samples of every class and the losses, while the run trains, under the number of the step."""
-    path = _write_overview(run, params, step, f"{step:08d}.png")
+    path = _write_overview(run, params, step, f"{step:08d}")
     on_first_process(lambda: _write_report(run, step, path))
 
 
 def final_report(run: Run, params: Any, step: int) -> str:
     """Draws, measures and writes what the trained flow gives; returns it in words."""
     experiment, text, report = run.experiment, f"step {step}", None
-    path = _write_overview(run, params, step, "final.png")
-    if is_pictured(experiment.spec.codec):
+    path = _write_overview(run, params, step, "final")
+    if is_shown(experiment.spec.codec):
         text = f"samples: {path}"
     text = f"{text}; losses: {run.workdir / folder.LOSSES}"
     if experiment.evaluation.num:
@@ -87,7 +87,7 @@ def _evaluate(run: Run, params: Any, step: int) -> dict | None:
     return report
 
 
-def _write_report(run: Run, step: int, picture: Path, report: dict | None = None) -> None:
+def _write_report(run: Run, step: int, shown: Path, report: dict | None = None) -> None:
     """Writes ``loss.png``, and for TensorBoard the configuration, the samples and the figures.
 
     In a folder of its own below the training's: TensorBoard reads the newest file of a folder and
@@ -98,8 +98,10 @@ def _write_report(run: Run, step: int, picture: Path, report: dict | None = None
     try:
         config = "\n".join("    " + line for line in str(run.config).splitlines())
         events.write_text(step, "configuration", config)
-        if picture.exists():
-            events.write_picture(step, "samples", picture)
+        if shown.exists() and shown.suffix == ".png":
+            events.write_picture(step, "samples", shown)
+        elif shown.exists():
+            events.write_text(step, "samples", shown.read_text(encoding="utf-8"))
         figures = flatten_dict(report or {}, sep="/")
         numbers = {name: x for name, x in figures.items() if isinstance(x, int | float)}
         if numbers:
@@ -108,8 +110,8 @@ def _write_report(run: Run, step: int, picture: Path, report: dict | None = None
         events.close()
 
 
-def _write_overview(run: Run, params: Any, step: int, name: str) -> Path:
-    path = run.workdir / folder.SAMPLES / name
+def _write_overview(run: Run, params: Any, step: int, stem: str) -> Path:
+    path = run.workdir / folder.SAMPLES / named(run.experiment.spec.codec, stem)
     flow = TrainedFlow(run.workdir, run.experiment, step, params, run.layout.mesh)
     save_overview(flow, run.dataset, run.experiment.train.seed, path)
     return path

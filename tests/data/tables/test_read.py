@@ -6,6 +6,7 @@ import pytest
 from fmjax.conditions import ClassIds, ImageCondition, Mask, Sequence, Vector
 from fmjax.data.codecs import Pixels, States, Vectors
 from fmjax.data.read_own import read_own
+from fmjax.data.token_codecs import Tokens
 from fmjax.errors import InputError
 
 RNG = np.random.default_rng(0)
@@ -301,7 +302,7 @@ def test_bad_options_are_explained(tmp_path):
     both = save(tmp_path / "both", x_train=X, x_test=X)
     for given, options, sentence in (
         ("nowhere", {}, "--source=nowhere does not exist"),
-        (__file__, {}, "must be a folder of images, an .npz, an .npy or a .csv"),
+        (__file__, {}, "must be a folder of images, an .npz, .npy, .csv or .txt"),
         (path, {"size": 0}, "--size must be a whole number of at least 1; got 0"),
         (path, {"channels": 2}, "--channels must be 1 or 3, got 2"),
         (path, {"test_fraction": 0.0}, r"--test_fraction must lie in \(0, 1\); got 0.0"),
@@ -313,3 +314,48 @@ def test_bad_options_are_explained(tmp_path):
     ):
         with pytest.raises(InputError, match=sentence):
             read_own(given, **options)
+
+
+# ------------------------------------------------------------------------------ tokens
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int64, np.uint16])
+@pytest.mark.parametrize("shape", [(), (6,), (3, 2, 1)])
+def test_whole_numbers_become_tokens(tmp_path, dtype, shape):
+    x = RNG.integers(0, 9, size=(20, *shape)).astype(dtype)
+    found = read_own(save(tmp_path, x=x, labels=np.arange(20) % 4), tokens=9)
+    assert found.codec == Tokens(shape or (1,), 9)
+    assert found.conditions["label"] == ClassIds(4, names=("0", "1", "2", "3"))
+    read = np.concatenate([found.train.arrays["x"], found.test.arrays["x"]])
+    assert read.dtype == np.int32
+    assert sorted(map(tuple, read.reshape(20, -1))) == sorted(map(tuple, x.reshape(20, -1)))
+
+
+@pytest.mark.parametrize(
+    ("arrays", "tokens", "sentence"),
+    [
+        ({"x": np.full((20, 3), 9)}, 9, r"'x' in .* from 0 to 8; got 9 at \(0, 0\), the first of"),
+        ({"x": np.zeros((20, 3))}, 9, "must be integers from 0 to 8; got float64"),
+        (
+            {"x": np.zeros((20, 3), int)},
+            1,
+            "of the vocabulary, must be a whole number of at least 2",
+        ),
+        ({"x": np.zeros((0, 3), int)}, 9, r"must have shape \(n, ...\) with at least one example"),
+        ({"x": np.zeros((20, 3), int)}, None, "and --tokens=K if they are symbols from 0 to K - 1"),
+        (
+            {"x": np.zeros((20, 3), int), "x0": np.zeros((20, 3), int)},
+            9,
+            "a flow of tokens has a source, masks or uniform tokens, and no stored pairs",
+        ),
+    ],
+)
+def test_what_is_wrong_with_tokens_is_one_sentence(tmp_path, arrays, tokens, sentence):
+    with pytest.raises(InputError, match=sentence):
+        read_own(save(tmp_path, **arrays), tokens=tokens)
+
+
+def test_tokens_of_the_held_out_part_are_of_the_vocabulary(tmp_path):
+    path = save(tmp_path, x=np.zeros((9, 2), int), x_test=np.full((3, 2), 4))
+    with pytest.raises(InputError, match=r"'x_test' in .* must be integers from 0 to 3; got 4"):
+        read_own(path, tokens=4)

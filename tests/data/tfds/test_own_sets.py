@@ -159,7 +159,8 @@ DAMAGES = {
     "weights of classes": ({"weights": "kind"}, "must be floats; prepare the set again"),
     "x0 of another kind": ({"x0": "kind"}, "must be floats; prepare the set again"),
     "no codec": ({"codec": {}}, "the kind of the codec in .*; got None"),
-    "another codec": ({"codec": {"kind": "tokens"}}, "the kind of the codec .*; got 'tokens'"),
+    "another codec": ({"codec": {"kind": "sounds"}}, "the kind of the codec .*; got 'sounds'"),
+    "tokens of floats": ({"codec": {"kind": "tokens"}}, "its tokens must be integers of one fixed"),
     "no mean": ({"codec": {"kind": "vectors"}}, "'mean' of the codec .* must be 5 of: a number"),
     "mean too short": ({"codec": {"kind": "vectors", "mean": [0.0]}}, "'mean' .* must be 5 of"),
     "mean not finite": (
