@@ -96,8 +96,11 @@ def _conditions(x: Array, conditions: Guided, null_labels: Labels) -> tuple[Labe
 
 def _check_scale(w: Any) -> None:
     """Refuses scales below 0 as the caller gave them: what is made of them, a solver traces."""
-    if is_concrete(w) and np.min(np.asarray(w)) < 0:
+    if not is_concrete(w):
+        return
+    least = np.min(np.asarray(w))
+    if least < 0:
         raise InputError(
-            f"w must be at least 0 for tokens, 0 without the condition; got {np.min(w):g}. "
+            f"w must be at least 0 for tokens, 0 without the condition; got {least:g}. "
             "To lead away from a condition write Guided(labels, w, negative=...)."
         )

@@ -133,10 +133,8 @@ def source(make, **arguments):
     return Case(call, {**arguments, **drawn}, lambda given: (*np.shape(given["index"]), 2))
 
 
-def guided(x0, keys, labels, w, **how):
-    denoiser = discrete.predictor_free(**how)
-    steps = discrete.Unmask(MASK, 2)
-    return steps.solve(denoiser, x0, Guided(labels, w), keys=keys).x1.astype(float)
+def guided(x, t, labels, w, **how):
+    return tuple(discrete.predictor_free(**how)(x, t, Guided(labels, w)))
 
 
 def filled(x0, keys, tokens, known, **how):
@@ -377,12 +375,11 @@ TABLE = {
             "null_labels": Argument(st.just(3), "labels", "null (or negative) condition").needed,
             "schedule": Argument(st.sampled_from(["constant", "cosine"]), "choice").needed,
             "interval": Argument(st.just((0.2, 0.8)), "times on the way").optional,
-            "x0": X,
-            "keys": Argument(KEYS),
+            "x": Argument(X.right),
+            "t": Argument(T, "times"),
             "labels": LABEL.needed,
             "w": Argument(SCALE.map(abs), "scales", wrong=(-1.0,)).needed,
         },
-        of("x0"),
         slow=True,
     ),
     "simplex_velocity": Case(

@@ -93,7 +93,7 @@ def test_the_marginals_are_exact_at_every_time(solver):
 @pytest.mark.parametrize("solver", CASES.values(), ids=CASES)
 def test_the_marginals_of_fewer_samples(solver):
     """The errors of as many steps are below the noise of these samples."""
-    check_marginals(dataclasses.replace(solver, steps=100), 5000)
+    check_marginals(dataclasses.replace(solver, steps=solver.steps // 2), 4000)
 
 
 @pytest.mark.parametrize("randomness", [0.0, 1.0])
@@ -307,12 +307,12 @@ def test_an_example_depends_on_its_own_key_alone():
 def test_results_do_not_depend_on_the_devices(run_python):
     code = """
         import jax, jax.numpy as jnp
-        from jax.sharding import NamedSharding, PartitionSpec as P
+        from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
         from fmjax import solve_sde
         from fmjax.discrete import Corrector, MixturePath, Unmask
         path = MixturePath(5)
         x0, keys = jnp.full((8, 6), 5), jax.random.split(jax.random.key(0), 8)
-        mesh = jax.make_mesh((jax.device_count(),), ("data",))
+        mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
         rows = NamedSharding(mesh, P("data"))
         net = lambda x, t, labels: jnp.sin(jnp.arange(5.0).reshape(1, 1, 5) * (1.0 + x[..., None]))
         solver = Unmask(path, 7, corrector=Corrector())
