@@ -65,8 +65,8 @@ KEYS = {
         name=Key(
             "dit",
             NAME,
-            "dit, unet, mlp, token_transformer (for texts), a preset such as DiT-B/2, or your own "
-            "my_module:build",
+            "dit, unet, mmdit, flux, mlp, token_transformer (for texts), a preset such as DiT-B/2, "
+            "or your own my_module:build",
         ),
         width=Key(None, COUNT, "of each token, or of each layer", "features", kind=int),
         depth=Key(None, COUNT, "how many blocks; of unet: on each level", "blocks", kind=int),
@@ -80,6 +80,12 @@ KEYS = {
             TEXT,
             "of unet: attention where the sides are smaller by these factors, e.g. 2,4, or none",
             kind=str,
+        ),
+        single_depth=Key(
+            None, COUNT, "of flux: blocks behind those of model.depth", "blocks", kind=int
+        ),
+        grid=Key(
+            None, COUNT, "of mmdit: the longest side of an image it takes", "patches", kind=int
         ),
         time_scale=Key(None, POSITIVE, "t is multiplied by it first; the network's", kind=float),
         variance=Key(
