@@ -7,7 +7,7 @@ import pytest
 from fmjax.errors import InputError
 from fmjax.paths import AffinePath, BrownianBridge
 from fmjax.samplers import SOLVERS, solve, solver_spec
-from fmjax.samplers.diffrax_steps.multistep import diffrax_solver, evaluations
+from fmjax.samplers.diffrax_steps.by_name import diffrax_solver, evaluations
 from fmjax.samplers.time_grids import CustomGrid, EDMGrid, ShiftedGrid
 from fmjax.schedules import VP, Linear
 
