@@ -22,7 +22,9 @@ from fmjax.flow_maps.fields import Averages, combined, moved
 from fmjax.manifolds import Manifold
 
 
-def at_the_end(x: Array, duration: Array, average: Averages, rate: Array, manifold: Manifold):
+def at_the_end(
+    x: Array, duration: Array, average: Averages, rate: Array, manifold: Manifold
+) -> tuple[Array, Array]:
     """The velocity of the end of a jump.
 
     Args:

@@ -135,7 +135,9 @@ class MeanFlow:
         predicted = fields.live(x, span)
         return Sides(predicted, self._nearer(predicted, goal, x, fields.manifold))
 
-    def _curved(self, fields: Fields, x: Array, span: Span, v: Averages, slope: Averages):
+    def _curved(
+        self, fields: Fields, x: Array, span: Span, v: Averages, slope: Averages
+    ) -> tuple[Averages, Averages]:
         """The velocity as the end of the jump sees it, and du/ds, both tangent vectors at x."""
         average = fields.frozen(x, span)
         seen = at_the_start(x, span.t - span.s, average, v["velocity"], fields.manifold)

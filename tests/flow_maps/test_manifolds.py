@@ -174,6 +174,29 @@ def test_on_a_flat_manifold_the_losses_are_those_of_the_straight_path(identity):
         np.testing.assert_allclose(found[1], found[0], rtol=1e-12)
 
 
+@pytest.mark.parametrize("manifold", [*CURVED, SO3()], ids=repr)
+def test_a_network_that_begins_at_zero_has_finite_gradients(manifold):
+    """Its jumps end where they start, on and off the diagonal."""
+    x0, x1, _ = draws(manifold)
+    x0, x1 = (x.astype(jnp.float32) for x in (x0, x1))
+    s = jnp.asarray([0.0, 0.2, 0.5, 0.5, 0.7, 1.0])
+    span = Span(s, jnp.asarray([1.0, 0.9, 0.5, 0.6, 0.2, 1.0]))
+
+    def apply_fn(params, x, span, labels):
+        return params * (x + span.t.reshape(-1, *(1,) * (x.ndim - 1)))
+
+    path = GeodesicPath(manifold)
+    x_s, v = path.sample(x0, x1, s)
+    for identity in (MeanFlow(), Lagrangian(), Semigroup()):
+        loss_fn = make_flow_map_loss_fn(apply_fn, identity, path)
+        value, slope = jax.jit(jax.value_and_grad(loss_fn))(0.0, x0, x1, span, None)
+        assert np.isfinite(value)
+        assert np.isfinite(slope)
+        if isinstance(identity, MeanFlow):  # at u = 0 it is flow matching
+            expected = jnp.mean(path.distance(jnp.zeros_like(v), v, x_s, s))
+            assert float(value) == pytest.approx(float(expected), rel=1e-4)
+
+
 def with_divergence(params, x, span, labels=None):
     """The sphere's average velocity and the average of its divergence, -2 z, over 2."""
     tau = span.t - span.s
