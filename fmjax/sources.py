@@ -8,7 +8,8 @@
 ==================  ============================================================================
 
 A source draws example i from ``fold_in(key, i)``, so that it gives the same points on any number of
-devices. One of your own is a frozen dataclass with the two methods of `Source`.
+devices. One of your own is a frozen dataclass with the two methods of `Source`; those on manifolds
+are `fmjax.manifolds.UniformOn` and `fmjax.manifolds.WrappedNormal`.
 
 A velocity tells the score, and so allows sampling with noise, only where x0 is standard normal and
 independent of x1.

@@ -41,7 +41,8 @@ def make_per_example_loss_fn(
         target: ``"fm"`` or ``"rf"``.
         prediction: what the network predicts and the error is measured in: ``"velocity"``,
             ``"x1"``, ``"x0"``, ``"score"`` or ``"v"`` (see `fmjax.predictions`, which also turns
-            such a network into a velocity, and converts weights).
+            such a network into a velocity, and converts weights); on a `GeodesicPath` one of the
+            first two.
         distance: ``distance(predicted, target, x_t, t) -> (batch,)``: `fmjax.paths.PseudoHuber`,
             `fmjax.paths.Adaptive`, one of your own; the path's own if None.
 
@@ -60,6 +61,8 @@ def make_per_example_loss_fn(
     check_is_path("the path", path)
     if distance is not None:
         check_methods("the distance", distance, such_as="paths.squared")
+    if prediction != "velocity" and hasattr(path, "predicting"):
+        path, prediction = path.predicting(prediction), "velocity"
     regress = _regression(path, target, prediction)
     part = getattr(path, "takes", prediction)
     measure = path.distance if distance is None else distance

@@ -11,6 +11,9 @@
 `Product`           a manifold for each part of a pytree
 `FlatProduct`       a manifold for each slice of one array (..., size)
 `Manifold`          what each of them has
+`UniformOn`         a source: the uniform distribution on a compact manifold
+`WrappedNormal`     a source: a normal distribution carried over from a tangent space
+`in_tangent_space`  a network that gives tangent vectors
 ==================  ============================================================================
 
 A manifold is a frozen dataclass of pure functions of arrays. Points are (..., *shape) with any
@@ -27,7 +30,9 @@ from fmjax.manifolds.positive import SPD
 from fmjax.manifolds.product import FlatProduct, Product
 from fmjax.manifolds.rotations import SO3
 from fmjax.manifolds.simplex import Simplex
+from fmjax.manifolds.sources import UniformOn, WrappedNormal
 from fmjax.manifolds.sphere import Sphere
+from fmjax.manifolds.velocities import in_tangent_space
 
 __all__ = [
     "SO3",
@@ -40,4 +45,7 @@ __all__ = [
     "Simplex",
     "Sphere",
     "Torus",
+    "UniformOn",
+    "WrappedNormal",
+    "in_tangent_space",
 ]

@@ -153,7 +153,9 @@ def _nearest_rotation(m: Array) -> Array:
     u, _, vt = jnp.linalg.svd(m)
     sign = jnp.where(jnp.linalg.det(matmul(u, vt)) < 0, -1, 1).astype(m.dtype)[..., None]
     signs = jnp.concatenate([jnp.ones_like(sign), jnp.ones_like(sign), sign], axis=-1)
-    return matmul(u, signs[..., None] * vt)
+    r = matmul(u, signs[..., None] * vt)
+    # One step of Newton's method takes r to the last digit, which the decomposition does not reach.
+    return matmul(r, 3 * _identity(r) - matmul(_t(r), r)) / 2
 
 
 @_nearest_rotation.defjvp

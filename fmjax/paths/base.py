@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol
 from fmjax.checks import check_methods
 from fmjax.conventions import Array
 from fmjax.errors import InputError
+from fmjax.manifolds import Manifold
 from fmjax.schedules import Schedule
 from fmjax.sources import Law
 
@@ -92,3 +93,12 @@ def check_noise(path: Path, noise: Mapping[str, Any] | None) -> Mapping[str, Any
 def schedule_of(path: Path) -> Schedule | None:
     """The schedule of an affine path, by which predictions are converted; None for any other."""
     return getattr(path, "schedule", None)
+
+
+def manifold_of(path: Path) -> Manifold | None:
+    """The manifold of a geodesic path, or of the parts of a joint one; None in flat space.
+
+    Raises:
+        InputError: some parts of a joint path have a manifold and some have none.
+    """
+    return getattr(path, "manifold", None)

@@ -10,8 +10,9 @@ from fmjax.array_checks import check_prefix
 from fmjax.checks import check_positive
 from fmjax.conventions import Array
 from fmjax.errors import InputError
+from fmjax.manifolds import Product
 from fmjax.names import named_leaves
-from fmjax.paths.base import PathSample, check_is_path, check_noise
+from fmjax.paths.base import PathSample, check_is_path, check_noise, manifold_of
 from fmjax.sources import Law, Shape
 
 
@@ -75,6 +76,25 @@ class Joint:
             for i, (part, path) in enumerate(named_leaves(self.paths).items())
             for name, law in path.noise.items()
         }
+
+    @property
+    def manifold(self) -> Product | None:
+        """The product of the manifolds of the parts; None if no part has one.
+
+        Raises:
+            InputError: some parts have a manifold and some have none.
+        """
+        parts = named_leaves(self.paths)
+        found = {part: manifold_of(path) for part, path in parts.items()}
+        flat = [part for part, manifold in found.items() if manifold is None]
+        if len(flat) == len(found):
+            return None
+        if flat:
+            raise InputError(
+                f"the part {flat[0]} of this joint path has no manifold, and others have one; "
+                f"write GeodesicPath(Euclidean(size)) for it, which is the straight path."
+            )
+        return Product(jax.tree.structure(self.paths).unflatten(found.values()))
 
     def sample(
         self, x0: Any, x1: Any, t: Any, noise: Mapping[str, Any] | None = None

@@ -19,6 +19,8 @@ from fmjax.conventions import (
     take_part,
     time_of,
 )
+from fmjax.manifolds import Manifold
+from fmjax.predictions.geodesic import geodesic_velocity
 from fmjax.schedules import END, Schedule, clamp
 from fmjax.schedules.base import check_schedule
 
@@ -182,7 +184,12 @@ def convert_weight(
 
 
 def as_velocity(
-    apply_fn: ApplyFn, schedule: Schedule, prediction: str = "velocity", margin: float = 0.02
+    apply_fn: ApplyFn,
+    schedule: Schedule,
+    prediction: str = "velocity",
+    margin: float = 0.02,
+    *,
+    manifold: Manifold | None = None,
 ) -> ApplyFn:
     """The network as one that predicts velocities, for guidance, sampling and likelihood.
 
@@ -195,6 +202,9 @@ def as_velocity(
         schedule: the schedule it was trained on.
         prediction: what it predicts, a name of `PREDICTIONS`.
         margin: how near, in (0, 0.5); errors grow at most by about its inverse.
+        manifold: of a flow that was trained on a `fmjax.paths.GeodesicPath`, whose ``kappa`` is
+            then the schedule. The velocity is a tangent vector at x, and of a network that predicts
+            x1 it is d_kappa / (1 - kappa) log_x(x1), x1 projected to the manifold.
 
     Returns:
         ``apply_fn(params, x, t, labels) -> velocity``; of an `fmjax.conventions.Output` it takes
@@ -202,7 +212,8 @@ def as_velocity(
         average velocity, converted at the time s of x.
 
     Raises:
-        InputError: the name is unknown, or the margin lies outside (0, 0.5).
+        InputError: the name is unknown, or on a manifold neither "velocity" nor "x1"; or the margin
+            lies outside (0, 0.5).
     """
     _check_prediction(prediction)
     check_schedule("the schedule", schedule)
@@ -214,6 +225,8 @@ def as_velocity(
         check_returned("the network", predicted, "x", x)
         return predicted
 
+    if manifold is not None:
+        return geodesic_velocity(predict, schedule, prediction, margin, manifold)
     if prediction == "velocity":
         return predict
     low, high = _reach_of_det(schedule, "x0" if prediction == "score" else prediction)

@@ -45,8 +45,9 @@ def _solve_one(velocity, x0, labels, spec, t0, t1, save_at):
     """
     import diffrax
 
+    from fmjax.samplers.diffrax_steps.by_name import diffrax_solver, evaluations
     from fmjax.samplers.diffrax_steps.given_times import OnNodes
-    from fmjax.samplers.diffrax_steps.multistep import diffrax_solver, evaluations
+    from fmjax.samplers.diffrax_steps.on_manifold import field_on
 
     leaf = jax.tree.leaves(x0)[0]
     batch, dtype = leaf.shape[:1], leaf.dtype
@@ -56,7 +57,11 @@ def _solve_one(velocity, x0, labels, spec, t0, t1, save_at):
         check_returned("the velocity", u, "x", x)
         return jax.tree.map(lambda u, x: u.astype(x.dtype), u, x)
 
-    solver = diffrax_solver(spec.solver, spec.schedule)
+    manifold, kept = spec.curved, {}
+    if manifold is not None:
+        field = field_on(manifold, field)
+        kept["fn"] = lambda t, x, labels: manifold.project(x)
+    solver = diffrax_solver(spec.solver, spec.schedule, manifold)
     if spec.control == "fixed":
         times = jnp.asarray(spec.nodes(t0, t1), dtype)
         controller = OnNodes(times)
@@ -71,11 +76,11 @@ def _solve_one(velocity, x0, labels, spec, t0, t1, save_at):
         if spec.gradient == "direct"
         else diffrax.RecursiveCheckpointAdjoint(checkpoints=min(spec.checkpoints, spec.max_steps))
     )
-    saves = [diffrax.SubSaveAt(t1=True)]
+    saves = [diffrax.SubSaveAt(t1=True, **kept)]
     if spec.control == "fixed":
         saves.append(diffrax.SubSaveAt(steps=True, fn=lambda t, x, labels: is_finite(x)))
     if save_at is not None:
-        saves.append(diffrax.SubSaveAt(ts=jnp.asarray(save_at, dtype)))
+        saves.append(diffrax.SubSaveAt(ts=jnp.asarray(save_at, dtype), **kept))
     solution = diffrax.diffeqsolve(
         diffrax.ODETerm(field),
         solver,

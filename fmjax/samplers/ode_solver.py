@@ -6,10 +6,11 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from fmjax.checks import check_at_least, check_name, check_positive
+from fmjax.checks import check_at_least, check_methods, check_name, check_positive
 from fmjax.conventions import Array, Labels, Velocity, at_least_float32
 from fmjax.errors import InputError
-from fmjax.paths import Path
+from fmjax.manifolds import Euclidean, Manifold
+from fmjax.paths import Path, manifold_of
 from fmjax.samplers.ode_integration import integrate
 from fmjax.samplers.solution import (
     Solution,
@@ -20,7 +21,13 @@ from fmjax.samplers.solution import (
     finished,
     shared_labels,
 )
-from fmjax.samplers.time_grids import Grid, UniformGrid, fixed_grid, time_grid
+from fmjax.samplers.time_grids import (
+    Grid,
+    UniformGrid,
+    check_grid_on_manifold,
+    fixed_grid,
+    time_grid,
+)
 from fmjax.schedules import Linear, Schedule
 from fmjax.schedules.base import check_schedule
 
@@ -33,12 +40,14 @@ class Method(NamedTuple):
         adaptive: whether it estimates its error, and so can choose its steps.
         min_steps: the fewest fixed steps that make sense.
         log_snr: whether it steps in the signal-to-noise ratio, which affine paths alone have.
+        geodesic: whether it steps along the geodesics of a manifold.
     """
 
     order: int
     adaptive: bool = True
     min_steps: int = 1
     log_snr: bool = False
+    geodesic: bool = False
 
 
 SOLVERS = {
@@ -49,6 +58,8 @@ SOLVERS = {
     "dopri8": Method(8),
     "dpmpp_2m": Method(2, adaptive=False, min_steps=2, log_snr=True),
     "euler": Method(1, adaptive=False),
+    "geodesic_euler": Method(1, adaptive=False, geodesic=True),
+    "geodesic_heun": Method(2, geodesic=True),
     "heun": Method(2),
     "midpoint": Method(2),
     "ralston": Method(2),
@@ -57,7 +68,7 @@ SOLVERS = {
     "unipc": Method(2, adaptive=False, min_steps=2, log_snr=True),
     "unipc_interpolated": Method(2, adaptive=False, min_steps=2, log_snr=True),
 }
-"""Every solver by name. `diffrax_steps.multistep` has those that are not diffrax's own.
+"""Every solver by name. `fmjax.samplers.diffrax_steps` has those that are not diffrax's own.
 
 The order 2 of ``dpmpp_2m`` and both ``unipc`` is that of a solve that ends before t = 1. Up to
 t = 1, with equal steps, it is 1 on `LinearVP`, and on the straight path dpmpp_2m nears 2 slowly.
@@ -84,6 +95,7 @@ class ODESolver(NamedTuple):
         gradient: ``"checkpointed"`` (reverse mode in bounded memory) or ``"direct"`` (reverse and
             forward mode; memory grows with the steps).
         checkpoints: states kept for the reverse pass.
+        manifold: where all states are; None in flat space.
     """
 
     solver: str
@@ -96,6 +108,7 @@ class ODESolver(NamedTuple):
     schedule: Schedule = Linear()
     gradient: str = "checkpointed"
     checkpoints: int = 16
+    manifold: Manifold | None = None
 
     def solve(
         self,
@@ -112,13 +125,16 @@ class ODESolver(NamedTuple):
         check_ends(t0, t1)
         labels = shared_labels(labels, batch_size_of(x0))
         x0 = jax.tree.map(at_least_float32, x0)
+        self._check_manifold(x0)
         save_at = None if save_at is None else checked_times(save_at, t0, t1)
         return finished(integrate(self, velocity, x0, labels, t0, t1, save_at))
 
     def describe(self) -> dict[str, str | int | float]:
         """What decides the samples, for JSON: names, numbers, the grid as it is written."""
         fields = {k: getattr(self, k) for k in ("solver", "control", "steps", "rtol", "atol")}
-        return {k: v for k, v in fields.items() if v is not None} | {"grid": repr(self.grid)}
+        where = {} if self.manifold is None else {"manifold": repr(self.manifold)}
+        found = {k: v for k, v in fields.items() if v is not None}
+        return found | {"grid": repr(self.grid)} | where
 
     def nodes(self, t0: float = 0.0, t1: float = 1.0) -> np.ndarray | None:
         """The steps + 1 times of a fixed solve, float64; None where the steps are adaptive.
@@ -136,7 +152,7 @@ class ODESolver(NamedTuple):
         Raises:
             InputError: as in `nodes`.
         """
-        from fmjax.samplers.diffrax_steps.multistep import diffrax_solver, stage_times
+        from fmjax.samplers.diffrax_steps.by_name import diffrax_solver, stage_times
 
         times = self.nodes(t0, t1)
         if times is None:
@@ -144,14 +160,20 @@ class ODESolver(NamedTuple):
         return stage_times(self.solver, diffrax_solver(self.solver, self.schedule), times)
 
     def on_path(self, path: Path) -> "ODESolver":
-        """The solver with the schedule of the path, if it has one.
+        """The solver with the schedule of the path, or its manifold, if it has one.
 
         Raises:
-            InputError: the path has none, and the solver steps in its signal-to-noise ratio; or the
-                path is one of tokens.
+            InputError: the path has no schedule, and the solver or its grid is in the
+                signal-to-noise ratio; the solver has another manifold than the path; or the path
+                is one of tokens.
         """
         check_moves_numbers(path)
-        schedule = getattr(path, "schedule", None)
+        schedule, manifold = getattr(path, "schedule", None), manifold_of(path)
+        if self.manifold is not None and repr(self.manifold) != repr(manifold):
+            raise InputError(
+                f"the solver is on {self.manifold}, and the path is {path}; leave the manifold of "
+                "the solver out, which takes that of the path."
+            )
         if schedule is not None:
             return self._replace(schedule=schedule)
         if SOLVERS[self.solver].log_snr:
@@ -159,7 +181,26 @@ class ODESolver(NamedTuple):
                 f"{self.solver} steps in the signal-to-noise ratio of an affine path, and "
                 f"{type(path).__name__} has none; take ab2 or heun."
             )
-        return self
+        if manifold is None:
+            return self
+        check_grid_on_manifold(self.grid)
+        return self._replace(manifold=manifold)
+
+    @property
+    def curved(self) -> Manifold | None:
+        """The manifold; None where steps are those of flat space."""
+        flat = isinstance(self.manifold, Euclidean) and not SOLVERS[self.solver].geodesic
+        return None if flat else self.manifold
+
+    def _check_manifold(self, x0: Any) -> None:
+        """Checks that there is a manifold where one is needed, and that x0 is on it."""
+        if self.manifold is not None:
+            self.manifold.check("x0", x0)
+        elif SOLVERS[self.solver].geodesic:
+            raise InputError(
+                f"{self.solver} steps along the geodesics of a manifold; write "
+                f"solver_spec({self.solver!r}, manifold=Sphere(2)), or take heun in flat space."
+            )
 
 
 def solver_spec(
@@ -175,6 +216,7 @@ def solver_spec(
     schedule: Schedule | None = None,
     gradient: str = "checkpointed",
     checkpoints: int = 16,
+    manifold: Manifold | None = None,
 ) -> ODESolver:
     """Checks how to solve, before any device work.
 
@@ -199,6 +241,11 @@ def solver_spec(
             reverse pass, so that its memory does not grow with the steps; ``"direct"`` also allows
             forward mode (`jax.jvp`).
         checkpoints: how many states to keep, at least 1.
+        manifold: where the flow is (`fmjax.manifolds`). The velocity is then projected to be
+            tangent, every state that is kept is on the manifold to a rounding error, and all
+            solvers but those in the signal-to-noise ratio serve: ``"geodesic_euler"`` and
+            ``"geodesic_heun"`` step along geodesics, the others in the space around, with a
+            projection at each stage and step. None is flat space, and costs nothing.
 
     Returns:
         The solver.
@@ -206,10 +253,18 @@ def solver_spec(
     Raises:
         InputError: a name is unknown; steps lie below what the solver needs; a tolerance is not
             positive; steps and tolerances, or steps and times, are both given; the solver has no
-            error estimate to adapt to; the grid is not monotone or leaves [0, 1]; or a shift or a
-            grid is asked of adaptive steps, which have none.
+            error estimate to adapt to; the grid is not monotone or leaves [0, 1]; a shift or a
+            grid is asked of adaptive steps, which have none; or on a manifold a solver or a grid is
+            asked that is in the signal-to-noise ratio.
     """
     check_name("solver", solver, SOLVERS)
+    if manifold is not None:
+        check_methods("the manifold", manifold, "exp", "log", such_as="manifolds.Sphere(2)")
+        if SOLVERS[solver].log_snr:
+            raise InputError(
+                f"{solver} steps in the signal-to-noise ratio, which a flow on {manifold} has not; "
+                "take geodesic_heun, ab2 or heun."
+            )
     check_name("gradient", gradient, GRADIENTS)
     checkpoints = check_at_least("checkpoints", checkpoints)
     if control is None:
@@ -223,13 +278,15 @@ def solver_spec(
     if schedule is not None:
         check_schedule("the schedule", schedule)
     common = {"schedule": Linear() if schedule is None else schedule, "gradient": gradient}
-    common["checkpoints"] = checkpoints
+    common |= {"checkpoints": checkpoints, "manifold": manifold}
     if control == "fixed":
         if rtol is not None or atol is not None:
             raise InputError(
                 "fixed steps take no rtol or atol; leave them out, or leave steps out."
             )
         steps, grid = _steps_on_grid(solver, steps, grid, shift)
+        if manifold is not None:
+            check_grid_on_manifold(grid)
         return ODESolver(solver, control, steps, None, None, steps, grid, **common)
     if shift != 1 or grid is not None:
         asked = f"grid={grid!r}" if shift == 1 else f"shift={shift}"

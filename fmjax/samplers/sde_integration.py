@@ -29,8 +29,8 @@ def integrate(spec, velocity, x0, keys, labels, score, times, save_at) -> Soluti
     """
     import diffrax
 
+    from fmjax.samplers.diffrax_steps.by_name import diffrax_solver, evaluations
     from fmjax.samplers.diffrax_steps.given_times import OnNodes
-    from fmjax.samplers.diffrax_steps.multistep import diffrax_solver, evaluations
     from fmjax.samplers.diffrax_steps.stochastic import NoisySolver, StepArgs
 
     g = diffusion_coefficient(spec.diffusion, spec.scale, spec.path)

@@ -20,7 +20,7 @@ import numpy as np
 
 from fmjax.checks import check_at_least, check_between, check_methods, check_name, check_positive
 from fmjax.errors import InputError
-from fmjax.schedules import Linear, Schedule, inverse_log_snr
+from fmjax.schedules import Cosine, Linear, Schedule, inverse_log_snr
 
 
 class Grid(Protocol):
@@ -371,6 +371,20 @@ def fixed_grid(
             )
         steps = len(grid.times) - 1
     return check_at_least("steps", default if steps is None else steps), grid
+
+
+def check_grid_on_manifold(grid: Grid) -> None:
+    """Checks that a grid of a solve on a manifold asks nothing of the schedule of an affine path.
+
+    Raises:
+        InputError: its times lie in the signal-to-noise ratio, which a manifold has not.
+    """
+    u = np.linspace(0, 1, 9)
+    if not np.array_equal(grid.warp(u, Linear()), grid.warp(u, Cosine())):
+        raise InputError(
+            f"{grid} lies in the signal-to-noise ratio, which a flow on a manifold has not; take "
+            "'uniform', 'cosine' or 'beta', or leave grid out."
+        )
 
 
 def _times_of_grid(times: Sequence[float]) -> tuple[float, ...]:
