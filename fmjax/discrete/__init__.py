@@ -17,18 +17,31 @@ jumps takes the place of an ODE solver.
 `TauLeap`, `Unmask`, `Purity`                 solvers, with `Corrector`, temperature and top-p
 `predictor_free`                              guidance, R_c^w R_u^(1-w)
 `infilling`, `Given`                          some tokens are given
+`token_log_likelihood`                        a bound of log p; `exact_probabilities` of a few
+`JointSteps`, `EulerStep`                     numbers, tokens and manifolds together
+`SimplexPath`, `simplex_velocity`             tokens as points that move in the simplex
 ============================================  ==================================================
 """
 
 from fmjax.discrete.base import TokenLoss, TokenPath
 from fmjax.discrete.corrector import Corrector
+from fmjax.discrete.exact import exact_probabilities
 from fmjax.discrete.guess import GuidedLogits
 from fmjax.discrete.guidance import predictor_free
 from fmjax.discrete.infilling import Given, infilling
+from fmjax.discrete.joint_steps import EulerStep, JointSteps
 from fmjax.discrete.kappas import CosineKappa, CubicKappa
 from fmjax.discrete.kinetic import MetricPath, OwnPath, embedding_distances
+from fmjax.discrete.likelihood import TokenLikelihood, token_log_likelihood
 from fmjax.discrete.losses import CrossEntropy, GeneralisedKL, Masked, ScoreEntropy
 from fmjax.discrete.mixture import MixturePath
+from fmjax.discrete.simplex import (
+    DirichletPoints,
+    SimplexPath,
+    corners,
+    nearest_corners,
+    simplex_velocity,
+)
 from fmjax.discrete.solvers import Purity, TauLeap, TokenSolver, Unmask
 from fmjax.discrete.token_sources import (
     CategoricalTokens,
@@ -43,9 +56,12 @@ __all__ = [
     "CosineKappa",
     "CrossEntropy",
     "CubicKappa",
+    "DirichletPoints",
+    "EulerStep",
     "GeneralisedKL",
     "Given",
     "GuidedLogits",
+    "JointSteps",
     "MaskTokens",
     "Masked",
     "MetricPath",
@@ -53,14 +69,21 @@ __all__ = [
     "OwnPath",
     "Purity",
     "ScoreEntropy",
+    "SimplexPath",
     "TauLeap",
+    "TokenLikelihood",
     "TokenLoss",
     "TokenPath",
     "TokenSolver",
     "TokenSource",
     "UniformTokens",
     "Unmask",
+    "corners",
     "embedding_distances",
+    "exact_probabilities",
     "infilling",
+    "nearest_corners",
     "predictor_free",
+    "simplex_velocity",
+    "token_log_likelihood",
 ]

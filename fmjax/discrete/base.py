@@ -68,12 +68,15 @@ class TokenPath(abc.ABC):
     """A `fmjax.paths.Path` of tokens, p_t(x | x1), from a source at t = 0 to x1 at t = 1.
 
     Attributes:
+        takes: what a network gives, logits.
+        jumps: True, by which solvers of differential equations know that it is none of theirs.
         vocabulary: the number of data tokens.
         loss: what `distance` is.
         source: the law of x0, for `fmjax.Draw`.
     """
 
     takes: ClassVar[str] = LOGITS
+    jumps: ClassVar[bool] = True
     vocabulary: int
     loss: TokenLoss
 

@@ -188,9 +188,9 @@ def check_moves_numbers(path: Any) -> None:
     """Checks that a solver of differential equations can follow a path.
 
     Raises:
-        InputError: the path is one of tokens, on which a network gives logits.
+        InputError: the path is one of tokens, which jump.
     """
-    if getattr(path, "takes", "") == "logits":
+    if getattr(path, "jumps", False):
         raise InputError(
             f"{type(path).__name__} moves tokens by jumps, which no differential equation does; "
             "take a solver of fmjax.discrete, such as Unmask(path)."
