@@ -86,6 +86,9 @@ KEYS = {
             False, "", "of token_transformer: tokens are guessed by the table that embeds them"
         ),
         time=Key(True, "", "of tokens: whether the network is told t, which masks tell anyway"),
+        variance=Key(
+            False, "", "of dit: room in the last layer for the variance of published DiT and SiT"
+        ),
         dtype=Key("float32", ("float32", "bfloat16"), "of the matrix products"),
         attention=Key(
             "auto", ("auto", "xla", "cudnn"), "the kernel; auto takes the one of them that fits"
@@ -257,6 +260,12 @@ KEYS = {
             1, COUNT, "of the compiled program: more where steps take under 10 ms", "steps"
         ),
         ema=Key(0.9999, "[0, 1)", "decay of the averaged parameters"),
+        frozen=Key(
+            None,
+            TEXT,
+            "parameters that stay as they are, e.g. blocks/attention/*,patch/*",
+            kind=str,
+        ),
         seed=Key(0, "[0, 4294967295]", "of the parameters, the order of the data and every draw"),
         log_every=Key(50, COUNT, "from one line of the log to the next", "steps"),
         checkpoint_every=Key(500, COUNT, "from one checkpoint to the next", "steps"),

@@ -69,6 +69,8 @@ def at_least_float32(x: Array, what: str = "an array") -> Array:
     dtype = dtype_of(x)
     if isinstance(dtype, str) or jnp.issubdtype(dtype, jnp.complexfloating):
         raise InputError(f"{what} must be of real numbers; got {dtype}.")
+    if not jnp.issubdtype(dtype, jnp.floating):  # strict promotion mixes no integers with floats
+        dtype = jnp.float32
     return jnp.asarray(x, jnp.promote_types(dtype, jnp.float32))
 
 

@@ -41,6 +41,7 @@ NUMBER = Kind("a number", lambda x: type(x) in (int, float) and not math.isnan(x
 TEXT = Kind("a text", lambda x: isinstance(x, str))
 TEXTS = Kind("a list of texts", lambda x: isinstance(x, list) and all(map(TEXT.accepts, x)))
 OBJECT = Kind("an object {...}", lambda x: isinstance(x, dict))
+OBJECTS = Kind("a list of objects", lambda x: isinstance(x, list) and all(map(OBJECT.accepts, x)))
 SHAPE = Kind("a shape, of lengths from 1 and less than 2^31 numbers in all", _is_shape)
 
 

@@ -5,13 +5,14 @@ by objects that have to come back as they were.
 """
 
 import dataclasses
+import fnmatch
 import functools
 import importlib
 import importlib.util
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -184,3 +185,34 @@ def named_leaves(tree: Any, what: str = "labels") -> dict[str, Any]:
     leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
     names = (jax.tree_util.keystr(keys, simple=True, separator="/") for keys, _ in leaves)
     return {name or what: leaf for name, (_, leaf) in zip(names, leaves, strict=True)}
+
+
+def matching(patterns: Sequence[str], tree: Any, what: str) -> frozenset[str]:
+    """The names of the leaves that patterns such as ``blocks/attention/*`` choose.
+
+    Args:
+        patterns: as of a shell, in which ``*`` stands for anything, slashes too.
+        tree: of arrays, or of their shapes.
+        what: what holds the patterns, as a message calls it.
+
+    Returns:
+        Names as `named_leaves` gives them.
+
+    Raises:
+        InputError: they are no sequence of texts, or one matches no leaf; some names are told.
+    """
+    if isinstance(patterns, str) or not all(isinstance(one, str) for one in patterns):
+        raise InputError(
+            f'{what} must be a tuple of patterns such as ("out/*",); got {patterns!r}.'
+        )
+    names, found = list(named_leaves(tree, "params")), set()
+    for pattern in patterns:
+        chosen = set(fnmatch.filter(names, pattern))
+        if not chosen:
+            some = ", ".join(names[:: max(1, len(names) // 5)][:6])
+            raise InputError(
+                f"{what}: no parameter matches {pattern!r}; there are {some} and {len(names)} "
+                "in all."
+            )
+        found |= chosen
+    return frozenset(found)

@@ -67,6 +67,7 @@ def test_class_ids_pass():
 @pytest.mark.parametrize(
     ("ids", "given", "message"),
     [
+        (0, {}, r"class ids of shape \(n,\); got int64 of shape \(\)"),
         ([[0]], {}, r"class ids of shape \(n,\); got int64 of shape \(1, 1\)"),
         (np.zeros(0, int), {}, r"shape \(n,\); got int64 of shape \(0,\)"),
         ([0, 1], {"count": 3}, r"class ids of shape \(3,\); got int64 of shape \(2,\)"),

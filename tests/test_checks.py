@@ -9,6 +9,7 @@ from fmjax.checks import (
     check_between,
     check_class_names,
     check_finite_number,
+    check_methods,
     check_multiple,
     check_positive,
     check_seed,
@@ -169,3 +170,14 @@ def test_a_text_that_is_not_utf_8_is_refused():
 
 def test_the_largest_number_of_float32_is_that_of_numpy():
     assert np.finfo(np.float32).max == FLOAT32_MAX
+
+
+def test_what_cannot_do_what_is_asked_is_told_what_it_must_have():
+    check_methods("the source", {}, "keys", "items", such_as="{}")
+    check_methods("the cost", len, such_as="lambda x: x")
+    found = refused(check_methods, "the source", 5, "keys", "items", such_as="{}")
+    assert found == "the source must be an object with keys, items, such as {}; got 5."
+    found = refused(check_methods, "the cost", 5, such_as="lambda x: x")
+    assert found == "the cost must be a function, such as lambda x: x; got 5."
+    found = refused(check_methods, "the source", dict, "keys", such_as="{}")
+    assert found == "the source is the class dict; write dict(...)."

@@ -1,5 +1,6 @@
 """A folder is one process's own, nothing in it leads elsewhere, and it is emptied at once."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,11 @@ def test_a_folder_is_one_processs_own(tmp_path):
         lock_folder(tmp_path, "--out")
     lock.close()
     lock_folder(tmp_path, "--out").close()
+
+
+def test_a_system_without_locks_goes_without(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    assert lock_folder(tmp_path, "--out") is None
 
 
 def test_a_lock_is_not_made_through_a_link(tmp_path):

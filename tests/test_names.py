@@ -6,7 +6,7 @@ import pytest
 
 from fmjax.data.codecs import Vectors
 from fmjax.errors import InputError
-from fmjax.names import check_names, describe, rebuild
+from fmjax.names import check_names, describe, matching, rebuild
 
 
 def test_a_dataclass_comes_back():
@@ -44,3 +44,27 @@ def test_a_module_of_the_users_own_is_said(tmp_path, monkeypatch, capsys):
     )
     (line,) = capsys.readouterr().err.splitlines()
     assert "names own_module:f, which is imported from" in line
+
+
+TREE = {"blocks": {"mlp": {"up": 1, "down": 2}, "norm": 3}, "out": 4}
+
+
+@pytest.mark.parametrize(
+    ("patterns", "names"),
+    [
+        ((), []),
+        (("out",), ["out"]),
+        (("blocks/*",), ["blocks/mlp/down", "blocks/mlp/up", "blocks/norm"]),
+        (("*/up", "o*"), ["blocks/mlp/up", "out"]),
+    ],
+)
+def test_patterns_choose_leaves_by_name(patterns, names):
+    assert sorted(matching(patterns, TREE, "frozen")) == names
+
+
+def test_a_pattern_that_chooses_nothing_is_told_what_there_is():
+    with pytest.raises(InputError, match=r"frozen: no parameter matches 'mlp/\*'; there are b"):
+        matching(("out", "mlp/*"), TREE, "frozen")
+    for wrong in ("out", (1,)):
+        with pytest.raises(InputError, match="frozen must be a tuple of patterns"):
+            matching(wrong, TREE, "frozen")

@@ -74,3 +74,10 @@ def test_a_npy_and_half_a_file_and_a_flipped_bit_are_refused(tmp_path):
         (tmp_path / "a.npz").write_bytes(content)
         with pytest.raises(InputError, match=r"a\.npz cannot be read"):
             read_arrays(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize("shape", [(-1,), (-3,), (-1, 0), (-2, -2), (30,), (9 * 2**40,)])
+def test_a_shape_that_cannot_be_in_the_file_is_named_before_it_is_read(tmp_path, shape):
+    path = write(tmp_path / "a.npz", x=header(shape, "<f8") + bytes(8))
+    with pytest.raises(InputError, match=r"an array of shape \(.*\) does not fit into its"):
+        read_arrays(path)

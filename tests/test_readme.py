@@ -8,6 +8,7 @@ import pytest
 from tests.conftest import ROOT
 
 README = (ROOT / "README.md").read_text()
+INDEX = (ROOT / "docs" / "index.md").read_text()
 LIBRARY, FIT = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 
 
@@ -35,6 +36,14 @@ def test_the_library_example_uses_each_key_once(run_python):
         run_python(twice, devices=1, env={"JAX_DEBUG_KEY_REUSE": "1"})
 
 
+@pytest.mark.slow
+def test_the_example_of_the_index_draws_its_data(capsys):
+    (example,) = re.findall(r"```python\n(.*?)```", INDEX, flags=re.DOTALL)
+    exec(compile(example, "index.md", "exec"), {})
+    samples = np.array(re.findall(r"-?\d+\.\d*", capsys.readouterr().out), float).reshape(6, 2)
+    np.testing.assert_allclose(np.abs(samples), [[2, 0]] * 6, atol=0.4)
+
+
 def test_every_file_it_names_exists():
     named = set(re.findall(r"(?:configs|fmjax|tests|benchmarks|docs)/[\w./]+\.\w+", README))
     named |= set(re.findall(r"\]\(([\w./]+)\)", README))
@@ -42,11 +51,18 @@ def test_every_file_it_names_exists():
     assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
 
 
-def test_its_table_names_every_solver_and_toy_config():
-    from fmjax.samplers import SOLVERS
-
-    assert all(name in README for name in SOLVERS)
+def test_it_is_short_and_names_every_configuration():
+    assert len(README.splitlines()) <= 150
     assert all(f"`{path.stem}`" in README for path in (ROOT / "configs").glob("*.py"))
+
+
+def test_the_list_of_features_names_every_solver():
+    from fmjax.samplers import METHODS, SOLVERS
+
+    features = (ROOT / "docs" / "features.md").read_text().lower().replace("-", "_")
+    names = {"churn": "churn", "overshoot": "overshooting", "refresh": "noise refresh"}
+    for name in (*SOLVERS, *METHODS):
+        assert names.get(name, name.replace("stochastic_heun", "stochastic heun")) in features, name
 
 
 def test_no_placeholder_is_left():

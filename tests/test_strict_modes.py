@@ -68,6 +68,8 @@ def paths_and_conversions(dtype):
             found.append(fn(params(dtype), x0, t, labels()))
         changed = change_path(velocity, schedules.Linear(), schedule)
         found.append(changed(x0, t, None))
+    for schedule in (*SCHEDULES, schedules.Polynomial(2.5)):
+        found += [jax.vjp(f, t)[1](t)[0] for f in (schedule.alpha, schedule.sigma)]
     for path in (BrownianBridge(0.1), NoisyStraight(0.1)):
         found += jax.tree.leaves(path.sample(x0, x1, t, {"z": points(dtype, 2)}))
     found += list(sde_drifts(x0, x1, 0.5))
@@ -108,6 +110,8 @@ def every_coupling(dtype):
         couplings.partial(0.8),
     ):
         found += list(jax.jit(coupling)(key(), x0, x1, None)[:2])
+    cost = jnp.sum((x0[:, None] - x1[None]) ** 2, axis=-1)
+    found.append(couplings.NearConditions(0.3)(cost, labels()))
     found += list(couplings.chain(key(), (x0, x1[:4], x0), couplings.exact()))
     return found
 

@@ -6,7 +6,8 @@ from pathlib import Path
 MODULES = (
     # the mathematics
     *("schedules", "paths", "predictions", "losses", "times", "samplers", "guidance"),
-    *("likelihood", "couplings", "numerics", "sources.py", "conditions.py", "draws.py", "keys.py"),
+    *("likelihood", "couplings", "numerics", "sources.py", "conditions", "draws.py", "keys.py"),
+    *("flow_maps", "manifolds", "drifting.py", "intervals.py"),
     # what both halves share
     *("array_checks.py", "checks.py", "axes.py"),
     # checkpoints, data, training, sampling
@@ -36,6 +37,8 @@ FIRST = {
     "guidance/rules": ("test_guidance_rules.py",),
     "guidance/distillation": ("test_guidance_distillation.py",),
     "guidance/labels": ("test_classifier_free.py",),
+    "run/sample/command": ("test_cli.py", "test_flags.py"),
+    "run/sample/flags": ("test_cli.py", "test_flags.py"),
 }
 
 # The tests that a mutant meets next: those that know its module beside its own.
@@ -54,12 +57,16 @@ NEXT = {
     "couplings": ("couplings", "numerics", "test_draws.py", "test_returned.py"),
     "numerics": ("couplings", "times", "schedules"),
     "sources.py": ("test_draws.py", "samplers/test_fit_source.py"),
-    "conditions.py": ("test_draws.py", "guidance", "data/test_dataset.py"),
+    "conditions": ("test_conditions.py", "test_draws.py", "guidance", "data/test_dataset.py"),
+    "flow_maps": ("flow_maps", "likelihood", "guidance/test_guidance_distillation.py"),
+    "manifolds": ("manifolds", "test_sources.py", "testing"),
+    "drifting.py": ("flow_maps", "losses"),
+    "intervals.py": ("guidance/test_guidance_interval.py", "times"),
     "draws.py": ("factory/test_training.py", "training/test_step.py", "extending"),
     "keys.py": ("test_draws.py", "test_sources.py"),
     "array_checks.py": ("test_returned.py", "test_functions.py", "test_precision_of_inputs.py"),
     "checks.py": ("test_functions.py", "test_config.py", "couplings"),
-    "axes.py": ("losses", "samplers/test_ode.py", "schedules"),
+    "axes.py": ("training/test_sharding.py", "models/test_dit.py"),
     "storage": ("run/test_older_runs.py", "run/weights"),
     "files.py": ("storage", "data/pairs", "run/sample"),
     "folders.py": ("run/train", "run/sample"),
@@ -69,6 +76,8 @@ NEXT = {
     "training": ("training/test_step.py", "training/test_fit.py"),
     "run": ("run/sample", "run/test_two_conditions.py"),
 }
+
+OF_ALL = ("test_signatures.py",)  # the arguments and defaults of every module
 
 
 def modules(root: Path) -> Iterator[str]:
@@ -84,9 +93,12 @@ def _first(tests: Path, inside: Path) -> list[Path]:
     for name, files in FIRST.items():
         if str(inside).startswith(name):
             return [tests / Path(name).parts[0] / file for file in files]
-    own = tests / inside.with_name(f"test_{inside.name}")
-    if own.exists():
-        return [own]
+    for own in (
+        tests / inside.with_name(f"test_{inside.name}"),
+        tests / f"test_{inside.parts[0]}.py",
+    ):
+        if own.exists():
+            return [own]
     folder = tests / inside.parent
     while not folder.is_dir():
         folder = folder.parent
@@ -101,7 +113,7 @@ def stages(root: Path, module: str) -> list[list[str]]:
     """
     inside = Path(module).relative_to("fmjax")
     first = _first(root / "tests", inside)
-    near = [root / "tests" / name for name in NEXT[inside.parts[0]]]
+    near = [root / "tests" / name for name in (*NEXT[inside.parts[0]], *OF_ALL)]
     near = [path for path in near if path not in first]
     return [
         ["-m", mark, *(str(path.relative_to(root)) for path in paths)] if paths else []

@@ -115,7 +115,7 @@ def find_weight(cost: Array, distance: Array, ratio: float) -> Array:
     largest of these, where no pair is left that a weight could still exclude.
     """
     gain = jnp.diagonal(cost)[None, :] - cost
-    last = jnp.where(distance > 0, gain / jnp.where(distance > 0, distance, 1), -jnp.inf)
+    last = gain / jnp.where(distance > 0, distance, 1)
     last = jnp.where((distance > 0) | (gain < 0), last, jnp.inf)
 
     def too_many(w):

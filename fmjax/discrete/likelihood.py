@@ -96,7 +96,7 @@ def token_log_likelihood(
     if times == 1:
         error = jnp.full_like(log_p, jnp.nan)
     else:
-        error = jnp.sqrt(jnp.sum((costs + log_p) ** 2, axis=0) / (times * (times - 1)))
+        error = jnp.sqrt(jnp.sum((costs + log_p[None]) ** 2, axis=0) / (times * (times - 1)))
     return TokenLikelihood(log_p, error, jnp.full(batch, times, jnp.int32))
 
 

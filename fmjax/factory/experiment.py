@@ -39,11 +39,13 @@ from fmjax.intervals import on_intervals
 from fmjax.losses import LossFn
 from fmjax.models import adapters
 from fmjax.models.flops import training_flops
+from fmjax.names import matching
 from fmjax.paths import Path, schedule_of
 from fmjax.predictions import as_velocity
 from fmjax.samplers import Solver
 from fmjax.schedules import Linear
 from fmjax.sources import Source, StandardNormal
+from fmjax.training.frozen import split
 from fmjax.training.mesh import MeshSizes
 from fmjax.training.optimizer import learning_rate_schedule, make_optimizer
 from fmjax.training.sharding import Rules
@@ -64,6 +66,7 @@ class Experiment:
             and states where the source is a distribution.
         path: from the source to the data.
         network: the name of the network.
+        model: the network, a Linen module.
         architecture: what its parameters mean beyond their shapes.
         apply_fn: ``apply_fn(params, x, t, labels) -> velocity``, whatever the network predicts; of
             a network of two times its diagonal, which takes spans, too; of one that takes the scale
@@ -87,6 +90,7 @@ class Experiment:
         couple: the coupling that the data pipeline computes, or None.
         independent: whether x0 is independent of x1: no coupling, no stored pairs.
         optimizer: the optax transformation.
+        frozen: patterns of the parameters that are not trained.
         learning_rate: its schedule, by step.
         mesh: how many devices along each axis.
         train: how long to train, and how often to report.
@@ -104,6 +108,7 @@ class Experiment:
     source_codec: Codec
     path: Path
     network: str
+    model: Any
     architecture: Architecture
     apply_fn: ApplyFn
     scaled_fn: ApplyFn | None
@@ -122,6 +127,7 @@ class Experiment:
     couple: Callable | None
     independent: bool
     optimizer: optax.GradientTransformation
+    frozen: tuple[str, ...]
     learning_rate: Callable[[int], float]
     mesh: MeshSizes
     train: TrainSettings
@@ -202,7 +208,7 @@ def make_experiment(
         local = network if spec.timeline is None else on_intervals(network)
         loss_fn = registry.make_configured_loss_fn(config, local, path)
     init_params = _make_init(model, example, conditions, two_times, scaled is not None)
-    jax.eval_shape(init_params, jax.random.key(0))  # the network accepts these shapes
+    abstract = jax.eval_shape(init_params, jax.random.key(0))  # the network accepts these shapes
     learning_rate, optimizer = _make_optimizer(config)
     return Experiment(
         spec=spec,
@@ -212,6 +218,7 @@ def make_experiment(
         source_codec=source_codec,
         path=path,
         network=config.model.name,
+        model=model,
         architecture=architecture(config, model),
         apply_fn=velocity,
         scaled_fn=scaled,
@@ -230,6 +237,7 @@ def make_experiment(
         couple=registry.make_host_coupling(config, conditions, source),
         independent=config.coupling.name == "independent" and spec.timeline is None,
         optimizer=optimizer,
+        frozen=_frozen(config, abstract),
         learning_rate=learning_rate,
         mesh=MeshSizes(**config.mesh),
         train=TrainSettings(**config.train),
@@ -310,6 +318,14 @@ def _velocity(network: ApplyFn, path: Path, prediction: str) -> ApplyFn:
     """The network as one that predicts velocities, of a part of what it gives."""
     schedule = schedule_of(path)
     return as_velocity(network, Linear() if schedule is None else schedule, prediction)
+
+
+def _frozen(config: ConfigDict, params: Any) -> tuple[str, ...]:
+    """The patterns of ``train.frozen``, once they match some parameters and leave some."""
+    patterns = tuple(config.train.frozen.split(",")) if config.train.frozen else ()
+    matching(patterns, params, "train.frozen")
+    split(params, patterns)
+    return patterns
 
 
 def _make_optimizer(config: ConfigDict) -> tuple[Callable, optax.GradientTransformation]:

@@ -96,10 +96,11 @@ def _of_two_times(model: Any, config: ConfigDict) -> Any:
 
 def _mlp(c: ConfigDict, conditions: Any) -> mlp.MLP:
     unused = _given(c, "heads", "patch_size", *_OF_UNET)
-    if unused or (c.dtype, c.attention, c.scan, c.remat) != ("float32", "auto", False, "none"):
+    how = (c.dtype, c.attention, c.scan, c.remat, c.variance)
+    if unused or how != ("float32", "auto", False, "none", False):
         raise InputError(
             "the mlp is float32 and has no heads, patch_size, channel_mult, attention_factors, "
-            f"attention, scan or remat; got {c.to_dict()}."
+            f"variance, attention, scan or remat; got {c.to_dict()}."
         )
     return mlp.MLP(**_given(c, "width", "depth", "time_scale"), conditions=conditions)
 
@@ -121,6 +122,7 @@ def _dit_fields(c: ConfigDict, conditions: Any) -> dict[str, Any]:
             f"model.name={c.name!r}."
         )
     how = {"dtype": COMPUTE_DTYPES[c.dtype], "scan": c.scan, "remat": c.remat}
+    how |= {"variance": c.variance}
     return _given(c, *_DIT_SIZES, "time_scale") | how | {"conditions": conditions}
 
 
@@ -134,10 +136,9 @@ def _unet_preset(c: ConfigDict, conditions: Any) -> unet.UNet:
 
 
 def _unet_fields(c: ConfigDict, conditions: Any) -> dict[str, Any]:
-    if c.patch_size is not None or c.scan:
+    if given := [name for name in ("patch_size", "scan", "variance") if c[name]]:
         raise InputError(
-            f"a unet has no patches and no scan; got model.patch_size={c.patch_size} and "
-            f"model.scan={c.scan}: leave them out."
+            f"a unet has no patches, no scan and no variance: leave model.{given[0]} out."
         )
     how = {"dtype": COMPUTE_DTYPES[c.dtype], "remat": c.remat, "conditions": conditions}
     lists = {name: _numbers(name, text) for name, text in _given(c, *_OF_UNET).items()}
@@ -154,10 +155,8 @@ def _transformer_preset(c: ConfigDict, conditions: Any) -> token_transformer.Tok
 
 
 def _transformer_fields(c: ConfigDict, conditions: Any) -> dict[str, Any]:
-    if unused := _given(c, "patch_size", *_OF_UNET):
-        raise InputError(
-            f"a token_transformer has no {', '.join(unused)}; got {unused}: leave that out."
-        )
+    if given := [name for name in ("patch_size", "variance", *_OF_UNET) if c[name]]:
+        raise InputError(f"a token_transformer has no {given[0]}: leave model.{given[0]} out.")
     how = {"dtype": COMPUTE_DTYPES[c.dtype], "scan": c.scan, "remat": c.remat, "tied": c.tied}
     given = _given(c, *_TRANSFORMER_SIZES, "time_scale")
     return given | how | {"conditions": conditions, "vocabulary": _UNSET}

@@ -58,6 +58,7 @@ class TrainSettings(NamedTuple):
     accumulate: int
     steps_per_call: int
     ema: float
+    frozen: str | None
     seed: int
     log_every: int
     checkpoint_every: int
@@ -67,7 +68,8 @@ class TrainSettings(NamedTuple):
 
     def of_fit(self) -> dict[str, int | float]:
         """The numbers that `fmjax.training.fit` takes, by its names."""
-        return {name: value for name, value in self._asdict().items() if name != "sample_every"}
+        own = ("sample_every", "frozen")
+        return {name: value for name, value in self._asdict().items() if name not in own}
 
 
 class EvalSettings(NamedTuple):

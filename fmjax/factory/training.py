@@ -23,12 +23,15 @@ def train_step(experiment: Experiment, layout: Jit | Pmap) -> Step:
         accumulate=experiment.train.accumulate,
         axis_name=layout.axis_name,
         learning_rate=experiment.learning_rate,
+        frozen=experiment.frozen,
     )
 
 
 def make_init(experiment: Experiment) -> Callable[[jax.Array], TrainState]:
     """``init(key)``, the state before the first step."""
-    return lambda key: init_state(experiment.init_params(key), experiment.optimizer)
+    return lambda key: init_state(
+        experiment.init_params(key), experiment.optimizer, frozen=experiment.frozen
+    )
 
 
 def abstract_params(experiment: Experiment) -> Any:

@@ -39,7 +39,7 @@ def least_cost_columns(cost: np.ndarray) -> np.ndarray:
 def _potentials(cost: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """u and v (n,) near the dual optimum, float32."""
     u, v = tighten(cost, np.zeros_like(cost[0]))
-    for epsilon in np.geomspace(HIGH, LOW, STAGES) * max(float(cost.std()), 1e-30):
+    for epsilon in np.geomspace(HIGH, LOW, STAGES) * float(cost.std()):
         kernel = u[:, None] - cost
         kernel += v[None, :]
         kernel *= np.float32(1 / epsilon)

@@ -6,7 +6,7 @@ import json
 import platform
 import re
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from fmjax.conditions import ClassIds
 from fmjax.config import ConfigDict, default_config
@@ -50,11 +50,14 @@ class Record(NamedTuple):
         config: every key.
         spec: of its data.
         fingerprint: of its data, as `fmjax.data.dataset.Dataset` has it; None where it is unknown.
+        began: which stored parameters it began with, and a number that tells whether they are still
+            the same; None for a run that began anew.
     """
 
     config: ConfigDict
     spec: DataSpec
     fingerprint: str | None = None
+    began: dict[str, Any] | None = None
 
 
 def versions() -> dict[str, str]:
@@ -70,6 +73,7 @@ def save_record(workdir: Path, record: Record) -> None:
         "config": record.config.to_dict(),
         "data": describe(record.spec._asdict()),
         "fingerprint": record.fingerprint,
+        "began": record.began,
         "versions": versions(),
     }
     write_json(workdir / RECORD, content | {_CHECKSUM: _checksum(content)})
@@ -101,7 +105,8 @@ def load_record(workdir: Path) -> Record:
         check_kind("the shape of the data", list(spec.codec.data_shape), SHAPE)
         told = stored.get("fingerprint")  # earlier runs do not tell
         check_kind("'fingerprint'", told, TEXT.or_null())
-        return Record(config, spec, told)
+        check_kind("'began'", stored.get("began"), OBJECT.or_null())
+        return Record(config, spec, told, stored.get("began"))
     except FileNotFoundError:
         raise InputError(
             f"{workdir} holds no run. Train one with: "
@@ -164,7 +169,7 @@ def claim(workdir: Path, record: Record, state_bytes: int, overwrite: bool) -> I
         finish_removal(workdir, CONTENT)
         if overwrite:
             _delete_run(workdir)
-        _check_content(workdir, record)
+        record = record._replace(began=_check_content(workdir, record))
         # The newest `keep`, the best one, and the one being written before an old one goes.
         needed = state_bytes * (record.config.train.keep + 2)
         advice = "free some space, lower train.keep, or give another --workdir"
@@ -204,8 +209,8 @@ def check_same_data(workdir: Path, record: Record, fingerprint: str | None) -> N
         )
 
 
-def _check_content(workdir: Path, record: Record) -> None:
-    """Checks that the folder holds the same run or none."""
+def _check_content(workdir: Path, record: Record) -> dict[str, Any] | None:
+    """Checks that the folder holds the same run or none; returns what that run began with."""
     if (workdir / RECORD).exists() and has_checkpoints(workdir):
         stored = load_record(workdir)
         check_resumable(stored.config, record.config, workdir)
@@ -216,13 +221,15 @@ def _check_content(workdir: Path, record: Record) -> None:
                 f"{record.spec.codec} with labels {record.spec.conditions}. Give another --workdir."
             )
         check_same_data(workdir, stored, record.fingerprint)
-    elif any(workdir.glob("*.safetensors")):
+        return stored.began
+    if any(workdir.glob("*.safetensors")):
         raise InputError(
             f"{workdir} holds exported weights: begin with them, by --init_from={workdir}, in "
             "another --workdir."
         )
-    elif has_checkpoints(workdir):
+    if has_checkpoints(workdir):
         raise InputError(
             f"{workdir} holds checkpoints of an unknown run: {RECORD} is missing. "
             "Give another --workdir."
         )
+    return None

@@ -1,6 +1,7 @@
 """Where a training begins: with fresh parameters, given ones, a state, or a checkpoint."""
 
 import sys
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -29,16 +30,19 @@ class Begin:
         optimizer: optax.GradientTransformation,
         layout: Jit | Pmap,
         settings: Settings,
+        frozen: Sequence[str] = (),
     ):
         """Args as in `fit`.
 
         Raises:
-            InputError: the parameters are not arrays of floats, or the state is of something else.
+            InputError: the parameters are not arrays of floats, the state is of something else, or
+                a pattern of what is frozen matches nothing.
         """
         self._given, self._layout, self._seed = params, layout, settings.seed
-        self._make = partial(init_state, optimizer=optimizer, average=settings.ema is not None)
+        average = settings.ema is not None
+        self._make = partial(init_state, optimizer=optimizer, average=average, frozen=frozen)
         if isinstance(params, TrainState):
-            check_state(params, optimizer, settings.ema is not None)
+            check_state(params, optimizer, average, frozen)
             self.abstract = jax.eval_shape(lambda state: state, params)
         elif self._is_init():
             self.abstract = jax.eval_shape(self._init, jax.random.key(0))

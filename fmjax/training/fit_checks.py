@@ -1,6 +1,6 @@
 """What is checked of a call of `fit` before any device works: by shapes alone."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -12,6 +12,7 @@ from fmjax.conventions import Output
 from fmjax.data.streams import Stream
 from fmjax.errors import InputError
 from fmjax.names import named_leaves
+from fmjax.training.frozen import split
 from fmjax.training.settings import Settings
 from fmjax.training.state import TrainState
 from fmjax.training.step import Batch, Drawn, drawn_from, on_drawn
@@ -34,18 +35,23 @@ def check_params(params: Any) -> None:
         raise InputError(f"{_BY}; got none.")
 
 
-def check_state(state: TrainState, optimizer: optax.GradientTransformation, average: bool) -> None:
+def check_state(
+    state: TrainState,
+    optimizer: optax.GradientTransformation,
+    average: bool,
+    frozen: Sequence[str] = (),
+) -> None:
     """Checks that a state, or the shapes of one, is of this optimiser, with an average or without.
 
     Raises:
         InputError: it is not, or has not.
     """
     check_params(state.params)
-    expected = jax.eval_shape(optimizer.init, state.params)
+    expected = jax.eval_shape(optimizer.init, split(state.params, frozen)[0])
     if jax.tree.structure(expected) != jax.tree.structure(state.opt_state):
         raise InputError(
-            "the state is of another optimizer: give the one that it was trained with, or its "
-            "params alone to begin anew."
+            "the state is of another optimizer, or of other frozen parameters: give those that it "
+            "was trained with, or its params alone to begin anew."
         )
     if (state.ema_params is not None) != average:
         raise InputError(

@@ -46,6 +46,7 @@ def fit(
     batch_size: int = 128,
     seed: int = 0,
     ema: float | None = 0.9999,
+    frozen: Sequence[str] = (),
     accumulate: int = 1,
     log_every: int = 50,
     checkpoint_every: int = 500,
@@ -103,6 +104,8 @@ def fit(
         batch_size: examples in a step, over all devices and processes.
         seed: of init, of the order of the data and of every draw.
         ema: decay of the average of the parameters, reached after a warm-up; None keeps none.
+        frozen: patterns of the parameters that stay as they are, such as ``("blocks/*",)``; see
+            `fmjax.training.frozen`. The optimiser sees the others alone.
         accumulate: into how many parts a batch is split to save memory.
         log_every: steps from one line of the log to the next.
         checkpoint_every: steps from one checkpoint to the next; there is one at the end as well.
@@ -140,7 +143,7 @@ def fit(
         raise InputError("profile=True writes its trace to a workdir: give workdir as well.")
     stream = as_stream(data, threads)
     validated = None if held_out is None else as_stream(held_out, threads, "held_out")
-    begin = Begin(params, optimizer, layout, settings)
+    begin = Begin(params, optimizer, layout, settings, frozen)
     step = make_step(
         loss_fn,
         _of_batch(draw, layout),
@@ -149,10 +152,11 @@ def fit(
         accumulate=settings.accumulate,
         axis_name=layout.axis_name,
         learning_rate=learning_rate,
+        frozen=frozen,
     )
     batch = check_data(stream, validated, settings)
     check_functions(apply_fn, loss_fn, _of_batch(draw), begin.abstract.params, batch)
-    record = record_of(settings, begin.abstract.params)
+    record = record_of(settings, begin.abstract.params, frozen)
     with opened(workdir, record, begin.abstract, keep) as folder:
         state = begin.state(folder, stream.exact)
         if int(state.step) >= steps:

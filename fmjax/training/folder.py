@@ -1,7 +1,7 @@
 """The folder of a training: what is in it, and whether a call may start there or go on."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -42,19 +42,21 @@ def has_checkpoints(workdir: Path) -> bool:
     return any(path.name.isdecimal() for path in (workdir / CHECKPOINTS).glob("*"))
 
 
-def record_of(settings: Settings, params: Any) -> dict[str, Any]:
+def record_of(settings: Settings, params: Any, frozen: Sequence[str] = ()) -> dict[str, Any]:
     """What decides the numbers of a training, for its folder to remember.
 
     Args:
         settings: of the training.
         params: arrays, or their shapes.
+        frozen: patterns of the parameters that are not trained.
     """
     decisive = ("batch_size", "seed", "ema", "accumulate")
     shapes = {
         f"params/{name}": f"{x.dtype}{list(x.shape)}"
         for name, x in named_leaves(params, "array").items()
     }
-    return {name: getattr(settings, name) for name in decisive} | shapes
+    names = {"frozen": sorted(frozen)} if frozen else {}
+    return {name: getattr(settings, name) for name in decisive} | names | shapes
 
 
 @contextlib.contextmanager

@@ -1,10 +1,13 @@
 """The train state: everything that a step changes, and nothing else."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+
+from fmjax.training.frozen import split
 
 
 class TrainState(NamedTuple):
@@ -24,7 +27,10 @@ class TrainState(NamedTuple):
 
 
 def init_state(
-    params: Any, optimizer: optax.GradientTransformation, average: bool = True
+    params: Any,
+    optimizer: optax.GradientTransformation,
+    average: bool = True,
+    frozen: Sequence[str] = (),
 ) -> TrainState:
     """The state before the first step; the average starts as a copy of the parameters.
 
@@ -35,13 +41,14 @@ def init_state(
         params: the parameters.
         optimizer: the optax transformation.
         average: whether an average is kept.
+        frozen: patterns of the parameters that are not trained; see `fmjax.training.frozen`.
     """
     copied = jax.tree.map(lambda x: jnp.array(x, jnp.float32, copy=True), params)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
         ema_params=copied if average else None,
-        opt_state=optimizer.init(params),
+        opt_state=optimizer.init(split(params, frozen)[0]),
     )
 
 

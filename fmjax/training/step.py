@@ -1,6 +1,6 @@
 """One training step: a pure function from (state, key, batch) to (state, metrics)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -11,6 +11,7 @@ from optax.microbatching import AccumulationType, microbatch
 from fmjax.checks import check_multiple
 from fmjax.errors import InputError
 from fmjax.training.ema import update_ema
+from fmjax.training.frozen import joined, keep_equal, split
 from fmjax.training.outliers import OutlierState
 from fmjax.training.state import TrainState
 
@@ -110,6 +111,7 @@ def make_step(
     accumulate: int = 1,
     axis_name: str | None = None,
     learning_rate: Callable[[jax.Array], jax.Array] | None = None,
+    frozen: Sequence[str] = (),
 ) -> Step:
     """Makes the pure update that both jit and pmap compile.
 
@@ -123,6 +125,7 @@ def make_step(
         accumulate: into how many parts the batch is split to save memory.
         axis_name: the pmap axis to average over; None under jit, where the batch is global.
         learning_rate: the optimiser's schedule, to be told among the metrics.
+        frozen: patterns of the parameters that stay as they are; see `fmjax.training.frozen`.
 
     Returns:
         ``step(state, key, batch) -> (state, metrics)`` with the run's key (the same at every step:
@@ -137,18 +140,27 @@ def make_step(
             "the loss takes the averaged parameters as its target_params, and ema=None keeps no "
             "average; write ema=0.999, say."
         )
-    value_and_grad = jax.value_and_grad(on_drawn(loss_fn))
+    loss_of = on_drawn(loss_fn)
+
+    def loss_of_trained(trained, drawn, kept, target_params, number):
+        return loss_of(joined(trained, kept), drawn, target_params, number)
+
+    value_and_grad = jax.value_and_grad(loss_of_trained)
     if accumulate > 1:
         value_and_grad = in_parts(value_and_grad, accumulate)
 
     def step(state: TrainState, key: jax.Array, batch: Batch) -> tuple[TrainState, Metrics]:
         drawn = drawn_from(draw(jax.random.fold_in(key, state.step), batch))
-        loss, grads = value_and_grad(state.params, drawn, state.ema_params, state.step)
+        trained, kept = split(state.params, frozen)
+        loss, grads = value_and_grad(trained, drawn, kept, state.ema_params, state.step)
         if axis_name is not None:
             loss, grads = jax.lax.pmean((loss, grads), axis_name)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        average = None if ema is None else update_ema(state.ema_params, params, state.step, ema)
+        updates, opt_state = optimizer.update(grads, state.opt_state, trained)
+        params = joined(optax.apply_updates(trained, updates), kept)
+        average = None
+        if ema is not None:
+            average = update_ema(state.ema_params, params, state.step, ema)
+            average = keep_equal(average, state.ema_params, kept)
         new_state = TrainState(state.step + 1, params, average, opt_state)
         metrics = {"loss": loss, "grad_norm": optax.tree.norm(grads)}
         if learning_rate is not None:

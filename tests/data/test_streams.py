@@ -148,3 +148,33 @@ def test_conditions_of_every_kind_and_pairs_go_through_however_they_come():
             np.testing.assert_allclose(batch["labels"][name], x[row], rtol=1e-6)
         check_labels(batch["labels"], conditions_of(labels), 6)
         batches.close()
+
+
+class NoBatches:
+    """It can be asked for its batches any number of times, and there are none."""
+
+    def __iter__(self):
+        return iter(())
+
+
+def test_an_iterable_without_batches_is_refused_and_not_asked_for_ever():
+    with pytest.raises(InputError, match="at least one batch; the iterator gave none"):
+        IteratorStream(NoBatches()).take(3)
+
+
+class OfOneShape:
+    shape = (3, 2)
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        ({"labels": np.arange(3)}, "got 'labels'"),
+        ({"x": np.ones(3), "y": np.ones(3)}, "got 'x', 'y'"),
+        ([1.0, 2.0], "got list"),
+        (OfOneShape(), "got OfOneShape"),
+    ],
+)
+def test_a_batch_that_is_no_array_and_no_dictionary_of_the_parts_is_refused(given, found):
+    with pytest.raises(InputError, match=f"each batch must be an array, .*; {found}"):
+        IteratorStream([given]).take(3)

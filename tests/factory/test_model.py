@@ -100,8 +100,13 @@ def test_the_scale_of_the_time_is_the_networks_unless_it_is_set(sizes):
         ({"name": "mlp", "scan": True}, "the mlp is float32 and has no heads"),
         ({"name": "dit", "width": 8}, "needs model.depth, model.heads, model.patch_size; or take"),
         ({"name": "unet", "width": 8}, "'unet' needs model.depth, model.heads; or take a preset"),
-        ({"name": "UNet-ImageNet64", "patch_size": 2}, "no patches and no scan; got model.patch"),
-        ({"name": "UNet-ImageNet64", "scan": True}, "no patches and no scan; .* model.scan=True"),
+        (
+            {"name": "UNet-ImageNet64", "patch_size": 2},
+            "no patches, no scan.* leave model.patch_size out",
+        ),
+        ({"name": "UNet-ImageNet64", "scan": True}, "no patches, no scan.* leave model.scan out"),
+        ({"name": "UNet-ImageNet64", "variance": True}, "no variance: leave model.variance out"),
+        ({"name": "mlp", "variance": True}, "the mlp is float32 and has no heads, .*variance"),
         ({"name": "mlp", "channel_mult": "1,2"}, "the mlp is float32 and has no heads"),
         ({"name": "DiT-S/2", "channel_mult": "1,2"}, "are a unet's; got .*model.name='DiT-S/2'"),
         (

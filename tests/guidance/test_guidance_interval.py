@@ -31,6 +31,12 @@ def velocity(x, t, labels, params=W):
     return jnp.tanh((x + jnp.asarray(TABLE)[labels]) @ params) * (1 + t[:, None])
 
 
+def test_an_interval_is_open_when_it_leaves_nothing_out():
+    assert GuidanceInterval().open
+    assert not GuidanceInterval(interval=(0.0, 1.0)).open
+    assert not GuidanceInterval(zero_until=1e-3).open
+
+
 class Counted:
     """The network, and for each call of it the evaluations per example and the times."""
 

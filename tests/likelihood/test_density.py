@@ -166,6 +166,17 @@ def test_the_probes_agree_with_the_trace_within_the_error_they_report(kind):
     assert size[16] / size[64] == pytest.approx(2, rel=0.15)
 
 
+def test_the_error_is_the_standard_error_of_the_mean_over_the_probes():
+    matrix, x = np.array([[1.0, 2.0], [0.5, -1.0]], np.float32), POINTS[:5]
+    trace = Hutchinson(6, "gaussian")
+    probes = np.asarray(draw_probes(trace, KEY, x), np.float64)
+    of_one = np.einsum("bki,ij,bkj->bk", probes, matrix, probes)
+    out = log_likelihood(
+        lambda x, t, labels: x @ matrix.T, x, spec=solver_spec("euler", 1), trace=trace, key=KEY
+    )
+    np.testing.assert_allclose(out.std_error, of_one.std(axis=1, ddof=1) / np.sqrt(6), rtol=1e-4)
+
+
 @pytest.mark.parametrize("kind", ["rademacher", pytest.param("gaussian", marks=SLOW)])
 def test_probes_have_unit_covariance_and_are_a_function_of_the_example_s_key(kind):
     x = {"a": np.zeros(400, np.float32), "b": np.zeros((400, 3), np.float32)}

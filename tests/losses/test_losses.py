@@ -240,6 +240,11 @@ def test_the_adaptive_distance_scales_the_gradient_of_the_squared_error(power):
     np.testing.assert_allclose(gradient, 2 * error / (square + 1e-2) ** power, rtol=1e-5)
 
 
+def test_the_adaptive_distance_is_by_default_that_of_mean_flows():
+    square = np.sum(np.float64(ERRORS) ** 2, axis=(1, 2))
+    np.testing.assert_allclose(Adaptive()(ERRORS, ZERO), square / (square + 1e-3), rtol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [

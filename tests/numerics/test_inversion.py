@@ -30,6 +30,11 @@ def test_small_roots_keep_their_relative_precision_and_other_brackets_work():
         np.testing.assert_allclose(x, roots, atol=1e-14)
 
 
+def test_a_root_in_float32_is_right_to_its_last_digit_down_to_a_hundred_millionth():
+    y = np.random.default_rng(0).uniform(1, 2, 1000).astype("float32") * np.float32(2.0**-30)
+    assert np.abs(invert_increasing(lambda x: x, y) - y).max() <= 2.0**-48
+
+
 def test_values_at_and_beyond_the_ends_give_the_ends_and_nan_stays():
     y = jnp.array([-jnp.inf, -1.0, 0.0, 1.0, 2.0, jnp.inf, jnp.nan])
     np.testing.assert_array_equal(invert_increasing(lambda x: x**2, y), [0, 0, 0, 1, 1, 1, np.nan])

@@ -19,6 +19,7 @@ from fmjax.predictions import (
     error_ratio,
     target_of,
 )
+from fmjax.predictions.conversions import END_DISTANCES, reach
 from fmjax.samplers import solve, solver_spec
 from fmjax.schedules import VP, Cosine, Custom, Linear, LinearVP, Polynomial
 
@@ -322,6 +323,13 @@ def test_beyond_the_ratios_of_vp_the_field_rests_at_its_nearest_end():
         x0 = jnp.asarray(X0[:4])
         x1 = jax.jit(lambda x0: solve(changed, x0, None, solver_spec("dopri5", steps=100)).x1)(x0)
         np.testing.assert_allclose(x1, MEAN + STD * X0[:4], atol=0.02)
+
+
+@pytest.mark.parametrize("power", [1, 2, 3, 4, 9])
+def test_divisions_come_as_near_to_an_end_as_they_can(power):
+    near = next((d for d in END_DISTANCES if d**power > 1e-14), END_DISTANCES[-1])
+    assert reach(lambda t: t**power) == (near, 1)
+    assert reach(lambda t: (1 - t) ** power) == (0, 1 - near)
 
 
 @pytest.mark.parametrize("margin", [0.0, 0.5, float("nan")])

@@ -16,7 +16,7 @@ from fmjax.run.sample.request import Request, resolve
 from fmjax.run.sample.to_disk import sample
 from fmjax.run.train.setup import build, check, with_teacher
 from fmjax.run.train.training import train
-from fmjax.run.weights.initial import initial_params
+from fmjax.run.weights.initial import Initial, initial_params
 from fmjax.samplers import solver_spec
 from tests.run.conftest import small_config
 from tests.run.test_flow_maps import LABELS, N, T, X, velocity_of
@@ -71,7 +71,7 @@ def test_it_learns_from_a_teacher_guided_at_each_scale(trained, tmp_path):
     assert w.min() >= 1
     assert w.max() <= 4
     assert np.ptp(w) > 0.5
-    params = initial_params(trained, run.experiment, run.layout.mesh)
+    params = initial_params(Initial(trained), run.experiment, run.layout.mesh)
     x_t = run.experiment.path.sample(args.x0, args.x1, args.t.s).x_t
     without, conditional = plain(x_t, args.t.s, null), plain(x_t, args.t.s, args.labels)
     taught = without + w[:, None] * (conditional - without)
@@ -134,8 +134,8 @@ def test_jumps_tell_no_likelihood_without_the_divergence(scaled):
 def test_outputs_and_inputs_that_are_new_begin_at_the_trained_flow(trained, tmp_path):
     config = small_config(**MEASURED, flow_map__guidance_max=3.0, flow_map__teacher=str(trained))
     run = build(config, tmp_path / "run", "jit")
-    check(run, False, trained)
-    params = initial_params(trained, run.experiment, run.layout.mesh)
+    check(run, False, Initial(trained))
+    params = initial_params(Initial(trained), run.experiment, run.layout.mesh)
     output = run.experiment.average_fn(params, X, Span(T, T[::-1]), LABELS)
     labels = {"labels": LABELS, "guidance": np.full(N, 2.0, np.float32)}
     scaled = run.experiment.scaled_fn(params, X, Span(T, T[::-1]), labels)

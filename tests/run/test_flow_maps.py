@@ -27,7 +27,7 @@ from fmjax.run.teacher import read_teacher
 from fmjax.run.train.setup import build, check, with_teacher
 from fmjax.run.train.training import train
 from fmjax.run.weights.export import export_weights
-from fmjax.run.weights.initial import initial_params
+from fmjax.run.weights.initial import Initial, initial_params
 from fmjax.samplers import sde_spec, solver_spec
 from tests.run.conftest import small_config, write_record
 from tests.run.forked import finish
@@ -60,8 +60,8 @@ def velocity_of(workdir):
 
 def assert_begins_as(trained, source, workdir):
     run = build(student_config(trained), workdir, "jit")
-    check(run, False, source)
-    params = initial_params(source, run.experiment, run.layout.mesh)
+    check(run, False, Initial(source))
+    params = initial_params(Initial(source), run.experiment, run.layout.mesh)
     expected, network = velocity_of(trained)(X, T, LABELS), jax.jit(run.experiment.apply_fn)
     for t in (T, Span(T, np.ones_like(T)), Span(T, T[::-1])):
         np.testing.assert_array_equal(network(params, X, t, LABELS), expected)
@@ -104,7 +104,7 @@ def test_the_loss_is_that_of_the_configuration(trained, tmp_path):
     batch = {"x1": x1, "labels": labels, "index": np.arange(32)}
     args = experiment.draw(jax.random.key(0), batch)
     np.testing.assert_array_equal(args.t.s, args.t.t)
-    params = initial_params(trained, experiment, run.layout.mesh)
+    params = initial_params(Initial(trained), experiment, run.layout.mesh)
     x_t = experiment.path.sample(args.x0, args.x1, args.t.s).x_t
     u = experiment.apply_fn(params, x_t, args.t, args.labels)
     taught = run.teacher.velocity(x_t, args.t.s, args.labels)

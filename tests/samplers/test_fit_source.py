@@ -45,6 +45,14 @@ def test_the_prior_draws_the_length_to_that_of_noise():
     np.testing.assert_allclose(np.linalg.norm(found.x0, axis=1), np.sqrt(2), atol=0.02)
 
 
+def test_a_step_follows_the_prior_s_gradient():
+    how = {"iterations": 1, "prior": 0.7, "optimizer": optax.sgd(0.1)}
+    how["spec"] = solver_spec("euler", 1)
+    found = fit_source(lambda x, t, y: 0 * x, X0, lambda x1: 0 * x1[:, 0], **how).x0
+    square = np.sum(X0**2, axis=1, keepdims=True)
+    np.testing.assert_allclose(found, X0 - 0.07 * (1 - 2 / square) * X0, rtol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

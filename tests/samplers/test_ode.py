@@ -277,6 +277,18 @@ def test_the_trajectory_has_the_states_of_shorter_solves(control):
         np.testing.assert_allclose(solution.trajectory[-1], solution.x1, rtol=1e-12)
 
 
+def test_an_adaptive_solve_that_keeps_states_on_the_way_says_where_it_ended():
+    spec = solver_spec("heun", rtol=1e-2, control="batch")
+    solution = jax.jit(lambda x: solve(logistic, x, spec=spec, save_at=[0.25, 0.5]))(X0)
+    np.testing.assert_array_equal(solution.t_end, 1)
+    assert solution.success.all()
+
+
+def test_labels_of_another_number_are_refused():
+    with pytest.raises(InputError, match="labels"):
+        solve(logistic, X0, RATES[:2])
+
+
 @pytest.mark.slow
 def test_every_node_of_a_fixed_solve_can_be_kept_forwards_and_backwards():
     spec, ways = solver_spec("euler", 5, grid="cosine"), [(0.0, 1.0), (1.0, 0.25)]

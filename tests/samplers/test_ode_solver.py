@@ -6,7 +6,7 @@ import pytest
 
 from fmjax.errors import InputError
 from fmjax.paths import AffinePath, BrownianBridge
-from fmjax.samplers import solve, solver_spec
+from fmjax.samplers import SOLVERS, solve, solver_spec
 from fmjax.samplers.time_grids import CustomGrid, EDMGrid, ShiftedGrid
 from fmjax.schedules import VP
 
@@ -31,8 +31,8 @@ from fmjax.schedules import VP
         ({"solver": "ab3", "steps": 2}, "at least 3 steps"),
         ({"shift": 0.0}, "positive"),
         ({"shift": float("nan")}, "positive"),
-        ({"shift": 2.0, "rtol": 1e-3}, "no grid"),
-        ({"grid": "edm", "rtol": 1e-3}, "no grid"),
+        ({"shift": 2.0, "rtol": 1e-3}, "no grid .* leave shift=2.0 out"),
+        ({"grid": "edm", "rtol": 1e-3}, "no grid .* leave grid='edm' out"),
         ({"grid": "edn"}, "Did you mean 'edm'"),
         ({"grid": "edm", "shift": 3.0}, "own spacing"),
         ({"grid": [0.0, 0.5, 1.0], "shift": 3.0}, "own spacing"),
@@ -49,6 +49,18 @@ from fmjax.schedules import VP
 def test_a_wrong_specification_is_refused(arguments, message):
     with pytest.raises(InputError, match=message):
         solver_spec(**arguments)
+
+
+NEEDED = {"ab2": 2, "ab3": 3, "dpmpp_2m": 2, "unipc": 2, "unipc_interpolated": 2}
+
+
+@pytest.mark.parametrize("name", sorted(SOLVERS))
+def test_a_solver_takes_as_few_steps_as_it_needs_earlier_ones(name):
+    fewest = NEEDED.get(name, 1)
+    assert solver_spec(name, fewest).steps == fewest
+    if fewest > 1:
+        with pytest.raises(InputError, match=f"at least {fewest} steps"):
+            solver_spec(name, fewest - 1)
 
 
 def test_what_is_left_out_is_chosen():

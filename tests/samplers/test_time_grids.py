@@ -172,6 +172,15 @@ def test_a_grid_that_has_no_room_is_refused():
         (lambda: SD3Grid(sigma_min=0.0), "sigma_min of SD3"),
         (lambda: EDMGrid(sigma_min=2.0, sigma_max=1.0), "sigma_min < sigma_max"),
         (lambda: ExponentialGrid(sigma_min=0.0), "sigma_min < sigma_max"),
+        *(
+            (lambda name=name: named_grid(name, 2.0), f"the {name} grid has its own spacing")
+            for name in sorted(set(NAMES) - {"shifted", "uniform"})
+        ),
+        (lambda: CustomGrid((0, 0.5, 0.4, 0.6, 0.7, 1)), r"got \(0, 0.5, 0.4, 0.6, 0.7, 1\)\."),
+        (
+            lambda: CustomGrid((0, 0.1, 0.2, 0.3, 0.4, 0.5, 2)),
+            r"got \(0, 0.1, 0.2, 0.3, 0.4, 0.5, \.\.\.\)\.",
+        ),
         (lambda: named_grid("uniforn"), "Did you mean 'uniform'"),
     ],
 )

@@ -255,7 +255,7 @@ def test_a_custom_schedule_can_be_made_inside_a_program_and_compared():
         (lambda: Custom(lambda t: t, lambda t: 1 - 2 * t + t**3), "not negative"),
         (
             lambda: Custom(lambda t: t, lambda t: 1 - jnp.cbrt(2 * t - 1) / 2 - 0.5),
-            "derivative of sigma",
+            r"derivative of sigma must be finite inside \(0, 1\); at 0.5 it is not",
         ),
     ],
 )

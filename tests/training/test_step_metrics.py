@@ -14,7 +14,7 @@ from fmjax.plots import save_png
 from fmjax.roofline.chips import CHIPS
 from fmjax.training.events import Events
 from fmjax.training.progress import Progress, duration
-from fmjax.training.step_metrics import StepMetrics
+from fmjax.training.step_metrics import StepMetrics, peak_memory
 
 
 class Lines:
@@ -170,3 +170,8 @@ def test_examples_per_second_grow_with_the_batch(monkeypatch):
         return [line["examples_per_second"] for _, line in told([{"loss": 1.0}] * 8, 4, batch_size)]
 
     np.testing.assert_allclose(speed(16), 2 * np.array(speed(8)))
+
+
+def test_memory_is_told_in_gigabytes():
+    (told_of,) = peak_memory().values()
+    assert 0.05 < told_of < 1000

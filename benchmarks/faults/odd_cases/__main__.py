@@ -25,10 +25,11 @@ SHARES = {
     "compile": 200,
     "weights": 200,
     "train": 150,
-    "evaluate": 60,
-    "sample": 35,
-    "likelihood": 35,
+    "evaluate": 50,
+    "sample": 30,
+    "likelihood": 30,
     "reflow": 20,
+    "distill": 20,
 }
 RUN = {"train__steps": 4, "train__checkpoint_every": 4, "train__log_every": 4, "model__width": 8}
 

@@ -14,12 +14,8 @@ from typing import NamedTuple
 from benchmarks.faults.odd_cases.images import TABLES
 from fmjax.data import prepare
 
-NEEDED = {
-    "prepare": (),
-    "train": ("run", "data"),
-    "compile": ("run",),
-    **dict.fromkeys(("sample", "evaluate", "likelihood", "reflow", "weights"), ("run",)),
-}
+OF_A_RUN = ("sample", "evaluate", "likelihood", "reflow", "distill", "weights", "compile")
+NEEDED = {"prepare": (), "train": ("run", "data"), **dict.fromkeys(OF_A_RUN, ("run",))}
 """The parts of ``kept`` that a command begins with."""
 BELOW = Path("own", "here", "below")
 """Where a command is started: a name such as ``..`` does not lead out of ``own``."""

@@ -30,6 +30,7 @@ BASE = {
     "evaluate": (RUN, "--num=4", "--steps=1"),
     "likelihood": (RUN, "--num=2", "--steps=1", "--probes=1"),
     "reflow": (RUN, "--num=40", "--steps=1", "--train_steps=3"),
+    "distill": (RUN, "--out=../../new", "--num=40", "--steps=1", "--train_steps=3"),
     "weights": (RUN, "--out=../../out"),
     "compile": (*TOY, "--topology=v5e:2x2"),
 }

@@ -20,9 +20,9 @@ from fmjax.data.tfds import directory
 from fmjax.data.tfds.layout import Layout, choose_layout, codec_of
 from fmjax.data.tfds.metadata import FILE, SetMetadata, read_metadata, stored_codec
 from fmjax.data.tfds.parts import Part, parse_record
+from fmjax.data.tfds.stored_info import check_stored
 from fmjax.errors import InputError
 from fmjax.files import first_line
-from fmjax.json_files import TEXTS, check_kind, read_json
 
 # Up to this size the decoded examples stay in memory, and later epochs cost no decoding.
 CACHE_BYTES = 2**30
@@ -260,11 +260,8 @@ def _fingerprint(info: tfds.core.DatasetInfo, metadata: SetMetadata | None) -> s
 
 def _check_format(name: str, folder: Path) -> None:
     try:
-        stored = read_json(folder / "dataset_info.json")
-        formats = [stored.get("fileFormat", "tfrecord")]  # sets older than the field are tfrecord
-        formats += stored.get("alternativeFileFormats", [])
-        check_kind("the file formats", formats, TEXTS)
-    except (ValueError, TypeError, OSError) as error:
+        formats = check_stored(folder)
+    except (InputError, OSError) as error:
         raise _damaged(name, folder, error) from error
     if directory.FORMAT not in formats:
         root = folder.parents[1 + name.count("/")]

@@ -6,8 +6,8 @@
 
 | module | holds |
 |---|---|
-| `loading` | `load`, and `inspect`, which reads names and shapes alone |
-| `saving` | `save` |
+| `loading` | `load`; `layouts_of`, `inspect` and `outline` read names and shapes alone |
+| `saving` | `save`, and `outline_of`, what a saved file would stand for |
 | `results` | what loading gives |
 | `families` | `LAYOUTS`, the layouts that are known |
 | `family` | what a layout is, and how one is recognised |
@@ -24,9 +24,19 @@ Here networks meet the paths they were trained on and the files they lie in; not
 """
 
 from fmjax.models.pretrained.families import LAYOUTS
-from fmjax.models.pretrained.loading import inspect, load
+from fmjax.models.pretrained.loading import inspect, layouts_of, load, outline
 from fmjax.models.pretrained.report import Report
 from fmjax.models.pretrained.results import Network
-from fmjax.models.pretrained.saving import save
+from fmjax.models.pretrained.saving import outline_of, save
 
-__all__ = ["LAYOUTS", "Network", "Report", "inspect", "load", "save"]
+__all__ = [
+    "LAYOUTS",
+    "Network",
+    "Report",
+    "inspect",
+    "layouts_of",
+    "load",
+    "outline",
+    "outline_of",
+    "save",
+]

@@ -33,10 +33,7 @@ from fmjax.storage.weight_files import WeightFiles
 DIFFUSION = DiscreteVP()
 _POSITIONS = "pos_embed"
 _HEADS = {(size["depth"], size["width"]): size["heads"] for size in PRESETS.values()}
-_CLASSES = (
-    "fine-tune on other classes with the network of the file, whose params['condition']['label']"
-    "['table'] you replace by a fresh array of one row a class and one more"
-)
+_CLASSES = "the latter is how to fine-tune on other classes"
 _ALONE = {"guidance": False, "span": False, "parts": (), "rope": False}
 """No published layout has a place for a further input or output; a rotation has no tensors."""
 DIFFUSERS_PERIOD = MAX_PERIOD ** (128 / 127)
@@ -243,7 +240,8 @@ def _velocity(
     family: Family, model: DiT, params: Params, report: Report, files: WeightFiles
 ) -> Network:
     apply_fn, shape = from_linen(model), _shape(files)
-    return Network(model, params, apply_fn, "velocity", AffinePath(), family.name, report, shape)
+    path = AffinePath()
+    return Network(model, params, apply_fn, "velocity", path, family.name, report, shape, True)
 
 
 DIT = Family(

@@ -81,10 +81,7 @@ class Family:
         Raises:
             InputError: the network is of another class, or a field of it does not fit.
         """
-        if not isinstance(model, self.kind):
-            raise InputError(
-                f"{self.what} is a {self.kind.__name__}; got model of type {type(model).__name__}."
-            )
+        self.check_kind(model)
         for name, value in self.fixed(config).items():
             if getattr(model, name) != value:
                 raise InputError(
@@ -92,7 +89,21 @@ class Family:
                     f"with which the same weights mean another function: write {name}={value!r}."
                 )
         key = jax.eval_shape(lambda: jax.random.key(0))
-        return jax.eval_shape(model.init, key, *self.inputs(model, shape))["params"]
+        try:
+            return jax.eval_shape(model.init, key, *self.inputs(model, shape))["params"]
+        except InputError as error:  # its conditions are others
+            raise InputError(f"{self.what} cannot be this {self.kind.__name__}: {error}") from error
+
+    def check_kind(self, model: nn.Module) -> None:
+        """Checks that a network is of the class that the layout holds.
+
+        Raises:
+            InputError: it is of another.
+        """
+        if not isinstance(model, self.kind):
+            raise InputError(
+                f"{self.what} is a {self.kind.__name__}; got model of type {type(model).__name__}."
+            )
 
 
 def count_blocks(shapes: Shapes, pattern: str) -> int:

@@ -16,11 +16,13 @@ class OtherShape(NamedTuple):
         found: its shape in the file.
         expected: its shape for the network.
         hint: what to do.
+        parameter: the path of the parameter that it belongs to.
     """
 
     found: tuple[int, ...]
     expected: tuple[int, ...]
     hint: str
+    parameter: str
 
 
 class Report(NamedTuple):
@@ -65,7 +67,7 @@ def compare(found: Shapes, where: Sequence[Origin], left_out: Mapping[str, str])
         if name not in found:
             missing[name] = shape
         elif found[name] != shape:
-            other[name] = OtherShape(found[name], shape, origin.rule.hint)
+            other[name] = OtherShape(found[name], shape, origin.rule.hint, origin.path)
         else:
             read.append(name)
     known = {*read, *missing, *other, *left_out}
@@ -90,7 +92,8 @@ def check_whole(report: Report, path: Path, what: str) -> None:
         raise InputError(
             f"{path} holds {name} of shape {list(other.found)}, and the network takes "
             f"{list(other.expected)}{_more(report.other_shape)}: leave model out to get the "
-            f"network of the file{hint}."
+            f"network of the file, or write fresh=({other.parameter!r},) to begin that parameter "
+            f"anew{hint}."
         )
     for name, shape in report.missing.items():
         raise InputError(

@@ -26,6 +26,8 @@ class Network(NamedTuple):
         report: what was read of the file, and what was not.
         shape: of the examples it was trained on, (height, width, channels), with None for a length
             that the file does not say.
+        direct: whether `apply_fn` asks the model at t as it is, and gives what the model gives, as
+            a run of a configuration does with its own.
     """
 
     model: nn.Module
@@ -36,6 +38,7 @@ class Network(NamedTuple):
     family: str
     report: Report
     shape: tuple[int | None, ...]
+    direct: bool = False
 
 
 class Autoencoder(NamedTuple):

@@ -9,9 +9,10 @@ from flax import linen as nn
 from fmjax.errors import InputError
 from fmjax.models.pretrained.families import FAMILIES
 from fmjax.models.pretrained.family import Family, Shape, check_path, family_named
-from fmjax.models.pretrained.rules import Origin, by_path, origins
+from fmjax.models.pretrained.report import Report
+from fmjax.models.pretrained.rules import Origin, by_path, expected_shapes, origins
 from fmjax.storage.safetensors import DTYPES, on_host, write_weights
-from fmjax.storage.weight_files import PARTS
+from fmjax.storage.weight_files import PARTS, WeightFiles
 
 
 def save(
@@ -46,11 +47,11 @@ def save(
     path = check_path(path)
     if dtype is not None and dtype not in DTYPES:
         raise InputError(f"dtype={dtype!r}: expected one of {', '.join(DTYPES)}, or None.")
-    _check_shape(shape, family)
-    _check_params(params, family.abstract_params(model, shape))
+    target, where = _plan(family, model, shape)
+    _check_params(params, target)
     tensors: dict[str, np.ndarray] = {}
     found = by_path(params)
-    for origin in origins(family.rules(model), params):
+    for origin in where:
         tensors |= _theirs(origin, on_host(found[origin.path]))
     tensors |= family.added(model, shape)
     if not family.halves:
@@ -61,6 +62,40 @@ def save(
     for part in PARTS:
         own = {k.removeprefix(f"{part}."): x for k, x in tensors.items() if k.startswith(part)}
         write_weights(path / f"{family.name}_{part}.safetensors", own, dtype)
+
+
+def outline_of(layout: str, model: nn.Module, shape: Shape) -> Any:
+    """What `load` would give of a file that `save` writes, without parameters: what it stands for.
+
+    Args:
+        layout: as in `save`.
+        model: as in `save`.
+        shape: as in `save`.
+
+    Raises:
+        InputError: the layout is unknown, or has no place for such a network.
+    """
+    family = family_named(layout, FAMILIES)
+    files = WeightFiles(Path(layout), expected_shapes(_plan(family, model, shape)[1]), {}, _unread)
+    return family.finish(family, model, None, Report((), {}, {}, {}, ()), files)
+
+
+def _unread(name: str) -> np.ndarray:
+    raise AssertionError(f"{name} is not written yet")
+
+
+def _plan(family: Family, model: nn.Module, shape: Shape) -> tuple[Any, list[Origin]]:
+    """The shapes of the parameters, and which tensors each makes."""
+    family.check_kind(model)
+    _check_shape(shape, family)
+    target = family.abstract_params(model, shape)
+    try:
+        return target, origins(family.rules(model), target)
+    except LookupError as error:
+        raise InputError(
+            f"{family.what} has no place for all that this network has ({error}): take another "
+            "layout."
+        ) from error
 
 
 def _theirs(origin: Origin, ours: Any) -> dict[str, np.ndarray]:

@@ -29,6 +29,7 @@ from fmjax.storage.safetensors import Shapes
 from fmjax.storage.weight_files import WeightFiles
 
 _NAMES = ("time_embed.0", "input_blocks.0.0", "middle_block.1.qkv", "out.2")
+_CLASSES = "the latter is how to fine-tune on other classes"
 _POINT = Change(lambda theirs: theirs[0][..., 0].T, lambda x: [x.T[..., None]])
 """The weight of a dense layer of ours that is a convolution along one axis, of one place, there."""
 _NO_CLASS = Change(
@@ -86,7 +87,7 @@ def _rules(model: UNet, by_kind: bool, table: Change) -> tuple[Rule, ...]:
     rules = [
         *layer("time_embed.0", "condition/time/dense_0"),
         *layer("time_embed.2", "condition/time/dense_1"),
-        Rule("label_emb.weight", "condition/label/table", table),
+        Rule("label_emb.weight", "condition/label/table", table, hint=_CLASSES),
         *layer("input_blocks.0.0", "in", CONV),
         *_residual("middle_block.0", "middle_0/residual"),
         *_attention("middle_block.1", "middle_0/attention", middle[0].heads, by_kind),
@@ -198,7 +199,8 @@ def _finish(
     family: Family, model: UNet, params: Any, report: Report, files: WeightFiles
 ) -> Network:
     apply_fn, shape = from_linen(model), _shape(files)
-    return Network(model, params, apply_fn, "velocity", AffinePath(), family.name, report, shape)
+    path = AffinePath()
+    return Network(model, params, apply_fn, "velocity", path, family.name, report, shape, True)
 
 
 def _family(name: str, what: str, by_kind: bool, nulls: int) -> Family:

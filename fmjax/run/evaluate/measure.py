@@ -18,8 +18,7 @@ from fmjax.metrics.frechet import fit_pca, frechet_distance
 from fmjax.metrics.histogram import histogram_test
 from fmjax.metrics.nearest_neighbour import distance_quantiles, nearest_reference
 from fmjax.run.evaluate.snapshots import describe_snapshots, evaluate_snapshots
-from fmjax.run.likelihood.bound import Draws
-from fmjax.run.likelihood.measure import measure_arrays
+from fmjax.run.likelihood.measure import Draws, measure_arrays
 from fmjax.run.restore import TrainedFlow, Weights
 from fmjax.run.sample.request import Request, resolve
 from fmjax.run.sample.sampler import draw_samples

@@ -14,9 +14,8 @@ from fmjax.errors import InputError
 from fmjax.files import check_file, write_json
 from fmjax.flow_maps import Jumps
 from fmjax.likelihood import Exact, Hutchinson, Trace
-from fmjax.run.likelihood.bound import Draws
 from fmjax.run.likelihood.measure import LABELS as CHOICES
-from fmjax.run.likelihood.measure import Question, measure
+from fmjax.run.likelihood.measure import Draws, Question, measure
 from fmjax.run.likelihood.report import describe_likelihood
 from fmjax.run.restore import Weights, check_weights
 from fmjax.run.workdir import load_record

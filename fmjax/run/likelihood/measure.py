@@ -18,6 +18,7 @@ from fmjax.checks import check_at_least, check_seed
 from fmjax.conditions import nulls
 from fmjax.conventions import Labels, example_keys
 from fmjax.data.codecs import Codec, vocabulary_of
+from fmjax.discrete import token_log_likelihood
 from fmjax.errors import InputError, unknown_name
 from fmjax.factory import Experiment
 from fmjax.factory.data_spec import chosen_labels
@@ -25,13 +26,26 @@ from fmjax.factory.generation import fit_solver
 from fmjax.factory.snapshots import check_one_distribution
 from fmjax.flow_maps import few_step_log_likelihood
 from fmjax.likelihood import Exact, Trace, bits_per_dim, check_path, log_likelihood
-from fmjax.run.likelihood.bound import Draws, log_bound, tightest_bound
 from fmjax.run.restore import LATEST, TrainedFlow, Weights, open_run, restore_flow
 from fmjax.run.sample.sampler import fit_batch
 from fmjax.samplers import Solver
 from fmjax.training.mesh import by_rows, within
 
 LABELS = ("true", "none")
+
+
+class Draws(NamedTuple):
+    """How the likelihood of tokens is measured: by a bound, an expectation over times.
+
+    Attributes:
+        num: how many times are drawn for each example, at least 2, to know an error.
+    """
+
+    num: int = 64
+
+    def describe(self) -> dict[str, Any]:
+        """For JSON."""
+        return {"draws": self.num}
 
 
 class Question(NamedTuple):
@@ -70,7 +84,7 @@ def measure(
     """Measures the likelihood of a split of the run's data.
 
     Images are dequantised by uniform noise of one level, so that their bits are an upper bound.
-    Those of tokens are an upper bound, too, that of `fmjax.run.likelihood.bound`.
+    Those of tokens are an upper bound, too: `fmjax.discrete.token_log_likelihood`.
 
     Args:
         workdir: a trained run.
@@ -172,7 +186,7 @@ def _check_way(solver: Solver | Draws, experiment: Experiment) -> None:
                 "this run is of tokens, whose likelihood is a bound and no ODE: give the number of "
                 "draws (--draws), and no solver and no trace."
             )
-        solver.check()
+        check_at_least("--draws, to know an error,", solver.num, 2)
         return
     if isinstance(solver, Draws):
         raise InputError(
@@ -189,7 +203,7 @@ def _check_way(solver: Solver | Draws, experiment: Experiment) -> None:
 
 def _described(solver: Solver | Draws, trace: Trace | None, experiment: Experiment) -> str:
     if experiment.vocabulary is not None:
-        return f"{type(tightest_bound(experiment.path)).__name__}, a bound"
+        return "a bound, at times drawn for each example"
     if getattr(solver, "needs_span", False):
         return "the average divergence, learned"
     return "exact" if isinstance(trace, Exact) else f"{trace.num} {trace.kind} probes"
@@ -214,6 +228,8 @@ def make_likelihood_fn(
     """
     codec = experiment.spec.codec
     density = _by_jumps if getattr(solver, "needs_span", False) else _by_solving
+    if isinstance(solver, Draws):
+        density = _by_draws
 
     @partial(jax.jit, out_shardings=NamedSharding(mesh, P()))
     def likelihood(params, key, index, x, labels):
@@ -224,8 +240,6 @@ def make_likelihood_fn(
         else:
             x = codec.dequantize(example_keys(noise_key, index), x)
         with within(mesh):
-            if experiment.vocabulary is not None:
-                return _by_draws(experiment, params, x, labels, solver, probe_key, index)
             return density(
                 experiment, params, x, labels, solver, trace, example_keys(probe_key, index)
             )
@@ -244,11 +258,11 @@ def _by_solving(
 
 
 def _by_draws(
-    experiment: Experiment, params: Any, x: Any, labels: Labels, draws: Draws, key, index
+    experiment: Experiment, params: Any, x: Any, labels: Labels, draws: Draws, trace: Trace, keys
 ) -> tuple:
-    log_p, error = log_bound(experiment, params, x, labels, draws, key, index)
-    nfe = jnp.full(len(x), draws.num)
-    return log_p, error, nfe, jnp.isfinite(log_p), jnp.zeros(len(x))
+    denoiser = partial(experiment.apply_fn, params)
+    out = token_log_likelihood(denoiser, experiment.path, x, labels, key=keys, times=draws.num)
+    return *out, jnp.isfinite(out.log_p), jnp.zeros(len(x))
 
 
 def _by_jumps(
@@ -320,7 +334,7 @@ def figures(found: Densities, codec: Codec) -> dict:
     tokens = vocabulary_of(codec) is not None
     if codec.bin_width is not None or tokens:
         unit = dims * math.log(2)
-        bits = -nats["mean"] / unit if tokens else bits_per_dim(nats["mean"], dims, codec.bin_width)
+        bits = bits_per_dim(nats["mean"], dims, 1.0 if tokens else codec.bin_width)
         report["bits_per_dim"] = {
             "mean": float(bits),
             "std_error": nats["std_error"] / unit,

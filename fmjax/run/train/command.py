@@ -38,7 +38,19 @@ COMPILE_ONLY = flags.DEFINE_string(
 INIT_FROM = flags.DEFINE_string(
     "init_from",
     None,
-    "Start from these parameters: a run, exported weights, or a .safetensors file.",
+    "Start from these parameters: a run, exported or published weights (a .safetensors file, a "
+    "diffusers folder, a .pt).",
+)
+INIT_LAYOUT = flags.DEFINE_string(
+    "init_layout",
+    None,
+    "Layout of published weights, such as sit, where the names in the file leave it open.",
+)
+INIT_FRESH = flags.DEFINE_list(
+    "init_fresh",
+    [],
+    "Parameters to draw afresh and not to take from there, e.g. condition/label/* for other "
+    "classes.",
 )
 OVERWRITE = flags.DEFINE_bool("overwrite", False, "Delete the earlier run in the workdir first.")
 HELP_CONFIG = flags.DEFINE_bool(
@@ -46,7 +58,7 @@ HELP_CONFIG = flags.DEFINE_bool(
 )
 
 HELP = {
-    "What to train": (CONFIG, HELP_CONFIG, INIT_FROM),
+    "What to train": (CONFIG, HELP_CONFIG, INIT_FROM, INIT_LAYOUT, INIT_FRESH),
     "Where to write": (WORKDIR, OVERWRITE),
     "How to run": (PARALLEL, PROFILE, COMPILE_ONLY),
     **launch.HELP,
@@ -88,4 +100,6 @@ def main() -> int:
         overwrite=OVERWRITE.value,
         init_from=None if INIT_FROM.value is None else Path(INIT_FROM.value),
         profile=PROFILE.value,
+        init_layout=INIT_LAYOUT.value,
+        init_fresh=tuple(INIT_FRESH.value),
     )

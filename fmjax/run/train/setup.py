@@ -18,7 +18,7 @@ from fmjax.factory.training import abstract_state
 from fmjax.first_process import on_first_process, say
 from fmjax.run import workdir as folder
 from fmjax.run.teacher import Teacher, check_teacher, keep_teacher, read_teacher
-from fmjax.run.weights.initial import check_initial, initial_params
+from fmjax.run.weights.initial import Initial, beginning, check_initial, initial_params
 from fmjax.storage.checkpoints import Checkpoints
 from fmjax.training.folder import Folder
 from fmjax.training.mesh import row_shards
@@ -46,6 +46,11 @@ class Run(NamedTuple):
     training: Dataset
     layout: Jit | Pmap
     teacher: Teacher | None = None
+
+    @property
+    def record(self) -> folder.Record:
+        """What its folder says of it, as long as it has begun with nothing stored."""
+        return folder.Record(self.config, self.experiment.spec, self.dataset.fingerprint)
 
 
 def build(config: ConfigDict, workdir: Path, parallel: str) -> Run:
@@ -92,7 +97,7 @@ def _check_paired(config: ConfigDict) -> None:
         )
 
 
-def check(run: Run, overwrite: bool, init_from: Path | None) -> None:
+def check(run: Run, overwrite: bool, initial: Initial | None) -> None:
     """Checks what `build` cannot see: the devices against the batch, and where the run begins.
 
     Raises:
@@ -107,11 +112,13 @@ def check(run: Run, overwrite: bool, init_from: Path | None) -> None:
                 f"a run cannot be its own teacher: give another --workdir than {teacher}."
             )
         check_teacher(teacher, run.experiment)
-    if init_from is None:
+    if initial is None:
         return
-    if overwrite and init_from.absolute() == run.workdir.absolute():
-        raise InputError(f"--overwrite would delete {init_from}, which the run is to begin with.")
-    check_initial(init_from, run.experiment)
+    if overwrite and initial.source.absolute() == run.workdir.absolute():
+        raise InputError(
+            f"--overwrite would delete {initial.source}, which the run is to begin with."
+        )
+    check_initial(initial, run.experiment)
 
 
 def with_teacher(run: Run) -> Run:
@@ -141,8 +148,7 @@ def claimed(run: Run, overwrite: bool) -> Iterator[Folder]:
     """
     state = abstract_state(run.experiment, run.layout.mesh)
     state_bytes = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
-    record = folder.Record(run.config, run.experiment.spec, run.dataset.fingerprint)
-    lock = on_first_process(lambda: folder.claim(run.workdir, record, state_bytes, overwrite))
+    lock = on_first_process(lambda: folder.claim(run.workdir, run.record, state_bytes, overwrite))
     try:
         keep = run.experiment.train.keep
         about = dict(run.experiment.architecture)
@@ -158,10 +164,10 @@ def claimed(run: Run, overwrite: bool) -> Iterator[Folder]:
             lock.close()
 
 
-def restore(run: Run, checkpoints: Checkpoints, init_from: Path | None) -> tuple[int, Any]:
+def restore(run: Run, checkpoints: Checkpoints, initial: Initial | None) -> tuple[int, Any]:
     """The step to start from, and what to start with, as `fmjax.training.fit` takes it.
 
-    The newest whole checkpoint; without one the parameters of another run, if they are asked for;
+    The newest whole checkpoint; without one stored parameters, if they are asked for;
     else how to make fresh ones.
     """
     experiment, mesh = run.experiment, run.layout.mesh
@@ -171,6 +177,9 @@ def restore(run: Run, checkpoints: Checkpoints, init_from: Path | None) -> tuple
     if found is not None:
         step, state = found
         return step, TrainState(**state)
-    if init_from is not None:
-        return 0, initial_params(init_from, experiment, mesh)
-    return 0, experiment.init_params
+    if initial is None:
+        return 0, experiment.init_params
+    params = initial_params(initial, experiment, mesh)
+    record = run.record._replace(began=beginning(initial, params))
+    on_first_process(lambda: folder.save_record(run.workdir, record))
+    return 0, params

@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from fmjax.config import ConfigDict
+from fmjax.errors import InputError
 from fmjax.first_process import say
 from fmjax.intervals import on_intervals
 from fmjax.run.train import report
 from fmjax.run.train.batches import RunStream, held_out
 from fmjax.run.train.draw import RunDraw
 from fmjax.run.train.setup import Run, build, check, claimed, restore, with_teacher
+from fmjax.run.weights.initial import Initial
 from fmjax.training import fit
 from fmjax.training.folder import Folder
 from fmjax.training.signals import Stopped
@@ -25,6 +27,8 @@ def train(
     overwrite: bool = False,
     init_from: Path | None = None,
     profile: bool = False,
+    init_layout: str | None = None,
+    init_fresh: tuple[str, ...] = (),
 ) -> int:
     """Trains until ``train.steps``, from the newest checkpoint of the folder if it has one.
 
@@ -33,9 +37,11 @@ def train(
         workdir: the run's folder.
         parallel: ``"jit"`` or ``"pmap"``.
         overwrite: deletes an earlier run in this folder first.
-        init_from: a run's folder or a file of parameters, with which a run without a checkpoint
-            begins; see `fmjax.run.weights.initial`. None for fresh parameters.
+        init_from: a run's folder, a file of parameters or published weights, with which a run
+            without a checkpoint begins; see `fmjax.run.weights.initial`. None for fresh parameters.
         profile: also writes a trace of a few steps to the folder's ``profile/``.
+        init_layout: of published weights, where names and shapes leave it open.
+        init_fresh: patterns of the parameters that are not taken from `init_from`.
 
     Returns:
         0 when the run is finished, else the signal that stopped it after its state was saved.
@@ -46,10 +52,11 @@ def train(
     """
     began = time.perf_counter()
     run = build(config, workdir, parallel)
-    check(run, overwrite, init_from)
+    initial = _initial(init_from, init_layout, init_fresh)
+    check(run, overwrite, initial)
     run = with_teacher(run)
     with claimed(run, overwrite) as own:
-        start, begin = restore(run, own.checkpoints, init_from)
+        start, begin = restore(run, own.checkpoints, initial)
         if report.is_finished(run, start):
             say(report.already_finished(run, start))
             return 0
@@ -65,6 +72,16 @@ def train(
         say(report.final_report(run, state.ema_params, step))
         say(f"next: {report.sample_command(run)}")
     return 0
+
+
+def _initial(init_from: Path | None, layout: str | None, fresh: tuple[str, ...]) -> Initial | None:
+    if init_from is not None:
+        return Initial(init_from, layout, fresh)
+    if layout is not None or fresh:
+        raise InputError(
+            "--init_layout and --init_fresh say how to begin with --init_from, and it is not there."
+        )
+    return None
 
 
 def _fit(run: Run, own: Folder, begin: Any, parallel: str, profile: bool) -> TrainState:
@@ -87,6 +104,7 @@ def _fit(run: Run, own: Folder, begin: Any, parallel: str, profile: bool) -> Tra
         loss_fn=experiment.loss_fn,
         draw=RunDraw(experiment),
         optimizer=experiment.optimizer,
+        frozen=experiment.frozen,
         learning_rate=experiment.learning_rate,
         held_out=held_out(run.training),
         workdir=own,

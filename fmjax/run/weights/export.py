@@ -46,8 +46,7 @@ def export_weights(
     Raises:
         InputError: something does not fit, in one sentence, before anything is read.
     """
-    if dtype not in DTYPES:
-        raise unknown_name("dtype", dtype, DTYPES)
+    check_dtype(dtype)
     record = folder.load_record(workdir)
     experiment = make_experiment(record.config, record.spec)
     path = out / EXPORTED[ema]
@@ -60,6 +59,16 @@ def export_weights(
         if lock is not None:
             lock.close()
     return f"{path}: step {step}, {size / 1e6:.1f} MB"
+
+
+def check_dtype(dtype: str) -> None:
+    """Checks the dtype that parameters are to be written in.
+
+    Raises:
+        InputError: it is none of `fmjax.storage.safetensors.DTYPES`.
+    """
+    if dtype not in DTYPES:
+        raise unknown_name("dtype", dtype, DTYPES)
 
 
 def _write(

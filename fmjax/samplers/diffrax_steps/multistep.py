@@ -43,10 +43,6 @@ class RK4(diffrax.AbstractERK):
     )
     interpolation_cls: ClassVar[Callable] = diffrax.ThirdOrderHermitePolynomialInterpolation.from_k
 
-    def order(self, terms: Any) -> int:
-        """The global order."""
-        return 4
-
 
 class _Multistep(diffrax.AbstractSolver):
     """What the solvers below share: one evaluation a step, no error estimate."""
@@ -87,10 +83,6 @@ class AdamsBashforth(_Multistep):
     """
 
     order_: int = 2
-
-    def order(self, terms: Any) -> int:
-        """The global order."""
-        return self.order_
 
     def init(self, terms, t0, t1, y0, args):
         """No earlier evaluations; for order 3 the Euler point at the end of the first step."""
@@ -157,10 +149,6 @@ class LogSNRMultistep(_Multistep):
 
     schedule: Schedule
     corrector: Literal["paper", "interpolated"] | None = None
-
-    def order(self, terms: Any) -> int:
-        """The global order."""
-        return 2
 
     def init(self, terms, t0, t1, y0, args):
         """Nothing is known at first."""

@@ -16,7 +16,7 @@ from fmjax.models import pretrained
 from fmjax.models.mlp import MLP
 from fmjax.models.pretrained import loading
 from fmjax.models.pretrained.families import FAMILIES
-from fmjax.models.pretrained.rules import expected_shapes, origins
+from fmjax.models.pretrained.rules import by_path, expected_shapes, origins
 from tests.models.pretrained.test_goldens import DIFFUSERS, OFFICIAL, tiny
 
 
@@ -65,8 +65,8 @@ EARLY = {
     ),
     "another number of classes": (
         lambda d: {"model": tiny(conditions=ClassIds(9))},
-        r"table.weight of shape \[6, 16\], and the network takes \[10, 16\]: leave model out .*; "
-        r"fine-tune on other classes with the network of the file, whose params\['condition'\]",
+        r"table.weight of shape \[6, 16\], and the network takes \[10, 16\]: leave model out .*, "
+        r"or write fresh=\('condition/label/table',\) .* how to fine-tune on other classes",
     ),
     "another class": (
         lambda d: {"model": MLP(width=4, depth=1)},
@@ -99,6 +99,11 @@ EARLY = {
         r"pos_embed of shape \[1, 15, 16\] is not the fixed sines and cosines",
     ),
     "whole numbers": (lambda d: {"dtype": "int32"}, "expected a floating dtype"),
+    "a pattern of nothing": (
+        lambda d: {"fresh": ("label/*",)},
+        r"fresh: no parameter matches 'label/\*'; there are adaln/dense/bias, .* in all",
+    ),
+    "a pattern alone": (lambda d: {"fresh": "out/*"}, r"fresh must be a tuple .*; got 'out/\*'"),
     "no dtype": (lambda d: {"dtype": "half?"}, "expected a floating dtype"),
 }
 
@@ -188,14 +193,31 @@ def test_inspect_says_everything_and_raises_nothing(tmp_path):
         assert line in str(report)
 
 
-def test_other_classes_are_fine_tuned_as_the_message_says():
-    net = pretrained.load(OFFICIAL, "sit", model=tiny())
-    fresh = {"label": {"table": jnp.zeros((10, 16))}}
-    params = {**net.params, "condition": {**net.params["condition"], **fresh}}
-    model = tiny(conditions=ClassIds(9))
-    x, t = jnp.ones((1, 8, 8, 4)), jnp.ones(1)
-    out = jax.eval_shape(model.apply, {"params": params}, x, t, jnp.asarray([9]))
+def test_other_classes_begin_anew_and_all_else_is_read():
+    whole = pretrained.load(OFFICIAL, "sit", model=tiny())
+    model, fresh = tiny(conditions=ClassIds(9)), ("condition/label/*",)
+    net = pretrained.load(OFFICIAL, "sit", model=model, fresh=fresh, seed=3)
+    name = "condition/label/table"
+    expected, found = by_path(whole.params), by_path(net.params)
+    x, t = jnp.zeros((1, 8, 8, 4)), jnp.zeros(1)
+    made = jax.jit(model.init)(jax.random.key(3), x, t, jnp.zeros(1, jnp.int32))["params"]
+    assert list(found) == list(expected)
+    for path, leaf in found.items():
+        like = by_path(made)[path] if path == name else expected[path]
+        np.testing.assert_array_equal(leaf, like, err_msg=path)
+    assert found[name].shape == (10, 16)
+    unread = {"y_embedder.embedding_table.weight": "its parameter begins anew"}
+    assert unread.items() <= net.report.left_out.items()
+    assert pretrained.inspect(OFFICIAL, "sit", model, fresh) == net.report
+    out = jax.eval_shape(net.apply_fn, net.params, x, t, jnp.asarray([9]))
     assert out.shape == x.shape
+
+
+def test_what_begins_anew_may_be_missing_from_the_file(tmp_path):
+    path = changed(tmp_path, without("final_layer.linear.bias"))
+    net = pretrained.load(path, "sit", model=tiny(), fresh=("out/bias",), dtype=jnp.bfloat16)
+    assert net.params["out"]["bias"].dtype == jnp.bfloat16
+    assert not np.any(net.params["out"]["bias"])  # as init makes it
 
 
 WRONG_SAVE = {

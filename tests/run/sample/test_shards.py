@@ -3,6 +3,7 @@
 import json
 import shutil
 import time
+import types
 
 import jax.numpy as jnp
 import numpy as np
@@ -18,7 +19,7 @@ from fmjax.run.sample import to_disk
 from fmjax.run.sample.files import SampleFiles, first_samples
 from fmjax.run.sample.request import Request
 from fmjax.run.sample.sampler import draw_batches
-from fmjax.run.sample.shards import share_out
+from fmjax.run.sample.shards import by_shard, share_out
 from fmjax.run.sample.to_disk import sample
 from fmjax.run.workdir import load_record
 from fmjax.samplers import solver_spec
@@ -235,6 +236,18 @@ def test_sizes_that_do_not_serve_are_refused(trained, tmp_path, monkeypatch):
 def test_a_folder_that_not_all_processes_see_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"1 of 1 processes do not see .*samples.json"):
         share_out([tmp_path / "a"], tmp_path / "samples.json", lambda k: True)
+
+
+def test_one_process_does_not_number_its_progress(capsys, monkeypatch):
+    part = types.SimpleNamespace(nfe=np.zeros(2))
+    for processes in (1, 2):
+        monkeypatch.setattr("jax.process_count", lambda n=processes: n)
+        for parts in by_shard(iter([part, part]), [range(2), range(2, 4)], 2, "sample"):
+            assert list(parts) == [part]
+        shown = capsys.readouterr().err
+        assert "4/4" in shown
+        assert ("process 0 of 2" in shown) == (processes == 2)
+        assert "process 0 of 1" not in shown
 
 
 @pytest.mark.slow

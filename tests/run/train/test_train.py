@@ -268,7 +268,7 @@ def test_the_second_picture_compiles_nothing(trained, count_compilations, tmp_pa
         ),
         ({"mesh__fsdp": 2}, "mesh.fsdp=2.*the 1 devices.*2 does not divide 1"),
         ({"mesh__data": 1, "mesh__tensor": 0}, r"mesh.tensor .* must be a whole number, -1 or in"),
-        ({"model__remat": "full"}, "no heads, patch_size.* attention, scan or remat"),
+        ({"model__remat": "full"}, "no heads, patch_size.* attention, scan, remat or variance"),
         (
             {"model__name": "DiT-S/2", "model__width": 24, "model__remat": "most"},
             "model.remat .* one of none, dots, full",

@@ -14,7 +14,7 @@ from fmjax.run.restore import load_params, open_run, restore_flow
 from fmjax.run.sample.request import Request
 from fmjax.run.sample.to_disk import sample
 from fmjax.run.weights.export import export_weights
-from fmjax.run.weights.initial import check_initial, initial_params
+from fmjax.run.weights.initial import Initial, check_initial, initial_params
 from fmjax.run.workdir import load_record
 from fmjax.samplers import solver_spec
 from fmjax.storage.fingerprint import fingerprint
@@ -127,33 +127,35 @@ def test_another_model_does_not_begin_with_them(trained, exported):
         other = make_experiment(small_config(**changes), spec)
         for source in (trained, exported, exported / NAMES[0]):
             with pytest.raises(InputError, match=rf"parameters of another model: .*{leaf}"):
-                check_initial(source, other)
+                check_initial(Initial(source), other)
 
 
 def test_a_run_begins_with_a_run_a_folder_or_a_file(trained, exported, tmp_path):
     experiment, mesh = open_run(trained), make_mesh()
     ema = params_of(trained)
     for source in (trained, exported, exported / NAMES[0]):
-        assert_same(initial_params(source, experiment, mesh), ema)
+        assert_same(initial_params(Initial(source), experiment, mesh), ema)
     foreign = {name: np.asarray(leaf, np.float64) for name, leaf in named(ema).items()}
     save_file(foreign, tmp_path / "foreign.safetensors")
-    assert_same(initial_params(tmp_path / "foreign.safetensors", experiment, mesh), ema)
+    assert_same(initial_params(Initial(tmp_path / "foreign.safetensors"), experiment, mesh), ema)
     export_weights(trained, tmp_path / "raw", ema=False)
-    assert_same(initial_params(tmp_path / "raw", experiment, mesh), params_of(trained, False))
+    assert_same(
+        initial_params(Initial(tmp_path / "raw"), experiment, mesh), params_of(trained, False)
+    )
 
 
 def test_nothing_to_begin_with_is_named(trained, tmp_path):
     experiment = open_run(trained)
     with pytest.raises(InputError, match="holds no run"):
-        check_initial(tmp_path, experiment)
+        check_initial(Initial(tmp_path), experiment)
     with pytest.raises(InputError, match=r"none.safetensors cannot be read .*No such file"):
-        check_initial(tmp_path / "none.safetensors", experiment)
+        check_initial(Initial(tmp_path / "none.safetensors"), experiment)
     save_file({"a": np.arange(3)}, tmp_path / "whole.safetensors")
     with pytest.raises(InputError, match="holds a as I64; parameters are floating-point"):
-        check_initial(tmp_path / "whole.safetensors", experiment)
+        check_initial(Initial(tmp_path / "whole.safetensors"), experiment)
     shutil.copy(trained / "run.json", tmp_path)
     with pytest.raises(InputError, match="has no checkpoint yet"):
-        check_initial(tmp_path, experiment)
+        check_initial(Initial(tmp_path), experiment)
 
 
 def test_a_damaged_file_is_noticed(own):
@@ -212,7 +214,7 @@ def test_weights_of_another_network_of_equal_shapes_are_refused(trained, own, tm
     for source in (trained, path):
         experiment = make_experiment(small_config(model__time_scale=3.0), load_record(trained).spec)
         with pytest.raises(InputError, match=r"another network, with model.time_scale=100.0"):
-            check_initial(source, experiment)
+            check_initial(Initial(source), experiment)
     del header["architecture"]
     save_file(load_file(path), path, header)
     params_of(own)

@@ -1,0 +1,244 @@
+"""Published weights begin a run: the same numbers, or one sentence before any is read."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from fmjax.conditions import ClassIds
+from fmjax.errors import InputError
+from fmjax.factory import make_experiment, spec_of
+from fmjax.factory.settings import DataSettings
+from fmjax.models import pretrained
+from fmjax.models.autoencoders import TinyAutoencoder
+from fmjax.models.dit import DiT
+from fmjax.models.pretrained import loading
+from fmjax.run.restore import load_params, open_run
+from fmjax.run.train import report
+from fmjax.run.train.training import train
+from fmjax.run.weights.initial import Initial, check_initial, initial_params
+from fmjax.run.workdir import load_record
+from fmjax.storage.fingerprint import fingerprint
+from fmjax.storage.safetensors import named
+from fmjax.training.mesh import make_mesh
+from tests.models.pretrained.test_goldens import DIFFUSERS, OFFICIAL, tiny
+from tests.run.conftest import small_config
+
+# The network of the official golden file.
+DIT = {
+    "data__name": "random/8x8x4/5",
+    "model__name": "dit",
+    "model__width": 16,
+    "model__depth": 2,
+    "model__heads": 2,
+    "model__patch_size": 2,
+    "model__time_scale": 1.0,
+    "model__variance": True,
+    "train__batch_size": 4,
+}
+SIT = Initial(OFFICIAL, "sit")
+TABLE = "condition.label.table"
+
+
+def config(**changes):
+    return small_config(**{**DIT, **changes})
+
+
+def experiment(**changes):
+    asked = config(**changes)
+    return make_experiment(asked, spec_of(DataSettings(**asked.data).load()))
+
+
+def assert_same(found, expected, but=()):
+    found, expected = named(found), named(expected)
+    assert list(found) == list(expected)
+    for name in found.keys() - set(but):
+        np.testing.assert_array_equal(found[name], expected[name], err_msg=name)
+
+
+@pytest.mark.parametrize("parallel", ["jit", "pmap"])
+def test_a_run_begins_with_them_and_so_does_its_average(tmp_path, monkeypatch, parallel):
+    monkeypatch.setattr(report, "save_overview", lambda *arguments: None)
+    workdir = tmp_path / "run"
+    asked = config(optimizer__learning_rate=1e-30, train__steps=4, train__val_every=0)
+    how = {"parallel": parallel, "init_from": OFFICIAL, "init_layout": "sit"}
+    assert train(asked, workdir, **how) == 0
+    expected = pretrained.load(OFFICIAL, "sit", model=tiny()).params
+    for ema in (False, True):
+        step, found = load_params(workdir, open_run(workdir), "latest", ema, make_mesh())
+        assert step == 4
+        for name, leaf in named(found).items():
+            np.testing.assert_allclose(leaf, named(expected)[name], rtol=1e-6, err_msg=name)
+    began = load_record(workdir).began
+    assert began == {
+        "from": str(OFFICIAL),
+        "layout": "sit",
+        "fresh": [],
+        "parameters": int(fingerprint(expected)),
+    }
+    asked.train.steps = 8  # resumed: what it began with stays in the record
+    assert train(asked, workdir, **how) == 0
+    assert load_record(workdir).began == began
+    assert json.loads((workdir / "run.json").read_text())["began"]["from"] == str(OFFICIAL)
+
+
+def test_other_classes_begin_anew_and_all_else_is_taken(trained):
+    initial = SIT._replace(fresh=("condition/label/*",))
+    run = experiment(data__name="random/8x8x4/9")
+    with pytest.raises(
+        InputError, match=r"or --init_fresh=condition/label/table to begin that par"
+    ):
+        check_initial(SIT, run)
+    found = initial_params(initial, run, make_mesh())
+    assert_same(found, pretrained.load(OFFICIAL, "sit", model=tiny()).params, but=[TABLE])
+    key = jax.random.key(run.train.seed)
+    np.testing.assert_array_equal(named(found)[TABLE], named(jax.jit(run.init_params)(key))[TABLE])
+
+
+def test_of_a_run_some_parameters_begin_anew_too(trained):
+    run, params = (
+        open_run(trained),
+        load_params(trained, open_run(trained), "latest", True, make_mesh())[1],
+    )
+    fresh = jax.jit(run.init_params)(jax.random.key(run.train.seed))
+    found = initial_params(Initial(trained, fresh=("out/*",)), run, make_mesh())
+    assert_same(found, params, but=["out.kernel", "out.bias"])
+    assert_same(found["out"], fresh["out"])
+    assert np.any(np.asarray(found["out"]["kernel"]) != np.asarray(params["out"]["kernel"]))
+
+
+def test_a_folder_of_them_is_no_run(tmp_path):
+    net = pretrained.load(OFFICIAL, "sit", model=tiny())
+    folder = tmp_path / "folder"
+    pretrained.save(folder / "model.safetensors", net.params, "sit", net.model, shape=net.shape)
+    (folder / "config.json").write_text("{}")
+    assert_same(initial_params(Initial(folder, "sit"), experiment(), make_mesh()), net.params)
+
+
+def test_a_network_of_two_times_begins_as_the_flow():
+    run = experiment(flow_map__name="meanflow")
+    found = initial_params(SIT, run, make_mesh())
+    net = pretrained.load(OFFICIAL, "sit", model=tiny())
+    x = jax.random.normal(jax.random.key(0), (2, 8, 8, 4))
+    t, labels = np.float32([0.2, 0.7]), np.array([0, 5])
+    expected = jax.jit(net.apply_fn)(net.params, x, t, labels)
+    np.testing.assert_allclose(jax.jit(run.apply_fn)(found, x, t, labels), expected, atol=1e-6)
+
+
+def changed(folder, change):
+    tensors = load_file(OFFICIAL)
+    change(tensors)
+    save_file(tensors, folder / "x.safetensors")
+    return folder / "x.safetensors"
+
+
+def autoencoder(folder):
+    model = TinyAutoencoder(latent_channels=4, width=8)
+    x = np.zeros((1, 16, 16, 3), np.float32)
+    params = jax.jit(model.init)(jax.random.key(0), x)["params"]
+    pretrained.save(folder / "vae", params, "taesd", model)
+    return folder / "vae"
+
+
+def published_size(folder):
+    """A DiT of a size that is published, in shapes alone: heads are known."""
+    model = DiT(patch_size=2, width=384, depth=12, heads=6, conditions=ClassIds(5), time_scale=1.0)
+    x, t, labels = np.zeros((1, 4, 4, 4)), np.zeros(1), np.zeros(1, np.int32)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), x, t, labels)["params"]
+    params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), shapes)
+    path = folder / "sit.safetensors"
+    pretrained.save(path, params, "sit", model, shape=(4, 4, 4), dtype="bfloat16")
+    return path
+
+
+NAMED = {"model__name": "DiT-S/2", "model__time_scale": 1.0, "data__name": "random/8x8x4/5"}
+SIZES = ("width", "depth", "heads", "patch_size")
+WRONG = {
+    # what it begins with, what differs in the configuration, and the message
+    "two layouts": (
+        lambda d: Initial(OFFICIAL),
+        {},
+        r"write --init_layout=dit \(an official DiT\) or --init_layout=sit \(an official SiT\)",
+    ),
+    "an unknown layout": (lambda d: Initial(OFFICIAL, "sti"), {}, "unknown layout 'sti'"),
+    "noise": (
+        lambda d: Initial(OFFICIAL, "dit"),
+        {},
+        r"an official DiT, which predicts x0 on .*DiscreteVP.*and this run predicts velocity on .*"
+        r"Linear.*train it from Python, by fmjax\.training\.fit",
+    ),
+    "noise, of diffusers": (lambda d: Initial(DIFFUSERS), {}, "which predicts x0 on"),
+    "another path": (lambda d: SIT, {"path__name": "cosine"}, "this run predicts .* on .*Cosine"),
+    "another prediction": (
+        lambda d: SIT,
+        {"loss__prediction": "x1"},
+        "which predicts velocity on .*and this run predicts x1",
+    ),
+    "an autoencoder": (lambda d: Initial(autoencoder(d)), {}, "is a TinyAutoencoder; got model of"),
+    "another scale of time": (lambda d: SIT, {"model__time_scale": 1000.0}, "has time_scale=1.0"),
+    "another network": (
+        lambda d: SIT,
+        {"model__name": "mlp", "data__name": "toy/moons"}
+        | dict.fromkeys([f"model__{s}" for s in ("heads", "patch_size", "time_scale")])
+        | {"model__variance": False},
+        "an official SiT is a DiT; got model of type MLP",
+    ),
+    "another width": (
+        lambda d: SIT,
+        {"model__width": 32},
+        r"of shape \[.*\], and the network of this run takes .*: give the model\.\* keys",
+    ),
+    "another depth": (
+        lambda d: SIT,
+        {"model__depth": 3},
+        r"lacks blocks\.2\..*of this run takes: give",
+    ),
+    "less depth": (lambda d: SIT, {"model__depth": 1}, r"holds blocks\.1\..*of this run has no"),
+    "without a variance": (lambda d: SIT, {"model__variance": False}, "final_layer.*of shape"),
+    "other heads": (
+        lambda d: Initial(published_size(d), "sit"),
+        dict.fromkeys([f"model__{s}" for s in SIZES])
+        | {"model__width": 384, "model__depth": 12, "model__heads": 12, "model__patch_size": 2}
+        | {"model__variance": False},
+        r"another network than this run's, with channels of a head=\{64\} \(here: \{32\}\)",
+    ),
+    "other channels": (
+        lambda d: SIT,
+        {"data__name": "random/8x8x3/5"},
+        "takes examples of 4 channels, and the data 'random/8x8x3/5' have 3",
+    ),
+    "a missing tensor": (
+        lambda d: Initial(changed(d, lambda x: x.pop("x_embedder.proj.bias")), "sit"),
+        {},
+        "lacks x_embedder.proj.bias, which",
+    ),
+    "a pattern of nothing": (
+        lambda d: SIT._replace(fresh=("label/*",)),
+        {},
+        r"--init_fresh: no parameter matches 'label/\*'; there are adaln/dense/bias",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_does_not_fit_is_said_before_a_number_is_read(name, tmp_path, monkeypatch):
+    def fill(*_):
+        raise AssertionError("a parameter was read")
+
+    monkeypatch.setattr(loading, "fill", fill)
+    make, changes, message = WRONG[name]
+    initial, run = make(tmp_path), experiment(**changes)
+    with pytest.raises(InputError, match=message) as error:
+        check_initial(initial, run)
+    assert "\n" not in str(error.value)
+
+
+def test_a_layout_of_a_run_and_flags_without_a_source_are_refused(trained, tmp_path):
+    with pytest.raises(InputError, match="is of fmjax itself: leave --init_layout=sit out"):
+        check_initial(Initial(trained, "sit"), open_run(trained))
+    for how in ({"init_layout": "sit"}, {"init_fresh": ("out/*",)}):
+        with pytest.raises(InputError, match="say how to begin with --init_from"):
+            train(small_config(), tmp_path / "run", **how)
+    assert not (tmp_path / "run").exists()
