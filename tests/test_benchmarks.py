@@ -135,7 +135,7 @@ def test_the_densities_of_the_earth_go_on_from_their_file(run_benchmark, tmp_pat
     np.savetxt(tmp_path / "volcano.csv", degrees, delimiter=",", header="LATITUDE,LONGITUDE")
     out = tmp_path / "earth.json"
     arguments = (f"--data={tmp_path}", "--sets", "volcano without copies", "--seeds", "0")
-    more = ("--share", "0.5", "--points", "128", "--out", out)
+    more = ("--share", "0.25", "--points", "64", "--out", out)
     run_benchmark("benchmarks.manifolds.earth", *arguments, *more, devices=1, env=OPTIMISED)
     results = json.loads(out.read_text())
     row = results["runs"]["volcano without copies"]["0"]

@@ -58,11 +58,11 @@ class GatedFourierMLP(nn.Module):
         directions /= np.linalg.norm(directions, axis=1, keepdims=True)
         w = np.geomspace(1, self.largest, self.features)
         phase = flat @ jnp.asarray((w[:, None] * directions).T, flat.dtype)
-        gate = jnp.exp(-0.5 * jnp.square(_GATE * jnp.asarray(w, s.dtype) * (1 - s)[:, None]))
+        gate = jnp.exp(-0.5 * jnp.square(_GATE * jnp.asarray(w[None], s.dtype) * (1 - s)[:, None]))
         return jnp.concatenate([gate * jnp.sin(phase), gate * jnp.cos(phase)], axis=1)
 
 
 def _of_time(t: jax.Array) -> jax.Array:
     """Cosines of t, and log(1 - t + 0.01), which tells late times apart (batch, 9)."""
-    waves = jnp.cos(math.pi * jnp.arange(_TIMES) * t[:, None])
+    waves = jnp.cos(math.pi * jnp.arange(_TIMES)[None] * t[:, None])
     return jnp.concatenate([waves, jnp.log(1 - t[:, None] + 0.01)], axis=1)
