@@ -169,8 +169,13 @@ def check_path(path: Path) -> None:
     """Checks that a model trained on this path has a likelihood.
 
     Raises:
-        InputError: the path is stochastic.
+        InputError: the path is stochastic, or one of tokens.
     """
+    if getattr(path, "jumps", False):
+        raise InputError(
+            f"{type(path).__name__} moves tokens, which have no density; a bound of their "
+            "log-likelihood is fmjax.discrete.token_log_likelihood."
+        )
     if path.noise:
         raise InputError(
             "the likelihood is that of a flow along a deterministic path; "
