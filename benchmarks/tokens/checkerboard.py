@@ -152,7 +152,7 @@ def main() -> None:
         row["samples_with_corrector"] = sampled(path, trained, mended, args)
         row["samples_of_the_exact_posterior"] = sampled(path, exact(path), solver, args)
         result[start] = row
-        print(start, row)
+        print(start, row, flush=True)
     write_json(Path(args.out), {**about(), **result})
 
 

@@ -53,6 +53,8 @@ def make_model(
     if c.name not in MODELS:
         raise unknown_name("model", c.name, MODELS)
     model = _of_vocabulary(MODELS[c.name](c, conditions), c.name, vocabulary)
+    if c.tied and not hasattr(model, "tied"):
+        raise InputError(f"model.tied is of token_transformer; got model.name={c.name!r}.")
     if is_flow_map(config):
         model = _of_two_times(model, config)
     if portable or not hasattr(model, "attention"):

@@ -17,6 +17,7 @@ from fmjax.models.dit import PRESETS, DiT, preset
 from fmjax.models.flux import Flux
 from fmjax.models.mlp import MLP
 from fmjax.models.mmdit import MMDiT
+from fmjax.models.token_transformer import TokenTransformer
 from fmjax.models.unet import UNet
 
 SIZES = {"width": 16, "depth": 2, "heads": 2, "patch_size": 2}
@@ -41,6 +42,26 @@ def test_every_name_gives_its_network():
     how = {"dtype": jnp.bfloat16, "scan": True, "remat": "dots"}
     given = how | {"dtype": "bfloat16"}
     assert made(name="DiT-S/4", depth=3, **given) == preset("DiT-S/4", depth=3, **how)
+
+
+def test_a_transformer_of_tokens_has_the_vocabulary_of_the_data():
+    sizes = {"width": 16, "depth": 2, "heads": 2}
+
+    def of_five(**fields):
+        config = default_config()
+        config.model.update(fields)
+        return make_model(config, TWO, portable=True, vocabulary=5)
+
+    expected = TokenTransformer(vocabulary=5, **sizes, conditions=TWO)
+    assert of_five(name="token_transformer", **sizes) == expected
+    assert of_five(name="token_transformer", tied=True, **sizes) == expected.clone(tied=True)
+    how = {"dtype": jnp.bfloat16, "scan": True, "remat": "dots", "conditions": TWO}
+    small = token_transformer.preset("TokenTransformer-XS", vocabulary=5, **how)
+    given = {"dtype": "bfloat16", "scan": True, "remat": "dots"}
+    assert of_five(name="TokenTransformer-XS", **given) == small
+    assert of_five(name="dit", **SIZES) == DiT(**SIZES, conditions=TWO)
+    with pytest.raises(InputError, match=r"model.tied is of token_transformer; got .*'dit'"):
+        of_five(name="dit", tied=True, **SIZES)
 
 
 def test_a_unet_is_given_its_levels_as_text():

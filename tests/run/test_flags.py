@@ -24,6 +24,9 @@ DRAWN = [
     ("--steps=0", "at least 1"),
     ("--shift=nan", "the shift must be a positive number"),
     ("--grid=uniforn", "Did you mean 'uniform'?"),
+    ("--temperature=0.5", "--temperature is for runs on tokens: take --solver=one of"),
+    ("--top_p=0.5", "--top_p is for runs on tokens"),
+    ("--redraws=1", "--redraws is for runs on tokens"),
 ]
 WRONG = [
     ("sample", "--cfg_scale=2", "there is no flag --cfg_scale; here it is --guidance."),
@@ -37,6 +40,7 @@ WRONG = [
     ("sample", "--compare=heun:0", "at least 1"),
     ("sample", "--compare=churn:8", "churn adds noise of its own"),
     ("sample", "--compare=huen:8", "Did you mean 'heun'?"),
+    ("sample", "--compare=unmask:8", "unmask adds noise of its own"),
     ("sample", "--batch_size=0", "the batch size must be"),
     ("sample", "--shard_size=-1", "the shard size must be"),
     *(("evaluate", flag, sentence) for flag, sentence in DRAWN),

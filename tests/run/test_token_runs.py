@@ -1,5 +1,6 @@
 """Runs on tokens: trained, resumed, sampled, shown and refused by the commands of all runs."""
 
+import dataclasses
 import json
 import shutil
 
@@ -9,19 +10,28 @@ import pytest
 from PIL import Image
 
 from fmjax.data.token_codecs import MASKED, Levels, Text
+from fmjax.discrete import Masked
+from fmjax.draws import Draw
 from fmjax.errors import InputError
 from fmjax.factory import Guidance, Recipe
 from fmjax.factory.registry import make_solver
+from fmjax.factory.settings import EvalSettings
+from fmjax.likelihood import Exact
+from fmjax.losses import make_per_example_loss_fn
 from fmjax.run.distill.student import distill
+from fmjax.run.evaluate.measure import describe_evaluation, evaluate_flow
+from fmjax.run.likelihood.measure import Draws, Question, measure
+from fmjax.run.likelihood.report import describe_likelihood
 from fmjax.run.pictures import draw_states
 from fmjax.run.reflow.rounds import reflow
-from fmjax.run.restore import open_run
+from fmjax.run.restore import open_run, restore_flow
 from fmjax.run.sample.export import export_run
 from fmjax.run.sample.request import Request
 from fmjax.run.sample.to_disk import sample
 from fmjax.run.train.training import train
 from fmjax.samplers import sde_spec, solver_spec
 from tests.run.conftest import small_config
+from tests.run.forked import finish
 from tests.run.train.test_train import assert_same_bits, read_state
 
 LEVELS = 4
@@ -225,3 +235,85 @@ def test_reflow_and_distillation_are_of_numbers(images, tmp_path):
         reflow(images)
     with pytest.raises(InputError, match=f"distillation {message}"):
         distill(images, tmp_path / "student")
+
+
+# ------------------------------------------------------------------------------ likelihood
+
+
+def test_the_bound_is_that_of_the_loss_at_many_times(images):
+    """Against the mean of the loss over independent times, in nats of a whole image."""
+    report = measure(images, Question(num=20), Draws(64), batch_size=8)
+    experiment = open_run(images)
+    flow = restore_flow(images, experiment)
+    x, labels = experiment.data.load().arrays("test", 20)
+    path = dataclasses.replace(experiment.path, loss=Masked())
+    loss_fn = make_per_example_loss_fn(experiment.apply_fn, path)
+    draw = Draw(source=path.source, noise=loss_fn.noise)
+    x1 = experiment.spec.codec.encode(x)
+
+    @jax.jit
+    def losses(key):
+        args = draw(key, np.arange(20), x1)
+        return loss_fn(flow.params, args.x0, args.x1, args.t, labels, noise=args.noise)
+
+    many = 16 * np.stack([losses(key) for key in jax.random.split(jax.random.key(7), 200)])
+    spread = many.std(axis=0).mean() / np.sqrt(200 * 20)
+    assert report["nats"]["mean"] == pytest.approx(-many.mean(), abs=5 * spread)
+    assert report["bits_per_dim"]["mean"] == pytest.approx(
+        -report["nats"]["mean"] / 16 / np.log(2), rel=1e-6
+    )
+    assert report["trace"] == "a bound, at times drawn for each example"
+    assert report["nfe"] == 64
+    assert json.loads(json.dumps(report)) == report
+    text = describe_likelihood(report)
+    assert "an upper bound\n" in text
+    assert "of it from the draws" in text
+    assert "dequantisation" not in text
+    assert "64.0 evaluations of the network per example" in text
+
+
+def test_the_draws_of_an_example_do_not_depend_on_the_batch(images):
+    found = [measure(images, Question(num=20), Draws(4), batch_size=k)["nats"] for k in (20, 8)]
+    assert found[0] == pytest.approx(found[1], rel=1e-5)
+    others = measure(images, Question(num=20, seed=1), Draws(4))["nats"]
+    assert others["mean"] != found[0]["mean"]
+    more = measure(images, Question(num=20), Draws(64))["nats"]
+    assert 0 < more["probe_error"] < found[0]["probe_error"]
+
+
+def test_a_likelihood_of_the_other_kind_is_refused(images, trained):
+    with pytest.raises(InputError, match="whose likelihood is a bound and no ODE: give the number"):
+        measure(images, Question(), solver_spec("rk4", 4), Exact())
+    with pytest.raises(
+        InputError, match="--draws is for runs on tokens, and this one is of numbers"
+    ):
+        measure(trained, Question(), Draws(4))
+    with pytest.raises(InputError, match="--draws, to know an error, must be a whole number of at"):
+        measure(images, Question(), Draws(1))
+
+
+def test_a_text_is_evaluated_by_its_bits(text, tmp_path):
+    flow = restore_flow(text, open_run(text))
+    dataset = flow.experiment.data.load()
+    experiment = dataclasses.replace(flow.experiment, evaluation=EvalSettings(50, 100))
+    report = evaluate_flow(flow._replace(experiment=experiment), dataset, Request(50), RECIPE)
+    # Hardly trained, it gives each of 61 characters about the same probability.
+    assert report["bits_per_token"]["mean"] == pytest.approx(np.log2(61), rel=0.05)
+    assert report["examples"] == 50
+    assert "bits per token of 50 held-out examples: 5.8" in describe_evaluation(report)
+
+
+@pytest.mark.slow
+def test_the_command_refuses_flags_of_the_other_kind(images, trained, commands, tmp_path):
+    command = ("fmjax/__main__.py", "likelihood")
+    asked = [
+        (images, "--steps=4", "estimated at --draws times: leave --steps out"),
+        (images, "--exact", "estimated at --draws times: leave --exact out"),
+        (trained, "--draws=4", "--draws is for runs on tokens"),
+    ]
+    started = [
+        commands.start(*command, f"--workdir={workdir}", flag, cwd=tmp_path)
+        for workdir, flag, _ in asked
+    ]
+    for output, (_, _, sentence) in zip(finish(*started, code=2), asked, strict=True):
+        assert sentence in output

@@ -1,4 +1,7 @@
-"""Evaluates samples: class accuracy, nearest training example, Fréchet distance, class balance."""
+"""Evaluates samples: class accuracy, nearest training example, Fréchet distance, class balance.
+
+Of texts, and of tokens that are no images, the bits of held-out examples stand in the place of all.
+"""
 
 from typing import NamedTuple
 
@@ -9,16 +12,19 @@ from fmjax.checks import check_at_least
 from fmjax.data.dataset import Dataset
 from fmjax.errors import InputError
 from fmjax.factory import Experiment, Recipe
+from fmjax.factory.data_spec import chosen_labels
 from fmjax.metrics.classifier import accuracy, fit_classifier
 from fmjax.metrics.frechet import fit_pca, frechet_distance
 from fmjax.metrics.histogram import histogram_test
 from fmjax.metrics.nearest_neighbour import distance_quantiles, nearest_reference
 from fmjax.run.evaluate.snapshots import describe_snapshots, evaluate_snapshots
+from fmjax.run.likelihood.measure import Draws, measure_arrays
 from fmjax.run.restore import TrainedFlow, Weights
 from fmjax.run.sample.request import Request, resolve
 from fmjax.run.sample.sampler import draw_samples
 
 _PCA_DIMS = 32
+_DRAWS, _BATCH = 32, 128  # of the bits of tokens
 
 
 def evaluate_flow(
@@ -33,11 +39,13 @@ def evaluate_flow(
         recipe: how to draw them.
 
     Returns:
-        See `evaluate`, and `evaluate_snapshots` for a flow through snapshots; None on all processes
-        but the first.
+        See `evaluate`, and `evaluate_snapshots` for a flow through snapshots; of tokens that are no
+        images ``bits_per_token`` of held-out examples. None on all processes but the first.
     """
     if dataset.snapshots is not None:
         return evaluate_snapshots(flow, dataset, recipe)
+    if flow.experiment.spec.codec.kind in ("text", "tokens"):
+        return _bits(flow, dataset, request.seed)
     request, guided = resolve(flow.experiment, request, recipe)
     samples = draw_samples(flow, request, guided)
     labels, unconditional = None, None
@@ -59,6 +67,15 @@ def evaluate_flow(
         )
     count = None if classes is None else classes.num_classes
     return evaluate(reference, samples, labels, unconditional, count)
+
+
+def _bits(flow: TrainedFlow, dataset: Dataset, seed: int) -> dict | None:
+    x, labels = dataset.arrays("test", flow.experiment.evaluation.num)
+    labels = chosen_labels(labels, flow.experiment.conditions)
+    found = measure_arrays(flow, x, labels, Draws(_DRAWS), None, seed, _BATCH)
+    if jax.process_index() != 0:
+        return None
+    return {"examples": len(x), "bits_per_token": found["bits_per_dim"], "nats": found["nats"]}
 
 
 def check_evaluated(
@@ -174,6 +191,12 @@ def describe_evaluation(report: dict) -> str:
     """The report in a few lines for a person."""
     if "snapshots" in report:
         return describe_snapshots(report["snapshots"])
+    if "bits_per_token" in report:
+        bits, nats = report["bits_per_token"], report["nats"]
+        return (
+            f"bits per token of {report['examples']} held-out examples: {bits['mean']:.4g} ± "
+            f"{bits['std_error']:.2g} ({-nats['mean']:.5g} nats per example), an upper bound"
+        )
     lines = []
     if "classifier" in report:
         c = report["classifier"]

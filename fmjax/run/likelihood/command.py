@@ -1,21 +1,24 @@
 """Measures the likelihood of a run's data: ``python -m fmjax likelihood --workdir=runs/digits``.
 
 Prints bits per dimension of the test images, or nats of the test points, with their standard error.
-Adaptive steps by default; ``--steps`` chooses fixed ones, and ``--jumps`` those of a flow map.
+Adaptive steps by default; ``--steps`` chooses fixed ones, and ``--jumps`` those of a flow map. Of a
+run on tokens a bound is estimated, at ``--draws`` times for each example.
 """
 
 from pathlib import Path
 
 from absl import flags
 
+from fmjax.data.codecs import vocabulary_of
 from fmjax.errors import InputError
 from fmjax.files import check_file, write_json
 from fmjax.flow_maps import Jumps
 from fmjax.likelihood import Exact, Hutchinson, Trace
 from fmjax.run.likelihood.measure import LABELS as CHOICES
-from fmjax.run.likelihood.measure import Question, measure
+from fmjax.run.likelihood.measure import Draws, Question, measure
 from fmjax.run.likelihood.report import describe_likelihood
 from fmjax.run.restore import Weights, check_weights
+from fmjax.run.workdir import load_record
 from fmjax.samplers import SOLVERS, Solver, solver_spec
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the trained run.")
@@ -40,6 +43,9 @@ STEPS = flags.DEFINE_integer("steps", None, "Number of fixed steps; default: ada
 JUMPS = flags.DEFINE_integer(
     "jumps", None, "Number of jumps, for a flow map that learned the average divergence."
 )
+DRAWS = flags.DEFINE_integer(
+    "draws", None, "For tokens: times at which the bound is estimated, for each example; 64."
+)
 RTOL = flags.DEFINE_float("rtol", None, "Relative tolerance of adaptive steps; default: 1e-4.")
 ATOL = flags.DEFINE_float("atol", None, "Absolute tolerance of adaptive steps; default: 1e-4.")
 SEED = flags.DEFINE_integer("seed", 0, "Random seed of the dequantising noise and of the probes.")
@@ -52,6 +58,7 @@ HELP = {
     "What to measure": (WORKDIR, CHECKPOINT, EMA, SPLIT, NUM, LABELS),
     "How to solve": (SOLVER, STEPS, RTOL, ATOL, JUMPS),
     "How to take the trace": (EXACT, PROBES, KIND, SEED),
+    "How to estimate the bound of tokens": (DRAWS,),
     "How to run, and where to write": (BATCH_SIZE, OUT),
 }
 
@@ -76,6 +83,21 @@ def _solver() -> Solver:
     return solver_spec(SOLVER.value, STEPS.value, control, RTOL.value, ATOL.value)
 
 
+def _way(workdir: Path) -> tuple[Solver | Draws, Trace | None]:
+    """How the flags ask to measure a run, of tokens or of numbers."""
+    of_numbers = ("solver", "steps", "jumps", "rtol", "atol", "exact", "probes", "kind")
+    given = [name for name in of_numbers if flags.FLAGS[name].present]
+    solver, trace = _solver(), _trace()  # what is wrong with a flag alone is said first
+    if vocabulary_of(load_record(workdir).spec.codec) is None:
+        return (solver, trace) if DRAWS.value is None else (Draws(DRAWS.value), None)
+    if given:
+        raise InputError(
+            f"the likelihood of tokens is a bound, estimated at --draws times: leave --{given[0]} "
+            "out."
+        )
+    return Draws() if DRAWS.value is None else Draws(DRAWS.value), None
+
+
 def main() -> int:
     """Reads the flags and measures."""
     if WORKDIR.value is None:
@@ -86,8 +108,7 @@ def main() -> int:
     report = measure(
         Path(WORKDIR.value),
         Question(SPLIT.value, NUM.value, LABELS.value, SEED.value),
-        _solver(),
-        _trace(),
+        *_way(Path(WORKDIR.value)),
         check_weights(Weights(CHECKPOINT.value, EMA.value)),
         batch_size=BATCH_SIZE.value,
     )

@@ -1,4 +1,4 @@
-"""The likelihood of real examples under a trained flow: nats, and bits per dimension of images."""
+"""The likelihood of real examples under a trained flow: nats, and bits of images and of tokens."""
 
 import math
 import sys
@@ -17,7 +17,8 @@ from jax.sharding import PartitionSpec as P
 from fmjax.checks import check_at_least, check_seed
 from fmjax.conditions import nulls
 from fmjax.conventions import Labels, example_keys
-from fmjax.data.codecs import Codec
+from fmjax.data.codecs import Codec, vocabulary_of
+from fmjax.discrete import token_log_likelihood
 from fmjax.errors import InputError, unknown_name
 from fmjax.factory import Experiment
 from fmjax.factory.data_spec import chosen_labels
@@ -25,12 +26,26 @@ from fmjax.factory.generation import fit_solver
 from fmjax.factory.snapshots import check_one_distribution
 from fmjax.flow_maps import few_step_log_likelihood
 from fmjax.likelihood import Exact, Trace, bits_per_dim, check_path, log_likelihood
-from fmjax.run.restore import LATEST, Weights, open_run, restore_flow
+from fmjax.run.restore import LATEST, TrainedFlow, Weights, open_run, restore_flow
 from fmjax.run.sample.sampler import fit_batch
 from fmjax.samplers import Solver
 from fmjax.training.mesh import by_rows, within
 
 LABELS = ("true", "none")
+
+
+class Draws(NamedTuple):
+    """How the likelihood of tokens is measured: by a bound, an expectation over times.
+
+    Attributes:
+        num: how many times are drawn for each example, at least 2, to know an error.
+    """
+
+    num: int = 64
+
+    def describe(self) -> dict[str, Any]:
+        """For JSON."""
+        return {"draws": self.num}
 
 
 class Question(NamedTuple):
@@ -61,28 +76,30 @@ class Densities(NamedTuple):
 def measure(
     workdir: Path,
     question: Question,
-    solver: Solver,
-    trace: Trace,
+    solver: Solver | Draws,
+    trace: Trace | None = None,
     weights: Weights = LATEST,
     batch_size: int = 128,
 ) -> dict:
     """Measures the likelihood of a split of the run's data.
 
     Images are dequantised by uniform noise of one level, so that their bits are an upper bound.
+    Those of tokens are an upper bound, too: `fmjax.discrete.token_log_likelihood`.
 
     Args:
         workdir: a trained run.
         question: of which examples.
-        solver: how to solve; jumps for a network that learned the average divergence.
-        trace: how to take the divergence; jumps take none.
+        solver: how to solve; jumps for a network that learned the average divergence; draws of the
+            bound for a flow of tokens.
+        trace: how to take the divergence; jumps and tokens take none.
         weights: with which parameters of the run.
         batch_size: examples per call, over all devices.
 
     Returns:
-        A dict that goes into JSON: what was asked; ``nats`` per example and, for images,
+        A dict that goes into JSON: what was asked; ``nats`` per example and, for images and tokens,
         ``bits_per_dim``, each the mean, its standard error over the examples, and ``probe_error``,
-        what the probes add to it in quadrature (0 for the exact trace, None for one probe, which
-        does not tell); ``nfe``, evaluations of the velocity per example; and the seconds.
+        what the probes or draws add to it in quadrature (0 for the exact trace, None for one probe,
+        which does not tell); ``nfe``, evaluations of the velocity per example; and the seconds.
 
     Raises:
         InputError: something does not fit, in one sentence.
@@ -91,7 +108,7 @@ def measure(
     _check_question(question, batch_size)
     # The divergence takes a forward-mode derivative, which the fused attention has not.
     experiment = open_run(workdir, portable=True)
-    check_path(experiment.path)
+    _check_way(solver, experiment)
     check_one_distribution(experiment.spec, "likelihood")
     if question.labels == "true" and experiment.conditions is None:
         raise InputError("this model is unconditional: it has no labels; write --labels=none.")
@@ -106,21 +123,9 @@ def measure(
     labels = chosen_labels(labels, conditions)
     if question.labels == "none":
         labels = nulls(conditions, len(x))
-    solver, jumps = fit_solver(solver, experiment), getattr(solver, "needs_span", False)
-    if jumps and experiment.divergence_scale is None:
-        raise InputError(
-            "this run has not learned the average divergence, which --jumps needs: train it with "
-            "flow_map.divergence=True and flow_map.span=any, or leave --jumps out."
-        )
+    solver = solver if experiment.vocabulary else fit_solver(solver, experiment)
     flow = restore_flow(workdir, experiment, weights)
-    began = time.perf_counter()
-    likelihood = make_likelihood_fn(experiment, solver, trace, flow.mesh)
-    batch = fit_batch(len(x), batch_size, flow.mesh.size)
-    key = jax.random.key(question.seed)
-    likelihood = likelihood.lower(flow.params, key, *_rows(x, labels, 0, batch)).compile()
-    compiled = time.perf_counter()
-    found = _in_batches(partial(likelihood, flow.params, key), x, labels, batch)
-    seconds = time.perf_counter() - compiled
+    measured = measure_arrays(flow, x, labels, solver, trace, question.seed, batch_size)
     return {
         "workdir": str(workdir),
         "step": flow.step,
@@ -129,15 +134,78 @@ def measure(
         "labels": None if conditions is None else (question.labels or "true"),
         "seed": question.seed,
         "solver": solver.describe(),
-        "trace": "the average divergence, learned" if jumps else _described(trace),
-        "dequantized_training": bool(experiment.data.dequantize),
-        **figures(found, spec.codec),
-        "compile_seconds": compiled - began,
-        "seconds": seconds,
+        "trace": _described(solver, trace, experiment),
+        **({} if experiment.vocabulary else {"dequantized_training": experiment.data.dequantize}),
+        **measured,
     }
 
 
-def _described(trace: Trace) -> str:
+def measure_arrays(
+    flow: TrainedFlow,
+    x: np.ndarray,
+    labels: Labels,
+    solver: Solver | Draws,
+    trace: Trace | None,
+    seed: int,
+    batch_size: int,
+) -> dict:
+    """Measures the likelihood of examples at hand.
+
+    Args:
+        flow: a trained flow.
+        x: data (n, ...).
+        labels: (n, ...), built as the conditions of the model.
+        solver: as in `measure`, on the path of the flow.
+        trace: as in `measure`.
+        seed: as in `Question`.
+        batch_size: examples per call, over all devices.
+
+    Returns:
+        What `figures` gives, and the seconds.
+
+    Raises:
+        FloatingPointError: as in `measure`.
+    """
+    began = time.perf_counter()
+    likelihood = make_likelihood_fn(flow.experiment, solver, trace, flow.mesh)
+    batch = fit_batch(len(x), batch_size, flow.mesh.size)
+    key = jax.random.key(seed)
+    likelihood = likelihood.lower(flow.params, key, *_rows(x, labels, 0, batch)).compile()
+    compiled = time.perf_counter()
+    found = _in_batches(partial(likelihood, flow.params, key), x, labels, batch)
+    seconds = time.perf_counter() - compiled
+    took = {"compile_seconds": compiled - began, "seconds": seconds}
+    return figures(found, flow.experiment.spec.codec) | took
+
+
+def _check_way(solver: Solver | Draws, experiment: Experiment) -> None:
+    """Checks that a likelihood is asked for in the way that the run has one."""
+    if experiment.vocabulary is not None:
+        if not isinstance(solver, Draws):
+            raise InputError(
+                "this run is of tokens, whose likelihood is a bound and no ODE: give the number of "
+                "draws (--draws), and no solver and no trace."
+            )
+        check_at_least("--draws, to know an error,", solver.num, 2)
+        return
+    if isinstance(solver, Draws):
+        raise InputError(
+            "--draws is for runs on tokens, and this one is of numbers, whose likelihood an ODE "
+            "gives: leave it out."
+        )
+    check_path(experiment.path)
+    if getattr(solver, "needs_span", False) and experiment.divergence_scale is None:
+        raise InputError(
+            "this run has not learned the average divergence, which --jumps needs: train it with "
+            "flow_map.divergence=True and flow_map.span=any, or leave --jumps out."
+        )
+
+
+def _described(solver: Solver | Draws, trace: Trace | None, experiment: Experiment) -> str:
+    if experiment.vocabulary is not None:
+        return "a bound, at times drawn for each example"
+    if getattr(solver, "needs_span", False):
+        return "the average divergence, learned"
     return "exact" if isinstance(trace, Exact) else f"{trace.num} {trace.kind} probes"
 
 
@@ -160,6 +228,8 @@ def make_likelihood_fn(
     """
     codec = experiment.spec.codec
     density = _by_jumps if getattr(solver, "needs_span", False) else _by_solving
+    if isinstance(solver, Draws):
+        density = _by_draws
 
     @partial(jax.jit, out_shardings=NamedSharding(mesh, P()))
     def likelihood(params, key, index, x, labels):
@@ -187,6 +257,14 @@ def _by_solving(
     return out.log_p, out.std_error, out.nfe, out.success, out.t_end
 
 
+def _by_draws(
+    experiment: Experiment, params: Any, x: Any, labels: Labels, draws: Draws, trace: Trace, keys
+) -> tuple:
+    denoiser = partial(experiment.apply_fn, params)
+    out = token_log_likelihood(denoiser, experiment.path, x, labels, key=keys, times=draws.num)
+    return *out, jnp.isfinite(out.log_p), jnp.zeros(len(x))
+
+
 def _by_jumps(
     experiment: Experiment, params: Any, x: Any, labels: Labels, jumps: Any, trace: Trace, keys
 ) -> tuple:
@@ -198,6 +276,7 @@ def _by_jumps(
         steps=jumps.steps,
         grid=jumps.grid,
         source=experiment.source,
+        manifold=jumps.manifold,
     )
     zeros = jnp.zeros(len(x))
     return log_p, zeros, jnp.full(len(x), jumps.steps), jnp.isfinite(log_p), zeros
@@ -253,10 +332,12 @@ def figures(found: Densities, codec: Codec) -> dict:
     probe_error = None if np.isnan(probes).any() else float(np.sqrt(np.sum(probes**2)) / n)
     nats = {"mean": float(log_p.mean()), "std_error": float(error), "probe_error": probe_error}
     report = {"dims": dims, "nats": nats}
-    if codec.bin_width is not None:
+    tokens = vocabulary_of(codec) is not None
+    if codec.bin_width is not None or tokens:
         unit = dims * math.log(2)
+        bits = bits_per_dim(nats["mean"], dims, 1.0 if tokens else codec.bin_width)
         report["bits_per_dim"] = {
-            "mean": float(bits_per_dim(nats["mean"], dims, codec.bin_width)),
+            "mean": float(bits),
             "std_error": nats["std_error"] / unit,
             "probe_error": None if probe_error is None else probe_error / unit,
         }
