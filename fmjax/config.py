@@ -65,8 +65,8 @@ KEYS = {
         name=Key(
             "dit",
             NAME,
-            "dit, unet, mlp, token_transformer (for texts), a preset such as DiT-B/2, or your own "
-            "my_module:build",
+            "dit, unet, mmdit, flux, mlp, token_transformer (for texts), a preset such as DiT-B/2, "
+            "or your own my_module:build",
         ),
         width=Key(None, COUNT, "of each token, or of each layer", "features", kind=int),
         depth=Key(None, COUNT, "how many blocks; of unet: on each level", "blocks", kind=int),
@@ -81,14 +81,20 @@ KEYS = {
             "of unet: attention where the sides are smaller by these factors, e.g. 2,4, or none",
             kind=str,
         ),
+        single_depth=Key(
+            None, COUNT, "of flux: blocks behind those of model.depth", "blocks", kind=int
+        ),
+        grid=Key(
+            None, COUNT, "of mmdit: the longest side of an image it takes", "patches", kind=int
+        ),
         time_scale=Key(None, POSITIVE, "t is multiplied by it first; the network's", kind=float),
+        variance=Key(
+            False, "", "of dit: room in the last layer for the variance of published DiT and SiT"
+        ),
         tied=Key(
             False, "", "of token_transformer: tokens are guessed by the table that embeds them"
         ),
         time=Key(True, "", "of tokens: whether the network is told t, which masks tell anyway"),
-        variance=Key(
-            False, "", "of dit: room in the last layer for the variance of published DiT and SiT"
-        ),
         dtype=Key("float32", ("float32", "bfloat16"), "of the matrix products"),
         attention=Key(
             "auto", ("auto", "xla", "cudnn"), "the kernel; auto takes the one of them that fits"

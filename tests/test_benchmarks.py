@@ -220,3 +220,28 @@ def test_the_evaluations_needed_are_read_off_the_curve(run_python):
         devices=1,
     )
     assert out.split() == ["18.0", "6.0", "None"]  # half way from 50 to 20; at once; never
+
+
+@pytest.mark.slow
+def test_token_flows_are_measured_against_what_is_known(run_benchmark, tmp_path):
+    out = tmp_path / "board.json"
+    arguments = (
+        "--steps=200",
+        "--points=4000",
+        "--samples=4000",
+        "--solver_steps=16",
+        f"--out={out}",
+    )
+    run_benchmark("benchmarks.tokens.checkerboard", *arguments, devices=1, env=OPTIMISED)
+    results = json.loads(out.read_text())
+    assert results["floor_nats"] == 9.0109
+    for source, tight in (("mask", "masked"), ("uniform", "score entropy")):
+        row = results[source]
+        exact = row["bounds_of_the_exact_posterior"][tight]
+        assert abs(exact["nats"] - 9.0109) < 5 * exact["std_error"]
+        assert row["samples_of_the_exact_posterior"]["empty"] < row["samples"]["empty"]
+    out = tmp_path / "dirichlet.json"
+    arguments = ("--kinds=6", "--steps=300", "--samples=20000", f"--out={out}")
+    run_benchmark("benchmarks.tokens.dirichlet", *arguments, devices=1, env=OPTIMISED)
+    found = json.loads(out.read_text())["kl_nats"]["6"]
+    assert all(found[method] < 0.05 for method in ("linear", "fisher", "mask", "uniform"))

@@ -16,7 +16,7 @@ from fmjax.factory.settings import check_settings
 from fmjax.flow_maps import Jumps
 from fmjax.keys import NAME, TEXT, walk
 from fmjax.losses.regression import TARGETS
-from fmjax.models import dit, token_transformer, unet
+from fmjax.models import dit, flux, mmdit, token_transformer, unet
 from fmjax.models.attention import KERNELS
 from fmjax.models.transformer import REMAT
 from fmjax.predictions import PREDICTIONS
@@ -27,9 +27,16 @@ from fmjax.samplers import METHODS, SOLVERS
 from fmjax.training.optimizer import SCHEDULES
 from tests.conftest import ROOT
 
+PRESETS = {
+    **dit.PRESETS,
+    **flux.PRESETS,
+    **mmdit.PRESETS,
+    **token_transformer.PRESETS,
+    **unet.PRESETS,
+}
 DECLARED = dict(walk(KEYS))
 TABLES = {
-    "model.name": set(model.MODELS) - {*dit.PRESETS, *unet.PRESETS, *token_transformer.PRESETS},
+    "model.name": {name for name in model.MODELS if name not in PRESETS},
     "source.name": registry.SOURCES,
     "path.name": {*registry.PATHS, *registry.TOKEN_PATHS},
     "path.kappa": tokens.KAPPAS,

@@ -12,7 +12,7 @@ from fmjax.couplings import independent
 from fmjax.draws import Draw
 from fmjax.errors import InputError
 from fmjax.sources import StandardNormal, UniformBox
-from fmjax.times import LogitNormal, Uniform
+from fmjax.times import LogitNormal, PerElement, SortedPair, Uniform
 
 KEY = jax.random.key(3)
 X1 = np.random.default_rng(4).normal(size=(4096, 2)).astype("float32")
@@ -127,10 +127,32 @@ def test_the_noise_of_a_stochastic_path_is_independent_of_the_source():
     np.testing.assert_array_equal(x0, drawn(DRAW, KEY, INDEX, X1, LABELS).x0)
 
 
+@pytest.mark.parametrize("law", [PerElement(Uniform(), axes=1), SortedPair()])
+def test_several_times_an_example_are_drawn_without_strata(law):
+    few = INDEX[:8], X1[:8]
+    times = jax.tree.leaves(Draw(time_distribution=law)(KEY, *few).t)
+    assert {len(t) for t in times} == {8}
+    assert all(np.all((t >= 0) & (t <= 1)) and len(np.unique(t)) > 4 for t in times)
+    with pytest.raises(InputError, match="cannot be stratified; leave stratify out"):
+        Draw(time_distribution=law, stratify=8)(KEY, *few)
+
+
+@pytest.mark.parametrize("rate", [0, 0.5, 1])
+def test_conditions_are_dropped_at_any_rate_from_0_to_1(rate):
+    slack = 5 * np.sqrt(rate * (1 - rate) / len(INDEX)) + 1e-9
+    for draw in (
+        Draw(conditions=ClassIds(5), drop_all=rate),
+        Draw(conditions=ClassIds(5, drop_rate=rate)),
+    ):
+        labels = drawn(draw, KEY, INDEX, X1, LABELS).labels
+        assert abs(np.mean(labels == 5) - rate) < slack
+
+
 @pytest.mark.parametrize(
     ("field", "message"),
     [
         ({"drop_all": 1.5}, "drop_all must lie in"),
+        ({"drop_all": -0.1}, "drop_all must lie in"),
         ({"stratify": 0}, "at least 1"),
         ({"conditions": {"class": 10}}, r"conditions such as ClassIds\(10\).*got int"),
     ],

@@ -43,18 +43,20 @@ FIRST = {
 
 # The tests that a mutant meets next: those that know its module beside its own.
 NEXT = {
-    "schedules": ("paths", "predictions", "samplers/test_time_grids.py"),
+    "schedules": ("schedules", "paths", "predictions", "samplers/test_time_grids.py"),
     "paths": ("losses", "predictions", "test_draws.py"),
     "predictions": ("guidance/test_guidance_rules.py", "losses", "samplers/test_sde.py"),
     "losses": ("training/test_step.py", "test_returned.py", "extending"),
-    "times": ("losses", "test_draws.py"),
+    "times": ("losses", "test_draws.py", "flow_maps/test_spans_and_draws.py"),
     "samplers": (
         *("samplers/test_ode.py", "samplers/test_sde.py", "samplers/test_log_snr_order.py"),
         *("samplers/test_own_solver.py", "test_returned.py"),
     ),
     "guidance": ("guidance", "samplers/test_lone_conditions.py"),
     "likelihood": ("run/likelihood", "test_returned.py"),
-    "couplings": ("couplings", "numerics", "test_draws.py", "test_returned.py"),
+    "couplings": (
+        *("couplings", "numerics", "test_draws.py", "test_returned.py", "test_functions.py"),
+    ),
     "numerics": ("couplings", "times", "schedules"),
     "sources.py": ("test_draws.py", "samplers/test_fit_source.py"),
     "conditions": ("test_conditions.py", "test_draws.py", "guidance", "data/test_dataset.py"),

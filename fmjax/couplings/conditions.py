@@ -127,7 +127,7 @@ def find_weight(cost: Array, distance: Array, ratio: float) -> Array:
         above = too_many(middle)
         return jnp.where(above, middle, low), jnp.where(above, high, middle)
 
-    top = jnp.maximum(jnp.max(last, where=jnp.isfinite(last), initial=0), 0)
+    top = jnp.max(last, where=jnp.isfinite(last), initial=0)
     steps = 2 * jnp.finfo(cost.dtype).nmant
     high = jax.lax.fori_loop(0, steps, halve, (jnp.zeros_like(top), top))[1]
     return jnp.where(too_many(0), high, 0)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fmjax.checks import check_at_least, check_between
+from fmjax.checks import check_at_least, check_between, check_methods
 from fmjax.conventions import Array, Labels
 from fmjax.discrete.base import TokenPath, check_token_path
 from fmjax.discrete.guess import guess_of, guided_rates
@@ -53,6 +53,7 @@ def exact_probabilities(
     Raises:
         InputError: there are more than 1,024 sequences, or t lies outside [0, 1].
     """
+    check_methods("the network", denoiser, such_as="lambda x, t, labels: ...")
     check_token_path("the path", path)
     check_at_least("length", length)
     check_at_least("steps", steps)

@@ -1,7 +1,10 @@
 """Guidance of tokens: the rates of a condition to a power, against those without it."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from fmjax.array_checks import check_leading_size, is_concrete, times_of
 from fmjax.checks import check_methods
@@ -54,7 +57,7 @@ def predictor_free(
         labels, reference = _conditions(x, conditions, null_labels)
         times = times_of(t, x)
         w = per_example("w", conditions.w, x)
-        _check_scale(w)
+        _check_scale(conditions.w)
         w = at(w, times)
 
         def logits(labels: Labels) -> Array:
@@ -91,9 +94,13 @@ def _conditions(x: Array, conditions: Guided, null_labels: Labels) -> tuple[Labe
     return labels, null_like(labels, null_labels if negative is None else negative)
 
 
-def _check_scale(w: Array) -> None:
-    if is_concrete(w) and bool(jnp.any(w < 0)):
+def _check_scale(w: Any) -> None:
+    """Refuses scales below 0 as the caller gave them: what is made of them, a solver traces."""
+    if not is_concrete(w):
+        return
+    least = np.min(np.asarray(w))
+    if least < 0:
         raise InputError(
-            f"w must be at least 0 for tokens, 0 without the condition; got {float(jnp.min(w)):g}. "
+            f"w must be at least 0 for tokens, 0 without the condition; got {least:g}. "
             "To lead away from a condition write Guided(labels, w, negative=...)."
         )

@@ -35,7 +35,8 @@ def infilling(denoiser: Denoiser, path: TokenPath) -> Denoiser:
     Its guess at a known token is that token, so that every sample has it. Where the source is the
     mask, the network sees all known tokens from the start, and the samples are those of the model
     given the known tokens, as exactly as samples without any. From another source it sees a known
-    token as the path has it at t, as inpainting with a diffusion does, which is an approximation.
+    token as the path has it at t, as inpainting with a diffusion does: early tokens are drawn in
+    ignorance of it, and a `Corrector` of many redraws near the end is what mends them.
 
         solve_sde(infilling(network, path), x0, keys, Given(tokens, known, labels), solver)
 

@@ -249,14 +249,21 @@ def embedding_distances(embedding: Any, power: float = 2.0) -> np.ndarray:
         of `MetricPath` means the same for any embedding.
 
     Raises:
-        InputError: the embedding has another shape, or power is not positive.
+        InputError: the embedding has another shape, is not finite or has equal rows, or power is
+            not positive.
     """
-    e = np.asarray(embedding, np.float64)
     check_positive("the power of the distances", power)
-    if e.ndim != 2 or len(e) < 2:
+    try:
+        e = np.asarray(embedding, np.float64)
+    except (TypeError, ValueError):
+        e = np.zeros(0)  # refused below
+    if e.ndim != 2 or len(e) < 2 or not np.all(np.isfinite(e)):
         raise InputError(
-            f"the embedding must be (vocabulary, width), of two tokens at least; got {e.shape}."
+            "the embedding must be finite numbers (vocabulary, width), of two tokens at least; got "
+            f"{embedding!r:.60} of shape {e.shape}."
         )
+    if len(np.unique(e, axis=0)) < len(e):
+        raise InputError("two tokens have the same embedding; the metric path needs them apart.")
     square = np.square(e).sum(axis=1)
     gaps = np.maximum(square[:, None] + square[None] - 2 * e @ e.T, 0)
     np.fill_diagonal(gaps, 0)

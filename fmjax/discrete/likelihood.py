@@ -77,7 +77,7 @@ def token_log_likelihood(
     batch = len(x1)
     labels = share(labels, batch)
     check_leading_size(labels, batch)
-    keys = key if jnp.ndim(key) == 1 and len(key) == batch else example_keys(key, jnp.arange(batch))
+    keys = _example_keys(key, batch)
 
     def at(_, number):
         t, x0, noise = _drawn(path, keys, number, times, x1.shape[1:])
@@ -100,6 +100,13 @@ def token_log_likelihood(
     return TokenLikelihood(log_p, error, jnp.full(batch, times, jnp.int32))
 
 
+def _example_keys(key: Array, batch: int) -> Array:
+    dtype = getattr(key, "dtype", None)
+    typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
+    several = typed and key.shape == (batch,)
+    return key if several else example_keys(key, jnp.arange(batch))
+
+
 def _bound(path: TokenPath, bound: TokenLoss | None) -> TokenLoss:
     if isinstance(bound, CrossEntropy):
         raise InputError(
@@ -107,6 +114,7 @@ def _bound(path: TokenPath, bound: TokenLoss | None) -> TokenLoss:
             "bound=GeneralisedKL()."
         )
     if bound is not None:
+        check_methods("the bound", bound, "points", "check", "noise", such_as="GeneralisedKL()")
         return bound
     if not hasattr(path, "score_entropy"):
         return GeneralisedKL()

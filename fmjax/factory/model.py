@@ -6,11 +6,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from fmjax.conditions import Sequence, Vector
 from fmjax.config import ConfigDict
 from fmjax.errors import InputError, unknown_name
 from fmjax.factory.flow_map import output_parts
 from fmjax.factory.registry import is_flow_map
-from fmjax.models import dit, mlp, token_transformer, unet
+from fmjax.models import dit, flux, mlp, mmdit, token_transformer, unet
 from fmjax.models.attention import choose_attention
 from fmjax.names import load_maker
 
@@ -19,7 +20,10 @@ _DIT_SIZES = ("width", "depth", "heads", "patch_size")
 _UNET_SIZES = ("width", "depth", "heads")
 _TRANSFORMER_SIZES = ("width", "depth", "heads")
 _UNSET = 0  # a vocabulary, until the data say it
+_MMDIT_SIZES = ("width", "depth", "heads", "patch_size")
+_FLUX_SIZES = ("width", "depth", "single_depth", "heads", "patch_size")
 _OF_UNET = ("channel_mult", "attention_factors")
+_OF_TEXT = ("single_depth", "grid")
 
 
 def make_model(
@@ -82,6 +86,11 @@ def _of_two_times(model: Any, config: ConfigDict) -> Any:
             f"{type(model).__name__} without a field span: add span: bool = False, with which it "
             "takes Span(s, t) in the place of t."
         )
+    if isinstance(model, flux.Flux) and config.flow_map.guidance_max is not None:
+        raise InputError(
+            "flow_map.guidance_max is no input of flux, whose own scale of guidance is of another "
+            "kind: leave it out, or take model.name=dit."
+        )
     asked = {"guidance": config.flow_map.guidance_max is not None, "parts": output_parts(config)}
     given = {name: value for name, value in asked.items() if value}
     for name, value in given.items():
@@ -95,12 +104,11 @@ def _of_two_times(model: Any, config: ConfigDict) -> Any:
 
 
 def _mlp(c: ConfigDict, conditions: Any) -> mlp.MLP:
-    unused = _given(c, "heads", "patch_size", *_OF_UNET)
-    how = (c.dtype, c.attention, c.scan, c.remat, c.variance)
-    if unused or how != ("float32", "auto", False, "none", False):
+    _check_unused(c, "heads", "patch_size", "scan", "variance", *_OF_UNET, *_OF_TEXT)
+    if (c.dtype, c.attention, c.remat) != ("float32", "auto", "none"):
         raise InputError(
-            "the mlp is float32 and has no heads, patch_size, channel_mult, attention_factors, "
-            f"variance, attention, scan or remat; got {c.to_dict()}."
+            "the mlp is float32 and has no attention or remat; got "
+            f"{ {name: c[name] for name in ('dtype', 'attention', 'remat')} }."
         )
     return mlp.MLP(**_given(c, "width", "depth", "time_scale"), conditions=conditions)
 
@@ -115,12 +123,7 @@ def _dit_preset(c: ConfigDict, conditions: Any) -> dit.DiT:
 
 
 def _dit_fields(c: ConfigDict, conditions: Any) -> dict[str, Any]:
-    unused = _given(c, *_OF_UNET)
-    if unused:
-        raise InputError(
-            f"model.channel_mult and model.attention_factors are a unet's; got {unused} and "
-            f"model.name={c.name!r}."
-        )
+    _check_unused(c, *_OF_UNET, *_OF_TEXT)
     how = {"dtype": COMPUTE_DTYPES[c.dtype], "scan": c.scan, "remat": c.remat}
     how |= {"variance": c.variance}
     return _given(c, *_DIT_SIZES, "time_scale") | how | {"conditions": conditions}
@@ -136,10 +139,7 @@ def _unet_preset(c: ConfigDict, conditions: Any) -> unet.UNet:
 
 
 def _unet_fields(c: ConfigDict, conditions: Any) -> dict[str, Any]:
-    if given := [name for name in ("patch_size", "scan", "variance") if c[name]]:
-        raise InputError(
-            f"a unet has no patches, no scan and no variance: leave model.{given[0]} out."
-        )
+    _check_unused(c, "patch_size", "scan", "variance", *_OF_TEXT)
     how = {"dtype": COMPUTE_DTYPES[c.dtype], "remat": c.remat, "conditions": conditions}
     lists = {name: _numbers(name, text) for name, text in _given(c, *_OF_UNET).items()}
     return _given(c, *_UNET_SIZES, "time_scale") | lists | how
@@ -155,11 +155,59 @@ def _transformer_preset(c: ConfigDict, conditions: Any) -> token_transformer.Tok
 
 
 def _transformer_fields(c: ConfigDict, conditions: Any) -> dict[str, Any]:
-    if given := [name for name in ("patch_size", "variance", *_OF_UNET) if c[name]]:
-        raise InputError(f"a token_transformer has no {given[0]}: leave model.{given[0]} out.")
+    _check_unused(c, "patch_size", "variance", *_OF_UNET, *_OF_TEXT)
     how = {"dtype": COMPUTE_DTYPES[c.dtype], "scan": c.scan, "remat": c.remat, "tied": c.tied}
     given = _given(c, *_TRANSFORMER_SIZES, "time_scale")
     return given | how | {"conditions": conditions, "vocabulary": _UNSET}
+
+
+def _mmdit(c: ConfigDict, conditions: Any) -> mmdit.MMDiT:
+    _check_sizes(c, _MMDIT_SIZES, mmdit.PRESETS)
+    return mmdit.MMDiT(**_mmdit_fields(c, conditions))
+
+
+def _mmdit_preset(c: ConfigDict, conditions: Any) -> mmdit.MMDiT:
+    return mmdit.preset(c.name, **_mmdit_fields(c, conditions))
+
+
+def _mmdit_fields(c: ConfigDict, conditions: Any) -> dict[str, Any]:
+    _check_unused(c, "single_depth", "time_scale", "variance", *_OF_UNET)
+    # As far apart as in the published networks, whose grids are of 192 and 384, or by one.
+    table = {} if c.grid is None else {"grid": c.grid, "spacing": min(1.0, 64 / c.grid)}
+    return _given(c, *_MMDIT_SIZES) | table | _of_text(c, conditions)
+
+
+def _flux(c: ConfigDict, conditions: Any) -> flux.Flux:
+    _check_sizes(c, _FLUX_SIZES, _FLUX_PRESETS)
+    head = c.width // c.heads
+    return flux.Flux(axes=flux.usual_axes(head), **_flux_fields(c, conditions))
+
+
+def _flux_preset(c: ConfigDict, conditions: Any) -> flux.Flux:
+    return flux.preset(c.name, **_flux_fields(c, conditions))
+
+
+def _flux_fields(c: ConfigDict, conditions: Any) -> dict[str, Any]:
+    _check_unused(c, "grid", "time_scale", "variance", *_OF_UNET)
+    sizes = _given(c, *_FLUX_SIZES)
+    if "depth" in sizes:
+        sizes["joint_depth"] = sizes.pop("depth")
+    return sizes | _of_text(c, conditions)
+
+
+def _of_text(c: ConfigDict, conditions: Any) -> dict[str, Any]:
+    """How it is computed, and the sizes of the text that the labels describe."""
+    kinds = {"text": Sequence, "pooled": Vector}
+    found = conditions if isinstance(conditions, dict) else {}
+    if {name: type(condition) for name, condition in found.items()} != kinds:
+        raise InputError(
+            f"model.name={c.name!r} takes the features of a text, conditions called text, a "
+            f"sequence, and pooled, a vector; got {conditions!r:.200}: choose features of the data "
+            "by data.conditions=text,pooled. There is no mask: all places of a text are attended."
+        )
+    how = {"dtype": COMPUTE_DTYPES[c.dtype], "scan": c.scan, "remat": c.remat, "channels": None}
+    text = {"text_size": found["text"].size, "text_length": found["text"].length}
+    return how | text | {"pooled_size": found["pooled"].size}
 
 
 def _numbers(name: str, text: str) -> tuple[float, ...]:
@@ -184,19 +232,33 @@ def _check_sizes(c: ConfigDict, names: tuple[str, ...], presets: Iterable[str]) 
         )
 
 
+def _check_unused(c: ConfigDict, *names: str) -> None:
+    unused = {name: c[name] for name in names if c[name] not in (None, False)}
+    if unused:
+        given = ", ".join(f"model.{name}={value!r}" for name, value in unused.items())
+        raise InputError(f"model.name={c.name!r} has no such fields; leave out {given}.")
+
+
 def _given(c: ConfigDict, *names: str) -> dict[str, Any]:
     """The fields that are set."""
     return {name: c[name] for name in names if c[name] is not None}
 
+
+_FLUX_PRESETS = [name for name, fields in flux.PRESETS.items() if not fields.get("guidance")]
+"""The others take a scale of guidance, which no data set has."""
 
 MODELS: dict[str, Callable[[ConfigDict, Any], Any]] = {
     "mlp": _mlp,
     "dit": _dit,
     "unet": _unet,
     "token_transformer": _token_transformer,
+    "mmdit": _mmdit,
+    "flux": _flux,
+    **dict.fromkeys(token_transformer.PRESETS, _transformer_preset),
     **dict.fromkeys(dit.PRESETS, _dit_preset),
     **dict.fromkeys(unet.PRESETS, _unet_preset),
-    **dict.fromkeys(token_transformer.PRESETS, _transformer_preset),
+    **dict.fromkeys(mmdit.PRESETS, _mmdit_preset),
+    **dict.fromkeys(_FLUX_PRESETS, _flux_preset),
 }
 """``build(config.model, conditions)``, the module, by name."""
 

@@ -148,7 +148,7 @@ def drop_labels(
 
 
 def _toss(keys: Array, rate: float) -> Array:
-    return jax.vmap(lambda key: jax.random.bernoulli(key, rate))(keys)
+    return jax.vmap(lambda key: jax.random.bernoulli(key, float(rate)))(keys)
 
 
 def _fold(keys: Array, number: int) -> Array:

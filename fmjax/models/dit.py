@@ -15,8 +15,9 @@ without it.
 
 Differences from the paper: as many channels out as in, a learned variance being left out; any
 rectangular image whose sides the patch divides; any conditions beside classes, or none; a guidance
-scale and a second time as inputs. The fields `norm`, `mlp`, `qk_norm`, `rope` and `bottleneck` are
-choices of later networks: LightningDiT (arXiv:2501.01423), JiT (arXiv:2511.13720).
+scale and a second time as inputs. The fields `norm`, `mlp`, `qk_norm`, `rope`, `bottleneck` and
+`label_tokens` are choices of later networks: LightningDiT (arXiv:2501.01423), JiT
+(arXiv:2511.13720).
 """
 
 import math
@@ -53,7 +54,7 @@ from fmjax.models.input_checks import (
 )
 from fmjax.models.parts import check_parts, parts_products, scalar_head, with_parts
 from fmjax.models.presets import from_preset
-from fmjax.models.rope import Rotation, axial_rotation, grid_positions
+from fmjax.models.rope import Rotation, axial_rotation, grid_positions, unturned
 from fmjax.models.transformer import (
     FEED_FORWARDS,
     NORM_EPSILON,
@@ -83,13 +84,22 @@ PRESETS: dict[str, dict[str, Any]] = {
     **_PAPER,
     # Yao et al., arXiv:2501.01423.
     "LightningDiT-XL/1": {**_PAPER["DiT-XL/2"], **_MODERN, "patch_size": 1},
-    # Li and He, arXiv:2511.13720, without its tokens of the class. It predicts x1.
-    "JiT-B/16": {
-        **_PAPER["DiT-B/2"],
-        **_MODERN,
-        "patch_size": 16,
-        "qk_norm": True,
-        "bottleneck": 128,
+    # Li and He, arXiv:2511.13720. They predict x1, of pixels.
+    **{
+        f"JiT-{size}/{patch}": {
+            **dict(zip(("depth", "width", "heads", "bottleneck"), sizes, strict=True)),
+            **_MODERN,
+            "patch_size": patch,
+            "qk_norm": True,
+            "label_tokens": 32,
+            "label_tokens_from": start,
+        }
+        for size, *sizes, start in (
+            ("B", 12, 768, 12, 128, 4),
+            ("L", 24, 1024, 16, 128, 8),
+            ("H", 32, 1280, 16, 256, 10),
+        )
+        for patch in (16, 32)
     },
 }
 
@@ -167,6 +177,11 @@ class DiT(HashableConditions, nn.Module):
             head each (`fmjax.models.rope`), beside the positions that are added.
         bottleneck: size of a linear layer before that which embeds patches, which then has fewer
             parameters (arXiv:2511.13720); None for none.
+        label_tokens: how many tokens stand in front of those of the patches, each the sum of the
+            embeddings of the labels and a learned vector of its own (in-context class tokens,
+            arXiv:2511.13720). The labels act beside as without them.
+        label_tokens_from: how many blocks are without them, the first ones. The parameters of
+            those behind are called "later_blocks".
         parts: further outputs of a network of two times, names of `fmjax.models.parts.PARTS`, e.g.
             ``("divergence",)``, all zero at first: the diagonal is a second W', and the divergence
             a linear map of the mean over the tokens that W' reads.
@@ -194,6 +209,8 @@ class DiT(HashableConditions, nn.Module):
     qk_norm: bool = False
     rope: bool = False
     bottleneck: int | None = None
+    label_tokens: int = 0
+    label_tokens_from: int = 0
     parts: tuple[str, ...] = ()
     sharding_rules: ClassVar = SHARDING_RULES
 
@@ -217,9 +234,10 @@ class DiT(HashableConditions, nn.Module):
         """
         labels, w = self._check(x, t, labels)
         p = self.patch_size
-        c = nn.silu(self._embedding()(t, labels, w))
+        c, of_labels = self._embedding()(t, labels, w)
+        c = nn.silu(c)
         h = self._tokens(x, images(self.conditions, labels))
-        h = self._blocks(h, c, self._context()(labels), self._rotation(x))
+        h = self._blocks(h, c, of_labels, self._context()(labels), self._rotation(x))
         learned = "norm" if self.norm == "rms" else None
         h = modulate(h, *Modulation(2, name="adaln")(c), learned=learned)
         zeros = nn.initializers.zeros_init()
@@ -268,11 +286,29 @@ class DiT(HashableConditions, nn.Module):
         return axial_rotation(grid_positions(rows, columns), (half, half))
 
     def _blocks(
-        self, h: jax.Array, c: jax.Array, context: Context | None, rotation: Rotation | None
+        self,
+        h: jax.Array,
+        c: jax.Array,
+        of_labels: jax.Array,
+        context: Context | None,
+        rotation: Rotation | None,
     ) -> jax.Array:
-        """All blocks one after another, their parameters stacked along a leading axis."""
-        stack = stacked(Block, self.depth, self.scan, self.remat)
-        blocks = stack(
+        """All blocks one after another, the later ones with tokens of the labels in front."""
+        n, first = self.label_tokens, self.label_tokens_from if self.label_tokens else self.depth
+        if first:
+            h = self._stack(first, "blocks")(h, c, context, rotation)[0]
+        if not n:
+            return h
+        init = nn.initializers.normal(0.02)
+        own = self.param("label_tokens", init, (n, self.width), jnp.float32)
+        tokens = (of_labels[:, None] + own[None]).astype(h.dtype)
+        rotation = None if rotation is None else unturned(n, rotation)
+        h = jnp.concatenate([tokens, h], axis=1)
+        return self._stack(self.depth - first, "later_blocks")(h, c, context, rotation)[0][:, n:]
+
+    def _stack(self, length: int, name: str) -> nn.Module:
+        """So many blocks, their parameters stacked along a leading axis."""
+        return stacked(Block, length, self.scan, self.remat)(
             self.heads,
             self.mlp_ratio,
             self.dtype,
@@ -281,9 +317,8 @@ class DiT(HashableConditions, nn.Module):
             self.norm,
             self.mlp,
             self.qk_norm,
-            name="blocks",
+            name=name,
         )
-        return blocks(h, c, context, rotation)[0]
 
     @nn.nowrap
     def forward_flops(self, shape: tuple[int, ...]) -> int | None:
@@ -304,8 +339,10 @@ class DiT(HashableConditions, nn.Module):
         ends = embedded + D * 2 * D + last
         ends += parts_products(self.parts, D, last) + image_sizes(self.conditions) * D
         embedding, context = self._embedding().forward_flops(), self._context()
-        block = block_products(T, D, self.mlp_ratio, context.places(), self.mlp)
-        products = self.depth * block + ends
+        products = ends
+        for i in range(self.depth):
+            tokens = T + self.label_tokens if i >= self.label_tokens_from else T
+            products += block_products(tokens, D, self.mlp_ratio, context.places(), self.mlp)
         return None if embedding is None else 2 * products + embedding + context.forward_flops()
 
     @nn.nowrap
@@ -322,6 +359,7 @@ class DiT(HashableConditions, nn.Module):
             max_period=self.max_period,
             guidance=self.guidance,
             span=self.span,
+            labels_apart=True,
             name="condition",
         )
 
@@ -346,12 +384,31 @@ class DiT(HashableConditions, nn.Module):
             check_multiple("width", self.width, 4 * self.heads, "pairs in each half of a head")
         if self.bottleneck is not None:
             check_at_least("bottleneck", self.bottleneck)
+        self._check_label_tokens()
         check_parts(self.parts, self.span)
         check_rank(x, "(batch, height, width, channels)", 4, 4)
         check_patches(x, self.patch_size)
         checked = check_inputs(self, x, t, labels)
         check_sides(self.conditions, x)
         return checked
+
+    def _check_label_tokens(self) -> None:
+        check_at_least("label_tokens", self.label_tokens, 0)
+        check_at_least("label_tokens_from", self.label_tokens_from, 0)
+        if self.label_tokens_from >= self.depth or (
+            self.label_tokens_from and not self.label_tokens
+        ):
+            raise InputError(
+                f"label_tokens_from={self.label_tokens_from} says before which of depth="
+                f"{self.depth} blocks the label_tokens={self.label_tokens} come in: give fewer "
+                "than depth, and 0 where there are no such tokens."
+            )
+        if self.label_tokens and summed(self.conditions) is None:
+            raise InputError(
+                f"label_tokens={self.label_tokens} are made of the embeddings of the labels, and "
+                "there is no condition that is embedded as a vector: give conditions="
+                "ClassIds(1000), say, or label_tokens=0 and label_tokens_from=0."
+            )
 
 
 def preset(name: str, **overrides: Any) -> DiT:

@@ -234,6 +234,7 @@ class ConditionEmbed(HashableConditions, nn.Module):
         span: whether there are two times.
         max_period: of the features of times; see `sinusoidal`.
         guidance_scale: what w is multiplied by.
+        labels_apart: whether the embeddings of the labels are given by themselves, too.
     """
 
     width: int
@@ -244,9 +245,10 @@ class ConditionEmbed(HashableConditions, nn.Module):
     span: bool = False
     max_period: float = MAX_PERIOD
     guidance_scale: float = GUIDANCE_SCALE
+    labels_apart: bool = False
 
     @nn.compact
-    def __call__(self, t: Any, labels: Any = None, w: jax.Array | None = None) -> jax.Array:
+    def __call__(self, t: Any, labels: Any = None, w: jax.Array | None = None) -> Any:
         """Embed times, labels and guidance scales.
 
         Args:
@@ -255,13 +257,15 @@ class ConditionEmbed(HashableConditions, nn.Module):
             w: (B,) with `guidance`.
 
         Returns:
-            (B, width), float32 (float64 if the times are).
+            (B, width), float32 (float64 if the times are); with `labels_apart`, a pair of this and
+            the sum over the labels alone.
 
         Raises:
             InputError: there is no embedding for a condition, or it gives another shape.
         """
         embed, arrays = self._modules(), named_leaves(labels)
         c = embed["time"](t.s if self.span else t)
+        of_labels = jnp.zeros_like(c)
         for name in named_leaves(self.conditions):
             label = embed[_label_name(name)](arrays[name])
             if label.shape != c.shape:
@@ -269,12 +273,12 @@ class ConditionEmbed(HashableConditions, nn.Module):
                     f"the embedding of {name} must be of shape {c.shape}; got {label.shape}: see "
                     "what the method embedder of its condition makes."
                 )
-            c = c + label
+            c, of_labels = c + label, of_labels + label
         if self.guidance:
             c = c + embed["guidance"](w)
         if self.span:
             c = c + embed["span"](t.t - t.s)
-        return c
+        return (c, of_labels) if self.labels_apart else c
 
     @nn.nowrap
     def forward_flops(self) -> int | None:

@@ -89,7 +89,7 @@ class Flux(nn.Module):
             their sum is `width / heads`.
         text_size: width of the features of each place of the text.
         pooled_size: width of the features of the text as a whole.
-        channels: of x.
+        channels: of x; None takes any number, that of the x with which parameters are made.
         patch_size: side of a patch; it divides both sides of the image.
         dtype: dtype of the tokens and of the large products, e.g. `jnp.bfloat16`. Parameters, time
             embedding, modulation, normalisation, softmax and output stay float32.
@@ -100,6 +100,7 @@ class Flux(nn.Module):
             `fmjax.models.transformer.REMAT`.
         span: whether the network takes two times, ``Span(s, t)`` in the place of t, for the average
             velocity between them; see `fmjax.conventions.Span`. What t - s adds is zero at first.
+        text_length: how many places a text has where operations are counted.
         sharding_rules: which axis of a mesh splits which parameter; see `fmjax.training.sharding`.
     """
 
@@ -111,13 +112,14 @@ class Flux(nn.Module):
     axes: tuple[int, ...] = (16, 56, 56)
     text_size: int = 4096
     pooled_size: int = 768
-    channels: int = 16
+    channels: int | None = 16
     patch_size: int = 2
     dtype: Any = jnp.float32
     attention: str = "xla"
     scan: bool = False
     remat: str = "none"
     span: bool = False
+    text_length: int = 512
     sharding_rules: ClassVar = sharding_rules("(joint|single)_blocks")
 
     @nn.compact
@@ -146,7 +148,7 @@ class Flux(nn.Module):
         h = patch(pack(x, self.patch_size))
         y = nn.Dense(self.width, dtype=self.dtype, name="text")(labels["text"])
         h = self._blocks(h, y, c, self._rotation(x, y.shape[1]))
-        packed = last_layer(h, c, self.patch_size**2 * self.channels)
+        packed = last_layer(h, c, self.patch_size**2 * x.shape[-1])
         return unpack(packed, self.patch_size, x.shape)
 
     def _rotation(self, x: jax.Array, places: int) -> Rotation:
@@ -169,16 +171,15 @@ class Flux(nn.Module):
         return z[:, y.shape[1] :]
 
     @nn.nowrap
-    def forward_flops(self, shape: tuple[int, ...], places: int = 512) -> int:
+    def forward_flops(self, shape: tuple[int, ...]) -> int:
         """Operations of one forward pass over one example; see `fmjax.models.flops`.
 
         Args:
             shape: of the image, (H, W, C).
-            places: n, the number of places of the text.
         """
         height, width, channels = shape
         patch, D = self.patch_size**2 * channels, self.width
-        T = height * width // self.patch_size**2
+        T, places = height * width // self.patch_size**2, self.text_length
         total = 2 * T * patch * D + places * self.text_size * D + D * 2 * D
         total += self.joint_depth * joint_block_products(T, places, D, dual=False, last=False)
         both = T + places
@@ -187,6 +188,11 @@ class Flux(nn.Module):
         embed = condition_embed(D, self.pooled_size, self.guidance, self.span)
         return 2 * total + embed.forward_flops()
 
+    @nn.nowrap
+    def head_sizes(self) -> set[int]:
+        """The channels of a head."""
+        return {self.width // max(self.heads, 1)}
+
     def _check(self, x: jax.Array, t: Any, labels: Any) -> None:
         check_at_least("joint_depth", self.joint_depth, 0)
         check_at_least("single_depth", self.single_depth, 0)
@@ -194,11 +200,17 @@ class Flux(nn.Module):
         check_network(self, x, t, labels, self.guidance)
         check_multiple("width", self.width, self.heads, "heads")
         head = self.width // self.heads
-        if len(self.axes) != 3 or sum(self.axes) != head or any(n % 2 for n in self.axes):
+        if len(self.axes) != 3 or sum(self.axes) != head or any(n < 2 or n % 2 for n in self.axes):
             raise InputError(
-                f"axes={self.axes!r} must be three even numbers, and their sum the width of a "
-                f"head, {head}."
+                f"axes={self.axes!r} must be three even numbers, each of at least 2, and their sum "
+                f"the width of a head, {head}."
             )
+
+
+def usual_axes(head: int) -> tuple[int, int, int]:
+    """How FLUX.1 shares the numbers of a head among three positions: (16, 56, 56) of 128."""
+    each = 2 * (7 * head // 32)
+    return head - 2 * each, each, each
 
 
 def pack(x: jax.Array, patch_size: int) -> jax.Array:

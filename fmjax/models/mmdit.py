@@ -55,7 +55,7 @@ class MMDiT(nn.Module):
         qk_norm: whether each head's queries and keys are normalised.
         text_size: width of the features of each place of the text.
         pooled_size: width of the features of the text as a whole.
-        channels: of x.
+        channels: of x; None takes any number, that of the x with which parameters are made.
         patch_size: side of a patch; it divides both sides of the image.
         grid: side of the table of positions, in patches: the longest side of an image.
         spacing: distance of neighbours in a fresh table; 64 / `grid` in the published networks.
@@ -68,6 +68,7 @@ class MMDiT(nn.Module):
             `fmjax.models.transformer.REMAT`.
         span: whether the network takes two times, ``Span(s, t)`` in the place of t, for the average
             velocity between them; see `fmjax.conventions.Span`. What t - s adds is zero at first.
+        text_length: how many places a text has where operations are counted.
         sharding_rules: which axis of a mesh splits which parameter; see `fmjax.training.sharding`.
     """
 
@@ -78,7 +79,7 @@ class MMDiT(nn.Module):
     qk_norm: bool = False
     text_size: int = 4096
     pooled_size: int = 2048
-    channels: int = 16
+    channels: int | None = 16
     patch_size: int = 2
     grid: int = 192
     spacing: float = 1 / 3
@@ -87,6 +88,7 @@ class MMDiT(nn.Module):
     scan: bool = False
     remat: str = "none"
     span: bool = False
+    text_length: int = 333
     sharding_rules: ClassVar = (
         *sharding_rules("(dual_)?blocks"),
         *sharding_rules("last_block", stacked=False),
@@ -115,7 +117,7 @@ class MMDiT(nn.Module):
         h = self._tokens(x)
         y = nn.Dense(self.width, dtype=self.dtype, name="text")(labels["text"])
         h = self._blocks(h, y, c)
-        patches = last_layer(h, c, self.patch_size**2 * self.channels)
+        patches = last_layer(h, c, self.patch_size**2 * x.shape[-1])
         return unpatchify(patches, self.patch_size, x.shape)
 
     def _tokens(self, x: jax.Array) -> jax.Array:
@@ -142,21 +144,25 @@ class MMDiT(nn.Module):
         return last(tokens, c, None)[0][0]
 
     @nn.nowrap
-    def forward_flops(self, shape: tuple[int, ...], places: int = 333) -> int:
+    def forward_flops(self, shape: tuple[int, ...]) -> int:
         """Operations of one forward pass over one example; see `fmjax.models.flops`.
 
         Args:
             shape: of the image, (H, W, C).
-            places: n, the number of places of the text.
         """
         height, width, channels = shape
         patch, D = self.patch_size**2 * channels, self.width
-        T = height * width // self.patch_size**2
+        T, places = height * width // self.patch_size**2, self.text_length
         total = 2 * T * patch * D + places * self.text_size * D + D * 2 * D
         for i in range(self.depth):
             last = i == self.depth - 1
             total += joint_block_products(T, places, D, i < self.dual, last)
         return 2 * total + condition_embed(D, self.pooled_size, span=self.span).forward_flops()
+
+    @nn.nowrap
+    def head_sizes(self) -> set[int]:
+        """The channels of a head."""
+        return {self.width // max(self.heads, 1)}
 
     def _check(self, x: jax.Array, t: Any, labels: Any) -> None:
         check_at_least("depth", self.depth)

@@ -51,6 +51,12 @@ def grid_positions(rows: int, columns: int) -> np.ndarray:
     )
 
 
+def unturned(count: int, rotation: Rotation) -> Rotation:
+    """That rotation of T tokens behind `count` tokens that are not turned."""
+    rows = ((count, 0), (0, 0))
+    return Rotation(np.pad(rotation.cos, rows, constant_values=1), np.pad(rotation.sin, rows))
+
+
 def rotate(x: jax.Array, rotation: Rotation) -> jax.Array:
     """Turn the pairs (x_0, x_1), (x_2, x_3), ... of each head.
 

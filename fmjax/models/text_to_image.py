@@ -70,7 +70,7 @@ def check_network(model: nn.Module, x: jax.Array, t: Any, labels: Any, guidance:
 
     Args:
         model: it has the fields `width`, `heads`, `channels`, `patch_size`, `text_size`,
-            `pooled_size`, `dtype`, `remat`, `attention` and `span`.
+            `pooled_size`, `text_length`, `dtype`, `remat`, `attention` and `span`.
         x: images (B, H, W, channels), any floating dtype.
         t: times (B,), or `Span` of two such with `span`.
         labels: as in `check_text`.
@@ -79,10 +79,12 @@ def check_network(model: nn.Module, x: jax.Array, t: Any, labels: Any, guidance:
     Raises:
         InputError: one of these does not fit.
     """
-    check_sizes(model, "width", "heads", "channels", "patch_size", "text_size", "pooled_size")
+    check_sizes(model, "width", "heads", "patch_size", "text_size", "pooled_size", "text_length")
+    if model.channels is not None:
+        check_sizes(model, "channels")
     check_computing(model.dtype, model.remat, model.attention, model.width // model.heads)
     check_rank(x, "(batch, height, width, channels)", 4, 4)
-    if x.shape[-1] != model.channels:
+    if model.channels not in (None, x.shape[-1]):
         raise InputError(
             f"x has {x.shape[-1]} channels, and the network takes {model.channels}: encode images "
             "by the autoencoder that it was trained with, or build it with channels="

@@ -364,7 +364,7 @@ def fixed_grid(
     elif not hasattr(grid, "warp"):
         grid = CustomGrid(_times_of_grid(grid))
     if isinstance(grid, CustomGrid):
-        if steps not in (None, len(grid.times) - 1):
+        if steps is not None and check_at_least("steps", steps) != len(grid.times) - 1:
             raise InputError(
                 f"the grid has {len(grid.times) - 1} steps, and steps={steps} were asked; "
                 "leave steps out."

@@ -42,6 +42,8 @@ def test_the_optimum_is_pots(n, features):
         (None, None),
         (LABELS, SameClass()),
         (CONDITIONS, NearConditions(0.05)),
+        (CONDITIONS, NearConditions(1.0)),
+        (CONDITIONS, NearConditions(1e-9)),
         (CONDITIONS, NearConditions(0.1, "squared")),
         ({"a": LABELS, "b": CONDITIONS}, NearConditions(0.05, of=lambda labels: labels["b"])),
     ],

@@ -84,13 +84,14 @@ def network(path, laws=(LAW,)):
     """The exact posterior as a network: logits of x1 under the law of each label.
 
     It is computed for each pair of states at the time of the first example, which is that of all
-    within a solve.
+    within a solve; at t = 0, where most states have no posterior, it is that of a time just after.
     """
     pairs = jnp.asarray(states(path))
 
     def apply(x, t, labels=None):
+        time = jnp.maximum(t[0], 1e-4)
         tables = [
-            jnp.log(jnp.nan_to_num(posterior(path, pairs, t[0], jnp.asarray(law, t.dtype))) + 1e-20)
+            jnp.log(jnp.nan_to_num(posterior(path, pairs, time, jnp.asarray(law, t.dtype))) + 1e-20)
             for law in laws
         ]
         labels = jnp.zeros(len(x), int) if labels is None else labels

@@ -1,5 +1,7 @@
 """Bounds of the likelihood, exact probabilities, and infilling, against laws that are known."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 
 from fmjax import InputError, bits_per_dim, solve_sde
 from fmjax.discrete import (
+    Corrector,
     CrossEntropy,
     GeneralisedKL,
     Given,
@@ -55,6 +58,8 @@ def test_masks_that_are_guessed_alone_have_the_product_of_the_guesses():
 def test_the_bound_is_below_the_exact_likelihood(name):
     """With any network; with masks that are guessed alone, it is exact."""
     path = PATHS[name]
+    if name != "mask":  # without the likelihood a guess that does not know t has no finite bound
+        path = dataclasses.replace(path, add_likelihood=True)
     with jax.enable_x64(True):
         exact = exact_probabilities(wrong_network, path, 2, steps=400)[:V, :V]
     x1 = jnp.repeat(jnp.asarray(DATA), 200, axis=0)
@@ -86,16 +91,17 @@ def test_the_bound_of_the_exact_posterior_is_the_entropy(name):
 
 
 def test_the_standard_error_is_that_of_the_times():
-    path, x1 = PATHS["uniform"], jnp.tile(jnp.array([[0, 2]]), (4000, 1))
+    path, x1 = MixturePath(V, "uniform"), jnp.tile(jnp.array([[0, 2]]), (4000, 1))
     found = token_log_likelihood(wrong_network, path, x1, key=KEY, times=16)
     spread = np.asarray(found.log_p).std()
-    assert 0.8 * spread < found.std_error.mean() < 2 * spread
+    error = np.sqrt(np.mean(np.square(found.std_error)))
+    assert 0.8 * spread < error < 2 * spread
     one = token_log_likelihood(wrong_network, path, x1[:2], key=KEY, times=1)
     assert np.all(np.isnan(one.std_error))
 
 
 def test_a_bound_depends_on_the_key_of_its_example_alone_and_is_differentiable():
-    path, x1 = PATHS["uniform"], jnp.asarray(DATA)
+    path, x1 = MixturePath(V, "uniform"), jnp.asarray(DATA)
     keys = jax.random.split(KEY, len(x1))
     whole = token_log_likelihood(wrong_network, path, x1, key=keys, times=4)
     part = token_log_likelihood(wrong_network, path, x1[2:4], key=keys[2:4], times=4)
@@ -151,9 +157,19 @@ def test_masks_are_filled_in_with_the_conditional_law(guide):
     check_law(path, x, marginal(path, 1.0, law / law.sum()))
 
 
-@pytest.mark.parametrize("solver", [Unmask(PATHS["uniform"], 64), TauLeap(PATHS["metric"], 64)])
+MENDING = Corrector(30.0, a=2.0, b=0.0)
+
+
+@pytest.mark.parametrize(
+    "solver",
+    [
+        Unmask(PATHS["uniform"], 128, corrector=MENDING),
+        TauLeap(PATHS["metric"], 128, corrector=MENDING),
+    ],
+    ids=["uniform", "metric"],
+)
 def test_given_tokens_are_in_every_sample_from_other_sources_too(solver):
-    n, path = 2000, solver.path
+    n, path = 4000, solver.path
     tokens = jnp.tile(jnp.array([[2, 1]]), (n, 1))
     known = jnp.tile(jnp.array([[True, False]]), (n, 1))
     x0 = path.source.sample(KEY, jnp.arange(n), (2,))
@@ -162,7 +178,7 @@ def test_given_tokens_are_in_every_sample_from_other_sources_too(solver):
     assert np.all(x[:, 0] == 2)
     law = np.where(DATA[:, 0] == 2, LAW, 0)
     expected = law.reshape(V, V).sum(0) / law.sum()
-    np.testing.assert_allclose(np.bincount(x[:, 1], minlength=V) / n, expected, atol=0.06)
+    np.testing.assert_allclose(np.bincount(x[:, 1], minlength=V) / n, expected, atol=0.1)
 
 
 PATH = MixturePath(V)

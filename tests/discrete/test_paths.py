@@ -243,7 +243,7 @@ U = {"jump": jnp.full((4, 2), 0.5)}
         (lambda: MetricPath(np.ones((3, 3))), "0 from a token to itself"),
         (lambda: MetricPath(np.ones((3, 2))), "must be (vocabulary, vocabulary)"),
         (lambda: MetricPath(DISTANCES, c=0), "c of MetricPath must be a positive number"),
-        (lambda: embedding_distances(np.ones(3)), "must be (vocabulary, width)"),
+        (lambda: embedding_distances(np.ones(3)), "numbers (vocabulary, width)"),
         (lambda: OwnPath(3, lambda x1, t: curved(x1, 0.5 * t)), "x1 alone at t = 1"),
         (
             lambda: OwnPath(3, lambda x1, t: curved(x1, 0.5 + 0.5 * t)),

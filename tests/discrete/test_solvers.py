@@ -15,6 +15,7 @@ from fmjax.discrete import (
     Purity,
     TauLeap,
     Unmask,
+    exact_probabilities,
     predictor_free,
 )
 from fmjax.discrete.solvers import sharpen
@@ -92,7 +93,7 @@ def test_the_marginals_are_exact_at_every_time(solver):
 @pytest.mark.parametrize("solver", CASES.values(), ids=CASES)
 def test_the_marginals_of_fewer_samples(solver):
     """The errors of as many steps are below the noise of these samples."""
-    check_marginals(dataclasses.replace(solver, steps=100), 5000)
+    check_marginals(dataclasses.replace(solver, steps=solver.steps // 2), 4000)
 
 
 @pytest.mark.parametrize("randomness", [0.0, 1.0])
@@ -183,9 +184,26 @@ def test_a_large_corrector_forgets_where_it_started():
 
 
 @pytest.mark.parametrize("scale", [0.0, 1.0, 2.5])
-@pytest.mark.parametrize("name", ["mask", "uniform", "metric"])
+@pytest.mark.parametrize("name", ["mask", "uniform"])
 def test_guided_rates_are_the_product_of_powers(name, scale):
     """Against the marginals of the guided chain, integrated exactly on all pairs of states."""
+    check_guided(name, scale, guided_law)
+
+
+@pytest.mark.parametrize("scale", [0.0, 1.0, 1.5])
+def test_guided_rates_of_a_metric_path_too(scale):
+    """Its rates are stiff, so that the law is that of matrix exponentials."""
+
+    def law(path, w, end):
+        guided = predictor_free(network(path, (LAW, OTHER)), 1)
+        labels = Guided(jnp.zeros(1, int), w)
+        with jax.enable_x64(True):
+            return exact_probabilities(guided, path, 2, labels, t=end, steps=400).ravel()
+
+    check_guided("metric", scale, law)
+
+
+def check_guided(name, scale, law):
     path = PATHS[name]
     n = 5000
     solver = TauLeap(path, 500)
@@ -193,8 +211,7 @@ def test_guided_rates_are_the_product_of_powers(name, scale):
     guided = predictor_free(exact, 1)
     labels = Guided(jnp.zeros(n, int), scale)
     x = sample(solver, n, labels=labels, denoiser=guided, t1=0.8).x1
-    expected = guided_law(path, scale, 0.8)
-    check_law(path, x, expected)
+    check_law(path, x, law(path, scale, 0.8))
 
 
 def guided_law(path, w, end, steps=500):
@@ -290,14 +307,14 @@ def test_an_example_depends_on_its_own_key_alone():
 def test_results_do_not_depend_on_the_devices(run_python):
     code = """
         import jax, jax.numpy as jnp
-        from jax.sharding import NamedSharding, PartitionSpec as P
+        from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
         from fmjax import solve_sde
         from fmjax.discrete import Corrector, MixturePath, Unmask
         path = MixturePath(5)
         x0, keys = jnp.full((8, 6), 5), jax.random.split(jax.random.key(0), 8)
-        mesh = jax.make_mesh((jax.device_count(),), ("data",))
+        mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
         rows = NamedSharding(mesh, P("data"))
-        net = lambda x, t, labels: jnp.sin(jnp.arange(5.0) * (1.0 + x[..., None]))
+        net = lambda x, t, labels: jnp.sin(jnp.arange(5.0).reshape(1, 1, 5) * (1.0 + x[..., None]))
         solver = Unmask(path, 7, corrector=Corrector())
         run = jax.jit(lambda x, k: solve_sde(net, x, k, None, solver).x1)
         print(run(jax.device_put(x0, rows), jax.device_put(keys, rows)).tolist())
@@ -334,7 +351,7 @@ def test_a_network_that_is_not_finite_fails_its_example_alone():
         bad = (jnp.arange(len(x)) == 2) & (t > 0.5)
         return jnp.where(bad[:, None, None], jnp.nan, jnp.zeros((*x.shape, V)))
 
-    x0, keys = jnp.full((4, 2), V), jax.random.split(jax.random.key(0), 4)
+    x0, keys = jnp.full((4, 40), V), jax.random.split(jax.random.key(0), 4)
     solution = solve_sde(broken, x0, keys, None, Unmask(MASK, 8))
     np.testing.assert_array_equal(solution.success, [True, True, False, True])
     assert np.all(solution.x1[2] == -1)
@@ -350,7 +367,9 @@ def test_temperature_and_top_p():
     for top_p, kept in ((0.4, 1), (0.5, 1), (0.6, 2), (0.85, 3), (1.0, 4)):
         p = jax.nn.softmax(sharpen(log_p, top_p=top_p))
         assert np.sum(p > 0) == kept
-        np.testing.assert_allclose(p[:kept], np.exp(log_p[:kept]) / np.exp(log_p[:kept]).sum())
+        np.testing.assert_allclose(
+            p[:kept], np.exp(log_p[:kept]) / np.exp(log_p[:kept]).sum(), 1e-6
+        )
     np.testing.assert_array_equal(sharpen(log_p), log_p)
     frozen = sample(Unmask(MASK, 2, temperature=1e-3), n=64).x1
     assert len(np.unique(np.asarray(frozen), axis=0)) <= 3

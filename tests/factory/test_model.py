@@ -8,18 +8,21 @@ import jax.numpy as jnp
 import pytest
 from flax import linen as nn
 
-from fmjax.conditions import ClassIds, Vector
+from fmjax.conditions import ClassIds, Mask, Sequence, Vector
 from fmjax.config import default_config
 from fmjax.errors import InputError
 from fmjax.factory.model import MODELS, make_model
-from fmjax.models import token_transformer, unet
+from fmjax.models import flux, mmdit, token_transformer, unet
 from fmjax.models.dit import PRESETS, DiT, preset
+from fmjax.models.flux import Flux
 from fmjax.models.mlp import MLP
+from fmjax.models.mmdit import MMDiT
 from fmjax.models.token_transformer import TokenTransformer
 from fmjax.models.unet import UNet
 
 SIZES = {"width": 16, "depth": 2, "heads": 2, "patch_size": 2}
 TWO = {"class": ClassIds(3), "age": Vector(2)}
+TEXT = {"text": Sequence(5, 6), "pooled": Vector(4)}
 
 
 def made(conditions=None, **fields):
@@ -30,7 +33,9 @@ def made(conditions=None, **fields):
 
 def test_every_name_gives_its_network():
     of_tokens = {"token_transformer", *token_transformer.PRESETS}
-    assert set(MODELS) == {"mlp", "dit", "unet", *PRESETS, *unet.PRESETS, *of_tokens}
+    of_text = {"mmdit", "flux", *mmdit.PRESETS, "FLUX.1-schnell"}
+    others = {"mlp", "dit", "unet", *PRESETS, *unet.PRESETS}
+    assert set(MODELS) == others | of_text | of_tokens
     assert made(name="mlp", width=16) == MLP(width=16)
     assert made(TWO, name="mlp") == MLP(conditions=TWO)
     assert made(TWO, name="dit", **SIZES) == DiT(**SIZES, conditions=TWO)
@@ -73,6 +78,49 @@ def test_a_unet_is_given_its_levels_as_text():
     assert made(name=name, heads=2, **given) == unet.preset(name, heads=2, **how)
 
 
+def test_networks_of_texts_take_their_sizes_from_the_conditions():
+    text = {"channels": None, "text_size": 6, "text_length": 5, "pooled_size": 4}
+    assert made(TEXT, name="mmdit", **SIZES) == MMDiT(**SIZES, **text)
+    small = MMDiT(**SIZES, **text, grid=8, spacing=1.0)
+    assert made(TEXT, name="mmdit", **SIZES, grid=8) == small
+    how = {"dtype": jnp.bfloat16, "scan": True, "remat": "dots"}
+    given = how | {"dtype": "bfloat16"}
+    wide = made(TEXT, name="SD3.5-medium", grid=384, **given)
+    assert wide == mmdit.preset("SD3.5-medium", **text, **how)
+    sizes = SIZES | {"width": 32}
+    found = made(TEXT, name="flux", **sizes, single_depth=3)
+    depths = {"joint_depth": sizes.pop("depth"), "single_depth": 3}
+    assert found == Flux(**sizes, **depths, axes=(4, 6, 6), **text)
+    found = made(TEXT, name="FLUX.1-schnell", depth=1, **given)
+    assert found == flux.preset("FLUX.1-schnell", joint_depth=1, **text, **how)
+
+
+@pytest.mark.parametrize(
+    "conditions",
+    [
+        None,
+        ClassIds(3),
+        {"text": TEXT["text"]},
+        {"text": TEXT["pooled"], "pooled": TEXT["text"]},
+        TEXT | {"text_mask": Mask(5, of="text")},
+    ],
+)
+@pytest.mark.parametrize("name", ["SD3-medium", "FLUX.1-schnell"])
+def test_networks_of_texts_need_a_text(name, conditions):
+    message = f"model.name='{name}' takes the features of a text, .*data.conditions=text,pooled"
+    with pytest.raises(InputError, match=message):
+        made(conditions, name=name)
+
+
+def test_flux_takes_no_scale_of_a_flow_map():
+    config = default_config()
+    config.model.name, config.flow_map.name = "FLUX.1-schnell", "meanflow"
+    assert make_model(config, TEXT, portable=True).span
+    config.flow_map.guidance_max = 3.0
+    with pytest.raises(InputError, match="guidance_max is no input of flux"):
+        make_model(config, TEXT, portable=True)
+
+
 @pytest.mark.parametrize(
     ("dtype", "platform", "kernel"),
     [("bfloat16", "gpu", "cudnn"), ("float32", "gpu", "xla"), ("bfloat16", "cpu", "xla")],
@@ -84,6 +132,8 @@ def test_attention_is_fused_where_every_head_can_be(dtype, platform, kernel, mon
     assert make_model(config, None).attention == kernel
     config.model.name = "UNet-CIFAR10/flow_matching"  # heads of 256
     assert make_model(config, None).attention == "xla"
+    config.model.name = "SD3-medium"
+    assert make_model(config, TEXT).attention == kernel
 
 
 @pytest.mark.parametrize("sizes", [{"name": "mlp"}, {"name": "DiT-S/2"}, {"name": "dit", **SIZES}])
@@ -96,19 +146,23 @@ def test_the_scale_of_the_time_is_the_networks_unless_it_is_set(sizes):
     ("fields", "message"),
     [
         ({"name": "mpl"}, r"unknown model 'mpl'. Did you mean 'mlp'"),
-        ({"name": "mlp", "heads": 2}, "the mlp is float32 and has no heads"),
-        ({"name": "mlp", "scan": True}, "the mlp is float32 and has no heads"),
+        ({"name": "mlp", "heads": 2}, "'mlp' has no such fields; leave out model.heads=2"),
+        ({"name": "mlp", "scan": True}, "'mlp' has no such fields; leave out model.scan=True"),
+        ({"name": "mlp", "remat": "dots"}, "the mlp is float32 and has no .*'remat': 'dots'"),
         ({"name": "dit", "width": 8}, "needs model.depth, model.heads, model.patch_size; or take"),
         ({"name": "unet", "width": 8}, "'unet' needs model.depth, model.heads; or take a preset"),
-        (
-            {"name": "UNet-ImageNet64", "patch_size": 2},
-            "no patches, no scan.* leave model.patch_size out",
-        ),
-        ({"name": "UNet-ImageNet64", "scan": True}, "no patches, no scan.* leave model.scan out"),
-        ({"name": "UNet-ImageNet64", "variance": True}, "no variance: leave model.variance out"),
-        ({"name": "mlp", "variance": True}, "the mlp is float32 and has no heads, .*variance"),
-        ({"name": "mlp", "channel_mult": "1,2"}, "the mlp is float32 and has no heads"),
-        ({"name": "DiT-S/2", "channel_mult": "1,2"}, "are a unet's; got .*model.name='DiT-S/2'"),
+        ({"name": "UNet-ImageNet64", "patch_size": 2}, "no such fields; leave out model.patch_s"),
+        ({"name": "UNet-ImageNet64", "scan": True}, "no such fields; leave out model.scan=True"),
+        ({"name": "UNet-ImageNet64", "variance": True}, "leave out model.variance=True"),
+        ({"name": "mlp", "variance": True}, "'mlp' has no such fields; leave out model.variance"),
+        ({"name": "FLUX.1-schnell", "variance": True}, "leave out model.variance=True"),
+        ({"name": "mlp", "channel_mult": "1,2"}, "'mlp' has no such fields"),
+        ({"name": "DiT-S/2", "channel_mult": "1,2"}, "out model.channel_mult='1,2'"),
+        ({"name": "DiT-S/2", "grid": 2, "single_depth": 1}, "model.single_depth=1, model.grid=2"),
+        ({"name": "mmdit", "width": 8}, "'mmdit' needs model.depth, .* SD3-medium, SD3.5-large"),
+        ({"name": "SD3-medium", "time_scale": 1.0}, "no such fields; leave out model.time_scale"),
+        ({"name": "flux", **SIZES}, "'flux' needs model.single_depth; .* preset: FLUX.1-schnell.$"),
+        ({"name": "FLUX.1-schnell", "grid": 8}, "no such fields; leave out model.grid=8"),
         (
             {"name": "UNet-ImageNet64", "channel_mult": "1,two"},
             "model.channel_mult='1,two': expected numbers with commas between, e.g. 1,2,2,2",
@@ -117,7 +171,7 @@ def test_the_scale_of_the_time_is_the_networks_unless_it_is_set(sizes):
 )
 def test_what_a_network_does_not_have_is_refused(fields, message):
     with pytest.raises(InputError, match=message):
-        made(**fields)
+        made(TEXT, **fields)
 
 
 @pytest.fixture

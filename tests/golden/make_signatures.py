@@ -34,7 +34,7 @@ def _public(module: ModuleType) -> Iterator[tuple[str, Callable]]:
     for name, value in vars(module).items():
         if name.startswith("_") or getattr(value, "__module__", "") != module.__name__:
             continue
-        if inspect.isfunction(value):
+        if inspect.isfunction(inspect.unwrap(value)):  # jax.jit, for one, wraps functions
             yield name, value
         elif inspect.isclass(value):
             yield name, value

@@ -214,3 +214,11 @@ def test_a_network_is_guided_towards_weights_over_classes():
     u = guided(X, T, Guided(class_weights(A, B, jnp.ones(5), NULL), 2.0))
     expected = classifier_free(net, NULL)(X, T, Guided(B, 2.0))
     np.testing.assert_allclose(u, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_the_weights_of_one_pair_are_those_of_the_pair_among_many():
+    every = spherical_weights(A[:4].reshape(2, 2), B[:4].reshape(2, 2), np.float32(0.3), TABLE)
+    assert every.shape == (2, 2, NULL + 1)
+    for place in np.ndindex(2, 2):
+        a, b = A[:4].reshape(2, 2)[place], B[:4].reshape(2, 2)[place]
+        np.testing.assert_allclose(every[place], spherical_weights(a, b, 0.3, TABLE), rtol=1e-5)

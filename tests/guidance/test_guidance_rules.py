@@ -110,6 +110,13 @@ def test_at_w_one_every_rule_is_the_conditional_velocity(name):
     np.testing.assert_allclose(given(RULES[name], w=np.ones(5)), U_COND, rtol=1e-12)
 
 
+def test_rescale_is_the_linear_rule_where_a_velocity_has_no_spread():
+    whole = np.arange(30.0).reshape(SHAPE)
+    for u_ref, u_cond in ((U_REF, np.ones(SHAPE)), (2 * whole - 5, whole)):
+        u = given(Rescale(0.7), u_ref, u_cond, np.full(5, 2.0))
+        np.testing.assert_allclose(u, 2 * u_cond - u_ref, rtol=1e-12)
+
+
 @pytest.mark.parametrize("name", sorted(RULES))
 def test_zeros_make_no_nan_and_no_infinite_gradient(name):
     zero = jnp.zeros((2, 3))

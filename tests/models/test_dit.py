@@ -24,9 +24,9 @@ def tiny(**fields):
 
 
 @functools.cache
-def trained(depth=1):
+def trained(**fields):
     """Parameters with nothing left at zero, as after training."""
-    init = functools.partial(tiny(depth=depth).init, jax.random.key(0))
+    init = functools.partial(tiny(**fields).init, jax.random.key(0))
     leaves, tree = jax.tree.flatten(jax.eval_shape(init, X, T, LABELS)["params"])
     rng = np.random.default_rng(0)
     noise = [rng.normal(0, 0.25, a.shape).astype(a.dtype) for a in leaves]
@@ -130,19 +130,32 @@ def test_time_and_class_matter():
         assert len(np.unique(np.asarray(out).reshape(B, -1), axis=0)) == B
 
 
-def test_every_parameter_matters():
-    model = tiny(depth=2)
+@pytest.mark.parametrize("tokens", [{}, {"label_tokens": 2, "label_tokens_from": 1}])
+def test_every_parameter_matters(tokens):
+    model = tiny(depth=2, **tokens)
 
     def loss(params):
         return jnp.square(model.apply({"params": params}, X, T, LABELS) - X).sum()
 
-    gradient = jax.jit(jax.grad(loss))(trained(depth=2))
+    gradient = jax.jit(jax.grad(loss))(trained(depth=2, **tokens))
     dead = [
         jax.tree_util.keystr(path)
         for path, g in jax.tree_util.tree_leaves_with_path(gradient)
         if not np.abs(g).max() > 1e-6
     ]
     assert dead == []
+
+
+def test_tokens_of_the_labels_stand_before_the_later_blocks_alone():
+    model = tiny(depth=3, label_tokens=2, label_tokens_from=1)
+    params = trained(depth=3, label_tokens=2, label_tokens_from=1)
+    stacks = {name: p["attention"]["out"]["bias"] for name, p in params.items() if "blocks" in name}
+    assert {name: len(bias) for name, bias in stacks.items()} == {"blocks": 1, "later_blocks": 2}
+    shapes = dots(lambda p: model.apply({"params": p}, X, T, LABELS), params)
+    tokens = {
+        shape[0] // B for _, shape in shapes if shape[1:] == (3 * 16,)
+    }  # of queries and so on
+    assert tokens == {6, 8}  # patches, and these with two tokens in front
 
 
 def test_the_guidance_scale_matters_where_it_is_an_input():
@@ -326,6 +339,21 @@ def test_remat_keeps_what_its_name_says():
     assert any(shape[-2:] == weights[-2:] for shape in everything)
     assert (B, tokens, width) in inputs
     assert (B * tokens, 3 * width) not in inputs
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"label_tokens": -1}, "label_tokens must be a whole number of at least 0"),
+        ({"label_tokens": 2, "label_tokens_from": 1}, "_from=1 says before which of depth=1"),
+        ({"label_tokens_from": 1, "depth": 2}, "the label_tokens=0 come in: give fewer than depth"),
+        ({"label_tokens": 2, "conditions": None}, "no condition that is embedded as a vector"),
+    ],
+)
+def test_tokens_of_the_labels_that_cannot_be_are_refused(fields, message):
+    labels = None if "conditions" in fields else LABELS
+    with pytest.raises(InputError, match=message):
+        jax.eval_shape(tiny(**fields).init, jax.random.key(0), X, T, labels)
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,7 @@ MODELS = [
     (dit.DiT(**DIT, mlp="swiglu", norm="rms", qk_norm=True, rope=True, bottleneck=5), IMAGE),
     (token_transformer.TokenTransformer(9, 24, 3, 2, conditions=TWO), (6,)),
     (token_transformer.TokenTransformer(9, 24, 2, 2, tied=True, mlp="swiglu"), (5,)),
+    (dit.DiT(**DIT, conditions=EVERY, label_tokens=5, label_tokens_from=1), IMAGE),
     (unet.UNet(**UNET, scale_shift=False), IMAGE),
     (unet.UNet(**UNET, attention_factors=(), resampling="pool"), IMAGE),
     (unet.UNet(**UNET, attention_factors=(1, 2), resampling="residual", guidance=True), IMAGE),

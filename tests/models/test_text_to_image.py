@@ -159,8 +159,8 @@ def test_operations_are_those_of_the_program(name, span):
     model = NETWORKS[name].clone(span=span)
     one = jax.tree.map(lambda a: a[:1], (X, times_of(model), labels_of(model)))
     program = jax.make_jaxpr(model.apply)({"params": shapes(model)}, *one)
-    places = TEXT["text"].shape[1]
-    assert model.forward_flops(X.shape[1:], places=places) == 2 * _products(program.jaxpr)
+    model = model.clone(text_length=TEXT["text"].shape[1])
+    assert model.forward_flops(X.shape[1:]) == 2 * _products(program.jaxpr)
 
 
 @each
@@ -234,6 +234,7 @@ NO_GUIDANCE = {"labels": GUIDED}
         ({"labels": TEXT | {"pooled": 1.0}}, r"must be floats .* of shape \(\)"),
         ({"heads": 0}, "heads must be a whole number of at least 1; got 0"),
         ({"channels": 0}, "channels must be a whole number"),
+        ({"text_length": 0}, "text_length must be a whole number"),
         ({"text_size": 0}, "text_size must be a whole number"),
         ({"dtype": jnp.int32}, "expected a floating dtype"),
         ({"remat": "some"}, "'some'.*Known: dots, full, none"),
@@ -257,6 +258,7 @@ def test_wrong_input_is_refused(name, given, message):
         ("flux", {"axes": (2, 2)}, "axes=.2, 2. must be three even numbers, .* head, 8"),
         ("flux", {"axes": (1, 3, 4)}, "three even numbers"),
         ("flux", {"axes": (2, 2, 2)}, "three even numbers"),
+        ("flux", {"axes": (8, 0, 0)}, "three even numbers, each of at least 2"),
         ("flux", {"guidance": 1}, "guidance must be True or False"),
         ("flux", {"heads": 3}, "width"),
         ("flux, guided", {}, r'"guidance": \(2,\).*got the keys .*pooled'),
@@ -270,6 +272,21 @@ def test_wrong_input_is_refused(name, given, message):
 def test_what_one_network_refuses(name, given, message):
     with pytest.raises(InputError, match=message):
         trace(name, **given)
+
+
+@each
+def test_the_channels_may_be_left_to_what_comes(name):
+    model = NETWORKS[name]
+    assert shapes(model.clone(channels=None)) == shapes(model)
+    assert model.head_sizes() == {8}
+
+
+def test_the_axes_of_flux_are_usual():
+    assert flux.usual_axes(128) == Flux.axes
+    for head in range(8, 129, 8):
+        axes = flux.usual_axes(head)
+        assert (sum(axes), [n % 2 for n in axes]) == (head, [0, 0, 0])
+        assert min(axes) > 0
 
 
 def test_presets_are_known_by_name():

@@ -7,8 +7,9 @@ import pytest
 from fmjax.errors import InputError
 from fmjax.paths import AffinePath, BrownianBridge
 from fmjax.samplers import SOLVERS, solve, solver_spec
+from fmjax.samplers.diffrax_steps.multistep import diffrax_solver, evaluations
 from fmjax.samplers.time_grids import CustomGrid, EDMGrid, ShiftedGrid
-from fmjax.schedules import VP
+from fmjax.schedules import VP, Linear
 
 
 @pytest.mark.parametrize(
@@ -61,6 +62,21 @@ def test_a_solver_takes_as_few_steps_as_it_needs_earlier_ones(name):
     if fewest > 1:
         with pytest.raises(InputError, match=f"at least {fewest} steps"):
             solver_spec(name, fewest - 1)
+
+
+# Of five steps; a solver whose last stage is the first one of the next step begins with one more.
+EVALUATIONS = {"ab3": 6, "bosh3": 16, "dopri5": 31, "dopri8": 66, "heun": 10, "midpoint": 10}
+EVALUATIONS |= {"ralston": 10, "rk4": 20, "tsit5": 31}
+
+
+@pytest.mark.parametrize("name", sorted(SOLVERS))
+def test_there_are_as_many_times_as_evaluations(name):
+    times = solver_spec(name, 5).evaluation_times()
+    assert len(times) == EVALUATIONS.get(name, 5)
+    solver = diffrax_solver(name, Linear())
+    assert int(evaluations(name, solver, jnp.asarray(5))) == len(times)
+    assert times[0] == 0
+    assert set(times) >= set(np.linspace(0, 1, 6)[1:-1])
 
 
 def test_what_is_left_out_is_chosen():

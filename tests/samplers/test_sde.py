@@ -12,6 +12,7 @@ from fmjax.paths import AffinePath, BrownianBridge, NoisyStraight
 from fmjax.samplers import METHODS, sde_spec, solve_sde, solver_spec
 from fmjax.samplers.diffrax_steps import stochastic
 from fmjax.samplers.diffusion_coefficients import DIFFUSIONS, diffusion_coefficient
+from fmjax.samplers.sde_integration import with_nodes
 from fmjax.schedules import VP, Cosine, Linear, LinearVP
 from fmjax.testing import GaussianFlow, MixtureFlow
 
@@ -98,7 +99,7 @@ def test_the_marginal_of_every_method_is_that_of_the_flow(method):
     assert abs(variances[LAWS.index("sigma")] - 0.25) < ERRORS[method]
 
 
-@pytest.mark.parametrize("method", mostly_slow("stochastic_heun"))
+@pytest.mark.parametrize("method", mostly_slow("stochastic_heun", "refresh", "overshoot"))
 def test_a_small_step_is_one_of_the_sde(method, monkeypatch):
     """x + h (u + g^2 / 2 score) + g sqrt(h) xi, for a g that is not the default."""
     monkeypatch.setattr(stochastic, "step_noise", lambda keys, step, x: jnp.array([0.0, 0.0, 1.0]))
@@ -325,6 +326,17 @@ def test_times_to_save_become_nodes():
     assert solution.nfe.tolist() == [10] * 3
 
 
+def test_a_time_to_save_that_is_a_node_but_for_rounding_becomes_no_node_of_its_own():
+    times = np.linspace(0, 1, 1001)
+    near = np.array([0.25 + 0.9e-5, 0.5, 0.75 - 0.9e-5])
+    nodes, saved = with_nodes(times, near)
+    np.testing.assert_array_equal(nodes, times)
+    np.testing.assert_array_equal(saved, times[[250, 500, 750]])
+    nodes, saved = with_nodes(times, near + 2e-5)
+    assert len(nodes) == 1004
+    np.testing.assert_array_equal(saved, near + 2e-5)
+
+
 @pytest.mark.slow
 def test_another_key_compiles_nothing_and_the_result_differentiates(count_compilations):
     spec, x0 = sde_spec("stochastic_heun", 4), np.ones((3, 2), np.float32)
@@ -350,11 +362,10 @@ def test_a_velocity_that_is_not_finite_is_reported():
 
     spec = sde_spec("euler_maruyama", 4)
     run = jax.jit(lambda x, k, labels: solve_sde(velocity, x, k, labels, spec))
-    solution = run(np.zeros((2, 1), np.float32), keys(2), np.array([0, 1]))
-    assert solution.success.tolist() == [True, False]
-    assert np.isnan(solution.x1[1, 0])
-    assert np.isfinite(solution.x1[0, 0])
-    np.testing.assert_allclose(solution.t_end, [1.0, 0.5])
+    solution = run(np.zeros((3, 1), np.float32), keys(3), np.array([0, 1, 0]))
+    assert solution.success.tolist() == [True, False, True]
+    np.testing.assert_array_equal(np.isnan(solution.x1[:, 0]), [False, True, False])
+    np.testing.assert_allclose(solution.t_end, [1.0, 0.5, 1.0])
 
 
 @pytest.mark.parametrize("diffusion", DIFFUSIONS)
@@ -422,7 +433,9 @@ BRIDGE = sde_spec(path=BrownianBridge(), diffusion="constant")
     [
         ({"keys": keys(3)}, "one random key per example"),
         ({"keys": jax.random.key(0)}, "one random key per example"),
-        ({"keys": jnp.zeros((2, 2), jnp.uint32)}, "one random key per example"),
+        ({"keys": jnp.zeros((2, 2), jnp.uint32)}, r"got shape \(2, 2\) of uint32"),
+        ({"keys": np.arange(2)}, r"got shape \(2,\) of int64"),
+        ({"keys": [0, 1]}, "got list"),
         ({"spec": solver_spec("tsit5", rtol=1e-3)}, r"tsit5 has none: write solve\("),
         ({"x0": {"a": jnp.zeros((2, 2))}}, r"one array \(batch, ...\) as its state; got dict"),
         ({"spec": BRIDGE}, "does not follow"),

@@ -15,6 +15,7 @@ from fmjax.samplers.time_grids import (
     SD3Grid,
     ShiftedGrid,
     UniformGrid,
+    fixed_grid,
     named_grid,
     time_grid,
 )
@@ -39,6 +40,16 @@ def test_a_grid_goes_strictly_from_t0_to_t1(name, t0, t1):
     assert (times[0], times[-1]) == (t0, t1)
     assert np.all(np.diff(times) * (t1 - t0) > 0)
     np.testing.assert_allclose(times[::-1], time_grid(grid_of(name), 9, t1, t0), atol=1e-12)
+
+
+def test_a_grid_and_its_steps_may_be_left_out():
+    assert fixed_grid(None, None, default=7) == (7, UniformGrid())
+    assert fixed_grid(3, None, default=7) == (3, UniformGrid())
+    assert fixed_grid(None, KarrasGrid(), default=7) == (7, KarrasGrid())
+    assert fixed_grid(3, "karras", default=7) == (3, KarrasGrid())
+    assert fixed_grid(None, None, 2.0, default=7) == (7, ShiftedGrid(2.0))
+    for steps in (None, 1):
+        assert fixed_grid(steps, [0.0, 1.0], default=7) == (1, CustomGrid((0.0, 1.0)))
 
 
 @pytest.mark.parametrize("name", OF_ANY_PART)
@@ -162,6 +173,18 @@ def test_a_grid_that_has_no_room_is_refused():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
+        *(
+            (
+                lambda ends=ends: time_grid(KarrasGrid(), 5, *ends),
+                r"must lie in \[0, 1\] on this grid",
+            )
+            for ends in ((-0.1, 1.0), (1.1, 0.0), (0.0, -0.1), (0.0, 1.1), (0.5, np.nan))
+        ),
+        (lambda: CustomGrid((0.5,)), r"at least two times; got shape \(1,\)"),
+        (lambda: CustomGrid(((0.0, 1.0),)), r"at least two times; got shape \(1, 2\)"),
+        (lambda: fixed_grid(3, (0.0, 1.0), default=7), "the grid has 1 steps, and steps=3 were"),
+        (lambda: fixed_grid(None, KarrasGrid(), 3.0, default=7), "leave shift=3.0 out"),
+        (lambda: fixed_grid(0, None, default=7), "steps must be .* at least 1; got 0"),
         (lambda: ShiftedGrid(0.0), "positive"),
         (lambda: BetaGrid(-1.0, 1.0), "a of the beta grid"),
         (lambda: BetaGrid(1.0, np.inf), "b of the beta grid"),

@@ -67,12 +67,17 @@ def hold(case: Case, world: Path, answer: Callable[[Case, Path], Answer]) -> Out
 def _wrong(command: str, code: object, said: str) -> list[str]:
     lines = [line for line in re.split(r"[\r\n]+", said) if line.strip() and not _BAR.search(line)]
     if code not in CODES:
-        return [f"the exit code is {code}: {said[-2000:]}"]
+        return [f"the exit code is {code}: {_ends(said)}"]
     if "Traceback" in said:
-        return [f"a traceback: {said[-2000:]}"]
+        return [f"a traceback: {_ends(said)}"]
     if code != 0 and (len(lines) != 1 or not lines[0].startswith(f"fmjax {command}: ")):
-        return [f"not one sentence: {said[-2000:]}"]
+        return [f"not one sentence: {_ends(said)}"]
     return []
+
+
+def _ends(said: str) -> str:
+    """What was said; of much, the first part, which names the error, and the last one."""
+    return said if len(said) <= 4000 else f"{said[:2500]} ... {said[-1500:]}"
 
 
 class _Hangs(BaseException):

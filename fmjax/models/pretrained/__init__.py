@@ -16,6 +16,7 @@
 | `filling` | parameters read tensor by tensor onto devices |
 | `dit` | DiT and SiT, official and of diffusers |
 | `lightningdit` | LightningDiT, official |
+| `jit` | JiT, official |
 | `text_to_image` | Stable Diffusion 3 and 3.5, and FLUX.1, of diffusers |
 | `unet` | the U-Net of torchcfm and flow_matching |
 

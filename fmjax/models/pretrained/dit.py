@@ -34,8 +34,9 @@ DIFFUSION = DiscreteVP()
 _POSITIONS = "pos_embed"
 _HEADS = {(size["depth"], size["width"]): size["heads"] for size in PRESETS.values()}
 _CLASSES = "the latter is how to fine-tune on other classes"
-_ALONE = {"guidance": False, "span": False, "parts": (), "rope": False}
-"""No published layout has a place for a further input or output; a rotation has no tensors."""
+_ALONE = {"guidance": False, "span": False, "parts": (), "rope": False, "label_tokens": 0}
+"""No published layout here has a place for a further input or output, or for tokens of the labels;
+a rotation has no tensors."""
 DIFFUSERS_PERIOD = MAX_PERIOD ** (128 / 127)
 """Of diffusers, whose 128 frequencies end at 1 / 10,000 where the official ones end before it."""
 
@@ -49,16 +50,29 @@ def _official(model: DiT) -> tuple[Rule, ...]:
         *layer("t_embedder.mlp.0", "condition/time/dense_0"),
         *layer("t_embedder.mlp.2", "condition/time/dense_1"),
         Rule("y_embedder.embedding_table.weight", "condition/label/table", hint=_CLASSES),
-        Rule(
-            "blocks.*.attn.qkv.weight", "blocks/attention/qkv/kernel", by_head(model.heads, DENSE)
-        ),
-        Rule("blocks.*.attn.qkv.bias", "blocks/attention/qkv/bias", by_head(model.heads, SAME)),
-        *layer("blocks.*.attn.proj", "blocks/attention/out"),
-        *layer("blocks.*.mlp.fc1", "blocks/mlp/up"),
-        *layer("blocks.*.mlp.fc2", "blocks/mlp/down"),
-        *layer("blocks.*.adaLN_modulation.1", "blocks/adaln/dense"),
+        *official_blocks("blocks", model.heads),
         *layer("final_layer.adaLN_modulation.1", "adaln/dense"),
         *layer("final_layer.linear", "out"),
+    )
+
+
+def official_blocks(ours: str, heads: int, first: int = 0) -> tuple[Rule, ...]:
+    """A stack of blocks under official names, those of LightningDiT and JiT among them.
+
+    Args:
+        ours: what the stack is called here.
+        heads: of attention.
+        first: as in `Rule`.
+    """
+    theirs, at = "blocks.*", {"first": first}
+    qkv = f"{ours}/attention/qkv"
+    return (
+        Rule(f"{theirs}.attn.qkv.weight", f"{qkv}/kernel", by_head(heads, DENSE), **at),
+        Rule(f"{theirs}.attn.qkv.bias", f"{qkv}/bias", by_head(heads, SAME), **at),
+        *layer(f"{theirs}.attn.proj", f"{ours}/attention/out", **at),
+        *layer(f"{theirs}.mlp.fc1", f"{ours}/mlp/up", **at),
+        *layer(f"{theirs}.mlp.fc2", f"{ours}/mlp/down", **at),
+        *layer(f"{theirs}.adaLN_modulation.1", f"{ours}/adaln/dense", **at),
     )
 
 

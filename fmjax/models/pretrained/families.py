@@ -3,6 +3,7 @@
 from fmjax.models.pretrained import (
     autoencoder_kl,
     dit,
+    jit,
     lightningdit,
     text_to_image,
     tiny_autoencoders,
@@ -15,6 +16,7 @@ FAMILIES: tuple[Family, ...] = (
     dit.SIT,
     dit.DIFFUSERS,
     lightningdit.LIGHTNING,
+    jit.JIT,
     text_to_image.SD3,
     text_to_image.FLUX,
     unet.TORCHCFM,

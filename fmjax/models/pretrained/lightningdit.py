@@ -12,7 +12,6 @@ import numpy as np
 from fmjax.errors import InputError
 from fmjax.models.dit import DiT
 from fmjax.models.pretrained import dit
-from fmjax.models.pretrained.changes import patches, pointwise
 from fmjax.models.pretrained.family import Config, Shape
 from fmjax.models.pretrained.rules import Rule, layer
 from fmjax.models.rope import axial_rotation, grid_positions
@@ -23,22 +22,30 @@ _ROTATIONS = ("feat_rope.freqs_cos", "feat_rope.freqs_sin")
 
 
 def _rules(model: DiT) -> tuple[Rule, ...]:
-    """Those of SiT, behind the parts that it has not; the bottleneck and qk-norm are JiT's."""
+    """Those of SiT, behind the parts that it has not."""
     return (
-        Rule("x_embedder.proj1.weight", "bottleneck/kernel", patches(model.patch_size)),
-        *(layer("x_embedder.proj2", "patch", pointwise()) if model.bottleneck else ()),
-        Rule("blocks.*.norm1.weight", "blocks/norm_1/scale"),
-        Rule("blocks.*.norm2.weight", "blocks/norm_2/scale"),
-        Rule("blocks.*.attn.q_norm.weight", "blocks/attention/q_norm/scale"),
-        Rule("blocks.*.attn.k_norm.weight", "blocks/attention/k_norm/scale"),
-        *layer("blocks.*.mlp.w12", "blocks/mlp/up"),
-        *layer("blocks.*.mlp.w3", "blocks/mlp/down"),
+        *modern_blocks("blocks", model.heads),
         Rule("final_layer.norm_final.weight", "norm/scale"),
         *dit.SIT.rules(model),
     )
 
 
-def _fixed(config: Config) -> Mapping[str, Any]:
+def modern_blocks(ours: str, heads: int, first: int = 0) -> tuple[Rule, ...]:
+    """A stack of blocks with RMSNorm and SwiGLU; arguments as of `dit.official_blocks`."""
+    theirs, at = "blocks.*", {"first": first}
+    return (
+        Rule(f"{theirs}.norm1.weight", f"{ours}/norm_1/scale", **at),
+        Rule(f"{theirs}.norm2.weight", f"{ours}/norm_2/scale", **at),
+        Rule(f"{theirs}.attn.q_norm.weight", f"{ours}/attention/q_norm/scale", **at),
+        Rule(f"{theirs}.attn.k_norm.weight", f"{ours}/attention/k_norm/scale", **at),
+        *layer(f"{theirs}.mlp.w12", f"{ours}/mlp/up", **at),
+        *layer(f"{theirs}.mlp.w3", f"{ours}/mlp/down", **at),
+        *dit.official_blocks(ours, heads, first),
+    )
+
+
+def fixed(config: Config) -> Mapping[str, Any]:
+    """Fields that shapes do not tell."""
     return {**dit.SIT.fixed(config), "norm": "rms", "mlp": "swiglu", "rope": True}
 
 
@@ -52,7 +59,7 @@ def _build(shapes: Shapes, config: Config) -> DiT:
     hidden = shapes["blocks.0.mlp.w12.weight"][0] // 2
     as_sit = {**shapes, "blocks.0.mlp.fc1.weight": (hidden, 0)}
     return dit.SIT.build(as_sit, config).clone(
-        **_fixed(config), qk_norm="blocks.0.attn.q_norm.weight" in shapes
+        **fixed(config), qk_norm="blocks.0.attn.q_norm.weight" in shapes
     )
 
 
@@ -91,5 +98,5 @@ LIGHTNING = dataclasses.replace(
     rules=_rules,
     left_out=_left_out,
     added=_added,
-    fixed=_fixed,
+    fixed=fixed,
 )

@@ -16,6 +16,7 @@ from fmjax.conditions import ClassIds
 from fmjax.models.dit import preset
 from fmjax.models.pretrained.families import FAMILIES
 from fmjax.models.pretrained.family import family_named, recognise
+from fmjax.models.pretrained.jit import JIT
 from fmjax.models.pretrained.lightningdit import LIGHTNING
 from fmjax.models.pretrained.rules import expected_shapes, origins
 from fmjax.storage.weight_files import WeightFiles
@@ -93,11 +94,12 @@ def test_the_sizes_of_dit_are_read_from_shapes():
 
 
 def test_jit_has_the_tensors_of_its_fork():
-    files, model = published("jit_b16_256_fork"), preset("JiT-B/16")
+    files = published("jit_b16_256_fork")
+    model = preset("JiT-B/16", label_tokens=0, label_tokens_from=0)
     x, t = jax.ShapeDtypeStruct((1, 256, 256, 3), "float32"), jax.ShapeDtypeStruct((1,), "float32")
     key = jax.eval_shape(lambda: jax.random.key(0))
     params = jax.eval_shape(model.init, key, x, t)["params"]
-    found = expected_shapes(origins(LIGHTNING.rules(model), params))
+    found = expected_shapes(origins(JIT.rules(model), params))
     assert found == {key: x for key, x in files.shapes.items() if key != "pos_embed"}
 
 

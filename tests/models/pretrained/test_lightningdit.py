@@ -13,9 +13,9 @@ import pytest
 
 from fmjax.conditions import ClassIds
 from fmjax.errors import InputError
-from fmjax.models.dit import DiT
+from fmjax.models.dit import PRESETS, DiT, preset
 from fmjax.models.embedders import sincos_2d
-from fmjax.models.pretrained import load, save
+from fmjax.models.pretrained import jit, load, save
 from fmjax.models.pretrained.filling import fill
 from fmjax.models.pretrained.lightningdit import LIGHTNING
 from fmjax.models.pretrained.rules import by_path, expected_shapes, origins
@@ -36,19 +36,24 @@ FIELDS = {
     "rope": True,
 }
 LIGHT = DiT(patch_size=1, **FIELDS)
-JIT = DiT(patch_size=2, **FIELDS, qk_norm=True, bottleneck=5)
+JIT = DiT(patch_size=2, **FIELDS, qk_norm=True, bottleneck=5, label_tokens=3, label_tokens_from=1)
 SHAPE = (SIDE, SIDE, CHANNELS)
 X = np.random.default_rng(1).normal(size=(2, *SHAPE)).astype(np.float32)
 T = np.array([0.2, 0.9], np.float32)
 LABELS = np.array([3, 5], np.int32)
 
 
+def family_of(model):
+    return jit.JIT if model.label_tokens else LIGHTNING
+
+
 def weights(model):
-    params = LIGHTNING.abstract_params(model, SHAPE)
+    family = family_of(model)
+    params = family.abstract_params(model, SHAPE)
     rng = np.random.default_rng(0)
     return {
         name: rng.normal(0, 0.3, shape).astype(np.float32)
-        for name, shape in expected_shapes(origins(LIGHTNING.rules(model), params)).items()
+        for name, shape in expected_shapes(origins(family.rules(model), params)).items()
     }
 
 
@@ -82,7 +87,8 @@ def official(w, x, t, labels, patch):
     angles = t[:, None] * np.exp(-np.log(10_000) * np.arange(128) / 128)
     time = np.concatenate([np.cos(angles), np.sin(angles)], -1)
     c = dense(silu(dense(time, "t_embedder.mlp.0")), "t_embedder.mlp.2")
-    c = silu(c + w["y_embedder.embedding_table.weight"][labels])
+    y = w["y_embedder.embedding_table.weight"][labels]
+    c = silu(c + y)
 
     size = WIDTH // HEADS
     half = 10_000.0 ** (-np.arange(0, size // 2, 2) / (size // 2))
@@ -103,11 +109,16 @@ def official(w, x, t, labels, patch):
         return dense(np.einsum("bhqk,bkhd->bqhd", scores, v).reshape(x.shape), f"{name}.proj")
 
     for n in range(2):
+        if n == 1 and "in_context_posemb" in w:
+            own = w["in_context_posemb"]
+            h = np.concatenate([y[:, None] + own, h], 1)
+            turn = np.concatenate([np.ones((own.shape[1], *turn.shape[1:])), turn])
         b = f"blocks.{n}"
         s1, m1, g1, s2, m2, g2 = np.split(dense(c, f"{b}.adaLN_modulation.1"), 6, -1)
         h = h + g1[:, None] * attention(modulated(rms(h, f"{b}.norm1"), s1, m1), f"{b}.attn")
         gate, up = np.split(dense(modulated(rms(h, f"{b}.norm2"), s2, m2), f"{b}.mlp.w12"), 2, -1)
         h = h + g2[:, None] * dense(silu(gate) * up, f"{b}.mlp.w3")
+    h = h[:, -rows * columns :]
     shift, scale = np.split(dense(c, "final_layer.adaLN_modulation.1"), 2, -1)
     h = dense(modulated(rms(h, "final_layer.norm_final"), shift, scale), "final_layer.linear")
     return h.reshape(B, rows, columns, p, p, C).transpose(0, 1, 3, 2, 4, 5).reshape(x.shape)
@@ -117,8 +128,9 @@ def filled(model, tensors):
     """Parameters from tensors under official names."""
     shapes = {name: a.shape for name, a in tensors.items()}
     files = WeightFiles(Path("in memory"), shapes, {}, tensors.__getitem__)
-    target = LIGHTNING.abstract_params(model, SHAPE)
-    where = origins(LIGHTNING.rules(model), target)
+    family = family_of(model)
+    target = family.abstract_params(model, SHAPE)
+    where = origins(family.rules(model), target)
     leaves = [fill(files, o, leaf) for o, leaf in zip(where, by_path(target).values(), strict=True)]
     return jax.tree.unflatten(jax.tree.structure(target), leaves)
 
@@ -131,32 +143,43 @@ def test_the_velocity_is_that_of_the_official_network(model):
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5 * np.abs(theirs).max())
 
 
-def saved(folder):
+def saved(folder, model=LIGHT):
     path = folder / "light.safetensors"
-    save(path, filled(LIGHT, weights(LIGHT)), "lightningdit", LIGHT, shape=SHAPE)
+    save(path, filled(model, weights(model)), family_of(model).name, model, shape=SHAPE)
     return path
 
 
-def test_what_came_in_goes_out_bit_for_bit(tmp_path):
-    path = saved(tmp_path)
-    net = load(path, model=LIGHT)
-    assert (net.family, net.prediction, net.shape) == ("lightningdit", "velocity", SHAPE)
-    assert sorted(net.report.left_out) == [
-        "feat_rope.freqs_cos",
-        "feat_rope.freqs_sin",
-        "pos_embed",
-    ]
+@pytest.mark.parametrize("model", [LIGHT, JIT], ids=["LightningDiT", "JiT"])
+def test_what_came_in_goes_out_bit_for_bit(tmp_path, model):
+    path = saved(tmp_path, model)
+    net = load(path, model=model)
+    family, prediction = ("jit", "x1") if model is JIT else ("lightningdit", "velocity")
+    assert (net.family, net.prediction, net.shape) == (family, prediction, SHAPE)
+    rotations = [] if model is JIT else ["feat_rope.freqs_cos", "feat_rope.freqs_sin"]
+    assert sorted(net.report.left_out) == [*rotations, "pos_embed"]
     again = tmp_path / "again.safetensors"
     save(again, net.params, net.family, net.model, shape=net.shape)
     assert path.read_bytes() == again.read_bytes()
-    tensors, before = safetensors.load_file(path), weights(LIGHT)
+    tensors, before = safetensors.load_file(path), weights(model)
     for name, values in before.items():
         np.testing.assert_array_equal(tensors[name], values)
 
 
-def test_heads_of_a_size_that_was_not_published_are_asked_for(tmp_path):
-    with pytest.raises(InputError, match="how many heads a DiT of depth 2 and width 16 has"):
-        load(saved(tmp_path))
+@pytest.mark.parametrize(("model", "name"), [(LIGHT, "DiT"), (JIT, "JiT")])
+def test_heads_of_a_size_that_was_not_published_are_asked_for(tmp_path, model, name):
+    with pytest.raises(InputError, match=f"how many heads a {name} of depth 2 and width 16 has"):
+        load(saved(tmp_path, model))
+
+
+@pytest.mark.parametrize("name", [name for name in PRESETS if name.startswith("JiT")])
+def test_a_published_jit_is_built_from_its_shapes(name):
+    model = preset(name, conditions=ClassIds(1000), time_scale=1.0)
+    side = 16 * model.patch_size
+    params = jit.JIT.abstract_params(model, (side, side, 3))
+    shapes = expected_shapes(origins(jit.JIT.rules(model), params))
+    found = jit.JIT.build(shapes, {})
+    assert found.clone(mlp_ratio=model.mlp_ratio) == model
+    assert jit.JIT.abstract_params(found, (side, side, 3)) == params
 
 
 def test_a_network_without_rotation_is_refused(tmp_path):

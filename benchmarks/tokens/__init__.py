@@ -1,0 +1,1 @@
+"""Flows of tokens on laws that are known."""
