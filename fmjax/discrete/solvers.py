@@ -54,7 +54,7 @@ class TokenSolver(abc.ABC):
     """A `fmjax.samplers.base.Solver` of tokens: one evaluation a step, one key per example.
 
     Args:
-        path: the path that the network was trained on.
+        path: the path that the network was trained on; None until `on_path` gives it.
         steps: how many; None for 64, or as the times of the grid say.
         grid: where they are: a name of `fmjax.samplers.GRIDS`, a grid, or the times themselves;
             None is the uniform one.
@@ -70,7 +70,7 @@ class TokenSolver(abc.ABC):
     """
 
     name: ClassVar[str]
-    path: TokenPath
+    path: TokenPath | None
     steps: int | None = None
     grid: str | Grid | Sequence[float] | None = None
     temperature: float = 1.0
@@ -78,7 +78,8 @@ class TokenSolver(abc.ABC):
     corrector: Corrector | None = None
 
     def __post_init__(self):
-        self._check_path()
+        if self.path is not None:
+            self._check_path()
         steps, grid = fixed_grid(self.steps, self.grid, default=64)
         check_positive("the temperature", self.temperature)
         check_between("top_p", self.top_p, 0, 1, "(]")
@@ -119,6 +120,7 @@ class TokenSolver(abc.ABC):
                 or one of them leaves [0, 1]; or the logits have another shape.
         """
         check_methods("the network", velocity, such_as="lambda x, t, labels: ...")
+        check_token_path("the path of the solver", self.path)
         x0 = as_tokens("x0", x0, self.path.states)
         batch = leading_size(x0)
         check_keys(keys, batch)

@@ -13,7 +13,7 @@ from fmjax.conventions import Array
 from fmjax.couplings.host import HostCoupling
 from fmjax.data.codecs import Codec, States
 from fmjax.data.load import load
-from fmjax.discrete import Corrector, MixturePath, Purity, TauLeap, Unmask
+from fmjax.discrete import Corrector, Purity, TauLeap, Unmask
 from fmjax.errors import InputError, unknown_name
 from fmjax.factory.data_spec import DataSpec
 from fmjax.flow_maps import Jumps
@@ -79,7 +79,6 @@ COUPLINGS = {
 
 
 TOKEN_SOLVERS = {"unmask": Unmask, "purity": Purity, "tau_leap": TauLeap}
-_ANY = MixturePath(2)  # until `on_path` gives a solver of tokens the path of its run
 
 GUIDANCE_RULES: dict[str, Callable[[paths.Path], Rule]] = {
     "linear": lambda path: linear,
@@ -251,7 +250,8 @@ def _make_token_solver(
         )
     steps, grid = fixed_grid(steps, grid, shift, default=_usual_steps(name))
     corrector = Corrector(redraws) if redraws else None
-    return TOKEN_SOLVERS[name](_ANY, steps, grid, temperature, top_p, corrector)
+    path = None  # that of the run, by `on_path`
+    return TOKEN_SOLVERS[name](path, steps, grid, temperature, top_p, corrector)
 
 
 def make_source(config: ConfigDict, spec: DataSpec) -> sources.Source:

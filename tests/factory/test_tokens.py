@@ -315,3 +315,26 @@ def test_guidance_leads_to_the_condition_and_the_negative_one_away():
         away = 1 - w if negative is not None else 0
         weights = np.array([odds**w, odds**away, *[1.0] * 5])
         np.testing.assert_allclose(found, (weights / weights.sum())[:2], atol=0.02)
+
+
+def test_solvers_of_tokens_are_named_before_any_device_is_asked(run_python):
+    """Several processes join each other after the flags are read, and before a backend starts."""
+    out = run_python(
+        """
+        from jax._src.xla_bridge import backends_are_initialized
+        import fmjax.run.sample.to_disk
+        from fmjax.factory.registry import make_solver
+        make_solver("unmask", 8, grid="cosine", redraws=1.0, temperature=0.5)
+        print(backends_are_initialized())
+        """,
+        devices=1,
+    )
+    assert out == "False\n"
+
+
+def test_a_solver_without_a_path_solves_nothing():
+    solver = make_solver("unmask", 2)
+    assert solver.path is None
+    with pytest.raises(InputError, match="the path of the solver must be"):
+        solver.solve(lambda x, t, labels: x, jnp.zeros((1, 2), int))
+    assert solver.on_path(MixturePath(5)).path == MixturePath(5)

@@ -317,3 +317,25 @@ def test_the_command_refuses_flags_of_the_other_kind(images, trained, commands, 
     ]
     for output, (_, _, sentence) in zip(finish(*started, code=2), asked, strict=True):
         assert sentence in output
+
+
+@pytest.mark.slow
+def test_a_text_has_no_features(text, commands, tmp_path):
+    flags = (f"--workdir={text}", "--features=pca")
+    started = commands.start("fmjax/__main__.py", "evaluate", *flags, cwd=tmp_path)
+    assert "this run is of texts, which are evaluated by their bits" in finish(started, code=2)[0]
+
+
+def test_points_of_tokens_are_plotted(tmp_path):
+    workdir = tmp_path / "run"
+    changes = {"data__name": "toy/checkerboard_tokens", "path__name": "uniform"}
+    assert train(small_config(train__sample_every=12, eval__num=20, **changes), workdir) == 0
+    assert (workdir / "samples" / "final.png").exists()
+    report = json.loads((workdir / "evaluation.json").read_text())
+    assert 6 < report["bits_per_token"]["mean"] < 9
+    sample(workdir, tmp_path / "out", Request(50), RECIPE, trajectory=True)
+    assert (tmp_path / "out" / "grid.png").exists()
+    assert (tmp_path / "out" / "trajectory.gif").exists()
+    found = drawn(tmp_path / "out")["samples"]
+    assert (found.shape, found.dtype) == ((50, 2), np.int32)
+    assert 0 <= found.min() <= found.max() < 128

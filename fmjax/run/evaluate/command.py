@@ -121,6 +121,11 @@ def _measure_run(workdir: Path) -> dict:
         say(describe_evaluation(report))
         return {"step": flow.step} | report
     check_one_distribution(experiment.spec, "a comparison in features")
+    if experiment.spec.codec.kind == "text":
+        raise InputError(
+            "a comparison in features is of images and vectors, and this run is of texts, which "
+            "are evaluated by their bits: leave --features out."
+        )
     what, how = resolve(experiment, what, how)
     check_count(what.num)
     asked = _asked(REFERENCE.value or _same_data(workdir, data))
