@@ -79,7 +79,6 @@ COUPLINGS = {
 
 
 TOKEN_SOLVERS = {"unmask": Unmask, "purity": Purity, "tau_leap": TauLeap}
-_ANY = MixturePath(2)  # until `on_path` gives a solver of tokens the path of its run
 
 GUIDANCE_RULES: dict[str, Callable[[paths.Path], Rule]] = {
     "linear": lambda path: linear,
@@ -251,7 +250,8 @@ def _make_token_solver(
         )
     steps, grid = fixed_grid(steps, grid, shift, default=_usual_steps(name))
     corrector = Corrector(redraws) if redraws else None
-    return TOKEN_SOLVERS[name](_ANY, steps, grid, temperature, top_p, corrector)
+    path = MixturePath(2)  # until `on_path` gives the solver that of its run
+    return TOKEN_SOLVERS[name](path, steps, grid, temperature, top_p, corrector)
 
 
 def make_source(config: ConfigDict, spec: DataSpec) -> sources.Source:
