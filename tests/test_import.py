@@ -50,6 +50,19 @@ def test_import_is_quick():
     assert seconds < SECONDS, f"import fmjax takes {seconds:.2f} s beyond jax"
 
 
+EVERY_MODULE = """
+from jax._src import xla_bridge
+from tests.golden.make_signatures import modules
+assert len(list(modules())) > 100
+print(list(xla_bridge._backends))
+"""
+
+
+def test_no_device_is_looked_for_by_an_import():
+    # A process that has threads of XLA cannot be forked, nor choose its devices any more.
+    assert _python(EVERY_MODULE, PYTHONPATH=str(ROOT)) == "[]"
+
+
 def main() -> None:
     """The same for an installed fmjax with nothing but its core dependencies."""
     for optional in ("grain", "sklearn", "tensorflow_datasets", "tqdm"):
