@@ -257,6 +257,16 @@ KEYS = {
             0.0, "0 or (1, inf)", "leaves out steps of so many times the usual norm; 0: none"
         ),
     ),
+    "lora": Group(
+        "adapters that are trained in the place of the network, which --init_from gives",
+        rank=Key(0, "[0, inf)", "of each adapter; 0: none, the network itself is trained"),
+        alpha=Key(
+            None, POSITIVE, "an adapter counts alpha / rank times; None: as rank", kind=float
+        ),
+        patterns=Key(
+            None, TEXT, "of kernels, e.g. blocks/attention/*,blocks/mlp/*; None: all", kind=str
+        ),
+    ),
     "train": Group(
         "how long, and how often it reports",
         steps=Key(1000, COUNT, "updates of the parameters", "steps"),

@@ -50,7 +50,7 @@ def dtype_of(x: Any) -> Any:
     """The dtype of an array or a number; the name of its type where it is neither."""
     try:
         return type(x).__name__ if x is None else jnp.result_type(x)
-    except TypeError:
+    except (TypeError, ValueError):  # the latter of a dictionary
         return type(x).__name__
 
 

@@ -8,6 +8,7 @@ from fmjax.array_checks import (
     check_finite,
     check_leading_size,
     check_pairs,
+    check_per_example,
     check_points,
     check_shaped_as,
     check_training_batch,
@@ -140,3 +141,12 @@ def test_times_are_a_prefix_of_the_data():
     assert "got values from 0.5 to 1.5" in refused(
         check_training_batch, X, X, Span(T, T + jnp.array([0.5, 1.0, 1.5]))
     )
+
+
+@pytest.mark.parametrize(
+    "value", [np.arange(3), np.ones(3, bool), np.ones(3, "c8"), np.ones((3, 1)), 1.0, None]
+)
+def test_what_is_not_one_float_an_example_is_refused(value):
+    check_per_example("the cost", np.ones(3, np.float16), 3)
+    with pytest.raises(InputError, match=r"the cost must return one float per example, \(3,\)"):
+        check_per_example("the cost", value, 3)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
+from benchmarks.manifolds.kernel_density import fit_kernel_density
 from benchmarks.quality.image_classifier import read_classifier
 from benchmarks.speed.checkouts import compare, table
 from benchmarks.timing import interleave
@@ -22,6 +23,7 @@ COMMANDS = sorted(
 )
 OPTIONAL = (
     "cosmic_ray",
+    "flow_matching",
     "matplotlib",
     "torch",
 )  # needed by some benchmarks and by nothing else here
@@ -103,6 +105,55 @@ def test_a_classifier_is_trained_on_real_images_and_read_again(run_benchmark, tm
     assert f"{right:.2%} of 397 test images" in said
     assert judge.features(images[:3, ..., None]).shape == (3, 128)
     assert hashlib.sha256(out.read_bytes()).hexdigest() in said
+
+
+def _near_the_pole(rng, n):
+    x = rng.normal(size=(n, 3)) * 0.1 + [0.0, 0.0, 1.0]
+    return x / np.linalg.norm(x, axis=1, keepdims=True)
+
+
+def test_the_kernel_density_of_the_sphere_integrates_to_one():
+    rng = np.random.default_rng(0)
+    kernels = fit_kernel_density(_near_the_pole(rng, 200), _near_the_pole(rng, 100))
+    height, weight = np.polynomial.legendre.leggauss(400)
+    turn = (np.arange(200) + 0.5) * np.pi / 100
+    z, turn = (a.ravel() for a in np.meshgrid(height, turn, indexing="ij"))
+    across = np.sqrt(1 - z**2)
+    x = np.stack([across * np.cos(turn), across * np.sin(turn), z], axis=1)
+    density = np.exp(np.concatenate([kernels.log_prob(part) for part in np.split(x, 20)]))
+    assert np.sum(density * np.repeat(weight, 200)) * np.pi / 100 == pytest.approx(1, abs=2e-3)
+    drawn = kernels.sample(rng, 4000)
+    held = -np.mean(kernels.log_prob(drawn))  # both are its entropy
+    exact = -np.sum(density * np.log(density) * np.repeat(weight, 200)) * np.pi / 100
+    assert held == pytest.approx(exact, abs=0.1)
+
+
+@pytest.mark.slow
+def test_the_densities_of_the_earth_go_on_from_their_file(run_benchmark, tmp_path):
+    x = _near_the_pole(np.random.default_rng(0), 300)
+    degrees = np.rad2deg(np.stack([np.arcsin(x[:, 2]), np.arctan2(x[:, 1], x[:, 0])], axis=1))
+    np.savetxt(tmp_path / "volcano.csv", degrees, delimiter=",", header="LATITUDE,LONGITUDE")
+    out = tmp_path / "earth.json"
+    arguments = (f"--data={tmp_path}", "--sets", "volcano without copies", "--seeds", "0")
+    more = ("--share", "0.25", "--points", "64", "--out", out)
+    run_benchmark("benchmarks.manifolds.earth", *arguments, *more, devices=1, env=OPTIMISED)
+    results = json.loads(out.read_text())
+    row = results["runs"]["volcano without copies"]["0"]
+    assert row["nll"] < 0  # the uniform density has 2.53
+    assert row["integral"][0] == pytest.approx(1, abs=5 * row["integral"][1])
+    run_benchmark("benchmarks.manifolds.earth", *arguments, *more, devices=1, env=OPTIMISED)
+    assert json.loads(out.read_text())["runs"] == results["runs"]
+
+
+@pytest.mark.slow
+def test_known_densities_are_learned_on_manifolds(run_benchmark, tmp_path):
+    out = tmp_path / "known.json"
+    arguments = ("--tasks", "mixture, hyperbolic plane", "--flow-steps", "300", "--map-steps", "20")
+    module = "benchmarks.manifolds.synthetic"
+    run_benchmark(module, *arguments, "--solver", "20", "--out", out, devices=1, env=OPTIMISED)
+    row = json.loads(out.read_text())["rows"]["mixture, hyperbolic plane"]
+    assert 0 < row["KL"][0] < 1
+    assert row["energy distance"]["flow"] < row["energy distance"]["1 jumps"] + 0.1
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from fmjax.conditions import ClassIds
-from fmjax.drifting import RADII, drift_field, make_drifting_loss_fn
+from fmjax.drifting import RADII, _group_loss, drift_field, make_drifting_loss_fn
 from fmjax.errors import InputError
 from fmjax.models.adapters import from_linen
 from fmjax.models.mlp import MLP
@@ -245,3 +245,15 @@ def test_a_conditional_network_of_ours_is_a_generator():
     loss_fn = jax.jit(make_drifting_loss_fn(generator, radii=RADII))
     grads = jax.grad(loss_fn)(params, normal(2, N, 2), normal(2, P, 2), jnp.arange(2), **FREE)
     assert max(float(jnp.abs(g).max()) for g in jax.tree.leaves(grads)) > 0
+
+
+def test_the_weight_of_the_unconditional_data_is_that_of_its_formula():
+    n, w = 5, np.array([1.0, 2.5], np.float32)
+    x0, x1, free = normal(2, n, 2), normal(2, 6, 2), normal(K, 2)
+    loss_fn = make_drifting_loss_fn(lambda params, x0, labels: 0.5 * x0)
+    found = loss_fn(None, x0, x1, unconditional=free, guidance=jnp.asarray(w))
+    each = [
+        _group_loss(0.5 * x0[g], x1[g], free, jnp.float32((w[g] - 1) * (n - 1) / K), RADII)
+        for g in range(2)
+    ]
+    np.testing.assert_allclose(found, np.mean(each), rtol=1e-5)

@@ -33,6 +33,7 @@ from fmjax.guidance import (
 )
 from fmjax.likelihood import log_likelihood, sample_with_log_prob, velocity_and_divergence
 from fmjax.likelihood.divergence import EXACT_TRACE
+from fmjax.manifolds import Euclidean, in_tangent_space
 from fmjax.metrics import curvature, path_energy, path_statistics, straightness
 from fmjax.paths import BrownianBridge
 from fmjax.samplers import (
@@ -350,6 +351,9 @@ TABLE = {
     "samplers.fit_source": {
         "velocity": like_x(lambda f: fit_source(f, X, log_density_of_x, iterations=1)),
         "cost": one_each(lambda f: fit_source(right, X, f, iterations=1)),
+    },
+    "manifolds.in_tangent_space": {
+        "function": like_x(lambda f: in_tangent_space(f, Euclidean(D))(X, T, None))
     },
     "samplers.invert": {"velocity": like_x(lambda f: invert(f, X, None, TWO))},
     "samplers.sde_spec": {

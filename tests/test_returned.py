@@ -16,6 +16,7 @@ from fmjax import guidance, likelihood, losses, predictions, samplers
 from fmjax.conventions import Output
 from fmjax.errors import InputError
 from fmjax.guidance import Between, Guided
+from fmjax.manifolds import Euclidean
 from fmjax.paths import AffinePath
 from fmjax.schedules import Linear
 from fmjax.sources import StandardNormal
@@ -49,8 +50,12 @@ def fine(x, t, labels):
     return -x
 
 
+EVERY_SPEC = {
+    name: samplers.solver_spec(name, 3, manifold=Euclidean(3) if method.geodesic else None)
+    for name, method in samplers.SOLVERS.items()
+}
 ASKS_A_VELOCITY = {
-    **{name: solved(samplers.solver_spec(name, 3)) for name in samplers.SOLVERS},
+    **{name: solved(spec) for name, spec in EVERY_SPEC.items()},
     "per sample": solved(samplers.solver_spec("tsit5", rtol=1e-2)),
     "per batch": solved(samplers.solver_spec("tsit5", rtol=1e-2, control="batch")),
     **{name: noisy(name) for name in samplers.METHODS},

@@ -412,12 +412,17 @@ TABLE = {
     ),
     "paths.BrownianBridge": stochastic(BRIDGE),
     "paths.Drifts": RESULT,
+    "paths.GeodesicPath": Use(
+        lambda x0, x1, t: tuple(paths.GeodesicPath(manifolds.Euclidean(2)).sample(x0, x1, t)),
+        (X, Y, T),
+    ),
     "paths.Joint": Use(
         lambda x0, x1, t: tuple(JOINT.sample({"a": x0, "b": x1}, {"a": x1, "b": x0}, t)), (X, Y, T)
     ),
     "paths.NoisyStraight": stochastic(paths.NoisyStraight(0.5)),
     "paths.PathSample": RESULT,
     "paths.PseudoHuber": distance(paths.PseudoHuber()),
+    "paths.manifold_of": MAKES,
     "paths.schedule_of": MAKES,
     "paths.sde_drifts": Use(lambda v, s, g: tuple(paths.sde_drifts(v, s, g)), (X, Y, ONE)),
     "paths.squared": distance(paths.squared),
@@ -471,6 +476,21 @@ TABLE = {
     "manifolds.Simplex": geometry(manifolds.Simplex(2)),
     "manifolds.Sphere": geometry(manifolds.Sphere(2)),
     "manifolds.Torus": geometry(manifolds.Torus(2)),
+    "manifolds.UniformOn": Use(
+        lambda key: manifolds.UniformOn(manifolds.Sphere(1)).sample(key, INDEX, (D,)),
+        (KEY,),
+        grad=False,
+    ),
+    "manifolds.WrappedNormal": Use(
+        lambda x, key: (
+            manifolds.WrappedNormal(manifolds.Euclidean(2)).log_prob(x),
+            manifolds.WrappedNormal(manifolds.Euclidean(2)).sample(key, INDEX, (D,)),
+        ),
+        (X, KEY),
+    ),
+    "manifolds.in_tangent_space": Use(
+        lambda x, t: manifolds.in_tangent_space(velocity, manifolds.Sphere(1))(x, t, None), (X, T)
+    ),
     "metrics.curvature": Use(lambda x: metrics.curvature(velocity, x, steps=3), (X,)),
     "metrics.path_energy": Use(lambda x: metrics.path_energy(velocity, x, steps=3), (X,)),
     "metrics.path_statistics": Use(

@@ -26,6 +26,7 @@ RESULTS = machine.RESULTS / "soak.json"
 # of as many steps take about the rest.
 _ALONE, _OF_TWO = 0.5, 0.15
 _FLAT = 0.01
+_START = 600  # seconds until a run has saved a checkpoint, on a machine that is busy
 
 
 def _arguments() -> argparse.Namespace:
@@ -41,7 +42,8 @@ def _training(chain: Chain) -> list[Child]:
     """Starts the processes of a run, and waits until it has saved a checkpoint."""
     before = chain.newest
     children = chain.start()
-    children[0].until(lambda: chain.newest > before)
+    if not children[0].until(lambda: chain.newest > before, _START) and children[0].poll() is None:
+        raise RuntimeError(f"no checkpoint after {_START} s:\n{children[0].output[-4000:]}")
     return children
 
 

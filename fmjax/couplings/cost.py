@@ -1,10 +1,13 @@
-"""The cost of a pair: the squared Euclidean distance, as a matrix over the batch."""
+"""The cost of a pair: its squared distance, as a matrix over the batch."""
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from fmjax.conventions import Array, at_least_float32
+from fmjax.conventions import Array, at_least_float32, per_example_sum
 from fmjax.errors import InputError
+from fmjax.manifolds import Manifold
 
 MEMORY_LIMIT = 2**30  # bytes of one cost matrix
 FEW_FEATURES = 16
@@ -37,6 +40,35 @@ def squared_cost(x0: Array, x1: Array) -> Array:
     products = jnp.matmul(a, b.T, precision=jax.lax.Precision.HIGHEST)
     norms = jnp.sum(a * a, axis=1)[:, None] + jnp.sum(b * b, axis=1)[None, :]
     return jnp.maximum(norms - 2 * products, 0)
+
+
+def geodesic_cost(manifold: Manifold, x0: Any, x1: Any) -> Array:
+    """The matrix C_ij = dist(x0_i, x1_j)^2 of a manifold, summed over the points of an example.
+
+    Args:
+        manifold: where the points are.
+        x0: points (n, ..., *shape of the manifold), or a pytree of such arrays for a product.
+        x1: points (n, ...), built as x0.
+
+    Returns:
+        C (n, n), at least float32.
+
+    Raises:
+        InputError: the points are off the manifold, or the matrix would not fit.
+    """
+    manifold.check("x0", x0)
+    manifold.check("x1", x1)
+    # The distances of all pairs hold as many points as the matrix has entries.
+    check_memory(len(jax.tree.leaves(x1)[0]), sum(4 * leaf[0].size for leaf in jax.tree.leaves(x1)))
+
+    # Which pair is chosen is not differentiable.
+    x0, x1 = jax.lax.stop_gradient(jax.tree.map(jnp.asarray, (x0, x1)))
+
+    def row(a):
+        start = jax.tree.map(lambda one, many: jnp.broadcast_to(one, jnp.shape(many)), a, x1)
+        return per_example_sum(jnp.square(manifold.dist(start, x1)))
+
+    return jax.vmap(row)(x0)
 
 
 def check_memory(size: int, itemsize: int = 4) -> None:

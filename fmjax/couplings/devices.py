@@ -43,7 +43,7 @@ class InGroups:
             check_multiple("groups", groups, devices, f"devices of axis {self.axis_name!r}")
             groups //= devices
             first = groups * jax.lax.axis_index(self.axis_name)
-        check_multiple("the batch", len(x1), groups, "groups")
+        check_multiple("the batch", len(jax.tree.leaves(x1)[0]), groups, "groups")
         keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, first + jnp.arange(groups))
         split = jax.tree.map(lambda a: _split(a, groups), (x0, x1, labels))
         each = jax.vmap(functools.partial(paired, self.coupling))(keys, *split)
@@ -96,7 +96,7 @@ class Gathered:
         return _on_devices(self._here, self.axis_name, self.mesh)(key, x0, x1, labels)
 
     def _here(self, key: Array, x0: Array, x1: Array, labels: Labels):
-        rows = len(x1)
+        rows = len(jax.tree.leaves(x1)[0])
         whole = jax.tree.map(
             lambda a: jax.lax.all_gather(a, self.axis_name, tiled=True), (x0, x1, labels)
         )

@@ -20,6 +20,7 @@ from fmjax.checks import check_name, check_positive
 from fmjax.conventions import Array
 from fmjax.couplings.conditions import Conditions
 from fmjax.couplings.minibatch import MinibatchCoupling
+from fmjax.manifolds import Manifold
 from fmjax.numerics.assignment import greedy
 
 ROUNDINGS = ("permutation", "sample")
@@ -93,6 +94,8 @@ def sinkhorn(
     conditions: Conditions | None = None,
     threshold: float = 1e-3,
     max_iterations: int = 2000,
+    *,
+    manifold: Manifold | None = None,
 ) -> MinibatchCoupling:
     """Entropic minibatch transport; every target is kept exactly once.
 
@@ -105,6 +108,7 @@ def sinkhorn(
         conditions: `SameClass` or `NearConditions`, for conditional generation.
         threshold: see `log_plan`.
         max_iterations: see `log_plan`.
+        manifold: as in `fmjax.couplings.exact`.
 
     Returns:
         The coupling.
@@ -114,7 +118,9 @@ def sinkhorn(
     """
     check_positive("epsilon", epsilon)
     check_name("rounding", rounding, ROUNDINGS)
-    return MinibatchCoupling(_Sinkhorn(epsilon, rounding, threshold, max_iterations), conditions)
+    return MinibatchCoupling(
+        _Sinkhorn(epsilon, rounding, threshold, max_iterations), conditions, manifold
+    )
 
 
 def schroedinger_bridge(sigma: float, conditions: Conditions | None = None) -> MinibatchCoupling:
@@ -168,6 +174,8 @@ def unbalanced(
     conditions: Conditions | None = None,
     threshold: float = 1e-3,
     max_iterations: int = 2000,
+    *,
+    manifold: Manifold | None = None,
 ) -> MinibatchCoupling:
     """Unbalanced entropic transport: mass that is too dear to move is left where it is.
 
@@ -185,6 +193,7 @@ def unbalanced(
         conditions: as in `sinkhorn`.
         threshold: see `log_plan`.
         max_iterations: see `log_plan`.
+        manifold: as in `fmjax.couplings.exact`.
 
     Returns:
         The coupling.
@@ -198,7 +207,7 @@ def unbalanced(
         if value != math.inf:  # which holds the marginal
             check_positive(name, value)
     return MinibatchCoupling(
-        _Unbalanced(epsilon, relax0, relax1, threshold, max_iterations), conditions
+        _Unbalanced(epsilon, relax0, relax1, threshold, max_iterations), conditions, manifold
     )
 
 

@@ -7,6 +7,7 @@ points as rows and the targets as columns.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,8 +16,9 @@ from fmjax.array_checks import as_floats, check_pairs, check_returned
 from fmjax.checks import check_methods
 from fmjax.conventions import Array, Labels, check_key
 from fmjax.couplings.conditions import Conditions
-from fmjax.couplings.cost import check_memory, squared_cost
+from fmjax.couplings.cost import check_memory, geodesic_cost, squared_cost
 from fmjax.errors import InputError
+from fmjax.manifolds import Manifold
 from fmjax.numerics.assignment import assign
 
 Match = Callable[[Array, Array], tuple[Array, Array | None]]
@@ -29,12 +31,19 @@ class MinibatchCoupling:
     Args:
         match: what chooses the pairs from the costs, ``match(key, cost) -> (i, j)``.
         conditions: what changes the costs so that the labels count; None leaves them out.
+        manifold: where the points are, for costs that are squared lengths of geodesics.
+
+    Raises:
+        InputError: the match, the conditions or the manifold is none.
     """
 
     match: Match
     conditions: Conditions | None = None
+    manifold: Manifold | None = None
 
     def __post_init__(self):
+        if self.manifold is not None:
+            check_methods("the manifold", self.manifold, "dist", such_as="manifolds.Sphere(2)")
         check_methods("match", self.match, such_as="lambda key, cost: (rows, None)")
         if self.conditions is not None:
             check_methods("conditions", self.conditions, such_as="couplings.SameClass()")
@@ -56,32 +65,42 @@ class MinibatchCoupling:
             x0 NaN.
 
         Raises:
-            InputError: x0 and x1 are pytrees, or not of floats; see also `check_pairs` and
-                `check_memory`.
+            InputError: x0 and x1 are not of floats, or are pytrees without a manifold that is a
+                product; or they are off the manifold; see also `check_pairs` and `check_memory`.
         """
         check_key(key)
         check_pairs(x0, x1, labels)
-        if not hasattr(x1, "shape"):
-            raise InputError(
-                "a coupling by distance takes x0 and x1 as one array each; got a "
-                f"{type(x1).__name__}. For a pytree take the coupling independent, or write one "
-                "that says which distance it pairs by."
-            )
-        check_memory(len(x1), jnp.promote_types(jnp.result_type(x0, x1), jnp.float32).itemsize)
         # Which pair is chosen is not differentiable; the gathered points are.
-        a, b = as_floats("x0", x0), as_floats("x1", x1)
-        cost = squared_cost(jax.lax.stop_gradient(a), jax.lax.stop_gradient(b))
+        cost = self._cost(x0, x1)
         known = jnp.all(jnp.isfinite(cost))
         if self.conditions is not None:
             changed = self.conditions(cost, labels)
             check_returned("conditions", changed, "the cost", cost)
             cost = changed
         i, j = self._rows(key, cost)
+
         # Pairs that were chosen by costs that are NaN mean nothing, and must not pass for pairs.
-        x0 = jnp.where(known, jnp.asarray(x0)[i], jnp.nan).astype(jnp.result_type(x0))
+        def chosen(leaf):
+            return jnp.where(known, jnp.asarray(leaf)[i], jnp.nan).astype(jnp.result_type(leaf))
+
+        x0 = jax.tree.map(chosen, x0)
         if j is None:
             return x0, x1, labels
-        return x0, jnp.asarray(x1)[j], jax.tree.map(lambda leaf: jnp.asarray(leaf)[j], labels)
+        return x0, *jax.tree.map(lambda leaf: jnp.asarray(leaf)[j], (x1, labels))
+
+    def _cost(self, x0: Any, x1: Any) -> Array:
+        """The squared distances (n, n)."""
+        if self.manifold is not None:
+            return geodesic_cost(self.manifold, x0, x1)
+        if not hasattr(x1, "shape"):
+            raise InputError(
+                "a coupling by distance takes x0 and x1 as one array each; got a "
+                f"{type(x1).__name__}. For a pytree write manifold=Product(...), which says what "
+                "its distance is, or take the coupling independent."
+            )
+        check_memory(len(x1), jnp.promote_types(jnp.result_type(x0, x1), jnp.float32).itemsize)
+        a, b = as_floats("x0", x0), as_floats("x1", x1)
+        return squared_cost(jax.lax.stop_gradient(a), jax.lax.stop_gradient(b))
 
     def _rows(self, key: Array, cost: Array) -> tuple[Array, Array | None]:
         """The match, checked: a wrong number of pairs would change the size of the batch."""
@@ -100,7 +119,9 @@ def permutation_of_least_cost(key: Array, cost: Array) -> tuple[Array, None]:
     return assign(cost.T), None
 
 
-def exact(conditions: Conditions | None = None) -> MinibatchCoupling:
+def exact(
+    conditions: Conditions | None = None, *, manifold: Manifold | None = None
+) -> MinibatchCoupling:
     """Minibatch optimal transport, exactly: the permutation of x0 of least total squared distance.
 
         min over permutations p of sum_j |x0_p(j) - x1_j|^2
@@ -111,8 +132,9 @@ def exact(conditions: Conditions | None = None) -> MinibatchCoupling:
 
     Args:
         conditions: `SameClass` or `NearConditions`, for conditional generation.
+        manifold: where the points are, for squared lengths of geodesics; None in flat space.
 
     Returns:
         The coupling. The costs are at least float32, and so is the precision of the optimum.
     """
-    return MinibatchCoupling(permutation_of_least_cost, conditions)
+    return MinibatchCoupling(permutation_of_least_cost, conditions, manifold)

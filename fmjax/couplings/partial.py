@@ -10,6 +10,7 @@ from fmjax.conventions import Array
 from fmjax.couplings.conditions import Conditions
 from fmjax.couplings.cost import check_memory
 from fmjax.couplings.minibatch import MinibatchCoupling
+from fmjax.manifolds import Manifold
 from fmjax.numerics.assignment import assign
 
 
@@ -53,7 +54,12 @@ def best_pairs(cost: Array, kept: int) -> tuple[Array, Array]:
     return rows, column[rows]
 
 
-def partial(fraction: float, conditions: Conditions | None = None) -> MinibatchCoupling:
+def partial(
+    fraction: float,
+    conditions: Conditions | None = None,
+    *,
+    manifold: Manifold | None = None,
+) -> MinibatchCoupling:
     """Partial minibatch transport: the cheapest pairs that make up a share of the batch.
 
         min over sets S of round(fraction n) disjoint pairs of sum over S of |x0_i - x1_j|^2
@@ -65,6 +71,7 @@ def partial(fraction: float, conditions: Conditions | None = None) -> MinibatchC
     Args:
         fraction: the share of the batch that is paired, in (0, 1]; 1 is `exact`.
         conditions: `SameClass` or `NearConditions`, for conditional generation.
+        manifold: as in `fmjax.couplings.exact`.
 
     Returns:
         The coupling.
@@ -73,4 +80,4 @@ def partial(fraction: float, conditions: Conditions | None = None) -> MinibatchC
         InputError: the fraction is outside (0, 1].
     """
     check_between("fraction, a share of the batch,", fraction, 0, 1, "(]")
-    return MinibatchCoupling(_Partial(fraction), conditions)
+    return MinibatchCoupling(_Partial(fraction), conditions, manifold)

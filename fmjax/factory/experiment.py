@@ -26,6 +26,7 @@ from fmjax.factory.flow_map import (
     make_flow_map_loss,
     needs_derivative,
 )
+from fmjax.factory.lora import FROZEN, Lora, adapted, make_lora
 from fmjax.factory.model import make_model
 from fmjax.factory.settings import (
     DataSettings,
@@ -94,6 +95,10 @@ class Experiment:
         learning_rate: its schedule, by step.
         mesh: how many devices along each axis.
         train: how long to train, and how often to report.
+        lora: the adapters that are trained, beside a network that is frozen; None for none. The
+            parameters are then a pair, see `fmjax.training.lora.with_base`.
+        adapted: of a run of LoRA that is opened, whose parameters are merged: the experiment that
+            trained it; None for any other.
         evaluation: of what size the final evaluation is.
         conditions: what the labels of the model are, with their nulls and drop rates; None for an
             unconditional one.
@@ -131,10 +136,12 @@ class Experiment:
     learning_rate: Callable[[int], float]
     mesh: MeshSizes
     train: TrainSettings
+    lora: Lora | None
     evaluation: EvalSettings
     conditions: Any
     solver: Solver
     guidance_scale: float
+    adapted: "Experiment | None" = None
 
     @property
     def classes(self) -> ClassIds | None:
@@ -180,12 +187,13 @@ def make_experiment(
     path, source, source_codec = _ends(config, spec)
     vocabulary = vocabulary_of(spec.codec)
     model = make_model(config, conditions, portable, vocabulary)
+    lora = make_lora(config)
     if vocabulary is None:
         network, example = adapters.from_linen(model), jax.ShapeDtypeStruct(spec.shape, jnp.float32)
-        velocity = _velocity(network, path, config.loss.prediction)
     else:  # logits take the place of a velocity
         network, example = token_network(config, model, spec)
-        velocity = network
+    network = adapted(network, lora)
+    velocity = network if vocabulary else _velocity(network, path, config.loss.prediction)
     two_times = registry.is_flow_map(config)
     scale = divergence_scale(config, spec.shape)
     scaled = average = None
@@ -195,7 +203,8 @@ def make_experiment(
         loss_fn = make_flow_map_loss(
             config,
             average,
-            smooth and _average(adapters.from_linen(smooth), path, config.loss.prediction),
+            smooth
+            and _average(adapted(adapters.from_linen(smooth), lora), path, config.loss.prediction),
             path,
             conditions,
             teacher,
@@ -208,6 +217,7 @@ def make_experiment(
         local = network if spec.timeline is None else on_intervals(network)
         loss_fn = registry.make_configured_loss_fn(config, local, path)
     init_params = _make_init(model, example, conditions, two_times, scaled is not None)
+    init_params = init_params if lora is None else lora.init(init_params)
     abstract = jax.eval_shape(init_params, jax.random.key(0))  # the network accepts these shapes
     learning_rate, optimizer = _make_optimizer(config)
     return Experiment(
@@ -241,6 +251,7 @@ def make_experiment(
         learning_rate=learning_rate,
         mesh=MeshSizes(**config.mesh),
         train=TrainSettings(**config.train),
+        lora=lora,
         evaluation=EvalSettings(**config.eval),
         conditions=conditions,
         solver=registry.make_usual_solver(config, vocabulary is not None),
@@ -321,7 +332,9 @@ def _velocity(network: ApplyFn, path: Path, prediction: str) -> ApplyFn:
 
 
 def _frozen(config: ConfigDict, params: Any) -> tuple[str, ...]:
-    """The patterns of ``train.frozen``, once they match some parameters and leave some."""
+    """The patterns of ``train.frozen``, which match some parameters and leave some; or LoRA's."""
+    if config.lora.rank:
+        return FROZEN
     patterns = tuple(config.train.frozen.split(",")) if config.train.frozen else ()
     matching(patterns, params, "train.frozen")
     split(params, patterns)

@@ -7,7 +7,8 @@ velocity u from s to t:
 
 Its diagonal is an ordinary velocity (`fmjax.diagonal`), which every solver, guidance and likelihood
 of this package takes. It is trained by one of several identities, `fmjax.flow_maps.identities`,
-from data alone or from a trained flow.
+from data alone or from a trained flow. On a manifold, that of the path, exp and log stand in for
+plus and minus: X_{s,t}(x) = exp_x((t - s) u(x, s, t)).
 
 =================================  ============================================================
 `make_flow_map_loss_fn`            the loss of an identity

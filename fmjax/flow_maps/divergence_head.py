@@ -16,6 +16,7 @@ from fmjax.checks import check_name, check_positive
 from fmjax.conventions import Array
 from fmjax.flow_maps.fields import Averages
 from fmjax.likelihood.divergence import EXACT_TRACE, Hutchinson, velocity_and_divergence
+from fmjax.manifolds import Manifold
 from fmjax.sources import STANDARD_NORMAL, Law
 
 TRACES = ("hutchinson", "exact")
@@ -57,6 +58,7 @@ class DivergenceHead:
         x: Array,
         t: Array,
         noise: Mapping[str, Any],
+        manifold: Manifold | None = None,
     ) -> Averages:
         """The velocity at (x, t) and its divergence over c.
 
@@ -65,11 +67,15 @@ class DivergenceHead:
             x: points (batch, ...).
             t: times (batch,).
             noise: with ``"probe"`` (batch, ...) where the trace is estimated.
+            manifold: where x is; None in flat space.
         """
         exact = self.trace == "exact"
         probes = None if exact else jnp.asarray(noise["probe"], x.dtype)[:, None]
+        if probes is not None and manifold is not None:
+            # Coordinates in the tangent space: as many of the independent numbers as it has.
+            probes = probes.reshape(len(x), 1, -1)[..., : manifold.dim]
         trace = EXACT_TRACE if exact else _ONE_PROBE
         v, columns = velocity_and_divergence(
-            lambda x, t, labels: velocity(x, t), x, t, None, trace, probes
+            lambda x, t, labels: velocity(x, t), x, t, None, trace, probes, manifold
         )
         return {"velocity": v, "divergence": jnp.mean(columns, axis=1) / self.scale}

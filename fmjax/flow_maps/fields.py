@@ -3,6 +3,8 @@
 A network gives an average velocity u and perhaps more that is an average along the same way, such
 as the average divergence. All of it obeys the same identities, so that each is written once, for a
 dictionary ``{"velocity": u, ...}``; only the velocity moves x.
+
+On a manifold u(x, s, t) is a tangent vector at x and X_{s,t}(x) = exp_x((t - s) u(x, s, t)).
 """
 
 from collections.abc import Callable
@@ -25,6 +27,7 @@ from fmjax.conventions import (
     take_part,
 )
 from fmjax.errors import InputError
+from fmjax.manifolds import Manifold
 
 Averages = dict[str, Array]
 """``{"velocity": u (batch, ...)}``, perhaps with ``"divergence"`` (batch,)."""
@@ -43,12 +46,14 @@ class Fields(NamedTuple):
             network on its diagonal.
         predicted: ``predicted(x, t) -> v`` of the frozen network, by its second head where it has
             one.
+        manifold: where x is; None in flat space.
     """
 
     live: "AverageField"
     frozen: "AverageField"
     velocity: Callable[[Array, Array], Averages]
     predicted: Callable[[Array, Array], Array]
+    manifold: Manifold | None = None
 
 
 class Sides(NamedTuple):
@@ -58,11 +63,14 @@ class Sides(NamedTuple):
         predicted: what the gradient flows through.
         goal: what it is compared with; no gradient flows through it.
         weight: by which the squared difference is multiplied: one number, or (batch,).
+        place: on a manifold the points (batch, ...) at which both velocities are tangent vectors,
+            where these are not those of x.
     """
 
     predicted: Averages
     goal: Averages
     weight: Any = 1.0
+    place: Array | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +83,7 @@ class AverageField:
         params: its parameters.
         labels: what it takes as labels.
         divergence: whether the part ``"divergence"`` (batch,) is among the averages.
+        manifold: to whose tangent space at x every velocity is projected; None in flat space.
     """
 
     apply_fn: ApplyFn
@@ -82,6 +91,7 @@ class AverageField:
     params: Params
     labels: Labels
     divergence: bool
+    manifold: Manifold | None = None
 
     def __call__(self, x: Array, span: Span) -> Averages:
         """The averages from s to t, x being at s."""
@@ -95,7 +105,7 @@ class AverageField:
         """The velocity on the diagonal."""
         u = take_part(self.apply_fn(self.params, x, Span(t, t), self.labels), "velocity")
         check_returned("apply_fn", u, "x", x)
-        return at_least_float32(u)
+        return self._tangent(x, u)
 
     def head(self, x: Array, span: Span) -> Array | None:
         """The second velocity head; None where the network has none."""
@@ -103,19 +113,23 @@ class AverageField:
         if not (isinstance(output, Output) and HEAD in output.parts):
             return None
         check_returned(f"the part {HEAD!r} of apply_fn", output.parts[HEAD], "x", x)
-        return at_least_float32(output.parts[HEAD])
+        return self._tangent(x, output.parts[HEAD])
+
+    def _tangent(self, x: Array, u: Array) -> Array:
+        u = at_least_float32(u)
+        return u if self.manifold is None else self.manifold.to_tangent(x, u)
 
     def _evaluate(self, apply_fn: ApplyFn, x: Array, span: Span) -> Averages:
         output = apply_fn(self.params, x, span, self.labels)
         u = take_part(output, "velocity")
         check_returned("apply_fn", u, "x", x)
         if not self.divergence:
-            return {"velocity": at_least_float32(u)}
+            return {"velocity": self._tangent(x, u)}
         # A network that gives one array has no divergence, which `take_part` then says.
         output = output if isinstance(output, Output) else Output(velocity=output)
         head = take_part(output, "divergence")
         check_returned("the divergence of apply_fn", head, "s", span.s)
-        return {"velocity": at_least_float32(u), "divergence": at_least_float32(head)}
+        return {"velocity": self._tangent(x, u), "divergence": at_least_float32(head)}
 
 
 def check_one_array(x1: Any) -> None:
@@ -131,9 +145,11 @@ def check_one_array(x1: Any) -> None:
         )
 
 
-def moved(x: Array, duration: Array, averages: Averages) -> Array:
-    """x + (t - s) u: where a jump of this duration (batch,) leads."""
-    return x + expand(duration, x) * averages["velocity"]
+def moved(x: Array, duration: Array, averages: Averages, manifold: Manifold | None = None) -> Array:
+    """x + (t - s) u, or exp_x((t - s) u): where a jump of this duration (batch,) leads."""
+    if manifold is None:
+        return x + expand(duration, x) * averages["velocity"]
+    return manifold.exp(x, expand(duration, x) * averages["velocity"])
 
 
 def combined(a: Array | float, left: Averages, b: Array | float, right: Averages) -> Averages:

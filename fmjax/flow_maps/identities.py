@@ -11,8 +11,9 @@ package (0 is noise, 1 is data):
 `Consistency`   X_{s,1} of two near points of one path agree                arXiv:2303.01469
 ==============  ==========================================================  ====================
 
-The last two are in `fmjax.flow_maps.interpolated`. An identity of your own is a frozen dataclass
-with the members of `Identity`.
+The last two are in `fmjax.flow_maps.interpolated`. On a manifold, that of the path, exp and log
+stand in for plus and minus, as `fmjax.flow_maps.curved` says. An identity of your own is a frozen
+dataclass with the members of `Identity`.
 """
 
 from collections.abc import Mapping
@@ -25,8 +26,10 @@ import jax.numpy as jnp
 
 from fmjax.checks import check_at_least, check_between, check_name, check_positive
 from fmjax.conventions import Array, Span, example_keys, expand
+from fmjax.flow_maps.curved import at_the_end, at_the_start, joined
 from fmjax.flow_maps.derivatives import Derivative, check_derivative, directional
 from fmjax.flow_maps.fields import Averages, Fields, Sides, combined, moved
+from fmjax.manifolds import Manifold
 from fmjax.sources import Law, Shape
 
 TANGENTS = ("pair", "network")
@@ -126,27 +129,45 @@ class MeanFlow:
             s,
             self.derivative,
         )
+        if fields.manifold is not None:
+            v, slope = self._curved(fields, x, span, v, slope)
         goal = combined(1.0, v, (t - s) * self._share(step), slope)
         predicted = fields.live(x, span)
-        return Sides(predicted, self._nearer(predicted, goal))
+        return Sides(predicted, self._nearer(predicted, goal, x, fields.manifold))
+
+    def _curved(
+        self, fields: Fields, x: Array, span: Span, v: Averages, slope: Averages
+    ) -> tuple[Averages, Averages]:
+        """The velocity as the end of the jump sees it, and du/ds, both tangent vectors at x."""
+        average = fields.frozen(x, span)
+        seen = at_the_start(x, span.t - span.s, average, v["velocity"], fields.manifold)
+        tangent = fields.manifold.to_tangent(x, slope["velocity"])
+        return v | {"velocity": seen}, slope | {"velocity": tangent}
 
     def _share(self, step: Array | None) -> Array | float:
         if not self.warmup or step is None:
             return 1.0
         return jnp.minimum((step + 1) / self.warmup, 1.0)
 
-    def _nearer(self, predicted: Averages, goal: Averages) -> Averages:
+    def _nearer(
+        self, predicted: Averages, goal: Averages, x: Array, manifold: Manifold | None
+    ) -> Averages:
         """The goal, moved so near that the error is normalised."""
         if self.normalise is None:
             return goal
 
-        def one(u, g):
-            axes = tuple(range(1, g.ndim))
+        def one(name: str) -> Array:
+            u, g = predicted[name], goal[name]
             error = u - g
-            size = jnp.sqrt(jnp.mean(jnp.square(error), axis=axes, keepdims=True))
+            if manifold is None or name != "velocity":
+                axes = tuple(range(1, g.ndim))
+                size = jnp.sqrt(jnp.mean(jnp.square(error), axis=axes, keepdims=True))
+            else:
+                square = manifold.inner(x, error, error) / manifold.dim
+                size = expand(jnp.sqrt(square.reshape(len(x), -1).mean(axis=1)), error)
             return u - error / (size + self.normalise)
 
-        return jax.tree.map(one, predicted, goal)
+        return {name: one(name) for name in goal}
 
 
 @dataclass(frozen=True)
@@ -182,8 +203,14 @@ class Lagrangian:
             t,
             self.derivative,
         )
-        there = jax.lax.stop_gradient(moved(x, t - s, average))
-        return Sides(combined(1.0, average, t - s, slope), fields.velocity(there, t))
+        predicted = combined(1.0, average, t - s, slope)
+        if fields.manifold is None:
+            there = jax.lax.stop_gradient(moved(x, t - s, average))
+            return Sides(predicted, fields.velocity(there, t))
+        rate = predicted["velocity"]
+        there, velocity = at_the_end(x, t - s, average, rate, fields.manifold)
+        moving = predicted | {"velocity": velocity}
+        return Sides(moving, fields.velocity(there, t), place=there)
 
 
 @dataclass(frozen=True)
@@ -234,8 +261,10 @@ class Semigroup:
         h = noise["split"].astype(s.dtype) if self.split is None else self.split
         m = h * s + (1 - h) * t
         first = self._jump(fields, x, s, m)
-        second = self._jump(fields, moved(x, m - s, first), m, t)
-        return Sides(fields.live(x, span), combined(1 - h, first, h, second))
+        middle = moved(x, m - s, first, fields.manifold)
+        second = self._jump(fields, middle, m, t)
+        goal = joined(x, middle, span, (1 - h, h), (first, second), fields.manifold)
+        return Sides(fields.live(x, span), goal)
 
     def _jump(self, fields: Fields, x: Array, s: Array, t: Array) -> Averages:
         average = fields.frozen(x, Span(s, t))

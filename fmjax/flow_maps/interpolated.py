@@ -19,8 +19,9 @@ from fmjax.array_checks import check_returned, is_concrete
 from fmjax.checks import check_at_least, check_between, check_methods, check_positive
 from fmjax.conventions import Array, Span
 from fmjax.errors import InputError
+from fmjax.flow_maps.curved import joined
 from fmjax.flow_maps.derivatives import Derivative
-from fmjax.flow_maps.fields import Averages, Fields, Sides, combined, moved
+from fmjax.flow_maps.fields import Averages, Fields, Sides, moved
 from fmjax.flow_maps.identities import MeanFlow
 from fmjax.sources import Law
 
@@ -209,7 +210,9 @@ def _later(fields: Fields, x: Array, span: Span, v: Averages, alpha: Array | flo
     """alpha v + (1 - alpha) u(x_m, m, t), from a point a share alpha of the way later."""
     s, t = span
     m = s + alpha * (t - s)
-    return combined(alpha, v, 1 - alpha, fields.frozen(moved(x, m - s, v), Span(m, t)))
+    middle = moved(x, m - s, v, fields.manifold)
+    rest = fields.frozen(middle, Span(m, t))
+    return joined(x, middle, span, (alpha, 1 - alpha), (v, rest), fields.manifold)
 
 
 def _check_ends_at_data(span: Span) -> None:

@@ -2,6 +2,8 @@
 
     X_{s,t}(x) = x + (t - s) u(x, s, t)
 
+On a manifold X_{s,t}(x) = exp_x((t - s) u(x, s, t)), with u projected to the tangent space at x.
+
 With renoise = gamma above 0 each step from s to t is stochastic (CTM, arXiv:2310.02279; gamma = 1
 is the sampling of consistency models, arXiv:2303.01469). It jumps further, to the time q at which
 the ratio of noise to signal is smaller by a factor, and adds the noise that is then missing:
@@ -14,6 +16,7 @@ distributed as alpha_t x1 + sigma_t x0 if x0 is standard normal and independent 
 jumps to the data, q = 1, and noises them to t. No noise is added where sigma_t = 0, at t = 1.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,10 +26,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from fmjax.array_checks import check_returned
-from fmjax.checks import check_between
+from fmjax.checks import check_between, check_methods
 from fmjax.conventions import Array, Labels, Span, Velocity, at_least_float32, expand
 from fmjax.errors import InputError
-from fmjax.paths import Path, schedule_of
+from fmjax.manifolds import Manifold
+from fmjax.paths import Path, manifold_of, schedule_of
 from fmjax.samplers.fixed_steps import take_steps
 from fmjax.samplers.solution import (
     Solution,
@@ -36,7 +40,14 @@ from fmjax.samplers.solution import (
     checked_times,
     shared_labels,
 )
-from fmjax.samplers.time_grids import Grid, UniformGrid, fixed_grid, time_at_ratio, time_grid
+from fmjax.samplers.time_grids import (
+    Grid,
+    UniformGrid,
+    check_grid_on_manifold,
+    fixed_grid,
+    time_at_ratio,
+    time_grid,
+)
 from fmjax.schedules import Linear, Schedule
 from fmjax.schedules.base import check_schedule
 
@@ -56,21 +67,31 @@ class Jumps:
             that was trained with a standard normal x0 independent of x1. 0 draws none, and runs
             backwards, too.
         schedule: of the path, for ``renoise`` and for grids in its signal-to-noise ratio.
+        manifold: where the flow is; None in flat space.
 
     Raises:
         InputError: the number of jumps does not fit, the grid is none, or renoise lies outside
-            [0, 1].
+            [0, 1]; or on a manifold there is renoise, or the grid is in the signal-to-noise ratio.
     """
 
     steps: int | None = None
     grid: str | Grid | Sequence[float] | None = field(default_factory=UniformGrid)
     renoise: float = 0.0
     schedule: Schedule = field(default_factory=Linear)
+    manifold: Manifold | None = None
 
     def __post_init__(self):
         steps, grid = fixed_grid(self.steps, self.grid, default=1)
         check_between("renoise", self.renoise, 0, 1)
         check_schedule("the schedule", self.schedule)
+        if self.manifold is not None:
+            check_methods("the manifold", self.manifold, "exp", "log", such_as="Sphere(2)")
+            check_grid_on_manifold(grid)
+            if self.renoise:
+                raise InputError(
+                    f"renoise={self.renoise:g} adds the noise of an affine path, which a flow on "
+                    f"{self.manifold} has not; write renoise=0."
+                )
         object.__setattr__(self, "steps", steps)
         object.__setattr__(self, "grid", grid)
 
@@ -105,11 +126,13 @@ class Jumps:
         batch = check_noisy_solve(x0, keys, t0, t1) if self.renoise else batch_size_of(x0)
         labels = shared_labels(labels, batch)
         x0, times = jax.tree.map(at_least_float32, x0), self.nodes(t0, t1)
+        if self.manifold is not None:
+            self.manifold.check("x0", x0)
 
         def jump(x: Any, s: Array, t: Array) -> Any:
             u = velocity(x, Span(s, t), labels)
             check_returned("the velocity", u, "x", x)
-            return jax.tree.map(lambda x, u: x + expand(t - s, x) * u, x, u)
+            return self.land(x, t - s, u)
 
         step = self._noisy(jump, times, keys) if self.renoise else lambda x, s, t, k: jump(x, s, t)
         if save_at is None:
@@ -118,6 +141,14 @@ class Jumps:
         extra = len(np.setdiff1d(saved, times))
         solution = take_steps(step, x0, times, nfe=self.steps + extra, save_at=times)
         return solution._replace(trajectory=_at(jump, saved, times, solution.trajectory))
+
+    def land(self, x: Any, duration: Array, u: Any) -> Any:
+        """Where a jump of this duration (batch,) with the average velocity u leads from x."""
+        if self.manifold is None:
+            return jax.tree.map(lambda x, u: x + expand(duration, x) * u, x, u)
+        u = jax.tree.map(lambda x, u: jnp.asarray(u, x.dtype), x, u)
+        way = jax.tree.map(lambda u: expand(duration, u) * u, self.manifold.to_tangent(x, u))
+        return self.manifold.project(self.manifold.exp(x, way))
 
     def _noisy(self, jump, times: np.ndarray, keys: Array):
         """A step that jumps further than to t, and adds the noise that x_t then lacks."""
@@ -146,8 +177,9 @@ class Jumps:
 
     def describe(self) -> dict[str, str | int | float]:
         """What decides the samples, for JSON."""
-        noise = {"renoise": float(self.renoise)} if self.renoise else {}
-        return {"solver": "jumps", "steps": self.steps, "grid": repr(self.grid)} | noise
+        more = {"renoise": float(self.renoise)} if self.renoise else {}
+        more |= {} if self.manifold is None else {"manifold": repr(self.manifold)}
+        return {"solver": "jumps", "steps": self.steps, "grid": repr(self.grid)} | more
 
     def nodes(self, t0: float = 0.0, t1: float = 1.0) -> np.ndarray:
         """The steps + 1 times from and to which it goes, float64.
@@ -176,12 +208,18 @@ class Jumps:
         return self.renoise > 0
 
     def on_path(self, path: Path) -> "Jumps":
-        """The solver with the schedule of the path, if it has one.
+        """The solver with the schedule of the path, or its manifold, if it has one.
 
         Raises:
-            InputError: the path has none, and noise is to be drawn anew.
+            InputError: the path has no schedule, and noise is to be drawn anew; or the solver has
+                another manifold than the path.
         """
-        schedule = schedule_of(path)
+        schedule, manifold = schedule_of(path), manifold_of(path)
+        if self.manifold is not None and repr(self.manifold) != repr(manifold):
+            raise InputError(
+                f"the jumps are on {self.manifold}, and the path is {path}; leave the manifold of "
+                "Jumps out, which takes that of the path."
+            )
         if schedule is not None:
             return Jumps(self.steps, self.grid, self.renoise, schedule)
         if self.renoise:
@@ -189,7 +227,7 @@ class Jumps:
                 f"renoise={self.renoise:g} adds the noise of an affine path, and "
                 f"{type(path).__name__} is none; write renoise=0."
             )
-        return self
+        return self if manifold is None else dataclasses.replace(self, manifold=manifold)
 
 
 def _at(jump, saved: np.ndarray, times: np.ndarray, states: Any) -> Any:

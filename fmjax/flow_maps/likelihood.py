@@ -10,6 +10,8 @@ so that over the times 1 = t_0 > t_1 > ... > t_N = 0 of N jumps
 
     log p_1(x_1) = log p_0(x_0) + sum_n (t_{n+1} - t_n) c D(x_{t_n}, t_n, t_{n+1}).
 
+On a manifold x_t = exp_{x_s}((t - s) u), and D is the average of the Riemannian divergence.
+
 Where the flow expands, D is positive and each term negative. Source: the joint map of F2D2,
 arXiv:2512.02636.
 """
@@ -22,10 +24,11 @@ import numpy as np
 
 from fmjax.array_checks import as_floats, check_finite, check_per_example, check_returned
 from fmjax.checks import check_methods, check_positive
-from fmjax.conventions import Array, Labels, Output, Span, expand, take_part
+from fmjax.conventions import Array, Labels, Output, Span, take_part
 from fmjax.errors import InputError
 from fmjax.flow_maps.fields import check_one_array
 from fmjax.flow_maps.jumps import Jumps
+from fmjax.manifolds import Manifold
 from fmjax.samplers.solution import shared_labels
 from fmjax.samplers.time_grids import Grid
 from fmjax.sources import STANDARD_NORMAL, Source
@@ -43,6 +46,7 @@ def few_step_log_likelihood(
     steps: int | None = None,
     grid: str | Grid | Sequence[float] = "uniform",
     source: Source = STANDARD_NORMAL,
+    manifold: Manifold | None = None,
 ) -> Array:
     """The log-density of given points, by a few jumps from t = 1 back to t = 0.
 
@@ -65,6 +69,7 @@ def few_step_log_likelihood(
         grid: where they start and end: a name of `fmjax.samplers.time_grids.GRIDS`, a grid of that
             module, or the times themselves.
         source: the distribution of x0, of which the log-density is asked.
+        manifold: where the points lie, one array each; None in flat space.
 
     Returns:
         log p_1(x_1) in nats (batch,); `fmjax.bits_per_dim` converts it.
@@ -77,7 +82,9 @@ def few_step_log_likelihood(
     check_methods("average", average, such_as="lambda x, span, labels: apply_fn(params, x, ...)")
     check_methods("the source", source, "log_prob", such_as="StandardNormal()")
     check_positive("scale of the divergence", scale)
-    x = _points(x1)
+    x, landed = _points(x1), Jumps(manifold=manifold).land
+    if manifold is not None:
+        manifold.check("x1", x)
     labels = shared_labels(labels, len(x))
     times = jnp.asarray(_times(steps, grid), x.dtype)
 
@@ -87,7 +94,7 @@ def few_step_log_likelihood(
         u, divergence = _averages(average(x, span, labels), x)
         duration = span.t - span.s
         grown = change + duration * scale * divergence.astype(x.dtype)
-        return (x + expand(duration, x) * u.astype(x.dtype), grown), None
+        return (landed(x, duration, u.astype(x.dtype)), grown), None
 
     start = x, jnp.zeros(len(x), x.dtype)
     (x0, change), _ = jax.lax.scan(jump, start, (times[:-1], times[1:]))

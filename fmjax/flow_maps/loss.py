@@ -6,7 +6,8 @@ with predicted and goal the two sides of an identity at x_s, and on the diagonal
 
     predicted = u(x_s, s, s),   goal = v,
 
-which is flow matching. The share of the diagonal is that of the drawn spans
+which is flow matching. On a manifold, that of the path, both sides are tangent vectors, and D is in
+its metric. The share of the diagonal is that of the drawn spans
 (`fmjax.times.WithDiagonal`); identities that need the velocity of the network itself need it.
 """
 
@@ -38,7 +39,8 @@ from fmjax.flow_maps.fields import AverageField, Averages, Fields, Sides, check_
 from fmjax.flow_maps.identities import Identity
 from fmjax.flow_maps.target_guidance import TargetGuidance
 from fmjax.losses import STRAIGHT, LossFn, declare
-from fmjax.paths import Path
+from fmjax.manifolds import Manifold
+from fmjax.paths import Path, manifold_of
 from fmjax.paths.base import check_is_path
 from fmjax.paths.distances import Distance
 
@@ -54,6 +56,7 @@ class _Setting(NamedTuple):
     guidance: TargetGuidance | None
     divergence: DivergenceHead | None
     distance: Distance
+    manifold: Manifold | None
 
 
 def make_flow_map_loss_fn(
@@ -76,7 +79,9 @@ def make_flow_map_loss_fn(
             velocity u, or an `Output` that has it as ``velocity``; with a part ``diagonal``, a
             second head that predicts v(x, s), that head is trained beside it.
         identity: `MeanFlow`, `Lagrangian`, `Semigroup`, `AlphaFlow`, `Consistency`, or your own.
-        path: between x0 and x1; the straight path if None. A velocity is what it must have.
+        path: between x0 and x1; the straight path if None. A velocity is what it must have. With
+            `fmjax.paths.GeodesicPath` the flow map is one on its manifold: velocities are projected
+            to be tangent, and X_{s,t}(x) = exp_x((t - s) u).
         teacher: ``teacher(x, t, labels)``, the velocity of a trained flow, whose map is to be
             learned; it takes the place of the pair's velocity and of the network's own. No gradient
             flows through it. With `guidance` it gets ``Guided(labels, w)``.
@@ -123,6 +128,7 @@ def make_flow_map_loss_fn(
         guidance,
         divergence,
         path.distance if distance is None else distance,
+        manifold_of(path),
     )
     laws = dict(path.noise) | dict(identity.noise)
     for piece in (guidance, divergence):
@@ -159,8 +165,8 @@ def _losses(
     v = _velocity_here(setting, fields, x, span.s, pair, labels, noise)
     given = _only(setting.identity, noise)
     sides = setting.identity.sides(fields, x, span, v, given, step)
-    predicted, goal, weight = _on_diagonal(sides, v, span)
-    losses = setting.distance(predicted["velocity"], goal["velocity"], x, span.s)
+    predicted, goal, weight, place = _on_diagonal(sides, v, x, span)
+    losses = setting.distance(predicted["velocity"], goal["velocity"], place, span.s)
     check_per_example("the distance", losses, len(x))
     losses = weight * losses
     if setting.divergence is not None:
@@ -183,25 +189,27 @@ def _fields(
         asked = labels if setting.guidance is None else setting.guidance.taught(labels, noise)
         v = setting.teacher(x, t, asked)
         check_returned("the teacher", v, "x", x)
-        return at_least_float32(v)
+        v = at_least_float32(v)
+        return v if setting.manifold is None else setting.manifold.to_tangent(x, v)
 
     at_time = frozen.at if setting.teacher is None else taught
 
     def velocity(x: Array, t: Array) -> Averages:
         if setting.divergence is None:
             return {"velocity": at_time(x, t)}
-        return setting.divergence.averages(at_time, x, t, noise)
+        return setting.divergence.averages(at_time, x, t, noise, setting.manifold)
 
     def predicted(x: Array, t: Array) -> Array:
         head = frozen.head(x, Span(t, t))
         return frozen.at(x, t) if head is None else head
 
-    return Fields(live, frozen, velocity, predicted)
+    return Fields(live, frozen, velocity, predicted, setting.manifold)
 
 
 def _field(setting: _Setting, params: Any, inputs: Labels) -> AverageField:
     has_divergence = setting.divergence is not None
-    return AverageField(setting.apply_fn, setting.derivative_fn, params, inputs, has_divergence)
+    functions = setting.apply_fn, setting.derivative_fn
+    return AverageField(*functions, params, inputs, has_divergence, setting.manifold)
 
 
 def _velocity_here(
@@ -230,11 +238,13 @@ def _velocity_here(
     return v | {"velocity": guided}
 
 
-def _on_diagonal(sides: Sides, v: Averages, span: Span) -> Sides:
+def _on_diagonal(sides: Sides, v: Averages, x: Array, span: Span) -> Sides:
     """The same, with the velocity for a goal wherever s = t, and no gradient through the goal."""
+    place = x if sides.place is None else sides.place
     here = span.s == span.t
     goal = jax.tree.map(lambda v, g: jnp.where(expand(here, g), v, g), v, sides.goal)
-    return Sides(sides.predicted, jax.lax.stop_gradient(goal), jnp.where(here, 1.0, sides.weight))
+    weight = jnp.where(here, 1.0, sides.weight)
+    return Sides(sides.predicted, jax.lax.stop_gradient(goal), weight, place)
 
 
 def _inputs(setting: _Setting, labels: Labels, noise: Mapping[str, Any]) -> Labels:

@@ -20,8 +20,9 @@ from fmjax.guidance.labels import (
     per_example,
     stack,
 )
-from fmjax.guidance.rules import Rule, linear
+from fmjax.guidance.rules import Rule, check_rule_on_manifold, linear
 from fmjax.guidance.scale_schedules import ScaleSchedule, scale_schedule
+from fmjax.manifolds import Manifold, in_tangent_space
 
 
 def classifier_free(
@@ -32,6 +33,7 @@ def classifier_free(
     schedule: str | ScaleSchedule = "constant",
     interval: tuple[float, float] | None = None,
     zero_until: float = 0.0,
+    manifold: Manifold | None = None,
 ) -> Velocity:
     """Classifier-free guidance, all branches by `jax.vmap` in one call of the network.
 
@@ -66,17 +68,22 @@ def classifier_free(
         interval: (lo, hi); outside it every scale is 1 and the null branch is not computed, unless
             another example of the batch is inside. A composition of K > 1 needs it nevertheless.
         zero_until: before this time the velocity is 0 and the network is not called.
+        manifold: of a flow on one: the guided velocity is projected to be tangent, and rules that
+            measure velocities in flat space are refused.
 
     Returns:
         ``guided(x, t, Guided(labels, w))``, a tuple of `Guided` or `Nested` in its place;
         shaped as x, in its dtype, at least float32.
 
     Raises:
-        InputError: the schedule is unknown, or the interval or zero_until impossible. When called:
+        InputError: the schedule is unknown, the interval or zero_until impossible, or the rule is
+            none for a manifold. When called:
             without labels, with w neither one number nor one per example, with no condition at all,
             with a negative one among several, or with labels that the null condition does not fit.
     """
     check_methods("the rule", rule, such_as="guidance.Rescale()")
+    if manifold is not None:
+        check_rule_on_manifold(rule, manifold)
     velocity, at = shaped_as_x("the velocity", velocity), scale_schedule(schedule)
     when = GuidanceInterval(interval, zero_until)
 
@@ -108,7 +115,7 @@ def classifier_free(
         alone = nested or len(several) == 1
         return evaluate_in_interval(when, x, here, conditional if alone else None, every)
 
-    return guided
+    return guided if manifold is None else in_tangent_space(guided, manifold)
 
 
 def autoguidance(
@@ -118,6 +125,7 @@ def autoguidance(
     rule: Rule = linear,
     schedule: str | ScaleSchedule = "constant",
     interval: tuple[float, float] | None = None,
+    manifold: Manifold | None = None,
 ) -> Velocity:
     """Guides a network by a weaker one: smaller, or trained less, but on the same data.
 
@@ -132,6 +140,7 @@ def autoguidance(
         rule: as in `classifier_free`, with the weaker network for reference.
         schedule: as in `classifier_free`.
         interval: (lo, hi), outside which the weaker network is not called.
+        manifold: as in `classifier_free`.
 
     Returns:
         ``guided(x, t, Guided(labels, w))``, labels None for an unconditional network.
@@ -140,6 +149,8 @@ def autoguidance(
         InputError: as in `classifier_free`.
     """
     check_methods("the rule", rule, such_as="guidance.Rescale()")
+    if manifold is not None:
+        check_rule_on_manifold(rule, manifold)
     velocity = shaped_as_x("the velocity", velocity)
     weak_velocity = shaped_as_x("the weak velocity", weak_velocity)
     at = scale_schedule(schedule)
@@ -163,7 +174,7 @@ def autoguidance(
 
         return evaluate_in_interval(when, x, here, strong, both)
 
-    return guided
+    return guided if manifold is None else in_tangent_space(guided, manifold)
 
 
 def _as_tuple(conditions: Any) -> tuple[Guided, ...]:

@@ -13,11 +13,26 @@ import jax.numpy as jnp
 
 from fmjax.checks import check_between, check_positive
 from fmjax.conventions import Array, at_least_float32, expand
+from fmjax.errors import InputError
+from fmjax.manifolds import Manifold
 from fmjax.predictions import convert, error_ratio
 from fmjax.schedules import Linear, Schedule
 from fmjax.schedules.base import check_schedule
 
 Rule = Callable[[Array, Array, Array, Array, Array], Array]
+
+
+def check_rule_on_manifold(rule: Rule, manifold: Manifold) -> None:
+    """Checks that a rule makes a tangent vector of tangent vectors, whatever the coordinates are.
+
+    Raises:
+        InputError: it measures velocities in the coordinates of flat space, or predicts x1 there.
+    """
+    if isinstance(rule, Rescale | ZeroStar | Projected):
+        raise InputError(
+            f"{type(rule).__name__} measures velocities in flat space, and the flow is on "
+            f"{manifold}; take rule=linear, which holds for tangent vectors."
+        )
 
 
 def linear(u_ref: Array, u_cond: Array, w: Array, x: Array, t: Array) -> Array:

@@ -5,7 +5,10 @@ With x_t on the flow's trajectory and p_0 the density of the source, in nats,
     d/dt log p_t(x_t) = -div u(x_t, t),
     log p_1(x_1) = log p_0(x_0) - int_0^1 div u(x_t, t) dt.
 
-Source: Chen et al., arXiv:1806.07366 (instantaneous change of variables).
+On a manifold the densities are with respect to its volume, and div is its divergence.
+
+Source: Chen et al., arXiv:1806.07366 (instantaneous change of variables); on manifolds Mathieu and
+Nickel, arXiv:2006.10605.
 """
 
 import math
@@ -23,12 +26,14 @@ from fmjax.likelihood.divergence import (
     Exact,
     Trace,
     draw_probes,
+    points_of,
     velocity_and_divergence,
 )
+from fmjax.manifolds import Euclidean, Manifold, Product
 from fmjax.paths import Path
 from fmjax.samplers import Solution, Solver, solve, solver_spec
 from fmjax.samplers.solution import shared_labels
-from fmjax.sources import STANDARD_NORMAL, Source
+from fmjax.sources import STANDARD_NORMAL, Source, StandardNormal
 
 
 class Likelihood(NamedTuple):
@@ -78,7 +83,9 @@ def log_likelihood(
         x1: data points (batch, ...), or a pytree of such arrays, which the velocity then takes and
             gives; float32 or float64 (half precision is widened).
         labels: per-example conditions with a leading batch axis (a lone number is shared), or None.
-        spec: how to solve, from `solver_spec`; Dopri5 with tolerances 1e-5 if None.
+        spec: how to solve, from `solver_spec`; Dopri5 with tolerances 1e-5 if None. With its
+            ``manifold`` the flow is on that: the velocity is projected to be tangent, and densities
+            are with respect to the Riemannian volume.
         trace: `Exact`, or `Hutchinson` with its probes.
         key: of the probes: one key, folded with each example's place in the batch, or one key per
             example (batch,). Not used by `Exact`.
@@ -88,11 +95,12 @@ def log_likelihood(
         The log-density, its standard error, and the source points.
 
     Raises:
-        InputError: x1 is not of floats or not finite, a key is missing or of the wrong shape, the
-            velocity is not shaped as x1, or the source does not give one number per example.
+        InputError: x1 is not of floats, not finite or off the manifold, a key is missing or of the
+            wrong shape, the velocity is not shaped as x1, or the source does not give one number
+            per example or lies elsewhere than the solver.
     """
-    check_methods("the source", source, "log_prob", such_as="StandardNormal()")
-    x1 = _as_points("x1", x1)
+    spec = _checked(spec, source)
+    x1 = _as_points("x1", x1, _manifold_of(spec))
     x0, grown, solution = _carry(velocity, x1, labels, spec, trace, key, 1.0, 0.0)
     return _likelihood(_source_density(source, x0), grown, trace, x0, x1, solution)
 
@@ -124,8 +132,8 @@ def sample_with_log_prob(
     Raises:
         InputError: as in `log_likelihood`.
     """
-    check_methods("the source", source, "log_prob", such_as="StandardNormal()")
-    x0 = _as_points("x0", x0)
+    spec = _checked(spec, source)
+    x0 = _as_points("x0", x0, _manifold_of(spec))
     x1, grown, solution = _carry(velocity, x0, labels, spec, trace, key, 0.0, 1.0)
     return _likelihood(_source_density(source, x0), -grown, trace, x0, x1, solution)
 
@@ -161,8 +169,13 @@ def check_path(path: Path) -> None:
     """Checks that a model trained on this path has a likelihood.
 
     Raises:
-        InputError: the path is stochastic.
+        InputError: the path is stochastic, or one of tokens.
     """
+    if getattr(path, "jumps", False):
+        raise InputError(
+            f"{type(path).__name__} moves tokens, which have no density; a bound of their "
+            "log-likelihood is fmjax.discrete.token_log_likelihood."
+        )
     if path.noise:
         raise InputError(
             "the likelihood is that of a flow along a deterministic path; "
@@ -188,20 +201,30 @@ class _Conditions(NamedTuple):
 def _carry(velocity, x, labels, spec, trace, key, t0, t1) -> tuple[Any, Array, Solution]:
     """The points at t1, the integrals of the divergence from t0 to t1 in columns, and the solve."""
     labels = shared_labels(labels, jax.tree.leaves(x)[0].shape[0])
-    probes = draw_probes(trace, key, x)
+    manifold = _manifold_of(spec)
+    probes = draw_probes(trace, key, x, manifold)
+    leaves = jax.tree.leaves(x)
+    columns = 1 if isinstance(trace, Exact) else trace.num
+    lead = leaves[0].shape[:1] if manifold is None else points_of(manifold, x)
+    points = math.prod(lead[1:])
 
     def field(state, t, conditions):
         u, slopes = velocity_and_divergence(
-            velocity, state.x, t, conditions.labels, trace, conditions.probes
+            velocity, state.x, t, conditions.labels, trace, conditions.probes, manifold
         )
-        return _State(u, slopes.astype(state.grown.dtype))
+        slopes = slopes.astype(state.grown.dtype)
+        if len(lead) > 1:  # a product of manifolds has its leading axes in common
+            slopes = slopes.reshape(len(slopes), *(1,) * (len(lead) - 1), columns)
+            slopes = jnp.broadcast_to(slopes / points, state.grown.shape)
+        return _State(u, slopes)
 
-    leaves = jax.tree.leaves(x)
-    columns = 1 if isinstance(trace, Exact) else trace.num
-    grown = jnp.zeros((leaves[0].shape[0], columns), jnp.result_type(*leaves))
-    spec = solver_spec("dopri5", rtol=1e-5, atol=1e-5) if spec is None else spec
+    grown = jnp.zeros((*lead, columns), jnp.result_type(*leaves))
+    if getattr(spec, "manifold", None) is not None:
+        both = None if manifold is None else Product(_State(manifold, Euclidean(columns)))
+        spec = spec._replace(manifold=both)
     solution = solve(field, _State(x, grown), _Conditions(labels, probes), spec, t0=t0, t1=t1)
-    return solution.x1.x, solution.x1.grown, solution
+    grown = solution.x1.grown
+    return solution.x1.x, jnp.sum(grown, axis=tuple(range(1, len(lead)))), solution
 
 
 def _likelihood(log_p0, grown, trace, x0, x1, solution) -> Likelihood:
@@ -229,7 +252,33 @@ def _source_density(source: Source, x0: Any) -> Array:
     return log_p
 
 
-def _as_points(name: str, x: Any) -> Any:
+def _checked(spec: Solver | None, source: Source) -> Solver:
+    """The solver, once the source has a density where the solver is."""
+    check_methods("the source", source, "log_prob", such_as="StandardNormal()")
+    if spec is None:
+        spec = solver_spec("dopri5", rtol=1e-5, atol=1e-5)
+    here, there = _manifold_of(spec), getattr(source, "manifold", None)
+    there = None if isinstance(there, Euclidean) else there
+    if here is None and there is not None:
+        raise InputError(
+            f"the source is on {there}, and the solver in flat space; write "
+            f"solver_spec('rk4', 50, manifold={there})."
+        )
+    normal = isinstance(source, StandardNormal)
+    if here is not None and (normal or (there is not None and repr(there) != repr(here))):
+        raise InputError(
+            f"the solver is on {here}, and the source is {source!r:.80}; give the source that the "
+            "flow was trained from, such as manifolds.UniformOn(manifold)."
+        )
+    return spec
+
+
+def _manifold_of(spec: Solver) -> Manifold | None:
+    """The manifold of a solver; None where the space is flat."""
+    return getattr(spec, "curved", None)
+
+
+def _as_points(name: str, x: Any, manifold: Manifold | None) -> Any:
     """The points as float arrays of one batch, checked."""
     leaves = jax.tree.leaves(x)
     for leaf in leaves:
@@ -241,4 +290,6 @@ def _as_points(name: str, x: Any) -> Any:
             f"{shapes}."
         )
     check_finite(name, x)
+    if manifold is not None:
+        manifold.check(name, x)
     return jax.tree.map(at_least_float32, x)

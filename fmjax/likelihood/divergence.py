@@ -4,7 +4,18 @@
     eps . J eps,  whose mean is tr J where eps has mean 0 and covariance I              (Hutchinson)
 
 Both are directional derivatives of one linearisation, so that the velocity itself is evaluated once
-however many directions there are. An example's velocity must be a function of that example alone: a
+however many directions there are. On a manifold, with E_i an orthonormal frame of the tangent space
+at x and u projected to it,
+
+    div u = sum_i <E_i, D u [E_i]>_x + D log(sqrt(det g)) [u],
+
+D the derivative by the numbers that x consists of. The second term is 0 where the metric is that of
+the arrays (sphere, torus, rotations): there a derivative along the tangent space, projected to it,
+is the covariant one. In coordinates (hyperbolic space, positive definite matrices, the simplex) it
+is what the Christoffel symbols add: sum_ij Gamma^i_ij u^j = d_j log(sqrt(det g)) u^j. The probes of
+Hutchinson are then sum_i eps_i E_i.
+
+An example's velocity must be a function of that example alone: a
 network that mixes examples, as batch normalisation does, has no divergence per example, and what
 is computed here for it is wrong.
 
@@ -25,6 +36,7 @@ from fmjax.checks import check_at_least, check_name
 from fmjax.conventions import Array, Labels, Velocity, per_example_sum
 from fmjax.draws import example_keys
 from fmjax.errors import InputError
+from fmjax.manifolds import Manifold
 
 PROBE_DISTRIBUTIONS: dict[str, Callable[..., Array]] = {
     "gaussian": jax.random.normal,
@@ -35,7 +47,7 @@ PROBE_DISTRIBUTIONS: dict[str, Callable[..., Array]] = {
 
 @dataclass(frozen=True)
 class Exact:
-    """The trace itself, from as many directional derivatives as an example has numbers.
+    """The trace itself, from as many directional derivatives as there are dimensions.
 
     Args:
         chunk: derivatives taken at once; memory grows with it.
@@ -80,7 +92,7 @@ Trace = Exact | Hutchinson
 EXACT_TRACE = Exact()
 
 
-def draw_probes(trace: Trace, key: Array | None, x: Any) -> Any:
+def draw_probes(trace: Trace, key: Array | None, x: Any, manifold: Manifold | None = None) -> Any:
     """The probes of a batch, each example's a function of its own key.
 
     Args:
@@ -88,9 +100,11 @@ def draw_probes(trace: Trace, key: Array | None, x: Any) -> Any:
         key: one key, folded with each example's place in the batch, or one key per example
             (batch,).
         x: arrays (batch, ...).
+        manifold: where x lies, if not in a flat space.
 
     Returns:
-        A pytree as x, each leaf (batch, num, ...); None for `Exact`.
+        A pytree as x, each leaf (batch, num, ...); on a manifold coordinates in the tangent space,
+        (batch, num, dim); None for `Exact`.
 
     Raises:
         InputError: the trace is neither; or there is no key, or it is neither one key nor one per
@@ -114,8 +128,11 @@ def draw_probes(trace: Trace, key: Array | None, x: Any) -> Any:
         )
     keys = example_keys(key, jnp.arange(batch)) if key.ndim == 0 else key
     sizes = [math.prod(leaf.shape[1:]) for leaf in leaves]
-    shape, dtype = (trace.num, sum(sizes)), jnp.result_type(*leaves)
+    count = sum(sizes) if manifold is None else coordinates_of(manifold, x)
+    shape, dtype = (trace.num, count), jnp.result_type(*leaves)
     drawn = jax.vmap(lambda k: PROBE_DISTRIBUTIONS[trace.kind](k, shape, dtype))(keys)
+    if manifold is not None:
+        return drawn
     ends = [sum(sizes[: i + 1]) for i in range(len(sizes))]
     parts = [
         drawn[:, :, end - size : end].reshape(batch, trace.num, *leaf.shape[1:]).astype(leaf.dtype)
@@ -125,7 +142,13 @@ def draw_probes(trace: Trace, key: Array | None, x: Any) -> Any:
 
 
 def velocity_and_divergence(
-    velocity: Velocity, x: Any, t: Array, labels: Labels, trace: Trace, probes: Any = None
+    velocity: Velocity,
+    x: Any,
+    t: Array,
+    labels: Labels,
+    trace: Trace,
+    probes: Any = None,
+    manifold: Manifold | None = None,
 ) -> tuple[Any, Array]:
     """The velocity, and its divergence in columns: one, or one for each probe.
 
@@ -136,6 +159,8 @@ def velocity_and_divergence(
         labels: what the velocity takes.
         trace: how the divergence is taken.
         probes: from `draw_probes`, None for `Exact`.
+        manifold: where x lies, if not in a flat space; the velocity is then projected to its
+            tangent space, and the divergence is the Riemannian one.
 
     Returns:
         The velocity, shaped as x, and the divergence (batch, 1) or (batch, num): tr J, or
@@ -145,6 +170,8 @@ def velocity_and_divergence(
         InputError: the velocity is not shaped as x.
     """
     velocity = shaped_as_x("the velocity", velocity)
+    if manifold is not None:
+        return _on_manifold(lambda x: velocity(x, t, labels), x, trace, probes, manifold)
     u, push = jax.linearize(lambda x: velocity(x, t, labels), x)
     if isinstance(trace, Exact):
         count = sum(math.prod(leaf.shape[1:]) for leaf in jax.tree.leaves(x))
@@ -156,6 +183,40 @@ def velocity_and_divergence(
         return u, jnp.sum(slopes, axis=0)[:, None]
     columns = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 1, 0), probes)
     return u, _in_chunks(lambda eps: _directional_derivative(push, eps), columns, trace.chunk).T
+
+
+def _on_manifold(
+    velocity: Callable[[Any], Any], x: Any, trace: Trace, probes: Any, manifold: Manifold
+) -> tuple[Any, Array]:
+    u, push = jax.linearize(lambda x: manifold.to_tangent(x, velocity(x)), x)
+    lead, size = points_of(manifold, x), coordinates_of(manifold, x)
+
+    def slope(coordinates: Array) -> Array:
+        """<e, D u [e]> (batch,) of the tangent vector e with these coordinates (batch, size)."""
+        e = manifold.tangent(x, coordinates.reshape(*lead, manifold.dim))
+        return per_example_sum(manifold.inner(x, e, push(e)))
+
+    volume = per_example_sum(jax.jvp(manifold.log_volume_element, (x,), (u,))[1])
+    if isinstance(trace, Exact):
+        dtype = jax.tree.leaves(x)[0].dtype
+
+        def along(i: Array) -> Array:
+            row = jax.nn.one_hot(i, size, dtype=dtype)
+            return slope(jnp.broadcast_to(row, (lead[0], size)))
+
+        slopes = _in_chunks(along, jnp.arange(size), trace.chunk)
+        return u, (jnp.sum(slopes, axis=0) + volume)[:, None]
+    return u, _in_chunks(slope, jnp.moveaxis(probes, 1, 0), trace.chunk).T + volume[:, None]
+
+
+def points_of(manifold: Manifold, x: Any) -> tuple[int, ...]:
+    """The leading axes of points: (batch,), or (batch, n, ...) of examples of several points."""
+    return jax.eval_shape(manifold.log_volume_element, x).shape
+
+
+def coordinates_of(manifold: Manifold, x: Any) -> int:
+    """How many coordinates a tangent vector of one example has."""
+    return math.prod(points_of(manifold, x)[1:]) * manifold.dim
 
 
 def _in_chunks(f: Callable, xs: Any, chunk: int) -> Array:

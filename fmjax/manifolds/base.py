@@ -186,6 +186,24 @@ class Manifold(ABC):
             )
         return self._tangent(x, coordinates)
 
+    def log_volume_element(self, x: Any) -> Array:
+        """log(sqrt(det g)), up to a constant: how much volume the coordinates of x have.
+
+        It is 0 where the metric is that of the arrays, as on the sphere. The Riemannian divergence
+        of a velocity u is the trace of its derivative along the tangent space, plus the derivative
+        of this in the direction of u.
+
+        Args:
+            x: points (..., *shape).
+
+        Returns:
+            Numbers (...).
+
+        Raises:
+            InputError: as in `exp`.
+        """
+        return self._log_volume_element(*self._floats(x=x))
+
     def uniform(self, key: Array, shape: tuple[int, ...] = ()) -> Any:
         """Points drawn uniformly with respect to the Riemannian volume.
 
@@ -340,6 +358,9 @@ class Manifold(ABC):
         u = self._log(mean, x)
         square = self._inner(mean, u, u)
         return normal_log_prob(square, scale, self.dim) - self._log_det_exp(mean, u)
+
+    def _log_volume_element(self, x: Any) -> Array:
+        return jnp.zeros(self._batch(x), jax.tree.leaves(x)[0].dtype)
 
     def _log_det_exp(self, x: Any, u: Any) -> Array:
         """The log-determinant (...) of the derivative of u -> exp(x, u), in orthonormal frames."""

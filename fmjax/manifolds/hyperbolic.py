@@ -103,6 +103,10 @@ class Hyperbolic(Manifold):
     def _tangent(self, x, coordinates):
         return coordinates * _gap(x) / 2
 
+    def _log_volume_element(self, x):
+        # Not of `_gap`, whose second derivative is 0 at the centre.
+        return -self.n * jnp.log(jnp.maximum(1 - dot(x, x), 200 * eps_of(x)))
+
     def _log_det_exp(self, x, u):
         return (self.n - 1) * even.log_sinh_over(self._inner(x, u, u))
 

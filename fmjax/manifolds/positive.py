@@ -98,6 +98,11 @@ class SPD(Manifold):
         )
         return _from_identity(jnp.linalg.cholesky(x), 2 * symmetric(upper) - _diagonal(upper))
 
+    def _log_volume_element(self, x):
+        # det(x)^-(n + 1) is the determinant of v -> x^-1 v x^-1 on symmetric matrices.
+        halves = jnp.log(jnp.diagonal(jnp.linalg.cholesky(x), axis1=-2, axis2=-1))
+        return -(self.n + 1) * jnp.sum(halves, axis=-1)
+
     def _log_det_exp(self, x, u):
         values = eigh(_to_identity(jnp.linalg.cholesky(x), u))[0]
         rows, columns = jnp.triu_indices(self.n, 1)

@@ -164,6 +164,9 @@ class Product(Manifold):
             lambda part, one: part._uniform(one, shape), self._tree.unflatten(list(keys))
         )
 
+    def _log_volume_element(self, x):
+        return sum(self._each(lambda part, value: part._log_volume_element(value), x))
+
     def _wrapped_normal_log_prob(self, x, mean, scale):
         return sum(
             self._each(lambda part, *values: part._wrapped_normal_log_prob(*values, scale), x, mean)
@@ -285,6 +288,9 @@ class FlatProduct(Manifold):
 
     def _uniform(self, key, shape):
         return self._join(self._product._uniform(key, shape))
+
+    def _log_volume_element(self, x):
+        return self._product._log_volume_element(self._split(x))
 
     def _wrapped_normal_log_prob(self, x, mean, scale):
         return self._product._wrapped_normal_log_prob(self._split(x), self._split(mean), scale)

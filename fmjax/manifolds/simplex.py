@@ -8,7 +8,7 @@ from fmjax.checks import check_at_least
 from fmjax.conventions import Array
 from fmjax.errors import InputError
 from fmjax.manifolds import even
-from fmjax.manifolds.base import Manifold, dot
+from fmjax.manifolds.base import Manifold, dot, eps_of
 from fmjax.manifolds.sphere import Sphere
 
 
@@ -94,6 +94,9 @@ class Simplex(Manifold):
 
     def _uniform(self, key, shape):
         return jnp.square(self._sphere._uniform(key, shape))
+
+    def _log_volume_element(self, x):
+        return -0.5 * jnp.sum(jnp.log(jnp.maximum(x, eps_of(x) ** 2)), axis=-1)
 
     def _wrapped_normal_log_prob(self, x, mean, scale):
         raise InputError(

@@ -1,5 +1,6 @@
 """Velocities on a manifold: tangent vectors, whatever a network gives."""
 
+from collections.abc import Callable
 from typing import Any
 
 from fmjax.array_checks import check_returned
@@ -9,7 +10,7 @@ from fmjax.errors import InputError
 from fmjax.manifolds.base import Manifold
 
 
-def in_tangent_space(function: Any, manifold: Manifold) -> Any:
+def in_tangent_space(function: Callable[..., Any], manifold: Manifold) -> Callable[..., Any]:
     """A network, or a velocity, whose result is projected to the tangent space at x.
 
     to_tangent(x, function(...)): a network gives numbers in the space around the manifold, such as

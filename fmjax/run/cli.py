@@ -206,7 +206,9 @@ def _quieten() -> None:
 
     def unraisable(hook: Any) -> None:
         # What tensorstore has begun it ends after orbax has given up, and closed its event loop.
-        if "Event loop is closed" not in str(hook.exc_value):
+        # What orbax was still reading ends with an error of its own as Python throws it away.
+        thrown_away = isinstance(getattr(hook.exc_value, "__context__", None), GeneratorExit)
+        if not thrown_away and "Event loop is closed" not in str(hook.exc_value):
             usual(hook)
 
     sys.unraisablehook = unraisable

@@ -1,5 +1,6 @@
 """A trained flow, read from its folder: from a run's checkpoints, or from exported parameters."""
 
+import dataclasses
 import re
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from jax.sharding import PartitionSpec as P
 from fmjax.errors import InputError
 from fmjax.factory import Experiment, Recipe, make_experiment
 from fmjax.factory.architecture import Architecture, architecture_changes
+from fmjax.factory.lora import without_lora
 from fmjax.factory.training import abstract_state
 from fmjax.first_process import say
 from fmjax.json_files import parse_json
@@ -19,6 +21,7 @@ from fmjax.run import workdir as folder
 from fmjax.storage.checkpoints import Checkpoints
 from fmjax.storage.fingerprint import fingerprint
 from fmjax.storage.safetensors import read_header, read_weights
+from fmjax.training import lora
 from fmjax.training.mesh import make_mesh
 
 ARCHITECTURE = "architecture"
@@ -88,6 +91,8 @@ class TrainedFlow(NamedTuple):
 def open_run(workdir: Path, portable: bool = False) -> Experiment:
     """What the configuration of a run stands for; no parameters are read.
 
+    A run of LoRA is opened as the network that its parameters are when they are merged.
+
     Args:
         workdir: the run's folder; nothing else is needed.
         portable: as in `fmjax.factory.make_experiment`.
@@ -96,7 +101,11 @@ def open_run(workdir: Path, portable: bool = False) -> Experiment:
         InputError: the folder holds no run that can be read.
     """
     record = folder.load_record(workdir)
-    return make_experiment(record.config, record.spec, portable)
+    experiment = make_experiment(without_lora(record.config), record.spec, portable)
+    if record.config.lora.rank == 0:
+        return experiment
+    trained = make_experiment(record.config, record.spec, portable)
+    return dataclasses.replace(experiment, adapted=trained)
 
 
 def restore_flow(
@@ -128,6 +137,25 @@ def load_params(
     workdir: Path, experiment: Experiment, checkpoint: str, ema: bool, mesh: jax.sharding.Mesh
 ) -> tuple[int, Any]:
     """The step and the parameters of the checkpoint asked for, or of an exported folder.
+
+    Those of a run of LoRA are merged.
+
+    Raises:
+        InputError: there is no such checkpoint.
+    """
+    if experiment.adapted is None or not (workdir / folder.CHECKPOINTS).exists():
+        return read_parameters(workdir, experiment, checkpoint, ema, mesh)
+    step, both = read_parameters(workdir, experiment.adapted, checkpoint, ema, mesh)
+    target = abstract_state(experiment, mesh).params
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, target)
+    merged = jax.jit(lora.merge, out_shardings=shardings)(both["base"], both["adapters"])
+    return step, merged
+
+
+def read_parameters(
+    workdir: Path, experiment: Experiment, checkpoint: str, ema: bool, mesh: jax.sharding.Mesh
+) -> tuple[int, Any]:
+    """As `load_params`, of a run of LoRA base and adapters by themselves.
 
     Raises:
         InputError: there is no such checkpoint.

@@ -126,6 +126,7 @@ class ODESolver(NamedTuple):
         labels = shared_labels(labels, batch_size_of(x0))
         x0 = jax.tree.map(at_least_float32, x0)
         self._check_manifold(x0)
+        self._check_ratio(t0, t1)
         save_at = None if save_at is None else checked_times(save_at, t0, t1)
         return finished(integrate(self, velocity, x0, labels, t0, t1, save_at))
 
@@ -191,6 +192,18 @@ class ODESolver(NamedTuple):
         """The manifold; None where steps are those of flat space."""
         flat = isinstance(self.manifold, Euclidean) and not SOLVERS[self.solver].geodesic
         return None if flat else self.manifold
+
+    def _check_ratio(self, t0: float, t1: float) -> None:
+        """Checks that a solver in the signal-to-noise ratio starts where it is finite."""
+        if not SOLVERS[self.solver].log_snr or t1 > t0:
+            return
+        with jax.ensure_compile_time_eval():
+            left = float(self.schedule.sigma(np.asarray(t0, np.float32)))
+        if left == 0:
+            raise InputError(
+                f"{self.solver} cannot start at t0 = {t0:g}, where the signal-to-noise ratio is "
+                "infinite; start a little before it, such as at t0=0.999, or take heun."
+            )
 
     def _check_manifold(self, x0: Any) -> None:
         """Checks that there is a manifold where one is needed, and that x0 is on it."""

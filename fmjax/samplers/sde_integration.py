@@ -31,23 +31,28 @@ def integrate(spec, velocity, x0, keys, labels, score, times, save_at) -> Soluti
 
     from fmjax.samplers.diffrax_steps.by_name import diffrax_solver, evaluations
     from fmjax.samplers.diffrax_steps.given_times import OnNodes
+    from fmjax.samplers.diffrax_steps.on_manifold import field_on
     from fmjax.samplers.diffrax_steps.stochastic import NoisySolver, StepArgs
 
     g = diffusion_coefficient(spec.diffusion, spec.scale, spec.path)
-    base = diffrax_solver(spec.ode.solver, spec.ode.schedule)
+    manifold, field, kept = spec.ode.manifold, _field(velocity, spec, score, g), {}
+    if manifold is not None:
+        field = field_on(manifold, field)
+        kept["fn"] = lambda t, x, args: manifold.project(x)
+    base = diffrax_solver(spec.ode.solver, spec.ode.schedule, manifold)
     steps, times = len(times) - 1, jnp.asarray(times, x0.dtype)
     schedule = getattr(spec.path, "schedule", None)
     last = steps - 1 if spec.denoise_last else -1
     saves = [
-        diffrax.SubSaveAt(t1=True),
+        diffrax.SubSaveAt(t1=True, **kept),
         diffrax.SubSaveAt(steps=True, fn=lambda t, x, args: is_finite(x)),
     ]
     if save_at is not None:
-        saves.append(diffrax.SubSaveAt(ts=jnp.asarray(save_at, x0.dtype)))
+        saves.append(diffrax.SubSaveAt(ts=jnp.asarray(save_at, x0.dtype), **kept))
     data, zero = jax.random.key_data(keys), jnp.zeros((), x0.dtype)
     solution = diffrax.diffeqsolve(
-        diffrax.ODETerm(_field(velocity, spec, score, g)),
-        NoisySolver(base, spec.kind, g, schedule, last, jax.random.key_impl(keys)),
+        diffrax.ODETerm(field),
+        NoisySolver(base, spec.kind, g, schedule, last, jax.random.key_impl(keys), manifold),
         times[0],
         times[-1],
         None,  # the controller chooses the first step

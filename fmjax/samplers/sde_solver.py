@@ -8,7 +8,7 @@ import numpy as np
 from fmjax.checks import check_flag, check_name
 from fmjax.conventions import Array, Labels, Velocity, at_least_float32
 from fmjax.errors import InputError
-from fmjax.paths import AffinePath, Path
+from fmjax.paths import AffinePath, Path, manifold_of
 from fmjax.paths.base import check_is_path
 from fmjax.samplers.diffusion_coefficients import Diffusion, diffusion_coefficient
 from fmjax.samplers.ode_solver import ODESolver, solver_spec
@@ -77,6 +77,7 @@ class SDESolver(NamedTuple):
         if save_at is not None:
             times, save_at = with_nodes(times, checked_times(save_at, t0, t1))
         labels, x0 = shared_labels(labels, batch), at_least_float32(x0)
+        self.ode._check_manifold(x0)
         return finished(integrate(self, velocity, x0, keys, labels, score, times, save_at))
 
     def describe(self) -> dict[str, str | int | float]:
@@ -151,7 +152,8 @@ def sde_spec(
         diffusion: g(t), by name or as a function; see
             `fmjax.samplers.diffusion_coefficients`.
         scale: what g^2 is multiplied by; 0 leaves the ODE.
-        path: of the flow; None is the straight one.
+        path: of the flow; None is the straight one. On a `fmjax.paths.GeodesicPath` the one method
+            is ``"euler_maruyama"``, a geodesic random walk, with a score of your own.
         base: ``"euler"`` or ``"heun"`` (if None) under churn, overshoot and refresh.
         denoise_last: the last step takes no noise and is one of the ODE.
         control: ``"fixed"``; there is no other for SDEs.
@@ -163,7 +165,8 @@ def sde_spec(
     Raises:
         InputError: a name is unknown; the scale is negative; adaptive steps are asked; a base is
             asked of a method that has its own, or is neither euler nor heun; a method that goes
-            back along an affine path is asked of another path; or as in `solver_spec`.
+            back along an affine path is asked of another path, or another one than euler_maruyama
+            on a manifold; or as in `solver_spec`.
     """
     check_name("SDE method", method, METHODS)
     if not isinstance(control, str) or control != "fixed" or {"rtol", "atol"} & grid.keys():
@@ -180,6 +183,15 @@ def sde_spec(
         )
     if base is not None and method in _BASES:
         raise InputError(f"{method} has its own solver; leave base={base!r} out.")
+    manifold = manifold_of(path)
+    if manifold is not None:
+        if method != "euler_maruyama":
+            raise InputError(
+                f"{method} has no step on {manifold}; take 'euler_maruyama', which is a geodesic "
+                "random walk there."
+            )
+        ode = solver_spec("geodesic_euler", steps, "fixed", manifold=manifold, **grid)
+        return SDESolver(method, ode, path, diffusion, float(scale), denoise_last)
     base = _BASES.get(method, "heun" if base is None else base)
     check_name("base solver of an SDE", base, set(_BASES.values()))
     ode = solver_spec(base, steps, "fixed", schedule=schedule, **grid)

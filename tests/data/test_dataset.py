@@ -2,6 +2,8 @@ import numpy as np
 import pytest
 
 from fmjax.data import dataset
+from fmjax.data.arrays import ArraySplit
+from fmjax.data.codecs import Vectors
 from fmjax.data.load import load
 from fmjax.errors import InputError
 
@@ -77,3 +79,12 @@ def test_bad_requests_are_refused(digits):
         digits.arrays("validation")
     with pytest.raises(InputError, match=r"at least 1; got 0. For all examples write None"):
         digits.arrays("train", limit=0)
+
+
+@pytest.mark.parametrize(("limit", "number"), [(None, 8), (1, 1), (5, 5), (8, 8), (100, 8)])
+def test_examples_that_count_differently_are_as_many_as_asked(limit, number):
+    x, weights = np.arange(8.0), np.arange(1.0, 9.0)
+    split = ArraySplit(x, None, weights=weights)
+    found, _ = dataset.Dataset("mine", Vectors(1), None, split, split).arrays("train", limit)
+    assert len(found) == number
+    assert set(found) <= set(x)

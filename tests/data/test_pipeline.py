@@ -385,3 +385,10 @@ def test_a_stream_left_open_does_not_hold_the_interpreter():
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
     )
     assert done.stdout == "done\n"
+
+
+def test_one_batch_a_call_has_no_axis_of_calls():
+    batches = [{"x1": np.full(2, k)} for k in range(5)]
+    assert list(pipeline.in_rows(iter(batches), 1)) == batches
+    rows = list(pipeline.in_rows((batch for batch in batches), 2))  # the last one is left over
+    np.testing.assert_array_equal([row["x1"][:, 0] for row in rows], [[0, 1], [2, 3]])

@@ -178,3 +178,17 @@ class OfOneShape:
 def test_a_batch_that_is_no_array_and_no_dictionary_of_the_parts_is_refused(given, found):
     with pytest.raises(InputError, match=f"each batch must be an array, .*; {found}"):
         IteratorStream([given]).take(3)
+
+
+def test_an_iterable_begins_anew_at_its_end_and_an_iterator_does_not():
+    batches = [np.full(2, k) for k in range(3)]
+    again = IteratorStream(batches).batches(global_batch=2, seed=0, start=0, process=0, processes=1)
+    assert [int(batch["x1"][0]) for batch in itertools.islice(again, 7)] == [0, 1, 2, 0, 1, 2, 0]
+    once = IteratorStream(iter(batches))
+    once = once.batches(global_batch=2, seed=0, start=0, process=0, processes=1)
+    assert [int(batch["x1"][0]) for batch in once] == [0, 1, 2]
+
+
+def test_the_first_batch_of_an_iterable_is_checked():
+    with pytest.raises(InputError, match="a batch"):
+        IteratorStream([{"x": np.ones((3, 2)), "labels": np.arange(2)}]).take(3)

@@ -20,6 +20,7 @@ from fmjax.discrete import (
 )
 from fmjax.discrete.solvers import sharpen
 from fmjax.guidance import Guided
+from fmjax.likelihood import check_path
 from fmjax.paths import AffinePath
 from fmjax.samplers import Solver, sde_spec
 from tests.discrete.small import LAW, OTHER, PATHS, V, counts, marginal, network, states
@@ -437,6 +438,7 @@ GUIDED_NET = predictor_free(net, 1)
         (lambda: run(solver=sde_spec(steps=2)), "Tokens are sampled by a solver of"),
         (lambda: solver_spec("euler", 2).on_path(MASK), "take a solver of fmjax.discrete"),
         (lambda: sde_spec(steps=2).on_path(MASK), "take a solver of fmjax.discrete"),
+        (lambda: check_path(MASK), "fmjax.discrete.token_log_likelihood"),
         (lambda: Unmask(AffinePath()), "the path must be a path of tokens"),
         (lambda: Unmask(MASK).on_path(AffinePath()), "the path must be a path of tokens"),
         (lambda: Unmask(MixturePath), "the path is the class MixturePath"),

@@ -220,7 +220,7 @@ REFUSED = {
     "patches of a text": (
         TEXTS,
         TRANSFORMER | {"model__patch_size": 2, "labels__conditional": False},
-        "has no such fields; leave out model.patch_size=2",
+        "has no such fields; leave out model.patch_size",
     ),
     "a transformer on images": (IMAGES, TRANSFORMER, r"expected \(batch, places\)"),
     "a DiT on a text": (

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 import fmjax
 from fmjax import drifting, flow_maps, paths
 from fmjax.conditions import ClassIds
+from fmjax.manifolds import Sphere
 from tests.calls import (
     COUNT,
     GRID,
@@ -96,6 +97,8 @@ ECT = st.sampled_from([0.5, flow_maps.ECTSteps()])
 GROUP_OF_NAN, COMPLEX_GROUP = np.full((1, 3, 2), NAN), np.ones((1, 3, 2), "complex64")
 GROUP = Argument(points(1, 3, 2), "finite batch", wrong=(GROUP_OF_NAN, COMPLEX_GROUP)).needed
 
+MANIFOLD = Argument(st.none(), "object", wrong=(Sphere,))
+
 TABLE = {
     "AlphaFlow": Case(
         identity(flow_maps.AlphaFlow),
@@ -177,6 +180,7 @@ TABLE = {
             "grid": GRID,
             "renoise": Argument(st.floats(0.1, 1), "number in [0, 1]").needed,
             "schedule": SCHEDULED,
+            "manifold": MANIFOLD,
             "x0": Argument(X, "batch"),
             "labels": LABEL,
             "keys": Argument(KEYS, "key", "random key").needed,
@@ -239,6 +243,7 @@ TABLE = {
             "steps": Argument(st.just(2), "count"),
             "grid": GRID,
             "source": LAW,
+            "manifold": MANIFOLD,
         },
         each("x1"),
         slow=True,

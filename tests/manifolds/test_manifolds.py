@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from fmjax.errors import InputError
 from fmjax.manifolds import (
     SO3,
     SPD,
@@ -245,3 +246,12 @@ def test_values_and_derivatives_are_finite_everywhere(at):
 
 def _finite(tree):
     return all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves(tree))
+
+
+def test_a_batch_may_be_empty_and_its_shape_is_whole_numbers():
+    key = jax.random.key(0)
+    assert Sphere(2).uniform(key, (0, 2)).shape == (0, 2, 3)
+    assert Sphere(2).uniform(key).shape == (3,)
+    for shape in ((-1,), (1.5,), [2], 2):
+        with pytest.raises(InputError, match="shape must be"):
+            Sphere(2).uniform(key, shape)

@@ -23,7 +23,7 @@ from fmjax.manifolds import (
     in_tangent_space,
 )
 from fmjax.paths import AffinePath, GeodesicPath, Joint, manifold_of
-from fmjax.predictions import as_velocity
+from fmjax.predictions import as_velocity, change_path, convert
 from fmjax.schedules import VP, Cosine, Linear
 from fmjax.sources import JointSource, StandardNormal
 
@@ -212,7 +212,7 @@ GOOD = SPHERE.uniform(KEY, (6,))
         ({"x0": 1.1 * GOOD}, r"x0 must be points of Sphere\(n=2\).*manifold.project\(x0\)"),
         ({"x1": GOOD[:, :2]}, r"x1 must have shape \(..., 3\)"),
         ({"x1": GOOD[:4]}, "x0 and x1 must have one shape"),
-        ({"x1": {"a": GOOD}}, "x0 and x1 must be built alike"),
+        ({"x1": {"a": GOOD}}, "x1 must be of floats; got dict"),
         ({"t": jnp.zeros((6, 3))}, "t must have shape"),
         ({"noise": {"z": GOOD}}, "takes no noise"),
     ],
@@ -236,3 +236,16 @@ def test_matrices_that_are_not_positive_are_refused():
 def test_a_network_of_another_shape_is_refused():
     with pytest.raises(InputError, match="apply_fn must return"):
         PATH.distance(GOOD[:, :2], GOOD, GOOD, T)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: convert(GOOD, GOOD, T, PATH, source="velocity", target="score"),
+        lambda: change_path(lambda x, t, c: x, PATH, Linear()),
+        lambda: as_velocity(tree_network, PATH, "x1"),
+    ],
+)
+def test_tools_of_affine_paths_refuse_a_geodesic_path_for_a_schedule(call):
+    with pytest.raises(InputError, match=r"schedule.* must be an object with alpha.*GeodesicPath"):
+        call()

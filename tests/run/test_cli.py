@@ -1,12 +1,15 @@
 """The command line: each mistake gets one sentence, exit code 2, and no folder."""
 
+import gc
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from absl import logging
 from flax.traverse_util import flatten_dict
 
 from fmjax.__main__ import COMMANDS
@@ -113,6 +116,43 @@ def sentence_of(answer: Answer, script: str, workdir: Path) -> str:
     assert line.startswith(f"{script}: ")
     assert not workdir.exists()
     return line
+
+
+async def read():
+    """As orbax reads: whatever ends it becomes an error, its removal from memory too."""
+    try:
+        await Never()
+    except BaseException as error:
+        raise ValueError("error while reading an array") from error
+
+
+class Never:
+    def __await__(self):
+        yield
+
+
+class OnClosedLoop:
+    def __del__(self):
+        raise RuntimeError("Event loop is closed")
+
+
+class OfOurs:
+    def __del__(self):
+        raise ValueError("a defect")
+
+
+def test_what_is_left_of_a_damaged_checkpoint_is_not_said_and_all_else_is(monkeypatch):
+    said, level = [], logging.get_verbosity()
+    monkeypatch.setattr(sys, "unraisablehook", lambda hook: said.append(str(hook.exc_value)))
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)
+    cli._quieten()
+    logging.set_verbosity(level)
+    reading = read()
+    reading.send(None)
+    del reading
+    OnClosedLoop(), OfOurs()
+    gc.collect()
+    assert said == ["a defect"]
 
 
 @pytest.mark.slow

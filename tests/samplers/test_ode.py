@@ -16,6 +16,7 @@ from fmjax.samplers import (
     solve,
     solver_spec,
 )
+from fmjax.testing import GaussianFlow
 
 ORDERS = {
     "ab2": 2,
@@ -25,6 +26,8 @@ ORDERS = {
     "dopri8": 8,
     "dpmpp_2m": 2,
     "euler": 1,
+    "geodesic_euler": 1,
+    "geodesic_heun": 2,
     "heun": 2,
     "midpoint": 2,
     "ralston": 2,
@@ -55,7 +58,8 @@ def test_every_solver_is_in_the_table_of_orders():
 
 
 QUICK = {"heun", "unipc"}  # one of diffrax and one of ours
-EVERY = [pytest.param(s, marks=() if s in QUICK else pytest.mark.slow) for s in sorted(SOLVERS)]
+FLAT = sorted(name for name, method in SOLVERS.items() if not method.geodesic)
+EVERY = [pytest.param(s, marks=() if s in QUICK else pytest.mark.slow) for s in FLAT]
 
 
 def counted(field):
@@ -185,6 +189,31 @@ def test_backwards_undoes_forwards():
     there, back = there_and_back(X0)
     np.testing.assert_allclose(there, logistic_solution(X0, 0.2, 0.7), atol=1e-5)
     np.testing.assert_allclose(back, X0, atol=1e-5)
+
+
+@pytest.mark.parametrize("solver", ["ab2", "ab3"])
+def test_earlier_evaluations_serve_backwards_too(solver):
+    errors = [
+        np.abs(
+            solve(logistic, X0, None, solver_spec(solver, n), t0=1.0, t1=0.0).x1
+            - logistic_solution(X0, 1.0, 0.0)
+        ).max()
+        for n in (10, 20)
+    ]
+    assert np.log2(errors[0] / errors[1]) > ORDERS[solver] - 0.4
+
+
+@pytest.mark.parametrize("solver", ["dpmpp_2m", "unipc"])
+def test_a_solver_in_the_signal_to_noise_ratio_runs_backwards_but_not_from_where_it_is_infinite(
+    solver,
+):
+    flow, spec = GaussianFlow(jnp.asarray([0.5]), jnp.asarray([0.7])), solver_spec(solver, 40)
+    x = jnp.ones((3, 1))
+    back = solve(flow.velocity, x, None, spec, t0=0.9, t1=0.1).x1
+    exact = solve(flow.velocity, x, None, solver_spec("rk4", 100), t0=0.9, t1=0.1).x1
+    np.testing.assert_allclose(back, exact, atol=2e-3)
+    with pytest.raises(InputError, match=f"{solver} cannot start at t0 = 1"):
+        invert(flow.velocity, x, None, spec)
 
 
 def test_one_euler_step_is_x_plus_velocity_and_passes_the_check():

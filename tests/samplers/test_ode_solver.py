@@ -7,7 +7,7 @@ import pytest
 from fmjax.errors import InputError
 from fmjax.paths import AffinePath, BrownianBridge
 from fmjax.samplers import SOLVERS, solve, solver_spec
-from fmjax.samplers.diffrax_steps.multistep import diffrax_solver, evaluations
+from fmjax.samplers.diffrax_steps.by_name import diffrax_solver, evaluations
 from fmjax.samplers.time_grids import CustomGrid, EDMGrid, ShiftedGrid
 from fmjax.schedules import VP, Linear
 
@@ -65,7 +65,15 @@ def test_a_solver_takes_as_few_steps_as_it_needs_earlier_ones(name):
 
 
 # Of five steps; a solver whose last stage is the first one of the next step begins with one more.
-EVALUATIONS = {"ab3": 6, "bosh3": 16, "dopri5": 31, "dopri8": 66, "heun": 10, "midpoint": 10}
+EVALUATIONS = {
+    "ab3": 6,
+    "bosh3": 16,
+    "dopri5": 31,
+    "dopri8": 66,
+    "geodesic_heun": 10,
+    "heun": 10,
+    "midpoint": 10,
+}
 EVALUATIONS |= {"ralston": 10, "rk4": 20, "tsit5": 31}
 
 

@@ -163,8 +163,8 @@ def test_states_between_steps_do_not_cross_the_torus_where_an_angle_jumps():
     for name in ("heun", "geodesic_euler", "euler"):
         spec = solver_spec(name, 2, manifold=torus)
         found = solve(turn, x0, None, spec, save_at=(0.1, 0.2, 0.3))
-        expected = torus.project(3.0 + jnp.asarray([0.1, 0.2, 0.3]))
-        np.testing.assert_allclose(found.trajectory[:, 0, 0], expected, atol=1e-6)
+        expected = torus.project(3.0 + jnp.asarray([[0.1], [0.2], [0.3]]))
+        np.testing.assert_allclose(found.trajectory[:, 0], expected, atol=1e-6)
 
 
 def test_an_inversion_comes_back():
@@ -279,7 +279,7 @@ def test_what_does_not_fit_the_manifold_is_refused(make, message):
 
 @pytest.mark.parametrize("grid", sorted(GRIDS))
 def test_grids_in_the_signal_to_noise_ratio_are_refused_and_others_are_not(grid):
-    in_ratio = grid.partition("_")[0] in ("karras", "edm", "exponential")
+    in_ratio = grid.partition("_")[0] in ("edm", "exponential")
     for make in (
         lambda: solver_spec("heun", 5, grid=grid, manifold=SPHERE),
         lambda: solver_spec("heun", 5, grid=grid).on_path(GeodesicPath(SPHERE)),

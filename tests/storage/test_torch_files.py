@@ -105,3 +105,10 @@ def test_another_file_is_refused_before_it_is_read(tmp_path):
         read_torch_tensors(tmp_path / "is not there", "a" * 64, "b" * 64)
     with pytest.raises(InputError, match=r"before version 1\.6"):
         read(tmp_path / "x.pth", written({}, {}, magic=3))
+
+
+@pytest.mark.parametrize("name", ["torchvision.FloatStorage", "a.FloatStorage", "torch.Tensor"])
+def test_a_storage_of_another_name_is_refused(tmp_path, name):
+    tensors = {"x": Rebuilt(Stored(name, "a", 24), 0, (24,), (1,))}
+    with pytest.raises(InputError, match=rf"without PyTorch \(it names {name}\)"):
+        read(tmp_path / "x.pth", written(tensors, {"a": X}))

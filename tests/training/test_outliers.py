@@ -74,3 +74,9 @@ def test_the_step_tells_what_it_left_out():
 def test_a_factor_that_leaves_everything_out_is_refused():
     with pytest.raises(InputError, match=r"must lie in \(1, inf\); .* every step write 0"):
         make_optimizer(1e-3, skip_above=0.5)
+
+
+def test_the_bound_itself_is_no_outlier():
+    usual = [1.0] * 25
+    assert run([*usual, 2.0], factor=2.0)[0].size == 0
+    assert run([*usual, np.nextafter(np.float32(2), np.float32(3))], factor=2.0)[0].tolist() == [25]

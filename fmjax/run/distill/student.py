@@ -192,7 +192,7 @@ def _check(workdir: Path, out: Path, plan: Plan) -> None:
     check_at_least("k, the number of steps,", plan.k)
     if out.absolute() == workdir.absolute():
         raise InputError(f"the student needs a folder of its own; got --out={out} for both.")
-    config, spec = folder.load_record(workdir)[:2]
+    config, spec, *_ = folder.load_record(workdir)
     check_one_distribution(spec, "distillation")
     check_of_numbers(spec, "distillation")
     if plan.guidance not in (None, 1) and not config.labels.conditional:

@@ -276,6 +276,7 @@ def _by_jumps(
         steps=jumps.steps,
         grid=jumps.grid,
         source=experiment.source,
+        manifold=jumps.manifold,
     )
     zeros = jnp.zeros(len(x))
     return log_p, zeros, jnp.full(len(x), jumps.steps), jnp.isfinite(log_p), zeros

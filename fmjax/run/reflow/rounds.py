@@ -170,7 +170,7 @@ def check_plan(workdir: Path, rounds: int, plan: Plan) -> None:
     check_request(Request(plan.num, w=(plan.guidance,)))
     check_at_least("the batch size", plan.batch_size)
     check_at_least("the seed", plan.seed, 0)
-    config, spec = folder.load_record(workdir)[:2]
+    config, spec, *_ = folder.load_record(workdir)
     check_one_distribution(spec, "reflow")
     check_of_numbers(spec, "reflow")
     if plan.guidance != 1 and not config.labels.conditional:

@@ -13,6 +13,7 @@ from fmjax.data.dataset import Dataset
 from fmjax.data.pairs.records import open_pairs
 from fmjax.errors import InputError
 from fmjax.factory import Experiment, make_experiment, spec_of
+from fmjax.factory.lora import without_lora
 from fmjax.factory.settings import DataSettings, check_settings
 from fmjax.factory.training import abstract_state
 from fmjax.first_process import on_first_process, say
@@ -113,12 +114,17 @@ def check(run: Run, overwrite: bool, initial: Initial | None) -> None:
             )
         check_teacher(teacher, run.experiment)
     if initial is None:
+        if run.experiment.lora and (overwrite or not folder.has_checkpoints(run.workdir)):
+            raise InputError(
+                f"lora.rank={run.experiment.lora.rank} trains adapters beside a trained network: "
+                "give it by --init_from, or write lora.rank=0."
+            )
         return
     if overwrite and initial.source.absolute() == run.workdir.absolute():
         raise InputError(
             f"--overwrite would delete {initial.source}, which the run is to begin with."
         )
-    check_initial(initial, run.experiment)
+    check_initial(initial, _network_of(run))
 
 
 def with_teacher(run: Run) -> Run:
@@ -179,7 +185,23 @@ def restore(run: Run, checkpoints: Checkpoints, initial: Initial | None) -> tupl
         return step, TrainState(**state)
     if initial is None:
         return 0, experiment.init_params
-    params = initial_params(initial, experiment, mesh)
+    params = initial_params(initial, _network_of(run), mesh)
     record = run.record._replace(began=beginning(initial, params))
     on_first_process(lambda: folder.save_record(run.workdir, record))
-    return 0, params
+    return 0, params if experiment.lora is None else _with_adapters(run, params)
+
+
+def _network_of(run: Run) -> Experiment:
+    """The experiment whose parameters are the network's own, which stored ones are."""
+    if run.experiment.lora is None:
+        return run.experiment
+    return make_experiment(without_lora(run.config), run.experiment.spec)
+
+
+def _with_adapters(run: Run, params: Any) -> Any:
+    """A network's parameters and the adapters that a run trains, each device its own part."""
+    experiment = run.experiment
+    key = experiment.lora.key(jax.random.key(experiment.train.seed))
+    target = abstract_state(experiment, run.layout.mesh).params
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, target)
+    return jax.jit(experiment.lora.beside, out_shardings=shardings)(params, key)

@@ -3,6 +3,9 @@
 The folder has ``run.json`` and ``ema.safetensors``, and serves wherever a run's folder does: as
 ``--workdir`` of sample.py, the likelihood and the reflow, and as ``--init_from`` of train.py.
 
+Of a run of LoRA the parameters are merged, and ``--adapters --out=adapters.safetensors`` writes the
+adapters alone.
+
 With ``--layout=sit --out=sit.safetensors`` it is one file under the names of a published layout,
 which other programs read; `fmjax.models.pretrained` has the layouts.
 """
@@ -15,6 +18,7 @@ from fmjax.errors import InputError
 from fmjax.first_process import say
 from fmjax.run.distributed import launch
 from fmjax.run.restore import Weights, check_weights
+from fmjax.run.weights.adapters import export_adapters
 from fmjax.run.weights.export import check_dtype, export_weights
 from fmjax.run.weights.in_layout import export_in_layout
 from fmjax.storage.safetensors import DTYPES
@@ -24,13 +28,16 @@ OUT = flags.DEFINE_string("out", None, "Folder to write to; with --layout the fi
 LAYOUT = flags.DEFINE_string(
     "layout", None, "Write one file under the names of this published layout, such as sit."
 )
+ADAPTERS = flags.DEFINE_bool(
+    "adapters", False, "Of a run that trained LoRA adapters, write these alone, as a file."
+)
 CHECKPOINT = flags.DEFINE_string("checkpoint", "latest", "The number of its step, best, or latest.")
 EMA = flags.DEFINE_bool("ema", True, "Write the EMA of the parameters.")
 DTYPE = flags.DEFINE_string("dtype", "float32", f"Number format: one of {', '.join(DTYPES)}.")
 OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace what is there already.")
 
 HELP = {
-    "What to write": (WORKDIR, CHECKPOINT, EMA, DTYPE, LAYOUT),
+    "What to write": (WORKDIR, CHECKPOINT, EMA, DTYPE, LAYOUT, ADAPTERS),
     "Where to write": (OUT, OVERWRITE),
     **launch.HELP,
 }
@@ -43,9 +50,17 @@ def main() -> int:
     check_weights(Weights(CHECKPOINT.value, EMA.value))
     launch.join_processes()
     check_dtype(DTYPE.value)
-    how = {"checkpoint": CHECKPOINT.value, "ema": EMA.value, "dtype": DTYPE.value}
-    how |= {"overwrite": OVERWRITE.value}
+    how = {"checkpoint": CHECKPOINT.value, "ema": EMA.value, "overwrite": OVERWRITE.value}
     workdir, out = Path(WORKDIR.value), Path(OUT.value)
+    if ADAPTERS.value:
+        if LAYOUT.value is not None or DTYPE.value != "float32":
+            raise InputError(
+                "adapters have a form of their own, in float32: leave --layout and --dtype out, or "
+                "--adapters for the merged parameters."
+            )
+        say(export_adapters(workdir, out, **how))
+        return 0
+    how |= {"dtype": DTYPE.value}
     if LAYOUT.value is None:
         say(export_weights(workdir, out, **how))
     else:

@@ -9,13 +9,14 @@ import jax
 import jax.numpy as jnp
 
 from fmjax.errors import InputError, unknown_name
-from fmjax.factory import make_experiment
+from fmjax.factory import Experiment
+from fmjax.factory.lora import without_lora
 from fmjax.factory.training import abstract_params
 from fmjax.files import check_space, check_writable
 from fmjax.first_process import on_first_process
 from fmjax.folders import check_no_links, lock_folder
 from fmjax.run import workdir as folder
-from fmjax.run.restore import ARCHITECTURE, EXPORTED, load_params
+from fmjax.run.restore import ARCHITECTURE, EXPORTED, load_params, open_run
 from fmjax.storage.fingerprint import fingerprint
 from fmjax.storage.safetensors import DTYPES, write_weights
 from fmjax.training.mesh import MeshSizes, make_mesh
@@ -47,14 +48,16 @@ def export_weights(
         InputError: something does not fit, in one sentence, before anything is read.
     """
     check_dtype(dtype)
-    record = folder.load_record(workdir)
-    experiment = make_experiment(record.config, record.spec)
+    experiment, record = open_run(workdir), folder.load_record(workdir)
+    record = record._replace(config=without_lora(record.config))  # what is written is merged
     path = out / EXPORTED[ema]
     count = sum(leaf.size for leaf in jax.tree.leaves(abstract_params(experiment)))
     size = count * DTYPES[dtype].itemsize
     lock = on_first_process(lambda: _claim(path, record, size, overwrite))
     try:
-        step = _write(workdir, path, record, checkpoint, ema, dtype)
+        step = _write(workdir, path, experiment, checkpoint, ema, dtype)
+        if jax.process_index() == 0:
+            folder.save_record(path.parent, record)
     finally:
         if lock is not None:
             lock.close()
@@ -72,10 +75,9 @@ def check_dtype(dtype: str) -> None:
 
 
 def _write(
-    workdir: Path, path: Path, record: folder.Record, checkpoint: str, ema: bool, dtype: str
+    workdir: Path, path: Path, experiment: Experiment, checkpoint: str, ema: bool, dtype: str
 ) -> int:
-    """Writes the file and the record beside it; returns the step."""
-    experiment = make_experiment(record.config, record.spec)
+    """Writes the file; returns the step."""
     mesh = make_mesh(sizes=MeshSizes(data=1, fsdp=-1))  # each device holds a part of a large model
     step, params = load_params(workdir, experiment, checkpoint, ema, mesh)
     if dtype != "float32":  # as they will be read again, so that the fingerprint is theirs
@@ -83,8 +85,6 @@ def _write(
     metadata = {"step": str(step), "fingerprint": str(int(fingerprint(params)))}
     metadata[ARCHITECTURE] = json.dumps(dict(experiment.architecture))
     write_weights(path, params, dtype, metadata)
-    if jax.process_index() == 0:
-        folder.save_record(path.parent, record)
     return step
 
 

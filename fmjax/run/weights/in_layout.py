@@ -7,10 +7,11 @@ import jax
 from fmjax.errors import InputError
 from fmjax.factory import Experiment
 from fmjax.factory.training import abstract_params
-from fmjax.files import check_file, check_space
+from fmjax.files import check_space
 from fmjax.first_process import on_first_process
 from fmjax.models import pretrained
 from fmjax.run.restore import load_params, open_run
+from fmjax.run.weights.adapters import check_new_file
 from fmjax.run.weights.export import check_dtype
 from fmjax.run.weights.published import is_meant_as
 from fmjax.storage.safetensors import DTYPES
@@ -73,12 +74,5 @@ def _check_layout(workdir: Path, layout: str, experiment: Experiment) -> None:
 
 
 def _check_out(out: Path, size: int, overwrite: bool) -> None:
-    if out.suffix != ".safetensors":
-        raise InputError(
-            f"with --layout, --out is a file that ends in .safetensors; got {out}: write "
-            f"--out={out}.safetensors."
-        )
-    check_file(out, "--out")
-    if out.exists() and not overwrite:
-        raise InputError(f"{out} is there already; give another --out, or --overwrite.")
+    check_new_file(out, overwrite)
     check_space(out.parent, size, "the parameters", "free some space, or give another --out")

@@ -56,8 +56,18 @@ class _Multistep(diffrax.AbstractSolver):
 
     def step(self, terms, t0, t1, y0, args, solver_state, made_jump):
         """One step from t0 to t1."""
-        y1, solver_state = self.advance(terms, t0, t1, y0, args, solver_state)
+        field, ends = _in_time(terms, t0, t1, args)
+        y1, solver_state = self.advance(field, *ends, y0, solver_state)
         return y1, None, {"y0": y0, "y1": y1}, solver_state, diffrax.RESULTS.successful
+
+
+def _in_time(terms: Any, t0: Array, t1: Array, args: Any) -> tuple[Callable, tuple[Array, Array]]:
+    """``field(t, x)`` and the ends of a step, in the time of the flow.
+
+    diffrax runs backwards in the time -t, which increases; its field is still that of the flow.
+    """
+    way = jnp.sign(terms.contr(t0, t1))
+    return lambda t, y: terms.vf(way * t, y, args), (way * t0, way * t1)
 
 
 class _Earlier(NamedTuple):
@@ -90,20 +100,21 @@ class AdamsBashforth(_Multistep):
         if self.order_ == 2:
             zero = jax.tree.map(jnp.zeros_like, y0)
             return _Earlier(never, zero, never, zero)
-        f0 = terms.vf(t0, y0, args)
-        ahead = terms.vf(t1, jax.tree.map(lambda y, f: y + (t1 - t0) * f, y0, f0), args)
+        field, (t0, t1) = _in_time(terms, t0, t1, args)
+        f0 = field(t0, y0)
+        ahead = field(t1, jax.tree.map(lambda y, f: y + (t1 - t0) * f, y0, f0))
         return _Earlier(t1, ahead, never, f0)
 
-    def advance(self, terms, t0, t1, y0, args, earlier):
+    def advance(self, field, t0, t1, y0, earlier):
         """One step, and the evaluations for the next one."""
         h, h1, h2 = t1 - t0, t0 - earlier.t1, t0 - earlier.t2
         if self.order_ == 2:
-            f0, known = terms.vf(t0, y0, args), earlier.t1
+            f0, known = field(t0, y0), earlier.t1
             bend = gap = None
         else:
             # At first the earlier point is the Euler point ahead, which makes the step Heun's.
             first = earlier.t1 == t1
-            f0 = jax.lax.cond(first, lambda: earlier.f2, lambda: terms.vf(t0, y0, args))
+            f0 = jax.lax.cond(first, lambda: earlier.f2, lambda: field(t0, y0))
             known = jnp.where(first, -jnp.inf, earlier.t1)
             bend, gap = (h**3 / 3 + h1 * h**2 / 2) / h2, earlier.t1 - earlier.t2
 
@@ -156,11 +167,11 @@ class LogSNRMultistep(_Multistep):
         zero, never = jax.tree.map(jnp.zeros_like, y0), jnp.full_like(t0, -jnp.inf)
         return _Predicted(never, y0, zero, never, zero)
 
-    def advance(self, terms, t0, t1, y0, args, known):
+    def advance(self, field, t0, t1, y0, known):
         """One step, and what is known for the next one."""
         s = self.schedule
         # The one evaluation of the step, as a prediction of the data at the state as predicted.
-        f0 = terms.vf(t0, y0, args)
+        f0 = field(t0, y0)
 
         def data(velocity, x):
             t = jnp.full(x.shape[:1], t0, x.dtype)

@@ -58,6 +58,11 @@ class Projected(diffrax.AbstractWrappedSolver):
         """That of the solver, if it has one."""
         return getattr(self.solver, "tableau", None)
 
+    @property
+    def scan_kind(self) -> Any:
+        """That of the solver, which diffrax sets for derivatives in forward mode."""
+        return self.solver.scan_kind
+
     def order(self, terms: Any) -> int | None:
         """That of the solver."""
         return self.solver.order(terms)

@@ -5,7 +5,9 @@ the ODE in one of four ways. With g the diffusion coefficient, z = g^2 h / sigma
 share of the noise in x that is replaced.
 
 ``drift``: the velocity becomes u + g^2 / 2 score + g xi / sqrt(h), constant noise over the step.
-For Euler it is Euler and Maruyama's step, for Heun the stochastic Heun step of additive noise.
+For Euler it is Euler and Maruyama's step, for Heun the stochastic Heun step of additive noise. On a
+manifold xi is drawn in the tangent space and the step is along a geodesic, which makes it the
+geodesic random walk (De Bortoli et al., arXiv:2202.02763, algorithm 1).
 
 ``churn``: before the step, x is taken back to the time r < t whose ratio (sigma / alpha)^2 is 1 + z
 times that at t, by x_r = (alpha_r / alpha) x + sqrt(sigma_r^2 - (alpha_r sigma / alpha)^2) xi.
@@ -40,6 +42,7 @@ import jax
 import jax.numpy as jnp
 
 from fmjax.conventions import Array, Labels
+from fmjax.manifolds import Manifold
 from fmjax.schedules import Schedule, inverse_log_snr, log_snr
 
 
@@ -60,13 +63,20 @@ class StepArgs(NamedTuple):
     force: Array | float = 0.0
 
 
-def step_noise(keys: Array, step: Array, x: Array) -> Array:
-    """Standard normal noise shaped as x; that of an example depends on its key and the step."""
+def step_noise(keys: Array, step: Array, x: Array, manifold: Manifold | None = None) -> Array:
+    """Standard normal noise shaped as x; that of an example depends on its key and the step.
+
+    On a manifold it is standard normal in the tangent space at x.
+    """
+    shape = x.shape[1:]
+    if manifold is not None:
+        shape = (*shape[: len(shape) - len(manifold.shape)], manifold.dim)
 
     def one(key):
-        return jax.random.normal(jax.random.fold_in(key, step), x.shape[1:], x.dtype)
+        return jax.random.normal(jax.random.fold_in(key, step), shape, x.dtype)
 
-    return jax.vmap(one)(keys)
+    xi = jax.vmap(one)(keys)
+    return xi if manifold is None else manifold.tangent(x, xi)
 
 
 class NoisySolver(diffrax.AbstractSolver):
@@ -78,6 +88,7 @@ class NoisySolver(diffrax.AbstractSolver):
     schedule: Schedule | None
     last: int  # the step that takes no noise; -1 for none
     key_impl: Any  # of the keys, as `jax.random.key_impl` names it
+    manifold: Manifold | None = None
 
     term_structure: ClassVar = diffrax.AbstractTerm
     interpolation_cls: ClassVar[Callable] = diffrax.LocalLinearInterpolation
@@ -94,7 +105,7 @@ class NoisySolver(diffrax.AbstractSolver):
         """One step from t0 to t1."""
         on = solver_state != self.last
         keys = jax.random.wrap_key_data(args.keys, impl=self.key_impl)
-        xi = step_noise(keys, solver_state, y0)
+        xi = step_noise(keys, solver_state, y0, self.manifold)
 
         def ode(start, end, x, args):
             return self.base.step(terms, start, end, x, args, None, made_jump)[0]

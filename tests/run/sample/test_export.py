@@ -85,6 +85,13 @@ def test_a_file_that_cannot_be_written_is_named_before_any_work(tmp_path):
         check_target(tmp_path / "there" / "file", overwrite=False)
 
 
+def test_a_file_that_is_there_is_kept_unless_asked_otherwise(trained, tmp_path):
+    (tmp_path / "there").write_text("mine")
+    with pytest.raises(InputError, match="there already; give another --export"):
+        export_run(trained, tmp_path / "there", Request(NUM, (0,)), HOW["fixed"])
+    assert (tmp_path / "there").read_text() == "mine"
+
+
 def test_parameters_that_are_too_large_for_one_program_are_refused(trained, tmp_path, monkeypatch):
     monkeypatch.setattr(export, "_LIMIT", 100)
     with pytest.raises(InputError, match="exported program holds"):

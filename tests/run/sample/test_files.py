@@ -1,5 +1,7 @@
 """The files of a sample run: how many there may be, what they take, and whether one is whole."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -45,3 +47,25 @@ def test_a_shard_is_whole_with_the_samples_that_it_should_have(tmp_path, samples
     assert is_whole(tmp_path / "a.npz", range(5, 8), SPEC) == whole
     np.savez(tmp_path / "b.npz", other=samples)
     assert not is_whole(tmp_path / "b.npz", range(5, 8), SPEC)
+
+
+def test_shards_have_a_manifest_and_one_file_has_none(tmp_path):
+    SampleFiles(tmp_path, 9).begin({"num": 9})
+    assert not (tmp_path / files.MANIFEST).exists()
+    for _ in range(2):  # a second time it agrees
+        SampleFiles(tmp_path, 9, 3).begin({"num": 9})
+    assert json.loads((tmp_path / files.MANIFEST).read_text()) == {"num": 9}
+    with pytest.raises(InputError, match=r"holds other samples, with num=9 .asked: 8."):
+        SampleFiles(tmp_path, 8, 3).begin({"num": 8})
+
+
+def test_overwriting_removes_shards_at_once_and_one_file_when_it_is_replaced(tmp_path):
+    made = (files.WHOLE, files.PICTURE, files.MANIFEST, "samples-00000-of-00001.npz")
+    for shard_size, kept in ((3, set()), (0, {files.WHOLE, files.PICTURE})):
+        out = tmp_path / str(shard_size)
+        out.mkdir()
+        for name in (*made, "mine.txt"):
+            (out / name).write_text("{}")
+        SampleFiles(out, 3, shard_size, overwrite=True).begin({"num": 3})
+        manifest = {files.MANIFEST} if shard_size else set()
+        assert {path.name for path in out.iterdir()} == {*kept, *manifest, "mine.txt"}

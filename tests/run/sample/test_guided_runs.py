@@ -159,6 +159,17 @@ def test_a_guidance_that_cannot_be_is_refused(trained, guidance, message):
         resolved(trained, REQUEST, SPEC, guidance)
 
 
+def test_guidance_is_built_in_where_it_changes_something(trained):
+    def built(w, guidance, labels=(0,)):
+        return resolved(trained, Request(3, labels, (w,)), SPEC, guidance)[1].guidance
+
+    assert built(1.0, Guidance()) is None
+    assert built(1.0, Guidance(interval=(0.2, 0.8))) is None
+    assert built(1.0, Guidance(zero_until=0.5)) == Guidance(zero_until=0.5)
+    assert built(1.5, Guidance()) == Guidance()
+    assert built(1.0, Guidance(zero_until=0.5), None) is None  # nothing to guide by
+
+
 def test_weak_guidance_takes_neither_a_negative_class_nor_a_zero_start(trained):
     with pytest.raises(InputError, match="takes no negative and no zero_until"):
         resolved(trained, REQUEST, SPEC, Guidance(negative=1), weak=True)

@@ -72,7 +72,7 @@ WRONG = {
     "another network": ({"layout": "torchcfm-unet"}, "is a UNet; got model of type DiT"),
     "an autoencoder": ({"layout": "taesd"}, "is a TinyAutoencoder; got model of type DiT"),
     "a dtype": ({"dtype": "float8"}, "unknown dtype 'float8'"),
-    "a folder": ({"out": "folder"}, r"ends in \.safetensors; got .*folder: write --out="),
+    "a folder": ({"out": "folder"}, r"ends in \.safetensors here; got .*folder: write --out="),
     "a checkpoint": ({"checkpoint": "3"}, "no checkpoint of step 3"),
 }
 

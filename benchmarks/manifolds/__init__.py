@@ -1,0 +1,1 @@
+"""Flows on manifolds: the densities of the earth, mixtures that are known, and speed."""
