@@ -1,15 +1,13 @@
 """Handwritten digits, 8x8, as tokens: each pixel is one of 17 levels, and starts as a mask.
 
     python train.py --config=configs/digits_tokens.py
-    python sample.py --workdir=runs/digits_tokens --steps=64 --guidance=1.25 --out=out/
 
 Trained on 2 cores of an AMD EPYC (CPU only), shared with many other programs, on 2026-11-26: 0.10 s
-of one core a step, 260 s in all beside compilation. An SVM fitted on real digits classifies 99.6 %
-of 1,000 samples with guidance 1.25 as the digit asked for, and 98.3 % of held-out real ones as
-theirs; the Fréchet distance is 5,082, that of configs/digits.py 5,675 and of two halves of the real
-digits 4,731. At most 1.87 bits per dimension of held-out digits. Without a class the digits come
-unevenly. More in benchmarks/results/digits_tokens.json, by
-``python -m benchmarks.quality.digits_tokens``.
+of one core a step, 260 s in all beside compilation. An SVM fitted on real digits reads 99.6 % of
+1,000 samples with guidance 1.25 as the digit asked for, and 98.3 % of held-out real ones as theirs;
+the Fréchet distance is 5,082, that of configs/digits.py 5,675 and of two halves of the real digits
+4,731. At most 1.87 bits per dimension of held-out digits. Without a class the digits come unevenly.
+More in benchmarks/results/digits_tokens.json, by ``python -m benchmarks.quality.digits_tokens``.
 """
 
 from fmjax.config import ConfigDict, default_config
