@@ -36,6 +36,7 @@ def run_benchmark(run_python):
     return lambda module, *arguments, **how: run_python(code, module, *arguments, **how)
 
 
+@pytest.mark.slow
 def test_every_benchmark_says_what_its_flags_are(run_python):
     out = run_python(
         f"""

@@ -18,6 +18,7 @@ def field(params, x, t, labels):
     return params * x * t[:, None] + more
 
 
+@pytest.mark.slow
 def test_solving_within_an_interval_is_solving_from_its_start_to_its_end():
     for k in range(4):
         labels = {"interval": ENDS[k : k + 1]}

@@ -71,7 +71,6 @@ FLOATS_ONLY = {
     "solve a dictionary": lambda bad: solve(decay, {"a": X, "b": bad(X)}, None, TWO),
     "invert": lambda bad: invert(decay, bad(X), None, TWO),
     "solve_sde": lambda bad: solve_sde(decay, bad(X), KEYS, None, sde_spec(steps=2)),
-    "take_steps": lambda bad: take_steps(lambda x, *_: x, bad(X), np.linspace(0, 1, 3), nfe=2),
     "fit_source": lambda bad: fit_source(decay, bad(X), lambda x: x.sum(axis=1), iterations=1),
     "log_likelihood": lambda bad: log_likelihood(decay, bad(X), spec=TWO),
     "x0 of a loss": lambda bad: loss(x0=bad(X)),

@@ -75,6 +75,7 @@ GUIDANCE = {
     "rule": Argument(st.just(fmjax.guidance.linear), "function").needed,
     "schedule": Argument(st.sampled_from(["constant", "cosine"]), "choice").needed,
     "interval": Argument(st.just((0.2, 0.8)), "times on the way").optional,
+    "manifold": Argument(st.none(), "object"),
     "x": Argument(X, "batch"),
     "t": Argument(T, "times"),
     "labels": LABEL.needed,
@@ -296,6 +297,7 @@ TABLE = {
             "schedule": SCHEDULED,
             "prediction": Argument(PREDICTION, "choice").needed,
             "margin": Argument(st.floats(0.01, 0.4), "number in [0, 1]").needed,
+            "manifold": Argument(st.none(), "object"),
             "x": Argument(X),
             "t": Argument(T),
             "labels": Argument(LABELS),
@@ -433,6 +435,7 @@ TABLE = {
             "schedule": SCHEDULED.optional._replace(wrong=(schedules.Linear,)),
             "gradient": Argument(st.just("direct"), "choice").needed,
             "checkpoints": Argument(COUNT, "count").needed,
+            "manifold": Argument(st.none(), "object"),
         },
     ),
 }

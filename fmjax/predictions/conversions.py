@@ -226,6 +226,7 @@ def as_velocity(
         return predicted
 
     if manifold is not None:
+        check_methods("the manifold", manifold, "exp", "log", such_as="manifolds.Sphere(2)")
         return geodesic_velocity(predict, schedule, prediction, margin, manifold)
     if prediction == "velocity":
         return predict

@@ -233,7 +233,7 @@ def finished(solution: Solution) -> Solution:
     success = solution.success & is_finite(solution.x1)
 
     def blank(leaf):
-        none = jnp.asarray(-1 if jnp.issubdtype(leaf.dtype, jnp.integer) else jnp.nan, leaf.dtype)
+        none = -1 if jnp.issubdtype(leaf.dtype, jnp.integer) else jnp.nan
         return jnp.where(jnp.expand_dims(success, tuple(range(1, leaf.ndim))), leaf, none)
 
     return solution._replace(x1=jax.tree.map(blank, solution.x1), success=success)

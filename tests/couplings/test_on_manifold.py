@@ -55,6 +55,7 @@ def test_neighbours_across_the_jump_of_an_angle_are_neighbours():
     np.testing.assert_array_equal(straight[0], jnp.asarray([3.1, 0.0]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "make",
     [

@@ -36,6 +36,7 @@ def exact(x, t, labels=None):
     return {"number": velocity, "kind": logits[:, None]}
 
 
+@pytest.mark.slow
 def test_both_parts_have_their_joint_law():
     n = 20_000
     solver = JointSteps({"number": EulerStep(), "kind": Unmask(KINDS)}, 200)

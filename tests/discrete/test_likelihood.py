@@ -100,6 +100,7 @@ def test_the_standard_error_is_that_of_the_times():
     assert np.all(np.isnan(one.std_error))
 
 
+@pytest.mark.slow
 def test_a_bound_depends_on_the_key_of_its_example_alone_and_is_differentiable():
     path, x1 = MixturePath(V, "uniform"), jnp.asarray(DATA)
     keys = jax.random.split(KEY, len(x1))

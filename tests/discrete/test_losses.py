@@ -162,6 +162,7 @@ LOSSES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("path", "loss"), LOSSES.values(), ids=LOSSES)
 def test_losses_are_safe_under_jit_vmap_and_grad_up_to_both_ends(path, loss):
     path = dataclasses.replace(path, loss=loss)

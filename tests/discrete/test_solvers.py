@@ -91,12 +91,14 @@ def test_the_marginals_are_exact_at_every_time(solver):
     check_marginals(solver, N)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("solver", CASES.values(), ids=CASES)
 def test_the_marginals_of_fewer_samples(solver):
     """The errors of as many steps are below the noise of these samples."""
     check_marginals(dataclasses.replace(solver, steps=solver.steps // 2), 4000)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("randomness", [0.0, 1.0])
 def test_purity_ends_at_the_law_of_the_data_and_keeps_the_number_of_masks(randomness):
     n = 10_000
@@ -174,6 +176,7 @@ def test_a_solve_from_the_middle_goes_on():
     check_law(path, end, marginal(path, 1.0))
 
 
+@pytest.mark.slow
 def test_a_large_corrector_forgets_where_it_started():
     n = 10_000
     x0 = jnp.tile(jnp.array([[2, 0]]), (n, 1))  # a pair that need not be likely, all known
@@ -184,6 +187,7 @@ def test_a_large_corrector_forgets_where_it_started():
     check_law(MASK, x, marginal(MASK, 1.0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [0.0, 1.0, 2.5])
 @pytest.mark.parametrize("name", ["mask", "uniform"])
 def test_guided_rates_are_the_product_of_powers(name, scale):
@@ -191,6 +195,7 @@ def test_guided_rates_are_the_product_of_powers(name, scale):
     check_guided(name, scale, guided_law)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [0.0, 1.0, 1.5])
 def test_guided_rates_of_a_metric_path_too(scale):
     """Its rates are stiff, so that the law is that of matrix exponentials."""
@@ -276,6 +281,7 @@ def test_scales_of_each_example_and_negatives_go_in_one_call():
     np.testing.assert_array_equal(x[3], first[3])
 
 
+@pytest.mark.slow
 def test_outside_of_its_interval_guidance_is_the_condition():
     exact = network(MASK, (LAW, OTHER))
     x0, keys = jnp.full((64, 2), V), jax.random.split(jax.random.key(0), 64)
@@ -292,6 +298,7 @@ def test_outside_of_its_interval_guidance_is_the_condition():
     assert np.any(run((0.0, 0.3)) != run(None))
 
 
+@pytest.mark.slow
 def test_an_example_depends_on_its_own_key_alone():
     exact = network(PATHS["uniform"])
     for solver in (
@@ -305,6 +312,7 @@ def test_an_example_depends_on_its_own_key_alone():
         np.testing.assert_array_equal(whole[3:5], part)
 
 
+@pytest.mark.slow
 def test_results_do_not_depend_on_the_devices(run_python):
     code = """
         import jax, jax.numpy as jnp

@@ -28,6 +28,7 @@ def piece(name):
     return importlib.import_module(name)
 
 
+@pytest.mark.slow
 def test_a_path(run_of):
     run = run_of(path__name="wavy_path:make", path__sigma=0.2)
     path = run.experiment.path
@@ -50,6 +51,7 @@ def test_a_path(run_of):
     assert drawn.noise["z"].shape == (4, 2)
 
 
+@pytest.mark.slow
 def test_a_source(run_of):
     run = run_of(source__name="ring_source:make", source__high=3.0)
     source = run.experiment.source
@@ -95,6 +97,7 @@ def test_a_codec(run_of):
     assert isinstance(codec.encode(data), np.ndarray)
 
 
+@pytest.mark.slow
 def test_a_network(run_of):
     run = run_of(model__name="residual_network:build")
     assert run.losses[-1] < run.losses[0]
@@ -105,6 +108,7 @@ def test_a_network(run_of):
     assert run.samples["samples"].shape == (8, 2)
 
 
+@pytest.mark.slow
 def test_a_solver(run_of):
     solver = "ralston_solver:Ralston"
     run = run_of(solver, sample__solver=solver, sample__steps=3)

@@ -294,6 +294,7 @@ def test_tokens_take_no_scale_below_0():
         check_scales([1.0, -1.0], experiment(CODES))
 
 
+@pytest.mark.slow
 def test_guidance_leads_to_the_condition_and_the_negative_one_away():
     """With a network whose logits are its labels, a scale moves the draws as the rates say."""
     built = experiment(CODES, sample__solver="unmask")

@@ -218,6 +218,7 @@ def definition(name, params, constant, x, span, v):
     return at(params, x, s, t), (first + second) / 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["MeanFlow", "Lagrangian", "Semigroup"])
 def test_the_gradient_is_that_of_the_definition_with_its_constants(name):
     with jax.enable_x64(True):

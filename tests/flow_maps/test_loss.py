@@ -216,6 +216,7 @@ def test_short_jumps_are_made_with_the_velocity_of_the_teacher():
         np.testing.assert_allclose(loss_fn(1.0, *args), (goal - 1.0) ** 2, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [

@@ -122,6 +122,7 @@ def losses(manifold, identity, **more):
         return [float(value({"wrong": jnp.asarray(w)})) for w in (0.0, 0.05, 0.2)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("manifold", CURVED, ids=repr)
 @pytest.mark.parametrize(
     "identity",
@@ -249,6 +250,7 @@ def test_the_likelihood_in_a_few_jumps():
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("manifold", [*CURVED, SO3()], ids=repr)
 def test_jumps_land_where_the_flow_does_in_one_or_in_several(manifold):
     x0 = draws(manifold)[0].astype(jnp.float32)

@@ -158,6 +158,7 @@ def hyperbolic_grid(n):
     return x, np.repeat(weight * np.sinh(r), n) * 2 * math.pi / n
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("source", "velocity", "grid", "n", "rate"),
     [
@@ -199,6 +200,7 @@ def away(manifold, rate):
     return velocity
 
 
+@pytest.mark.slow
 def test_a_known_flow_on_the_sphere():
     x = Sphere(2).uniform(KEY, (50,))
     a = jnp.asarray([0.0, 0.6, 0.8])
@@ -221,6 +223,7 @@ def test_a_known_flow_on_the_torus():
     np.testing.assert_allclose(found.log_p, expected, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_known_flow_of_rotations():
     x = SO3().uniform(KEY, (50,))
 
@@ -235,6 +238,7 @@ def test_a_known_flow_of_rotations():
     np.testing.assert_allclose(found.log_p, np.log(ratio / (8 * math.pi**2)), atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("manifold", [Hyperbolic(3), SPD(2)], ids=repr)
 def test_a_normal_that_is_blown_up_is_a_wider_one(manifold):
     rate, narrow, wide = 0.4, WrappedNormal(manifold, scale=0.5), None
@@ -250,6 +254,7 @@ def turning(x, t, labels=None):
     return generator @ x if x.ndim == 3 else x @ generator.T
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("manifold", [Sphere(2), SO3()], ids=repr)
 def test_a_normal_that_is_turned_is_one_around_the_turned_mean(manifold):
     mean = manifold.uniform(KEY)
@@ -261,6 +266,7 @@ def test_a_normal_that_is_turned_is_one_around_the_turned_mean(manifold):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("manifold", [Sphere(2), Product({"a": Torus(1), "b": SO3()})], ids=repr)
 def test_a_sample_comes_with_its_density(manifold):
     source = UniformOn(manifold)
@@ -282,6 +288,7 @@ def test_tolerances_serve_as_well_as_steps():
     np.testing.assert_allclose(found.log_p, expected.log_p, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("manifold", [Sphere(2), Hyperbolic(2), SPD(2), Simplex(2)], ids=repr)
 def test_probes_of_the_tangent_space_have_the_divergence_for_a_mean(manifold):
     x, t = points(manifold, 2), jnp.full(2, 0.3)
@@ -302,6 +309,7 @@ def test_an_estimated_density_has_its_error():
     assert np.all(jnp.abs(found.log_p - exact.log_p) < 4.5 * found.std_error)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "source",
     [UniformOn(Sphere(2)), UniformOn(SO3()), WrappedNormal(Hyperbolic(2)), WrappedNormal(SPD(2))],
@@ -327,6 +335,7 @@ def test_gradients_are_finite_and_right(source):
     assert float(slope) == pytest.approx(float(difference), rel=2e-2)
 
 
+@pytest.mark.slow
 def test_a_flat_manifold_changes_no_bit():
     x = jax.random.normal(KEY, (6, 2, 2))
     for trace in (Exact(), Hutchinson(3)):
@@ -343,6 +352,7 @@ def test_a_flat_manifold_changes_no_bit():
     np.testing.assert_array_equal(plain[1], flat[1])
 
 
+@pytest.mark.slow
 def test_the_points_of_one_example_count_together():
     x, source = Sphere(2).uniform(KEY, (3, 4)), UniformOn(Sphere(2))
 

@@ -56,6 +56,7 @@ def test_a_wrapped_normal_on_the_torus_integrates_to_one():
     assert float(jnp.mean(density)) * Torus(2).volume == pytest.approx(1, abs=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("manifold", [Hyperbolic(3), SPD(2)], ids=repr)
 def test_the_volume_term_is_the_determinant_of_the_derivative_of_exp(manifold):
     with jax.enable_x64(True):

@@ -112,6 +112,7 @@ def broken(manifold, dtype):
     }
 
 
+@pytest.mark.slow
 @every
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 3e-5), ("float64", 1e-9)])
 def test_laws(manifold, dtype, tolerance):

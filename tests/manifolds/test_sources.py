@@ -34,6 +34,7 @@ SOURCES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SOURCES)
 def test_an_example_depends_on_its_place_alone(name):
     source = SOURCES[name]
@@ -48,6 +49,7 @@ def test_an_example_depends_on_its_place_alone(name):
     assert jax.tree.map(jnp.shape, drawn.x0) == jax.tree.map(jnp.shape, every)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["uniform, sphere", "normal, sphere"])
 def test_the_density_is_that_of_the_points(name):
     """The mean of 1 / p over the points is the volume."""
@@ -64,6 +66,7 @@ def test_the_density_is_that_of_the_points(name):
     np.testing.assert_allclose(area, 2 * np.pi * (1 - np.cos(1.0)), rtol=0.02)
 
 
+@pytest.mark.slow
 def test_several_points_of_an_example_are_independent_and_their_densities_are_summed():
     source = SOURCES["normal, sphere"]
     x = source.sample(KEY, jnp.arange(5), (4, 3))

@@ -80,6 +80,7 @@ def trained(model, shape, conditioned, steps):
     return functools.partial(apply_fn, params)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("make", "conditions", "conditioned"), CASES)
 def test_sampled_means_and_covariances_are_those_of_each_condition(make, conditions, conditioned):
     shape = (1, 2, 1) if make.func is DiT else (2,)

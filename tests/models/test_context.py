@@ -72,6 +72,7 @@ def out_of(make, **changes):
     return np.asarray(apply(model, trained(model), X, T, LABELS | changes))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", NETWORKS)
 def test_new_conditions_leave_the_parameters_that_were_there_to_the_bit(make):
     before = make(conditions=BASE).init(jax.random.key(0), X, T, of(BASE))["params"]
@@ -139,6 +140,7 @@ def test_a_sequence_without_a_mask_counts_at_every_place(make):
     np.testing.assert_allclose(found, apply(masked, trained(model), X, T, full), rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", EXACT)
 def test_every_parameter_matters(make):
     model = make(conditions=ALL, guidance=True, span=True)
@@ -159,6 +161,7 @@ def test_every_parameter_matters(make):
         assert np.abs(g).max() > 0, path
 
 
+@pytest.mark.slow
 def test_the_blocks_of_a_loop_and_what_is_computed_twice_change_nothing():
     def value_and_gradient(**how):
         model = DIT(conditions=ALL, **how)

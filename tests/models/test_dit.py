@@ -109,6 +109,7 @@ def test_patches_are_squares_of_the_image_row_by_row():
     np.testing.assert_array_equal(patchify(x, 2)[0, 4], x[0, 2:4, 2:4, 0].ravel())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("conditions", "dtype"), [(None, jnp.float32), (ClassIds(CLASSES), jnp.bfloat16)]
 )

@@ -45,6 +45,7 @@ def one_and_two(make, shape):
     return jax.jit(from_linen(one)), params, jax.jit(from_linen(two)), extended, x, labels
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("make", "shape"), NETWORKS)
 def test_a_network_of_two_times_begins_as_that_of_one_to_the_bit(make, shape):
     one, params, two, extended, x, labels = one_and_two(make, shape)

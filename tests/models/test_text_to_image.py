@@ -90,6 +90,7 @@ def test_every_input_matters_and_examples_do_not_meet(name):
         assert moved[0] < 1e-5, changed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mmdit, dual", "flux"])
 def test_a_loop_and_what_is_computed_twice_change_nothing(name):
     model = NETWORKS[name]
@@ -105,6 +106,7 @@ def test_a_loop_and_what_is_computed_twice_change_nothing(name):
     np.testing.assert_allclose(plain, other, rtol=1e-3, atol=1e-3 * np.abs(plain).max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mmdit, dual", "flux"])
 def test_the_jvp_is_the_transpose_of_the_vjp(name):
     model = NETWORKS[name]

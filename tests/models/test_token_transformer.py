@@ -41,6 +41,7 @@ def trained():
     return randomised(tiny(), X, T, LABELS)
 
 
+@pytest.mark.slow
 def test_a_fresh_network_gives_every_token_the_same_probability():
     params = tiny().init(jax.random.key(0), X, T, LABELS)["params"]
     logits = apply(tiny(), params, X, T, LABELS)

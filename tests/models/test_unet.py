@@ -41,6 +41,7 @@ def apply(model, params, x, t, labels=None):
     return model.apply({"params": params}, x, t, labels)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_a_fresh_model_outputs_exactly_zero(dtype):
     model = tiny(dtype=dtype)

@@ -55,6 +55,7 @@ def near(found, expected, atol=2e-5):
     )
 
 
+@pytest.mark.slow
 @EVERY
 @pytest.mark.parametrize("kappa", [Linear(), Cosine()], ids=["linear", "cosine"])
 def test_the_velocity_is_the_logarithm_carried_along_and_as_fast_as_kappa_says(name, kappa):
@@ -116,6 +117,7 @@ def test_a_distance_is_a_squared_length_in_the_metric_over_the_dimension():
     near(GeodesicPath(manifold).distance(u, v, x, T), expected)
 
 
+@pytest.mark.slow
 def test_several_points_of_one_example_have_times_of_their_own_and_one_distance():
     x0, x1 = (SPHERE.uniform(jax.random.key(i), (6, 4)) for i in (0, 1))
     t = jax.random.uniform(KEY, (6, 4))

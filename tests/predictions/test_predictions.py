@@ -284,6 +284,7 @@ def test_the_changed_field_is_the_field_of_the_new_path(a, b):
             np.testing.assert_allclose(found[-4:], expected[-4:], atol=0.02)
 
 
+@pytest.mark.slow
 @mostly_slow(("a", "b"), CHANGES + [(b, a) for a, b in CHANGES], (CHANGES[1], CHANGES[3]))
 def test_the_changed_field_is_finite_at_the_ends_in_value_and_gradient(a, b):
     field = change_path(gaussian_velocity(SCHEDULES[a]), SCHEDULES[a], SCHEDULES[b])

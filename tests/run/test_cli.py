@@ -141,6 +141,7 @@ class OfOurs:
         raise ValueError("a defect")
 
 
+@pytest.mark.slow
 def test_what_is_left_of_a_damaged_checkpoint_is_not_said_and_all_else_is(monkeypatch):
     said, level = [], logging.get_verbosity()
     monkeypatch.setattr(sys, "unraisablehook", lambda hook: said.append(str(hook.exc_value)))
@@ -269,7 +270,8 @@ def test_a_configuration_is_found_by_path_or_by_name(tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"unknown configuration 'mein'. Did you mean 'mine'\?"):
         find_config("mein")
     with pytest.raises(
-        InputError, match=r"unknown configuration ''\. Known: cifar10, cifar10_unet, digits"
+        InputError,
+        match=r"unknown configuration ''\. Known: checkerboard, cifar10, cifar10_unet, digits",
     ):
         find_config("")
 

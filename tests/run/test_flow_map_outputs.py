@@ -43,6 +43,7 @@ def scaled(trained, tmp_path_factory):
     return workdir
 
 
+@pytest.mark.slow
 def test_a_network_that_takes_the_scale_is_sampled_in_one_evaluation_at_each(scaled, tmp_path):
     assert open_run(scaled).guidance_scale == 1.5
     result = sample(scaled, tmp_path, Request(10, w=(1.0, 3.0)), Recipe(Jumps(1)))
@@ -61,6 +62,7 @@ def test_a_network_that_takes_the_scale_is_sampled_in_one_evaluation_at_each(sca
     assert np.abs(at_one - u)[1::2].max() > np.abs(at_one - u)[::2].max()
 
 
+@pytest.mark.slow
 def test_it_learns_from_a_teacher_guided_at_each_scale(trained, tmp_path):
     config = small_config(flow_map__teacher=str(trained), **SCALED, flow_map__diagonal=1.0)
     run = with_teacher(build(config, tmp_path / "run", "jit"))
@@ -101,6 +103,7 @@ def measured(tmp_path_factory):
     return workdir
 
 
+@pytest.mark.slow
 def test_likelihood_by_jumps_is_that_of_the_trained_network(measured):
     report = measure(measured, Question(num=8), Jumps(2), Exact())
     flow = restore_flow(measured, open_run(measured))

@@ -96,6 +96,7 @@ def test_a_teacher_on_another_path_is_carried_over(trained):
     np.testing.assert_allclose(*ends, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_the_loss_is_that_of_the_configuration(trained, tmp_path):
     run = with_teacher(build(student_config(trained, flow_map__diagonal=1.0), tmp_path, "jit"))
     experiment = run.experiment
@@ -112,6 +113,7 @@ def test_the_loss_is_that_of_the_configuration(trained, tmp_path):
     np.testing.assert_allclose(loss, np.mean((u - taught) ** 2), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_student_is_sampled_in_one_evaluation(student, tmp_path):
     experiment = open_run(student)
     assert experiment.solver == Jumps(2)  # as the configuration says
@@ -128,6 +130,7 @@ def test_a_student_is_sampled_in_one_evaluation(student, tmp_path):
     np.testing.assert_allclose(samples, experiment.spec.codec.decode(x0 + u), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_every_kind_of_solver_samples_a_student(student, tmp_path):
     drawn = {}
     recipes = {
@@ -158,6 +161,7 @@ def test_an_exported_sampler_of_jumps_is_the_sampler(student, tmp_path):
         np.testing.assert_allclose(drawn, content["samples"], rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_student_resumes_to_the_same_bits(student, trained, tmp_path):
     workdir = shutil.copytree(student, tmp_path / "run")
     for step in ("8", "12"):

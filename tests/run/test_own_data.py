@@ -68,6 +68,7 @@ def people(sets, tmp_path_factory, cache_folder):
     return workdir
 
 
+@pytest.mark.slow
 def test_samples_are_in_the_units_of_the_table(people, tmp_path):
     sample(people, tmp_path / "out", Request(64), RECIPE, trajectory=True)
     with np.load(tmp_path / "out" / "samples.npz") as found:
@@ -101,6 +102,7 @@ def test_a_table_that_changed_is_refused(people, sets, tmp_path):
     check_same_data(people, record._replace(fingerprint=None), "another")
 
 
+@pytest.mark.slow
 def test_pairs_start_from_their_own_points(sets, tmp_path):
     own = {"source__name": "data", "source__data": "shift", "source__dir": str(sets)}
     own |= {"labels__conditional": False, "train__steps": 400, "train__checkpoint_every": 400}

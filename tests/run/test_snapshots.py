@@ -56,6 +56,7 @@ def run(data_dir, tmp_path_factory):
     return workdir
 
 
+@pytest.mark.slow
 def test_a_run_knows_its_times_and_leaves_the_one_out_that_is_held_out(run):
     assert open_run(run).spec.timeline == Timeline((0.0, 24.0))
     report = json.loads((run / "evaluation.json").read_text())["snapshots"]
@@ -66,6 +67,7 @@ def test_a_run_knows_its_times_and_leaves_the_one_out_that_is_held_out(run):
     assert all(figures["W1"] <= figures["W2"] for figures in report["to"].values())
 
 
+@pytest.mark.slow
 def test_samples_go_from_one_time_to_another(run, tmp_path):
     experiment = open_run(run)
     flow = restore_flow(run, experiment)

@@ -74,6 +74,7 @@ def drawn(out):
         return dict(content)
 
 
+@pytest.mark.slow
 def test_images_come_back_as_images_of_their_levels(images, tmp_path):
     assert open_run(images).spec.codec == Levels((4, 4, 1), LEVELS)
     result = sample(images, tmp_path, Request(9, (0, 2), (1.0, 2.0)), RECIPE)
@@ -88,6 +89,7 @@ def test_images_come_back_as_images_of_their_levels(images, tmp_path):
     assert (images / "samples" / "final.png").exists()
 
 
+@pytest.mark.slow
 def test_a_sample_is_a_function_of_the_seed_and_its_number(images, tmp_path):
     for name, options in {
         "one": {},
@@ -142,6 +144,7 @@ def test_masked_pixels_are_blue_in_grey_and_coloured_images():
         assert colours == {(120, 150, 215), (0, 0, 0), (255, 255, 255)}  # and the frame
 
 
+@pytest.mark.slow
 def test_texts_are_written_as_texts(text, tmp_path):
     codec = open_run(text).spec.codec
     assert isinstance(codec, Text)
@@ -181,6 +184,7 @@ def test_tokens_that_are_given_stay(text, tmp_path):
         sample(text, tmp_path / "none", Request(2, x0=tmp_path / "wrong.npy"), RECIPE)
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_to_the_same_bits(images, train_small, tmp_path):
     workdir = train_small(**IMAGES)
     for step in ("8", "12"):
@@ -272,6 +276,7 @@ def test_the_bound_is_that_of_the_loss_at_many_times(images):
     assert "64.0 evaluations of the network per example" in text
 
 
+@pytest.mark.slow
 def test_the_draws_of_an_example_do_not_depend_on_the_batch(images):
     found = [measure(images, Question(num=20), Draws(4), batch_size=k)["nats"] for k in (20, 8)]
     assert found[0] == pytest.approx(found[1], rel=1e-5)
@@ -326,6 +331,7 @@ def test_a_text_has_no_features(text, commands, tmp_path):
     assert "this run is of texts, which are evaluated by their bits" in finish(started, code=2)[0]
 
 
+@pytest.mark.slow
 def test_points_of_tokens_are_plotted(tmp_path):
     workdir = tmp_path / "run"
     changes = {"data__name": "toy/checkerboard_tokens", "path__name": "uniform"}

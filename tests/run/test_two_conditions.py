@@ -40,6 +40,7 @@ def trained(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_each_condition_has_its_null_its_rate_and_its_embedding(trained):
     experiment = open_run(trained)
     rates = {name: c.drop_rate for name, c in experiment.conditions.items()}
@@ -268,6 +269,7 @@ SOURCES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", SOURCES.values(), ids=SOURCES)
 def test_a_run_from_another_source_is_sampled_from_it(changes, tmp_path):
     config = small_config(train__steps=4, labels__conditional=False, **changes)

@@ -50,6 +50,7 @@ def test_on_the_straight_path_dpmpp_2m_comes_near_order_2_slowly_and_unipc_quick
     assert order("unipc", Linear(), 1.0) > 1.8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_on_linear_vp_equal_steps_have_order_1_and_other_grids_a_tenth_of_the_error(solver):
     assert 0.8 < order(solver, LinearVP(), 1.0) < 1.05

@@ -74,6 +74,7 @@ ON = [name for name, method in sorted(SOLVERS.items()) if not method.log_snr]
 EVERY = [pytest.param(name, marks=() if name in QUICK else SLOW) for name in ON]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EVERY)
 def test_the_order_on_the_sphere_is_the_declared_one_forwards_and_back(name):
     coarse = {1: 64, 2: 16, 3: 8}.get(SOLVERS[name].order, 4)
@@ -113,6 +114,7 @@ def off(manifold, x):
     return float(jnp.max(manifold._off(x)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MANIFOLDS)
 @pytest.mark.parametrize("solver", ["geodesic_euler", "geodesic_heun", "heun"])
 def test_states_never_leave_any_manifold_whatever_the_velocity(name, solver):
@@ -154,6 +156,7 @@ def test_a_geodesic_is_followed_by_geodesic_steps_exactly_and_by_others_to_their
             np.testing.assert_allclose(state, SPHERE.exp(x0, t * u), atol=atol)
 
 
+@pytest.mark.slow
 def test_states_between_steps_do_not_cross_the_torus_where_an_angle_jumps():
     torus, x0 = Torus(1), jnp.asarray([[3.0]])
 
@@ -167,6 +170,7 @@ def test_states_between_steps_do_not_cross_the_torus_where_an_angle_jumps():
         np.testing.assert_allclose(found.trajectory[:, 0], expected, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_an_inversion_comes_back():
     spec = solver_spec("tsit5", manifold=SPHERE, **EXACT)
     ends = solve(flow, X0, None, spec).x1
@@ -230,6 +234,7 @@ def test_guidance_goes_through_and_stays():
     np.testing.assert_allclose(found.x1, twice.x1, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gradient", ["checkpointed", "direct"])
 def test_gradients_go_through_a_solve(gradient):
     spec = solver_spec("geodesic_heun", 4, manifold=SPHERE, gradient=gradient)

@@ -42,7 +42,7 @@ def moments_of_each(make, cases, steps, velocity=GAUSSIAN.velocity, start=(0.0, 
     `make` turns each of the `cases` into a spec, all in one program.
     """
 
-    def one_each(keys, step, x):
+    def one_each(keys, step, x, manifold):
         return (jnp.arange(len(x)) == step + 2).astype(x.dtype)
 
     def solved(case):
@@ -102,7 +102,7 @@ def test_the_marginal_of_every_method_is_that_of_the_flow(method):
 @pytest.mark.parametrize("method", mostly_slow("stochastic_heun", "refresh", "overshoot"))
 def test_a_small_step_is_one_of_the_sde(method, monkeypatch):
     """x + h (u + g^2 / 2 score) + g sqrt(h) xi, for a g that is not the default."""
-    monkeypatch.setattr(stochastic, "step_noise", lambda keys, step, x: jnp.array([0.0, 0.0, 1.0]))
+    monkeypatch.setattr(stochastic, "step_noise", lambda *_: jnp.array([0.0, 0.0, 1.0]))
     g, h, t0 = 0.7, 1e-4, 0.6
     spec = sde_spec(method, 1, diffusion=lambda t: jnp.full_like(t, g), denoise_last=False)
 

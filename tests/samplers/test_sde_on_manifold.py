@@ -53,6 +53,7 @@ def test_the_score_keeps_the_density_that_it_is_the_score_of():
     assert float(jnp.mean(SPHERE.dist(found, x0))) > 0.5  # and yet every point has moved
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("manifold", [Torus(3), SO3(), Hyperbolic(2)], ids=str)
 def test_a_short_walk_is_a_normal_step_in_the_metric(manifold):
     x0 = WrappedNormal(manifold).sample(jax.random.key(1), jnp.arange(N), manifold.shape)

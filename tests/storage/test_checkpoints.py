@@ -113,6 +113,7 @@ def break_a_name_in_the_check(folder):
     path.write_text(path.read_text().replace("params", "qarams"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "damage",
     [
@@ -138,6 +139,7 @@ def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(copied, target,
     checkpoints.close()
 
 
+@pytest.mark.slow
 def test_looking_on_moves_nothing(copied, target):
     truncate(copied / "50")
     before = sorted(p.relative_to(copied) for p in copied.rglob("*"))
@@ -155,6 +157,7 @@ def unfinished_read():
         raise ValueError("closed while it was reading") from end
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("in_a_cycle", [False, True])
 def test_a_failed_read_leaves_no_traceback_for_later(copied, target, monkeypatch, in_a_cycle):
     def restore(*args, **how):
@@ -175,6 +178,7 @@ def test_a_failed_read_leaves_no_traceback_for_later(copied, target, monkeypatch
     checkpoints.close()
 
 
+@pytest.mark.slow
 def test_when_none_can_be_read_it_says_so(copied, target):
     for step in ("20", "40", "50"):
         truncate(copied / step)

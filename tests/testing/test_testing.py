@@ -231,6 +231,7 @@ def test_near_the_end_the_expected_point_is_the_nearest(schedule):
         assert np.all(np.isfinite(velocity))
 
 
+@pytest.mark.slow
 def test_samples_of_a_finite_data_set_are_its_points_and_noisy_before_the_end():
     flow = FiniteDataFlow(DATA)
     draw = jax.jit(lambda key, t: flow.sample(key, 20_000, t))

@@ -68,6 +68,7 @@ WRONG = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("file", "path", "value", "message"), WRONG)
 def test_what_cannot_be_is_refused(tmp_path, whole, file, path, value, message):
     store(tmp_path, whole, file, path, value)

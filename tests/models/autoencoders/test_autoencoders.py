@@ -25,6 +25,7 @@ def run(model, method, x):
     return jax.jit(functools.partial(model.apply, method=method))(init(model), x)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_sides_shrink_by_the_factor_and_come_back(name):
     model = MODELS[name]
@@ -56,6 +57,7 @@ def test_a_small_array_is_one_tile():
     np.testing.assert_array_equal(tiled(lambda x: 2 * x, X, 8), 2 * X)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("tile", "overlap"), [(4, 0.25), (8, 0.5), (8, 0.0)])
 def test_tiles_of_a_function_of_single_pixels_make_the_whole(tile, overlap):
     """Where neighbours do not matter, tiles agree, and fading changes nothing."""

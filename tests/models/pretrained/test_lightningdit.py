@@ -196,6 +196,7 @@ def test_another_rotation_is_refused(tmp_path):
         load(path, model=LIGHT)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [{"scan": True, "remat": "full"}, {"dtype": jnp.bfloat16}])
 def test_how_it_is_computed_changes_little(how):
     params = filled(JIT, weights(JIT))

@@ -56,6 +56,7 @@ def distilled(trained, tmp_path_factory):
     return out
 
 
+@pytest.mark.slow
 def test_the_report_has_teacher_and_student_side_by_side(trained, distilled):
     report = json.loads((distilled / "distill.json").read_text())
     assert report["method"] == "lagrangian"

@@ -22,6 +22,7 @@ def read(out):
         return content["samples"], content["labels"]
 
 
+@pytest.mark.slow
 def test_a_sample_depends_on_its_number_and_not_on_the_batch(trained, tmp_path):
     request = Request(23, (0, 1), (1.5,), seed=4)
     for size in (7, 8, 23):

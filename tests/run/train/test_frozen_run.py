@@ -13,6 +13,7 @@ from fmjax.training.mesh import make_mesh
 from tests.run.conftest import small_config
 
 
+@pytest.mark.slow
 def test_what_a_configuration_freezes_is_not_trained(train_small):
     workdir = train_small(train__frozen="hidden_0/*,condition/*", train__steps=8)
     run, mesh = open_run(workdir), make_mesh()

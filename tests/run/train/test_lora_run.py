@@ -69,6 +69,7 @@ def test_the_network_it_began_with_stays_and_the_merged_one_does_the_same(tuned,
         assert np.abs(found - jax.jit(run.apply_fn)(both["base"], x, t, labels)).max() > 1e-4
 
 
+@pytest.mark.slow
 def test_it_goes_on_without_being_told_again_what_it_began_with(tuned, trained, tmp_path):
     workdir = run_of(tmp_path / "run", trained, steps=4)
     assert train(small_config(**LORA, **CONSTANT, train__steps=8), workdir) == 0

@@ -268,7 +268,7 @@ def test_the_second_picture_compiles_nothing(trained, count_compilations, tmp_pa
         ),
         ({"mesh__fsdp": 2}, "mesh.fsdp=2.*the 1 devices.*2 does not divide 1"),
         ({"mesh__data": 1, "mesh__tensor": 0}, r"mesh.tensor .* must be a whole number, -1 or in"),
-        ({"model__remat": "full"}, "no heads, patch_size.* attention, scan, remat or variance"),
+        ({"model__remat": "full"}, "the mlp is float32 and has no attention or remat"),
         (
             {"model__name": "DiT-S/2", "model__width": 24, "model__remat": "most"},
             "model.remat .* one of none, dots, full",
@@ -280,7 +280,7 @@ def test_the_second_picture_compiles_nothing(trained, count_compilations, tmp_pa
         ({"data__name": "toy/moon"}, "Did you mean 'toy/moons'"),
         ({"model__name": "resnet"}, "unknown model 'resnet'.*Known: DiT-B/2"),
         ({"model__name": "dit"}, "needs model.heads, model.patch_size"),
-        ({"model__heads": 4}, "no heads"),
+        ({"model__heads": 4}, "no such fields; leave out model.heads=4"),
         ({"model__dtype": "float16"}, "model.dtype .* one of float32, bfloat16"),
         ({"path__name": "curved"}, "Known: bridge, cosine, linear"),
         ({"path__sigma_min": 2.0}, "sigma_min"),

@@ -58,6 +58,7 @@ def assert_same(found, expected, but=()):
         np.testing.assert_array_equal(found[name], expected[name], err_msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("parallel", ["jit", "pmap"])
 def test_a_run_begins_with_them_and_so_does_its_average(tmp_path, monkeypatch, parallel):
     monkeypatch.setattr(report, "save_overview", lambda *arguments: None)
@@ -222,6 +223,7 @@ WRONG = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WRONG)
 def test_what_does_not_fit_is_said_before_a_number_is_read(name, tmp_path, monkeypatch):
     def fill(*_):
