@@ -15,7 +15,7 @@ from fmjax.files import check_file, write_json
 from fmjax.flow_maps import Jumps
 from fmjax.likelihood import Exact, Hutchinson, Trace
 from fmjax.run.likelihood.measure import LABELS as CHOICES
-from fmjax.run.likelihood.measure import Draws, Question, measure
+from fmjax.run.likelihood.measure import Draws, Question, check_question, measure
 from fmjax.run.likelihood.report import describe_likelihood
 from fmjax.run.restore import Weights, check_weights
 from fmjax.run.workdir import load_record
@@ -87,7 +87,7 @@ def _way(workdir: Path) -> tuple[Solver | Draws, Trace | None]:
     """How the flags ask to measure a run, of tokens or of numbers."""
     of_numbers = ("solver", "steps", "jumps", "rtol", "atol", "exact", "probes", "kind")
     given = [name for name in of_numbers if flags.FLAGS[name].present]
-    solver, trace = _solver(), _trace()  # what is wrong with a flag alone is said first
+    solver, trace = _solver(), _trace()
     if vocabulary_of(load_record(workdir).spec.codec) is None:
         return (solver, trace) if DRAWS.value is None else (Draws(DRAWS.value), None)
     if given:
@@ -105,13 +105,12 @@ def main() -> int:
     out = None if OUT.value is None else Path(OUT.value)
     if out is not None:
         check_file(out, "--out")
-    report = measure(
-        Path(WORKDIR.value),
-        Question(SPLIT.value, NUM.value, LABELS.value, SEED.value),
-        *_way(Path(WORKDIR.value)),
-        check_weights(Weights(CHECKPOINT.value, EMA.value)),
-        batch_size=BATCH_SIZE.value,
-    )
+    # What is wrong with a flag alone is said before the run is looked at.
+    question = Question(SPLIT.value, NUM.value, LABELS.value, SEED.value)
+    check_question(question, BATCH_SIZE.value)
+    weights = check_weights(Weights(CHECKPOINT.value, EMA.value))
+    workdir = Path(WORKDIR.value)
+    report = measure(workdir, question, *_way(workdir), weights, batch_size=BATCH_SIZE.value)
     print(describe_likelihood(report))
     if out is not None:
         write_json(out, report)

@@ -105,7 +105,7 @@ def measure(
         InputError: something does not fit, in one sentence.
         FloatingPointError: an adaptive solve ran out of steps, or a density is not finite.
     """
-    _check_question(question, batch_size)
+    check_question(question, batch_size)
     # The divergence takes a forward-mode derivative, which the fused attention has not.
     experiment = open_run(workdir, portable=True)
     _check_way(solver, experiment)
@@ -209,7 +209,12 @@ def _described(solver: Solver | Draws, trace: Trace | None, experiment: Experime
     return "exact" if isinstance(trace, Exact) else f"{trace.num} {trace.kind} probes"
 
 
-def _check_question(question: Question, batch_size: int) -> None:
+def check_question(question: Question, batch_size: int) -> None:
+    """Checks what is asked, whatever the run.
+
+    Raises:
+        InputError: a number is too small, or the choice of labels is unknown.
+    """
     if question.num is not None:
         check_at_least("--num, to know an error,", question.num, 2)
     if question.labels not in (None, *LABELS):
