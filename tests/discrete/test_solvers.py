@@ -130,7 +130,7 @@ def test_purity_unmasks_the_surest_first():
     assert np.any(np.diff((x != 5).astype(int), axis=1) < 0)
 
 
-def distance(solver, n=400_000):
+def distance(solver, n=200_000):
     found = counts(solver.path, sample(solver, n).x1) / n
     return 0.5 * np.abs(found - marginal(solver.path, 1.0)).sum()
 
@@ -147,7 +147,8 @@ ORDERS = {
 @pytest.mark.slow
 @pytest.mark.parametrize("solver", ORDERS.values(), ids=ORDERS)
 def test_the_distance_to_the_law_of_the_data_falls_as_the_step(solver):
-    steps = (4, 8, 16)
+    # The rates of the metric path change fastest, so that its steps must be smaller.
+    steps = (8, 16, 32) if solver.path is PATHS["metric"] else (4, 8, 16)
     errors = [distance(dataclasses.replace(solver, steps=n)) for n in steps]
     order = -np.polyfit(np.log(steps), np.log(errors), 1)[0]
     assert 0.75 < order < 1.5, errors
