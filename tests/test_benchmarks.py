@@ -129,6 +129,7 @@ def test_the_kernel_density_of_the_sphere_integrates_to_one():
     assert held == pytest.approx(exact, abs=0.1)
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_the_densities_of_the_earth_go_on_from_their_file(run_benchmark, tmp_path):
     x = _near_the_pole(np.random.default_rng(0), 300)
@@ -146,6 +147,7 @@ def test_the_densities_of_the_earth_go_on_from_their_file(run_benchmark, tmp_pat
     assert json.loads(out.read_text())["runs"] == results["runs"]
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_known_densities_are_learned_on_manifolds(run_benchmark, tmp_path):
     out = tmp_path / "known.json"
@@ -274,6 +276,7 @@ def test_the_evaluations_needed_are_read_off_the_curve(run_python):
     assert out.split() == ["18.0", "6.0", "None"]  # half way from 50 to 20; at once; never
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_token_flows_are_measured_against_what_is_known(run_benchmark, tmp_path):
     out = tmp_path / "board.json"

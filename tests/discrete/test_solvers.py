@@ -85,6 +85,7 @@ def check_marginals(solver, n):
     assert solution.x1.dtype == jnp.int32
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 @pytest.mark.parametrize("solver", CASES.values(), ids=CASES)
 def test_the_marginals_are_exact_at_every_time(solver):
