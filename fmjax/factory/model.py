@@ -1,7 +1,7 @@
 """The network of a configuration, by name."""
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,12 +16,10 @@ from fmjax.models.attention import choose_attention
 from fmjax.names import load_maker
 
 COMPUTE_DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
-_DIT_SIZES = ("width", "depth", "heads", "patch_size")
-_UNET_SIZES = ("width", "depth", "heads")
-_TRANSFORMER_SIZES = ("width", "depth", "heads")
-_UNSET = 0  # a vocabulary, until the data say it
-_MMDIT_SIZES = ("width", "depth", "heads", "patch_size")
+_DIT_SIZES = _MMDIT_SIZES = ("width", "depth", "heads", "patch_size")
+_UNET_SIZES = _TRANSFORMER_SIZES = ("width", "depth", "heads")
 _FLUX_SIZES = ("width", "depth", "single_depth", "heads", "patch_size")
+_UNSET = 0  # a vocabulary, until the data say it
 _OF_UNET = ("channel_mult", "attention_factors")
 _OF_TEXT = ("single_depth", "grid")
 
@@ -113,29 +111,11 @@ def _mlp(c: ConfigDict, conditions: Any) -> mlp.MLP:
     return mlp.MLP(**_given(c, "width", "depth", "time_scale"), conditions=conditions)
 
 
-def _dit(c: ConfigDict, conditions: Any) -> dit.DiT:
-    _check_sizes(c, _DIT_SIZES, dit.PRESETS)
-    return dit.DiT(**_dit_fields(c, conditions))
-
-
-def _dit_preset(c: ConfigDict, conditions: Any) -> dit.DiT:
-    return dit.preset(c.name, **_dit_fields(c, conditions))
-
-
 def _dit_fields(c: ConfigDict, conditions: Any) -> dict[str, Any]:
     _check_unused(c, *_OF_UNET, *_OF_TEXT)
     how = {"dtype": COMPUTE_DTYPES[c.dtype], "scan": c.scan, "remat": c.remat}
     how |= {"variance": c.variance}
     return _given(c, *_DIT_SIZES, "time_scale") | how | {"conditions": conditions}
-
-
-def _unet(c: ConfigDict, conditions: Any) -> unet.UNet:
-    _check_sizes(c, _UNET_SIZES, unet.PRESETS)
-    return unet.UNet(**_unet_fields(c, conditions))
-
-
-def _unet_preset(c: ConfigDict, conditions: Any) -> unet.UNet:
-    return unet.preset(c.name, **_unet_fields(c, conditions))
 
 
 def _unet_fields(c: ConfigDict, conditions: Any) -> dict[str, Any]:
@@ -145,29 +125,11 @@ def _unet_fields(c: ConfigDict, conditions: Any) -> dict[str, Any]:
     return _given(c, *_UNET_SIZES, "time_scale") | lists | how
 
 
-def _token_transformer(c: ConfigDict, conditions: Any) -> token_transformer.TokenTransformer:
-    _check_sizes(c, _TRANSFORMER_SIZES, token_transformer.PRESETS)
-    return token_transformer.TokenTransformer(**_transformer_fields(c, conditions))
-
-
-def _transformer_preset(c: ConfigDict, conditions: Any) -> token_transformer.TokenTransformer:
-    return token_transformer.preset(c.name, **_transformer_fields(c, conditions))
-
-
 def _transformer_fields(c: ConfigDict, conditions: Any) -> dict[str, Any]:
     _check_unused(c, "patch_size", "variance", *_OF_UNET, *_OF_TEXT)
     how = {"dtype": COMPUTE_DTYPES[c.dtype], "scan": c.scan, "remat": c.remat, "tied": c.tied}
     given = _given(c, *_TRANSFORMER_SIZES, "time_scale")
     return given | how | {"conditions": conditions, "vocabulary": _UNSET}
-
-
-def _mmdit(c: ConfigDict, conditions: Any) -> mmdit.MMDiT:
-    _check_sizes(c, _MMDIT_SIZES, mmdit.PRESETS)
-    return mmdit.MMDiT(**_mmdit_fields(c, conditions))
-
-
-def _mmdit_preset(c: ConfigDict, conditions: Any) -> mmdit.MMDiT:
-    return mmdit.preset(c.name, **_mmdit_fields(c, conditions))
 
 
 def _mmdit_fields(c: ConfigDict, conditions: Any) -> dict[str, Any]:
@@ -177,14 +139,9 @@ def _mmdit_fields(c: ConfigDict, conditions: Any) -> dict[str, Any]:
     return _given(c, *_MMDIT_SIZES) | table | _of_text(c, conditions)
 
 
-def _flux(c: ConfigDict, conditions: Any) -> flux.Flux:
-    _check_sizes(c, _FLUX_SIZES, _FLUX_PRESETS)
-    head = c.width // c.heads
-    return flux.Flux(axes=flux.usual_axes(head), **_flux_fields(c, conditions))
-
-
-def _flux_preset(c: ConfigDict, conditions: Any) -> flux.Flux:
-    return flux.preset(c.name, **_flux_fields(c, conditions))
+def _sized_flux(**fields: Any) -> flux.Flux:
+    """Of one's own sizes, which share a head among three positions as FLUX.1 does."""
+    return flux.Flux(axes=flux.usual_axes(fields["width"] // fields["heads"]), **fields)
 
 
 def _flux_fields(c: ConfigDict, conditions: Any) -> dict[str, Any]:
@@ -247,18 +204,51 @@ def _given(c: ConfigDict, *names: str) -> dict[str, Any]:
 _FLUX_PRESETS = [name for name, fields in flux.PRESETS.items() if not fields.get("guidance")]
 """The others take a scale of guidance, which no data set has."""
 
+
+class _Family(NamedTuple):
+    """A kind of network.
+
+    Attributes:
+        build: of sizes that the configuration names, ``build(**fields)``.
+        preset: of published sizes, ``preset(name, **fields)``.
+        presets: their names.
+        sizes: the keys of the configuration that one's own sizes need.
+        fields: ``fields(config.model, conditions)``, what the configuration sets.
+    """
+
+    build: Callable[..., Any]
+    preset: Callable[..., Any]
+    presets: Iterable[str]
+    sizes: tuple[str, ...]
+    fields: Callable[[ConfigDict, Any], dict[str, Any]]
+
+    def of_sizes(self, c: ConfigDict, conditions: Any) -> Any:
+        """The network of the sizes that the configuration names."""
+        _check_sizes(c, self.sizes, self.presets)
+        return self.build(**self.fields(c, conditions))
+
+    def of_preset(self, c: ConfigDict, conditions: Any) -> Any:
+        """The network of published sizes."""
+        return self.preset(c.name, **self.fields(c, conditions))
+
+
+_FAMILIES = {
+    "dit": _Family(dit.DiT, dit.preset, dit.PRESETS, _DIT_SIZES, _dit_fields),
+    "unet": _Family(unet.UNet, unet.preset, unet.PRESETS, _UNET_SIZES, _unet_fields),
+    "token_transformer": _Family(
+        token_transformer.TokenTransformer,
+        token_transformer.preset,
+        token_transformer.PRESETS,
+        _TRANSFORMER_SIZES,
+        _transformer_fields,
+    ),
+    "mmdit": _Family(mmdit.MMDiT, mmdit.preset, mmdit.PRESETS, _MMDIT_SIZES, _mmdit_fields),
+    "flux": _Family(_sized_flux, flux.preset, _FLUX_PRESETS, _FLUX_SIZES, _flux_fields),
+}
 MODELS: dict[str, Callable[[ConfigDict, Any], Any]] = {
     "mlp": _mlp,
-    "dit": _dit,
-    "unet": _unet,
-    "token_transformer": _token_transformer,
-    "mmdit": _mmdit,
-    "flux": _flux,
-    **dict.fromkeys(token_transformer.PRESETS, _transformer_preset),
-    **dict.fromkeys(dit.PRESETS, _dit_preset),
-    **dict.fromkeys(unet.PRESETS, _unet_preset),
-    **dict.fromkeys(mmdit.PRESETS, _mmdit_preset),
-    **dict.fromkeys(_FLUX_PRESETS, _flux_preset),
+    **{name: family.of_sizes for name, family in _FAMILIES.items()},
+    **{name: family.of_preset for family in _FAMILIES.values() for name in family.presets},
 }
 """``build(config.model, conditions)``, the module, by name."""
 

@@ -3,6 +3,7 @@
 import functools
 import math
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -393,6 +394,33 @@ class Manifold(ABC):
 
     def _uniform(self, key: Array, shape: tuple[int, ...]) -> Any:
         raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class OfDimension(Manifold):
+    """A manifold that is chosen by its dimension, whose points are n numbers unless it says else.
+
+    Args:
+        n: the dimension.
+
+    Raises:
+        InputError: n is no whole number of at least 1.
+    """
+
+    n: int
+
+    def __post_init__(self):
+        check_at_least(f"n of {type(self).__name__}", self.n)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(n,)."""
+        return (self.n,)
+
+    @property
+    def dim(self) -> int:
+        """The dimension, n."""
+        return self.n
 
 
 def normal_log_prob(square: Array, scale: Array, dim: int) -> Array:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from fmjax.checks import check_at_least
 from fmjax.conventions import Array
-from fmjax.manifolds.base import Manifold, dot, normal_log_prob, windings
+from fmjax.manifolds.base import Manifold, OfDimension, dot, normal_log_prob, windings
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Euclidean(Manifold):
 
 
 @dataclass(frozen=True)
-class Torus(Manifold):
+class Torus(OfDimension):
     """n angles in radians: a point is given up to multiples of 2 pi, and `project` takes [-pi, pi].
 
     Angles half a turn apart have two shortest geodesics; `log` takes the one in the direction of
@@ -90,21 +90,6 @@ class Torus(Manifold):
     Raises:
         InputError: n is no whole number of at least 1.
     """
-
-    n: int
-
-    def __post_init__(self):
-        check_at_least("n of Torus", self.n)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """(n,)."""
-        return (self.n,)
-
-    @property
-    def dim(self) -> int:
-        """n."""
-        return self.n
 
     @property
     def volume(self) -> float:

@@ -9,14 +9,13 @@ from dataclasses import dataclass
 
 import jax.numpy as jnp
 
-from fmjax.checks import check_at_least
 from fmjax.conventions import Array
 from fmjax.manifolds import even
-from fmjax.manifolds.base import Manifold, dot, eps_of
+from fmjax.manifolds.base import OfDimension, dot, eps_of
 
 
 @dataclass(frozen=True)
-class Hyperbolic(Manifold):
+class Hyperbolic(OfDimension):
     """The Poincare ball |x| < 1 of R^n, of curvature -1: |u|_x = 2 |u| / (1 - |x|^2).
 
     Points are kept within the radius 1 - 100 eps, in float32 a distance of 12 from the centre. A
@@ -28,21 +27,6 @@ class Hyperbolic(Manifold):
     Raises:
         InputError: n is no whole number of at least 1.
     """
-
-    n: int
-
-    def __post_init__(self):
-        check_at_least("n of Hyperbolic", self.n)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """(n,)."""
-        return (self.n,)
-
-    @property
-    def dim(self) -> int:
-        """The dimension, n."""
-        return self.n
 
     @property
     def volume(self) -> float:

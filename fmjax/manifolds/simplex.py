@@ -4,16 +4,15 @@ from dataclasses import dataclass
 
 import jax.numpy as jnp
 
-from fmjax.checks import check_at_least
 from fmjax.conventions import Array
 from fmjax.errors import InputError
 from fmjax.manifolds import even
-from fmjax.manifolds.base import Manifold, dot, eps_of
+from fmjax.manifolds.base import OfDimension, dot, eps_of
 from fmjax.manifolds.sphere import Sphere
 
 
 @dataclass(frozen=True)
-class Simplex(Manifold):
+class Simplex(OfDimension):
     """n + 1 probabilities with the Fisher metric <u, v> = sum(u v / p).
 
     p = z^2 makes it a part of the sphere of radius 2, so that geodesics are great circles of z, no
@@ -28,20 +27,10 @@ class Simplex(Manifold):
         InputError: n is no whole number of at least 1.
     """
 
-    n: int
-
-    def __post_init__(self):
-        check_at_least("n of Simplex", self.n)
-
     @property
     def shape(self) -> tuple[int, ...]:
         """(n + 1,)."""
         return (self.n + 1,)
-
-    @property
-    def dim(self) -> int:
-        """The dimension, n."""
-        return self.n
 
     @property
     def volume(self) -> float:

@@ -6,14 +6,13 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
-from fmjax.checks import check_at_least
 from fmjax.conventions import Array
 from fmjax.manifolds import even
-from fmjax.manifolds.base import Manifold, dot, eps_of, round_log_prob
+from fmjax.manifolds.base import OfDimension, dot, eps_of, round_log_prob
 
 
 @dataclass(frozen=True)
-class Sphere(Manifold):
+class Sphere(OfDimension):
     """The sphere S^n: unit vectors of R^(n+1), with the angle as the distance.
 
     Antipodal points have infinitely many shortest geodesics. There `log` takes a fixed direction,
@@ -26,20 +25,10 @@ class Sphere(Manifold):
         InputError: n is no whole number of at least 1.
     """
 
-    n: int
-
-    def __post_init__(self):
-        check_at_least("n of Sphere", self.n)
-
     @property
     def shape(self) -> tuple[int, ...]:
         """(n + 1,)."""
         return (self.n + 1,)
-
-    @property
-    def dim(self) -> int:
-        """The dimension, n."""
-        return self.n
 
     @property
     def volume(self) -> float:

@@ -52,7 +52,7 @@ from fmjax.models.input_checks import (
     check_sizes,
     check_width,
 )
-from fmjax.models.parts import check_parts, parts_products, scalar_head, with_parts
+from fmjax.models.parts import check_parts, parts_products, with_parts
 from fmjax.models.presets import from_preset
 from fmjax.models.rope import Rotation, axial_rotation, grid_positions, unturned
 from fmjax.models.transformer import (
@@ -248,11 +248,7 @@ class DiT(HashableConditions, nn.Module):
             whole = unpatchify(patches, p, (*x.shape[:-1], channels))
             return whole[..., : x.shape[-1]]
 
-        heads = {
-            "divergence": lambda: scalar_head(jnp.mean(h, axis=1)),
-            "diagonal": lambda: velocity("diagonal"),
-        }
-        return with_parts(velocity("out"), heads, self.parts)
+        return with_parts(velocity, lambda: jnp.mean(h, axis=1), self.parts)
 
     def _tokens(self, x: jax.Array, beside: dict[str, jax.Array]) -> jax.Array:
         p = self.patch_size

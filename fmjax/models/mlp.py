@@ -12,7 +12,7 @@ from fmjax.errors import InputError
 from fmjax.models.context import ContextEmbed, image_sizes, images, pooled, summed
 from fmjax.models.embedders import ConditionEmbed, HashableConditions
 from fmjax.models.input_checks import check_inputs, check_rank, check_sizes
-from fmjax.models.parts import check_parts, parts_products, scalar_head, with_parts
+from fmjax.models.parts import check_parts, parts_products, with_parts
 
 
 class MLP(HashableConditions, nn.Module):
@@ -88,8 +88,7 @@ class MLP(HashableConditions, nn.Module):
             layer = nn.Dense(math.prod(x.shape[1:]), kernel_init=init, name=name)
             return layer(h).reshape(x.shape)
 
-        heads = {"divergence": lambda: scalar_head(h), "diagonal": lambda: velocity("diagonal")}
-        return with_parts(velocity("out"), heads, self.parts)
+        return with_parts(velocity, lambda: h, self.parts)
 
     def _with_images(self, h: jax.Array, labels: Any) -> jax.Array:
         """The first layer as it is with the images that stand beside x."""

@@ -44,7 +44,7 @@ def check_parts(parts: Any, span: bool) -> None:
         )
 
 
-def scalar_head(h: jax.Array) -> jax.Array:
+def _scalar_head(h: jax.Array) -> jax.Array:
     """The divergence (B,) of features h (B, D), in a network's compact method; zero at first."""
     zeros = nn.initializers.zeros_init()
     return nn.Dense(1, kernel_init=zeros, name="divergence")(h)[:, 0]
@@ -61,14 +61,23 @@ def parts_products(parts: tuple, width: int, velocity: int) -> int:
     return sum({"divergence": width, "diagonal": velocity}[name] for name in parts)
 
 
-def with_parts(velocity: jax.Array, heads: dict[str, Callable[[], jax.Array]], parts: tuple) -> Any:
+def with_parts(
+    head: Callable[[str], jax.Array], features: Callable[[], jax.Array], parts: tuple
+) -> Any:
     """What a network returns: the velocity, or an `Output` of it and the parts.
 
+    In a network's compact method.
+
     Args:
-        velocity: shaped as x.
-        heads: what makes each of `PARTS`, called for those that are asked.
-        parts: their names.
+        head: makes an output layer of that name and gives its velocity, shaped as x.
+        features: gives h (B, D), of which the divergence is a linear map.
+        parts: names of `PARTS`.
     """
+    velocity = head("out")
     if not parts:
         return velocity
+    heads = {
+        "divergence": lambda: _scalar_head(features()),
+        "diagonal": lambda: head("diagonal"),
+    }
     return Output(velocity=velocity, **{name: heads[name]() for name in parts})

@@ -34,7 +34,7 @@ from fmjax.errors import InputError
 from fmjax.models.context import ContextEmbed, check_sides, image_sizes, images, summed
 from fmjax.models.embedders import TIME_SCALE, ConditionEmbed, HashableConditions
 from fmjax.models.input_checks import check_inputs, check_rank, check_sizes
-from fmjax.models.parts import check_parts, parts_products, scalar_head, with_parts
+from fmjax.models.parts import check_parts, parts_products, with_parts
 from fmjax.models.presets import from_preset
 from fmjax.models.transformer import check_computing
 from fmjax.models.unet_blocks import (
@@ -169,11 +169,7 @@ class UNet(HashableConditions, nn.Module):
         def velocity(name: str) -> jax.Array:
             return convolution(x.shape[-1], kernel_init=nn.initializers.zeros_init(), name=name)(h)
 
-        heads = {
-            "divergence": lambda: scalar_head(jnp.mean(h, axis=(1, 2))),
-            "diagonal": lambda: velocity("diagonal"),
-        }
-        return with_parts(velocity("out"), heads, self.parts)
+        return with_parts(velocity, lambda: jnp.mean(h, axis=(1, 2)), self.parts)
 
     def _first(self, x: jax.Array, beside: dict[str, jax.Array]) -> jax.Array:
         """What the images become, those to condition on beside the channels of x."""

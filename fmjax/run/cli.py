@@ -26,7 +26,7 @@ from fmjax.files import first_line
 from fmjax.run.allocator import keep_freed_memory
 from fmjax.run.distributed.failure import together
 from fmjax.run.help_text import asks_for_help, help_text
-from fmjax.run.other_words import FLAGS, KEYS
+from fmjax.run.other_words import OTHER_FLAGS, OTHER_KEYS
 
 
 def find_config(name: str) -> Path:
@@ -84,7 +84,7 @@ def check_config_keys(argv: list[str]) -> None:
         key = argument.lstrip("-").partition("=")[0].removeprefix("config.")
         if argument.lstrip("-").startswith("config.") and key not in known:
             near = difflib.get_close_matches(key, known, n=3, cutoff=0.4)
-            if meant := KEYS.get(key.rpartition(".")[2]):
+            if meant := OTHER_KEYS.get(key.rpartition(".")[2]):
                 near = [meant]
             raise InputError(
                 f"unknown configuration key {key!r}. Nearest: {', '.join(near) or 'none'}. "
@@ -100,7 +100,7 @@ def _check_flags(argv: list[str]) -> None:
     """
     for argument in argv[1:]:
         name = argument.lstrip("-").partition("=")[0]
-        meant = FLAGS.get(name)
+        meant = OTHER_FLAGS.get(name)
         if argument.startswith("--") and name not in flags.FLAGS and meant in flags.FLAGS:
             raise InputError(f"there is no flag --{name}; here it is --{meant}.")
 

@@ -1,15 +1,12 @@
 """What ``--help`` prints: the flags of a command in groups, in the order in which one decides."""
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from types import ModuleType
 
 from absl import flags
 
-Groups = Mapping[str, Sequence[flags.FlagHolder]]
-"""Flags under their headings."""
-
-WIDTH = 88
+_WIDTH = 88
 _INDENT = 22
 
 
@@ -37,7 +34,7 @@ def _describe(name: str) -> str:
     default = f" (default: {flag.default})" if flag.default and not flag.boolean else ""
     if flag.boolean and flag.default:
         default = f" (default: yes; --no{name} for no)"
-    body = textwrap.wrap(flag.help + default, WIDTH - _INDENT, break_on_hyphens=False)
+    body = textwrap.wrap(flag.help + default, _WIDTH - _INDENT, break_on_hyphens=False)
     if len(head) >= _INDENT - 1:
         return "\n".join([head, *(" " * _INDENT + line for line in body)])
     body[0] = head.ljust(_INDENT) + body[0]

@@ -1,6 +1,6 @@
 """The words of other libraries for our flags and keys, so that a mistake names the right one."""
 
-FLAGS = {
+OTHER_FLAGS = {
     "batch": "batch_size",
     "cfg": "guidance",
     "cfg_scale": "guidance",
@@ -36,7 +36,7 @@ FLAGS = {
 }
 """A flag of another library -> the flag here that means the same."""
 
-KEYS = {
+OTHER_KEYS = {
     "adam_beta1": "optimizer.b1",
     "adam_beta2": "optimizer.b2",
     "batch": "train.batch_size",

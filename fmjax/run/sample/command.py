@@ -19,7 +19,7 @@ from fmjax.first_process import say
 from fmjax.run.compile.programs import compile_sampling, record_of
 from fmjax.run.compile.report import print_report
 from fmjax.run.distributed import launch
-from fmjax.run.sample.compare import compare, describe_comparison
+from fmjax.run.sample.compare import compare, describe_solvers
 from fmjax.run.sample.export import export_run
 from fmjax.run.sample.flags import HOW, WHAT, WHICH, recipe, recipes, request, weights
 from fmjax.run.sample.request import Request
@@ -116,5 +116,5 @@ def _compare(workdir: Path | None, what: Request) -> int:
         batch_size=BATCH_SIZE.value,
         overwrite=OVERWRITE.value,
     )
-    say(describe_comparison(rows))
+    say(describe_solvers(rows))
     return 0

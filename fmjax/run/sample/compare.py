@@ -3,7 +3,7 @@
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 import jax
 import numpy as np
@@ -16,13 +16,13 @@ from fmjax.folders import check_no_links, lock_folder
 from fmjax.run.pictures import captions_of, draw_picture, is_pictured, pictured, shown_classes
 from fmjax.run.restore import LATEST, TrainedFlow, Weights, open_run, restore_flow
 from fmjax.run.sample.request import Request, resolve
-from fmjax.run.sample.sampler import draw_batches, fit_batch, lower_for, make_sample_fn
+from fmjax.run.sample.sampler import compiled_for, draw_batches, fit_batch
 
 FIGURES, PICTURE = "compare.json", "compare.png"
 _IMAGES, _VECTORS = 20, 2000  # of each solver, at most, in the picture
 
 
-class Compared(NamedTuple):
+class SolverFigures(NamedTuple):
     """What one solver made of the noise.
 
     Attributes:
@@ -48,7 +48,7 @@ def compare(
     *,
     batch_size: int = 256,
     overwrite: bool = False,
-) -> list[Compared]:
+) -> list[SolverFigures]:
     """Draws the samples of a request by several solvers, and writes figures and a picture.
 
     Args:
@@ -84,7 +84,7 @@ def compare(
     return rows
 
 
-def describe_comparison(rows: Sequence[Compared]) -> str:
+def describe_solvers(rows: Sequence[SolverFigures]) -> str:
     """The rows as a table for a terminal."""
     width = max(len(row.solver) for row in rows)
     lines = [f"{'solver':{width}}  evaluations  seconds  distance to the finest"]
@@ -95,7 +95,7 @@ def describe_comparison(rows: Sequence[Compared]) -> str:
     return "\n".join(lines)
 
 
-def _claim(out: Path, overwrite: bool):
+def _claim(out: Path, overwrite: bool) -> IO | None:
     if jax.process_count() > 1:
         raise InputError("--compare runs as one process; leave --distributed out.")
     check_writable(out, "--out")
@@ -111,14 +111,7 @@ def _draw(
 ) -> tuple[np.ndarray, float, float]:
     """The samples, their evaluations and the seconds that they took."""
     batch = fit_batch(request.num, batch_size, flow.mesh.size)
-    sample_fn = lower_for(
-        make_sample_fn(flow.experiment, recipe, flow.mesh),
-        flow.experiment.conditions,
-        flow.params,
-        jax.random.key(0),
-        batch,
-        request.x0,
-    ).compile()
+    sample_fn = compiled_for(flow, recipe, request, batch)
     began = time.perf_counter()
     parts = list(draw_batches(sample_fn, flow, request, batch))
     seconds = time.perf_counter() - began
@@ -126,10 +119,10 @@ def _draw(
     return np.concatenate([part.samples for part in parts]), nfe, seconds
 
 
-def _compared(drawn: Mapping[str, tuple[np.ndarray, float, float]]) -> list[Compared]:
+def _compared(drawn: Mapping[str, tuple[np.ndarray, float, float]]) -> list[SolverFigures]:
     finest = max(drawn.values(), key=lambda part: part[1])[0].astype(np.float64)
     return [
-        Compared(name, nfe, seconds, float(np.sqrt(np.mean((samples - finest) ** 2))))
+        SolverFigures(name, nfe, seconds, float(np.sqrt(np.mean((samples - finest) ** 2))))
         for name, (samples, nfe, seconds) in drawn.items()
     ]
 
@@ -138,7 +131,7 @@ def _write_picture(
     flow: TrainedFlow,
     request: Request,
     samples: Sequence[np.ndarray],
-    rows: Sequence[Compared],
+    rows: Sequence[SolverFigures],
     path: Path,
 ) -> None:
     """A row of images for each solver; of vectors a plot for each, from left to right."""

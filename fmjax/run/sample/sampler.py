@@ -98,6 +98,22 @@ def lower_for(
     return sample_fn.lower(params, key, integers, labels, floats, *x0)
 
 
+def compiled_for(
+    flow: TrainedFlow, recipe: Recipe, request: Request, batch: int
+) -> jax.stages.Compiled:
+    """The sample function of a flow, compiled for a batch size.
+
+    Args:
+        flow: a trained flow.
+        recipe: how to sample.
+        request: which samples, resolved.
+        batch: how many at a time.
+    """
+    sample_fn = make_sample_fn(flow.experiment, recipe, flow.mesh)
+    key, conditions = jax.random.key(0), flow.experiment.conditions
+    return lower_for(sample_fn, conditions, flow.params, key, batch, request.x0).compile()
+
+
 def fit_batch(num: int, batch_size: int, devices: int) -> int:
     """The batch to compile for: at most batch_size, at least one each, divisible by the devices."""
     return -(-min(num, batch_size) // devices) * devices

@@ -24,7 +24,7 @@ from fmjax.run.sample.files import (
     write_picture,
 )
 from fmjax.run.sample.request import Request, resolve
-from fmjax.run.sample.sampler import draw_batches, fit_batch, lower_for, make_sample_fn
+from fmjax.run.sample.sampler import compiled_for, draw_batches, fit_batch
 from fmjax.run.sample.shards import by_shard, share_out
 from fmjax.run.sample.trajectory import write_trajectory
 
@@ -215,11 +215,7 @@ def _draw(
         return {"compiled": began, "compile_seconds": 0.0, "nfe": 0.0}
     spans = [target.spans[k] for k in mine]
     batch = fit_batch(target.shard_size or target.num, batch_size, flow.mesh.size)
-    sample_fn = make_sample_fn(flow.experiment, recipe, flow.mesh)
-    conditions = flow.experiment.conditions
-    key, start = jax.random.key(0), request.x0
-    lowered = lower_for(sample_fn, conditions, flow.params, key, batch, start)
-    sample_fn = lowered.compile()
+    sample_fn = compiled_for(flow, recipe, request, batch)
     compiled = time.perf_counter()
     batches = draw_batches(sample_fn, flow, request, batch, spans)
     nfe = 0

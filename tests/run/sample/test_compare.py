@@ -8,7 +8,7 @@ from fmjax.errors import InputError
 from fmjax.factory import Recipe
 from fmjax.run.pictures import draw_picture
 from fmjax.run.restore import open_run, restore_flow
-from fmjax.run.sample.compare import compare, describe_comparison
+from fmjax.run.sample.compare import compare, describe_solvers
 from fmjax.run.sample.request import Request, resolve
 from fmjax.run.sample.sampler import draw_samples
 from fmjax.samplers import solver_spec
@@ -46,7 +46,7 @@ def test_each_solver_is_compared_with_the_one_of_most_evaluations(trained, compa
     assert rows[0].distance > rows[2].distance > rows[1].distance == 0
     written = json.loads((out / "compare.json").read_text())["solvers"]
     assert [row["solver"] for row in written] == list(RECIPES)
-    assert describe_comparison(rows).splitlines()[2].split()[:2] == ["heun:4", "8"]
+    assert describe_solvers(rows).splitlines()[2].split()[:2] == ["heun:4", "8"]
 
 
 @pytest.mark.slow
