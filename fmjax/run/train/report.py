@@ -58,6 +58,18 @@ def already_finished(run: Run, start: int) -> str:
     )
 
 
+def write_configuration(run: Run, start: int) -> None:
+    """Shows the configuration in TensorBoard."""
+    events = _events(run, start)
+    config = "\n".join("    " + line for line in str(run.config).splitlines())
+    events.write_text(start, "configuration", config)
+    events.close()
+
+
+def _events(run: Run, start: int) -> Events:
+    return Events(run.workdir / EVENTS / folder.EVENTS_OF_REPORT, start)
+
+
 def write_preview(run: Run, params: Any, step: int) -> None:
     """Samples of every class and the losses, while the run trains, under the number of the step."""
     path = _write_overview(run, params, step, f"{step:08d}")
@@ -88,16 +100,14 @@ def _evaluate(run: Run, params: Any, step: int) -> dict | None:
 
 
 def _write_report(run: Run, step: int, shown: Path, report: dict | None = None) -> None:
-    """Writes ``loss.png``, and for TensorBoard the configuration, the samples and the figures.
+    """Writes ``loss.png``, and for TensorBoard the samples and the figures.
 
     In a folder of its own below the training's: TensorBoard reads the newest file of a folder and
     leaves the others, and the training goes on writing to its own.
     """
     write_loss_curve(run.workdir / METRICS, run.workdir / folder.LOSSES)
-    events = Events(run.workdir / EVENTS / folder.EVENTS_OF_REPORT, step - 1)
+    events = _events(run, step - 1)
     try:
-        config = "\n".join("    " + line for line in str(run.config).splitlines())
-        events.write_text(step, "configuration", config)
         if shown.exists() and shown.suffix == ".png":
             events.write_picture(step, "samples", shown)
         elif shown.exists():

@@ -7,7 +7,7 @@ from typing import Any
 
 from fmjax.config import ConfigDict
 from fmjax.errors import InputError
-from fmjax.first_process import say
+from fmjax.first_process import on_first_process, say
 from fmjax.intervals import on_intervals
 from fmjax.run.train import report
 from fmjax.run.train.batches import RunStream, held_out
@@ -61,6 +61,7 @@ def train(
             say(report.already_finished(run, start))
             return 0
         say(report.opening(run, start), file=sys.stderr)
+        on_first_process(lambda: report.write_configuration(run, start))
         try:
             state = _fit(run, own, begin, parallel, profile)
         except Stopped as stopped:
