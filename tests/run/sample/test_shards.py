@@ -217,7 +217,7 @@ def test_a_disk_too_small_for_what_is_missing_is_told_first(trained, own, monkey
             target.claim(spec).close()
     with pytest.raises(InputError, match=r"MB free, and the samples need .* --out"):
         target.claim(spec).close()
-    monkeypatch.setattr(to_disk, "make_sample_fn", None)  # nothing is compiled
+    monkeypatch.setattr(to_disk, "compiled_for", None)  # nothing is compiled
     with pytest.raises(InputError, match=r"MB free"):
         draw(trained, own)
 
