@@ -6,13 +6,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from fmjax.conditions import Sequence, Vector
+from fmjax.conditions import Mask, Sequence, Vector
 from fmjax.config import ConfigDict
 from fmjax.errors import InputError, unknown_name
 from fmjax.factory.flow_map import output_parts
 from fmjax.factory.registry import is_flow_map
 from fmjax.models import dit, flux, mlp, mmdit, token_transformer, unet
 from fmjax.models.attention import choose_attention
+from fmjax.models.text_to_image import MASK
 from fmjax.names import load_maker
 
 COMPUTE_DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
@@ -162,11 +163,11 @@ def _of_text(c: ConfigDict, conditions: Any) -> dict[str, Any]:
     """How it is computed, and the sizes of the text that the labels describe."""
     kinds = {"text": Sequence, "pooled": Vector}
     found = conditions if isinstance(conditions, dict) else {}
-    if {name: type(condition) for name, condition in found.items()} != kinds:
+    if {n: type(x) for n, x in found.items()} not in (kinds, kinds | {MASK: Mask}):
         raise InputError(
             f"model.name={c.name!r} takes the features of a text, conditions called text, a "
-            f"sequence, and pooled, a vector; got {conditions!r:.200}: choose features of the data "
-            "by data.conditions=text,pooled. There is no mask: all places of a text are attended."
+            "sequence, and pooled, a vector, and perhaps the text's mask, text_mask; got "
+            f"{conditions!r:.200}: choose features of the data by data.conditions=text,pooled."
         )
     how = {"dtype": COMPUTE_DTYPES[c.dtype], "scan": c.scan, "remat": c.remat, "channels": None}
     text = {"text_size": found["text"].size, "text_length": found["text"].length}

@@ -111,6 +111,9 @@ def test_the_choices_of_the_blocks_together_are_a_network_that_runs():
 def test_networks_of_texts_take_their_sizes_from_the_conditions():
     text = {"channels": None, "text_size": 6, "text_length": 5, "pooled_size": 4}
     assert made(TEXT, name="mmdit", **SIZES) == MMDiT(**SIZES, **text)
+    assert made(TEXT | {"text_mask": Mask(5, of="text")}, name="mmdit", **SIZES) == MMDiT(
+        **SIZES, **text
+    )
     small = MMDiT(**SIZES, **text, grid=8, spacing=1.0)
     assert made(TEXT, name="mmdit", **SIZES, grid=8) == small
     assert made(TEXT, name="mmdit", **SIZES, qk_norm=True).qk_norm
@@ -133,7 +136,7 @@ def test_networks_of_texts_take_their_sizes_from_the_conditions():
         ClassIds(3),
         {"text": TEXT["text"]},
         {"text": TEXT["pooled"], "pooled": TEXT["text"]},
-        TEXT | {"text_mask": Mask(5, of="text")},
+        TEXT | {"mask": Mask(5, of="text")},
     ],
 )
 @pytest.mark.parametrize("name", ["SD3-medium", "FLUX.1-schnell"])
