@@ -88,6 +88,12 @@ KEYS = {
             None, COUNT, "of mmdit: the longest side of an image it takes", "patches", kind=int
         ),
         time_scale=Key(None, POSITIVE, "t is multiplied by it first; the network's", kind=float),
+        at_steps=Key(
+            False,
+            "",
+            "the network is asked at the step of path.name=discrete_vp that t lies at, as "
+            "published DiT are, and not at t",
+        ),
         variance=Key(
             False, "", "of dit: room in the last layer for the variance of published DiT and SiT"
         ),
@@ -166,7 +172,8 @@ KEYS = {
         name=Key(
             "linear",
             NAME,
-            "linear, vp, linear_vp, cosine, polynomial, noisy, bridge; of tokens: mask, uniform; "
+            "linear, vp, linear_vp, discrete_vp (the 1000 steps of DDPM), cosine, polynomial, "
+            "noisy, bridge; of tokens: mask, uniform; "
             "or your own my_module:Name",
         ),
         sigma_min=Key(0.0, "[0, 1)", "of linear: the standard deviation that is left at t = 1"),

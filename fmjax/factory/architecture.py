@@ -33,6 +33,7 @@ def architecture(config: ConfigDict, model: Any) -> Architecture:
     if values["model.span"]:
         values["model.span"] = f"t - s times {SPAN_SCALE:g}"
     values |= {"loss.prediction": config.loss.prediction, "model.time": config.model.time}
+    values |= {"model.at_steps": config.model.at_steps}
     values |= {f"path.{name}": value for name, value in sorted(config.path.items())}
     return tuple((key, str(value)) for key, value in values.items() if value is not None)
 
