@@ -1,6 +1,8 @@
 """Published weights begin a run: the same numbers, or one sentence before any is read."""
 
+import argparse
 import json
+import sys
 
 import jax
 import numpy as np
@@ -127,6 +129,41 @@ def test_a_folder_of_them_is_no_run(tmp_path):
     pretrained.save(folder / "model.safetensors", net.params, "sit", net.model, shape=net.shape)
     (folder / "config.json").write_text("{}")
     assert_same(initial_params(Initial(folder, "sit"), experiment(), make_mesh()), net.params)
+
+
+@pytest.fixture
+def file_of_pytorch(tmp_path):
+    """As the official training programs write it: the averaged weights and the command line."""
+    torch = pytest.importorskip("torch")
+    tensors = {key: torch.from_numpy(x) for key, x in load_file(OFFICIAL).items()}
+    other = {key: torch.zeros_like(x) for key, x in tensors.items()}
+    content = {"model": other, "ema": tensors, "opt": {}, "args": argparse.Namespace(epochs=80)}
+    torch.save(content, tmp_path / "0400000.pt")
+    return tmp_path / "0400000.pt"
+
+
+def test_a_file_of_pytorch_begins_a_run_with_its_averaged_weights(file_of_pytorch):
+    found = initial_params(Initial(file_of_pytorch, "sit"), experiment(), make_mesh())
+    assert_same(found, pretrained.load(OFFICIAL, "sit", model=tiny()).params)
+    with pytest.raises(InputError, match=r"write --init_layout=dit .* or --init_layout=sit"):
+        check_initial(Initial(file_of_pytorch), experiment())
+
+
+@pytest.mark.slow
+def test_training_begins_with_a_file_of_pytorch(file_of_pytorch, tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "save_overview", lambda *arguments: None)
+    asked = config(train__steps=4, train__val_every=0)
+    how = {"init_from": file_of_pytorch, "init_layout": "sit"}
+    assert train(asked, tmp_path / "run", **how) == 0
+    assert load_record(tmp_path / "run").began["from"] == str(file_of_pytorch)
+
+
+def test_a_file_of_pytorch_needs_torch(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    path = tmp_path / "x.pt"
+    path.write_bytes(b"a")
+    with pytest.raises(InputError, match=r"x\.pt is a file of PyTorch, .* pip install torch"):
+        check_initial(Initial(path, "sit"), experiment())
 
 
 def test_a_network_of_two_times_begins_as_the_flow():
