@@ -26,6 +26,7 @@ from fmjax.axes import split_rows
 from fmjax.checks import check_at_least, check_flag, check_multiple
 from fmjax.conventions import Span
 from fmjax.errors import InputError
+from fmjax.models.embedders import ConditionEmbed
 from fmjax.models.joint import (
     MLP_RATIO,
     Heads,
@@ -42,7 +43,10 @@ from fmjax.models.text_to_image import (
     check_network,
     condition,
     condition_embed,
+    head_sizes,
+    image_tokens,
     last_layer,
+    network_flops,
 )
 from fmjax.models.transformer import Modulation, modulate, stacked
 
@@ -153,8 +157,7 @@ class Flux(nn.Module):
                 `fmjax.models.text_to_image`. Raised while tracing, before any work on a device.
         """
         self._check(x, t, labels)
-        embed = condition_embed(self.width, self.pooled_size, self.guidance, self.span)
-        c = condition(embed, t, labels)
+        c = condition(self._embedding(), t, labels)
         init = nn.initializers.xavier_uniform()
         patch = nn.Dense(self.width, kernel_init=init, dtype=self.dtype, name="patch")
         h = patch(pack(x, self.patch_size))
@@ -189,21 +192,22 @@ class Flux(nn.Module):
         Args:
             shape: of the image, (H, W, C).
         """
-        height, width, channels = shape
-        patch, D = self.patch_size**2 * channels, self.width
-        T, places = height * width // self.patch_size**2, self.text_length
-        total = 2 * T * patch * D + places * self.text_size * D + D * 2 * D
-        total += self.joint_depth * joint_block_products(T, places, D, dual=False, last=False)
+        T, places, D = image_tokens(self, shape), self.text_length, self.width
+        joint = joint_block_products(T, places, D, dual=False, last=False)
         both = T + places
         products = 3 * D * D + MLP_RATIO * D * D + (1 + MLP_RATIO) * D * D  # q, k, v; up; out
-        total += self.single_depth * (both * products + 2 * both**2 * D + D * 3 * D)
-        embed = condition_embed(D, self.pooled_size, self.guidance, self.span)
-        return 2 * total + embed.forward_flops()
+        single = both * products + 2 * both**2 * D + D * 3 * D
+        blocks = self.joint_depth * joint + self.single_depth * single
+        return network_flops(self, shape, self._embedding(), blocks)
 
     @nn.nowrap
     def head_sizes(self) -> set[int]:
         """The channels of a head."""
-        return {self.width // max(self.heads, 1)}
+        return head_sizes(self)
+
+    @nn.nowrap
+    def _embedding(self) -> ConditionEmbed:
+        return condition_embed(self.width, self.pooled_size, self.guidance, self.span)
 
     def _check(self, x: jax.Array, t: Any, labels: Any) -> None:
         check_at_least("joint_depth", self.joint_depth, 0)

@@ -20,7 +20,7 @@ from fmjax.checks import check_at_least, check_positive
 from fmjax.conventions import Span
 from fmjax.errors import InputError
 from fmjax.models.dit import patchify, unpatchify
-from fmjax.models.embedders import sincos_2d
+from fmjax.models.embedders import ConditionEmbed, sincos_2d
 from fmjax.models.input_checks import check_width
 from fmjax.models.joint import JointBlock, joint_block_products, sharding_rules
 from fmjax.models.presets import from_preset
@@ -29,7 +29,10 @@ from fmjax.models.text_to_image import (
     check_network,
     condition,
     condition_embed,
+    head_sizes,
+    image_tokens,
     last_layer,
+    network_flops,
 )
 from fmjax.models.transformer import rematerialised, stacked
 
@@ -118,8 +121,7 @@ class MMDiT(nn.Module):
                 `fmjax.models.text_to_image`. Raised while tracing, before any work on a device.
         """
         self._check(x, t, labels)
-        embed = condition_embed(self.width, self.pooled_size, span=self.span)
-        c = condition(embed, t, labels)
+        c = condition(self._embedding(), t, labels)
         h = self._tokens(x)
         y = nn.Dense(self.width, dtype=self.dtype, name="text")(labels["text"])
         h = self._blocks(h, y, c, attended(labels, h.shape[1]))
@@ -158,19 +160,22 @@ class MMDiT(nn.Module):
         Args:
             shape: of the image, (H, W, C).
         """
-        height, width, channels = shape
-        patch, D = self.patch_size**2 * channels, self.width
-        T, places = height * width // self.patch_size**2, self.text_length
-        total = 2 * T * patch * D + places * self.text_size * D + D * 2 * D
-        for i in range(self.depth):
-            last = i == self.depth - 1
-            total += joint_block_products(T, places, D, i < self.dual, last)
-        return 2 * total + condition_embed(D, self.pooled_size, span=self.span).forward_flops()
+        sizes = image_tokens(self, shape), self.text_length, self.width
+        last = self.depth - 1
+        blocks = sum(
+            joint_block_products(*sizes, dual=i < self.dual, last=i == last)
+            for i in range(self.depth)
+        )
+        return network_flops(self, shape, self._embedding(), blocks)
 
     @nn.nowrap
     def head_sizes(self) -> set[int]:
         """The channels of a head."""
-        return {self.width // max(self.heads, 1)}
+        return head_sizes(self)
+
+    @nn.nowrap
+    def _embedding(self) -> ConditionEmbed:
+        return condition_embed(self.width, self.pooled_size, span=self.span)
 
     def _check(self, x: jax.Array, t: Any, labels: Any) -> None:
         check_at_least("depth", self.depth)

@@ -85,6 +85,33 @@ def last_layer(h: jax.Array, c: jax.Array, size: int) -> jax.Array:
     return -nn.Dense(size, kernel_init=zeros, name="out")(modulate(h, shift, scale))
 
 
+def image_tokens(model: nn.Module, shape: tuple[int, ...]) -> int:
+    """How many tokens an image of a shape (H, W, C) has."""
+    return shape[0] * shape[1] // model.patch_size**2
+
+
+def network_flops(
+    model: nn.Module, shape: tuple[int, ...], embed: ConditionEmbed, blocks: int
+) -> int:
+    """Operations of one forward pass over one example; see `fmjax.models.flops`.
+
+    Args:
+        model: as in `check_network`.
+        shape: of the image, (H, W, C).
+        embed: its embedding of times, pooled features and guidance scales.
+        blocks: multiply-adds of its blocks.
+    """
+    D, patch = model.width, model.patch_size**2 * shape[2]
+    ends = 2 * image_tokens(model, shape) * patch * D + D * 2 * D  # patches, the last layer
+    ends += model.text_length * model.text_size * D
+    return 2 * (ends + blocks) + embed.forward_flops()
+
+
+def head_sizes(model: nn.Module) -> set[int]:
+    """The channels of a head."""
+    return {model.width // max(model.heads, 1)}
+
+
 def check_network(model: nn.Module, x: jax.Array, t: Any, labels: Any, guidance: bool) -> None:
     """Refuse fields and arguments that do not fit a network of images and texts.
 
