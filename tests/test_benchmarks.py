@@ -264,6 +264,7 @@ def test_a_command_is_written_down_as_it_was_typed(run_benchmark, tmp_path):
     assert out.strip() == "python -m typed --torch=PYTHON 'two words'"
 
 
+@pytest.mark.slow
 def test_the_evaluations_needed_are_read_off_the_curve(run_python):
     out = run_python(
         """

@@ -129,6 +129,7 @@ def test_features_have_fields_of_their_own_that_add_up():
     assert abs(first - second) > 1e-3
 
 
+@pytest.mark.slow
 def test_guidance_pushes_away_from_the_unconditional_data():
     seen = {}
 

@@ -508,6 +508,7 @@ USES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("uses", USES)
 def test_what_a_function_returns_is_held_to_its_shape_and_its_floats(uses):
     for i, use in enumerate(uses):

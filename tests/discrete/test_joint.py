@@ -59,6 +59,7 @@ def test_both_parts_have_their_joint_law():
     np.testing.assert_array_equal(solution.nfe, 200)
 
 
+@pytest.mark.slow
 def test_one_network_is_trained_by_one_loss():
     """The loss is the sum of those of the parts, and its gradient reaches both."""
     n = 64
@@ -86,6 +87,7 @@ def test_one_network_is_trained_by_one_loss():
     np.testing.assert_allclose(loss, sum(parts), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_point_of_a_manifold_moves_along_geodesics_beside_a_token():
     sphere = Sphere(2)
     path = Joint({"place": GeodesicPath(sphere), "kind": MixturePath(2)})

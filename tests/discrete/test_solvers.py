@@ -169,6 +169,7 @@ def test_a_law_of_independent_tokens_is_exact_in_a_few_steps_with_masks():
         check_law(MASK, x, marginal(MASK, t, law))
 
 
+@pytest.mark.slow
 def test_a_solve_from_the_middle_goes_on():
     path = PATHS["uniform"]
     half = sample(Unmask(path, 100), 10_000, t1=0.5).x1

@@ -108,6 +108,7 @@ def test_the_weights_multiply():
 PAIRED = ("ot", "sinkhorn", "schroedinger_bridge", "unbalanced", "partial")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PAIRED)
 def test_every_coupling_pairs_within_classes_at_less_cost(name):
     # By label, so the classes of the source stay as drawn; the pairs are nearer than by chance.
@@ -123,6 +124,7 @@ def test_every_coupling_pairs_within_classes_at_less_cost(name):
     assert not np.array_equal(free.x0, paired.x0)
 
 
+@pytest.mark.slow
 def test_a_batch_in_groups_is_paired_group_by_group():
     whole = experiment(coupling__name="ot", coupling__groups=4).draw(KEY, BATCH)
     for group in range(4):

@@ -78,12 +78,14 @@ def residual(name, wrong):
         return float(jnp.sqrt(jax.jit(loss_fn)(jnp.asarray(wrong), x0, x1, Span(s, t), None)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["MeanFlow", "Lagrangian", "semigroup"])
 def test_an_identity_holds_on_a_mixture_and_not_beside_it(name):
     assert residual(name, 0.0) < 1e-6  # what 128 steps of order 4 leave
     assert residual(name, 0.1) > 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["improved MeanFlow", "alpha-Flow, 0"])
 def test_its_relatives_hold_there_too(name):
     assert residual(name, 0.0) < 1e-6

@@ -29,6 +29,7 @@ SHELLS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("manifold", "far", "area"), SHELLS, ids=lambda x: None if callable(x) else repr(x)
 )
@@ -90,6 +91,7 @@ def test_uniform_rotations_have_the_angles_of_the_volume():
     assert float(jnp.mean(angle)) == pytest.approx(math.pi / 2 + 2 / math.pi, abs=0.02)
 
 
+@pytest.mark.slow
 def test_the_density_of_a_product_is_the_product():
     parts = (Sphere(2), Torus(1))
     product, flat = Product(parts), FlatProduct(parts)

@@ -67,6 +67,7 @@ def assert_begins_as(trained, source, workdir):
         np.testing.assert_array_equal(network(params, X, t, LABELS), expected)
 
 
+@pytest.mark.slow
 def test_a_network_of_two_times_begins_as_the_trained_one_to_the_bit(trained, tmp_path):
     assert_begins_as(trained, trained, tmp_path)
 
@@ -150,6 +151,7 @@ def test_every_kind_of_solver_samples_a_student(student, tmp_path):
     assert np.isfinite(report["nats"]["mean"])
 
 
+@pytest.mark.slow
 def test_an_exported_sampler_of_jumps_is_the_sampler(student, tmp_path):
     recipe = Recipe(Jumps(2, renoise=0.5))
     export_run(student, tmp_path / "sampler", Request(6), recipe)

@@ -58,8 +58,8 @@ def test_every_command_is_tried():
     assert COMMANDS.keys() == NUMBERS.keys() == BASE.keys() == SHARES.keys()
 
 
-# A case of these trains as one of train does, and samples as one of sample.
-SLOW = {"reflow", "distill"}
+# A case of these trains, or reads a trained model: seconds each.
+SLOW = {"train", "reflow", "distill", "evaluate", "likelihood"}
 
 
 @pytest.mark.parametrize(

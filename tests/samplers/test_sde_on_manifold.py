@@ -27,6 +27,7 @@ def walk(steps, **more):
     return sde_spec("euler_maruyama", steps, **settings | more)
 
 
+@pytest.mark.slow
 def test_from_one_point_it_spreads_as_heat_does():
     """E z = exp(-g^2 t) on the sphere, the first eigenvalue of whose Laplacian is 2."""
     x0 = jnp.broadcast_to(NORTH, (N, 3))
@@ -64,6 +65,7 @@ def test_a_short_walk_is_a_normal_step_in_the_metric(manifold):
     assert float(jnp.max(manifold._off(found))) < 1e-6
 
 
+@pytest.mark.slow
 def test_an_example_depends_on_its_own_key():
     x0 = jnp.broadcast_to(NORTH, (4, 3))
     both = solve_sde(still, x0, KEYS[:4], None, walk(3), score=still).x1

@@ -141,6 +141,7 @@ NETWORKS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_network_of_any_kind_is_trained_and_its_own_parameters_stay(name):
     network, params = NETWORKS[name]()
@@ -186,6 +187,7 @@ KINDS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_data_of_every_kind_give_the_same_bits(kind):
     assert_same_bits(fitted(KINDS[kind](points())), fitted(points()))
@@ -200,6 +202,7 @@ def test_numbers_of_numpy_train_as_those_of_python_and_are_kept_in_the_folder(tm
     assert_same_bits(fitted(workdir=tmp_path, ema=0.9, **counts), state)  # it has them already
 
 
+@pytest.mark.slow
 def test_a_bare_array_and_trees_of_arrays_are_data():
     options = USUAL | {"loss_fn": make_loss_fn(free)}
     array = fit(free, PARAMS, points()["x"], **options)
