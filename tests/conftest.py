@@ -10,6 +10,7 @@
 
 import contextlib
 import dataclasses
+import gc
 import os
 import re
 import subprocess
@@ -95,6 +96,14 @@ class Compilations:
     @property
     def count(self) -> int:
         return len(self.names)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def frozen() -> Iterator[None]:
+    """What is left of a module's tests, compiled programs above all, is looked through no more."""
+    yield
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
