@@ -65,7 +65,8 @@ def log_plan(
             max_iterations=max_iterations,
         )
     # The plan follows from the potentials: P_ij = exp((f_i + g_j - C_ij) / epsilon).
-    return (solved.f[:, None] + solved.g[None, :] - cost) / epsilon
+    f, g = solved.f, solved.g  # type: ignore[union-attr]  # those of low rank are asked otherwise
+    return (f[:, None] + g[None, :] - cost) / epsilon
 
 
 @dataclass(frozen=True)

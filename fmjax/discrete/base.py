@@ -224,14 +224,17 @@ class TokenPath(abc.ABC):
         return losses
 
 
-def check_token_path(what: str, path: Any) -> None:
+def check_token_path(what: str, path: Any) -> TokenPath:
     """Checks that something is a path of tokens.
+
+    Returns:
+        The path.
 
     Raises:
         InputError: it is another path, or none.
     """
     if isinstance(path, TokenPath):
-        return
+        return path
     check_methods(what, path, "sample", such_as="MixturePath(27)")
     raise InputError(
         f"{what} must be a path of tokens, such as MixturePath(27); {type(path).__name__} moves "

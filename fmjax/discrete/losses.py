@@ -90,7 +90,8 @@ class ScoreEntropy(TokenLoss):
     def __call__(self, path: TokenPath, logits: Array, x1: Array, x_t: Array, t: Array) -> Array:
         """Nats per unit of time at every token, shaped as x1; see `TokenLoss`."""
         _check_before_the_end(self, t)
-        return path.score_entropy(path.log_posterior(logits, x_t, t), x1, x_t, t)
+        log_p = path.log_posterior(logits, x_t, t)
+        return path.score_entropy(log_p, x1, x_t, t)  # type: ignore[attr-defined]  # see `check`
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,8 @@ class Masked(TokenLoss):
         masked = x_t == path.vocabulary
         places = tuple(range(1, x_t.ndim))
         n = jnp.sum(masked, axis=places, keepdims=True)
-        weight = x1[0].size * path.kappa.d_alpha(t).reshape(n.shape) / jnp.maximum(n, 1)
+        kappa = path.kappa  # type: ignore[attr-defined]  # a path with masks is a mixture
+        weight = x1[0].size * kappa.d_alpha(t).reshape(n.shape) / jnp.maximum(n, 1)
         cost = -pick(path.log_posterior(logits, x_t, t), x1)
         return jnp.where(masked, weight * cost, 0.0)
 

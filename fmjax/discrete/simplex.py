@@ -147,8 +147,8 @@ class SimplexPath:
         """
         wanted = (*jnp.shape(x1)[:-1], self.vocabulary)
         check_shaped_as("x1", x1, "points of the simplex", wanted)
-        if self.geometry == "fisher":
-            x_t = GeodesicPath(self.manifold, self.kappa).sample(x0, x1, t, noise).x_t
+        if (manifold := self.manifold) is not None:
+            x_t = GeodesicPath(manifold, self.kappa).sample(x0, x1, t, noise).x_t
         else:
             x_t = AffinePath(self.kappa).sample(x0, x1, t, noise).x_t
         return PathSample(x_t, at_least_float32(x1))

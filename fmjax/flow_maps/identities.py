@@ -130,18 +130,18 @@ class MeanFlow:
             self.derivative,
         )
         if fields.manifold is not None:
-            v, slope = self._curved(fields, x, span, v, slope)
+            v, slope = self._curved(fields, fields.manifold, x, span, v, slope)
         goal = combined(1.0, v, (t - s) * self._share(step), slope)
         predicted = fields.live(x, span)
         return Sides(predicted, self._nearer(predicted, goal, x, fields.manifold))
 
     def _curved(
-        self, fields: Fields, x: Array, span: Span, v: Averages, slope: Averages
+        self, fields: Fields, manifold: Manifold, x: Array, span: Span, v: Averages, slope: Averages
     ) -> tuple[Averages, Averages]:
         """The velocity as the end of the jump sees it, and du/ds, both tangent vectors at x."""
         average = fields.frozen(x, span)
-        seen = at_the_start(x, span.t - span.s, average, v["velocity"], fields.manifold)
-        tangent = fields.manifold.to_tangent(x, slope["velocity"])
+        seen = at_the_start(x, span.t - span.s, average, v["velocity"], manifold)
+        tangent = manifold.to_tangent(x, slope["velocity"])
         return v | {"velocity": seen}, slope | {"velocity": tangent}
 
     def _share(self, step: Array | None) -> Array | float:
@@ -153,7 +153,7 @@ class MeanFlow:
         self, predicted: Averages, goal: Averages, x: Array, manifold: Manifold | None
     ) -> Averages:
         """The goal, moved so near that the error is normalised."""
-        if self.normalise is None:
+        if (least := self.normalise) is None:
             return goal
 
         def one(name: str) -> Array:
@@ -165,7 +165,7 @@ class MeanFlow:
             else:
                 square = manifold.inner(x, error, error) / manifold.dim
                 size = expand(jnp.sqrt(square.reshape(len(x), -1).mean(axis=1)), error)
-            return u - error / (size + self.normalise)
+            return u - error / (size + least)
 
         return {name: one(name) for name in goal}
 

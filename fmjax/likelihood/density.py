@@ -220,7 +220,8 @@ def _carry(velocity, x, labels, spec, trace, key, t0, t1) -> tuple[Any, Array, S
 
     grown = jnp.zeros((*lead, columns), jnp.result_type(*leaves))
     if getattr(spec, "manifold", None) is not None:
-        both = None if manifold is None else Product(_State(manifold, Euclidean(columns)))
+        flat: Any = Euclidean(columns)  # manifolds in a pytree that is built as the points are
+        both = None if manifold is None else Product(_State(manifold, flat))
         spec = spec._replace(manifold=both)
     solution = solve(field, _State(x, grown), _Conditions(labels, probes), spec, t0=t0, t1=t1)
     grown = solution.x1.grown

@@ -34,7 +34,7 @@ def integrate(spec, velocity, x0, labels, t0, t1, save_at) -> Solution:
             jax.tree.map(lambda leaf: leaf[:, 0], states),
         )
 
-    return jax.vmap(one, out_axes=Solution(0, 0, 0, 0, 0, 0, 1))(x0, labels)
+    return jax.vmap(one, out_axes=Solution._make((0, 0, 0, 0, 0, 0, 1)))(x0, labels)
 
 
 def _solve_one(velocity, x0, labels, spec, t0, t1, save_at):

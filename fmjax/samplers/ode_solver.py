@@ -1,13 +1,13 @@
 """Solvers of the ODE: their table, and one of them with its steps, checked and hashable."""
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from fmjax.checks import check_at_least, check_methods, check_name, check_positive
-from fmjax.conventions import Array, Labels, Velocity, at_least_float32
+from fmjax.conventions import Array, Labels, Times, Velocity, at_least_float32
 from fmjax.errors import InputError
 from fmjax.manifolds import Euclidean, Manifold
 from fmjax.paths import Path, manifold_of
@@ -119,7 +119,7 @@ class ODESolver(NamedTuple):
         keys: Array | None = None,
         t0: float = 0.0,
         t1: float = 1.0,
-        save_at: Sequence[float] | None = None,
+        save_at: Times | None = None,
     ) -> Solution:
         """Carries x0 along the flow; see `fmjax.samplers.ode.solve`. The keys are not used."""
         check_ends(t0, t1)
@@ -127,8 +127,8 @@ class ODESolver(NamedTuple):
         x0 = jax.tree.map(at_least_float32, x0)
         self._check_manifold(x0)
         self._check_ratio(t0, t1)
-        save_at = None if save_at is None else checked_times(save_at, t0, t1)
-        return finished(integrate(self, velocity, x0, labels, t0, t1, save_at))
+        kept = None if save_at is None else checked_times(save_at, t0, t1)
+        return finished(integrate(self, velocity, x0, labels, t0, t1, kept))
 
     def describe(self) -> dict[str, str | int | float]:
         """What decides the samples, for JSON: names, numbers, the grid as it is written."""
@@ -143,7 +143,7 @@ class ODESolver(NamedTuple):
         Raises:
             InputError: the grid does not reach from t0 to t1.
         """
-        if self.control != "fixed":
+        if self.control != "fixed" or self.steps is None:
             return None
         return time_grid(self.grid, self.steps, t0, t1, self.schedule)
 
@@ -198,7 +198,7 @@ class ODESolver(NamedTuple):
         if not SOLVERS[self.solver].log_snr or t1 > t0:
             return
         with jax.ensure_compile_time_eval():
-            left = float(self.schedule.sigma(np.asarray(t0, np.float32)))
+            left = float(self.schedule.sigma(jnp.asarray(t0, jnp.float32)))
         if left == 0:
             raise InputError(
                 f"{self.solver} cannot start at t0 = {t0:g}, where the signal-to-noise ratio is "
@@ -225,7 +225,7 @@ def solver_spec(
     max_steps: int = 4096,
     shift: float = 1.0,
     *,
-    grid: str | Grid | Sequence[float] | None = None,
+    grid: str | Grid | Times | None = None,
     schedule: Schedule | None = None,
     gradient: str = "checkpointed",
     checkpoints: int = 16,
@@ -290,8 +290,8 @@ def solver_spec(
             check_positive(name, tolerance)
     if schedule is not None:
         check_schedule("the schedule", schedule)
-    common = {"schedule": Linear() if schedule is None else schedule, "gradient": gradient}
-    common |= {"checkpoints": checkpoints, "manifold": manifold}
+    schedule = Linear() if schedule is None else schedule
+    rest: dict[str, Any] = {"gradient": gradient, "checkpoints": checkpoints, "manifold": manifold}
     if control == "fixed":
         if rtol is not None or atol is not None:
             raise InputError(
@@ -300,12 +300,12 @@ def solver_spec(
         steps, grid = _steps_on_grid(solver, steps, grid, shift)
         if manifold is not None:
             check_grid_on_manifold(grid)
-        return ODESolver(solver, control, steps, None, None, steps, grid, **common)
+        return ODESolver(solver, control, steps, None, None, steps, grid, schedule, **rest)
     if shift != 1 or grid is not None:
         asked = f"grid={grid!r}" if shift == 1 else f"shift={shift}"
         raise InputError(f"adaptive steps have no grid to choose or to shift; leave {asked} out.")
     rtol, atol = _tolerances(solver, steps, rtol, atol)
-    return ODESolver(solver, control, None, rtol, atol, max_steps, **common)
+    return ODESolver(solver, control, None, rtol, atol, max_steps, schedule=schedule, **rest)
 
 
 def _steps_on_grid(solver, steps, grid, shift) -> tuple[int, Grid]:

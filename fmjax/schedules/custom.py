@@ -91,9 +91,9 @@ def _smooth_interval(name: str, f: Callable[[Array], Array], t: Array) -> tuple[
 
 def _checked_values(name: str, f: Callable[[Array], Array], t: Array) -> np.ndarray:
     check_methods(f"{name}_fn", f, such_as="lambda t: ...")
-    values = f(t)
-    check_returned(f"{name}_fn", values, "t", t)
-    values = np.asarray(values, np.float64)
+    returned = f(t)
+    check_returned(f"{name}_fn", returned, "t", t)
+    values = np.asarray(returned, np.float64)
     wrong = ~(np.isfinite(values) & (values >= 0))
     if wrong.any():
         at = int(np.argmax(wrong))

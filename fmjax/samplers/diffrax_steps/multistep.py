@@ -50,7 +50,7 @@ class _Multistep(diffrax.AbstractSolver):
     term_structure: ClassVar = diffrax.AbstractTerm
     interpolation_cls: ClassVar[Callable] = diffrax.LocalLinearInterpolation
 
-    def func(self, terms: Any, t0: Array, y0: Any, args: Any) -> Any:
+    def func(self, terms: Any, t0: Array | np.ndarray | float, y0: Any, args: Any) -> Any:
         """The velocity."""
         return terms.vf(t0, y0, args)
 

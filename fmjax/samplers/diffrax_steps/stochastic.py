@@ -40,6 +40,7 @@ from typing import Any, ClassVar, NamedTuple
 import diffrax
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from fmjax.conventions import Array, Labels
 from fmjax.manifolds import Manifold
@@ -97,7 +98,7 @@ class NoisySolver(diffrax.AbstractSolver):
         """The number of the step."""
         return jnp.zeros((), jnp.int32)
 
-    def func(self, terms: Any, t0: Array, y0: Any, args: Any) -> Any:
+    def func(self, terms: Any, t0: Array | np.ndarray | float, y0: Any, args: Any) -> Any:
         """The velocity."""
         return terms.vf(t0, y0, args)
 
@@ -140,14 +141,16 @@ class NoisySolver(diffrax.AbstractSolver):
 
     def _share(self, t: Array, h: Array, on: Array) -> Array:
         """log(1 + g^2 h / sigma^2) at t; infinite where there is no noise left to replace."""
-        square, variance = self.diffusion(t) ** 2 * h, self.schedule.sigma(t) ** 2
+        s: Any = self.schedule  # without one `sde_spec` takes no method but drift
+        square, variance = self.diffusion(t) ** 2 * h, s.sigma(t) ** 2
         some = variance > 0
         z = jnp.where(some, jnp.log1p(square / jnp.where(some, variance, 1.0)), jnp.inf)
         return jnp.where(on, z, 0.0)
 
     def _back(self, late: Array, early: Array, x: Array, xi: Array) -> Array:
         """A point of the marginal at `late`, made one of the earlier marginal."""
-        s, moved = self.schedule, late != early
+        s: Any = self.schedule
+        moved = late != early
         keep = jnp.where(moved, s.alpha(early) / jnp.where(moved, s.alpha(late), 1.0), 1.0)
         variance = s.sigma(early) ** 2 - (keep * s.sigma(late)) ** 2
         std = jnp.sqrt(jnp.where(moved & (variance > 0), variance, 0.0))
