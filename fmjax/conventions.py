@@ -37,6 +37,9 @@ AnyArray = TypeVar("AnyArray", jax.Array, np.ndarray)
 Times = Sequence[float] | np.ndarray | jax.Array
 """Several times, as one writes them: ``[0.0, 0.5, 1.0]``, or an array of them."""
 
+Places = Sequence[int] | np.ndarray
+"""Positions of several examples."""
+
 ApplyFn = Callable[[Params, Any, Any, Labels], Any]
 """A network: ``apply_fn(params, x, t, labels) -> velocity``, or an `Output`.
 

@@ -100,7 +100,7 @@ class Pixels:
         InputError: the shape is not of three positive sizes.
     """
 
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
     kind: ClassVar[str] = "pixels"
     data_dtype: ClassVar[np.dtype] = np.dtype(np.uint8)
     bin_width: ClassVar[float] = pixels.BIN_WIDTH
@@ -110,7 +110,7 @@ class Pixels:
             raise InputError(f"images have the shape (H, W, C); got {self.shape}.")
 
     @property
-    def data_shape(self) -> tuple[int, int, int]:
+    def data_shape(self) -> tuple[int, ...]:
         """(H, W, C)."""
         return self.shape
 
@@ -169,7 +169,7 @@ class Vectors(_WithoutLevels):
         return cls(data.shape[1], tuple(data.mean(axis=0).tolist()), tuple(scale.tolist()))
 
     @property
-    def shape(self) -> tuple[int, ...]:
+    def shape(self) -> tuple[int, ...]:  # type: ignore[override]  # a field of other codecs
         """(D,)."""
         return (self.size,)
 

@@ -174,7 +174,7 @@ def fit(
             callbacks=tuple(callbacks),
             checkpoints=None if folder is None else folder.checkpoints,
             flops=flops,
-            trace=folder.path / PROFILE if profile else None,
+            trace=folder.path / PROFILE if profile and folder is not None else None,
         )
         return layout.to_global(_train(training, folder, state))
 
@@ -193,8 +193,8 @@ def _train(training: Training, folder: Folder | None, state: TrainState) -> Trai
         step, state, signal = run_steps(training, progress, start, state)
     if folder is not None:
         folder.checkpoints.wait()
-    if signal:
-        raise Stopped(signal, step, path)
+        if signal:  # which ends no training that keeps nothing
+            raise Stopped(signal, step, folder.path)
     return state
 
 
