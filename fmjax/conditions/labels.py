@@ -93,7 +93,7 @@ def nulls(conditions: Any, batch: int) -> Any:
     )
 
 
-def abstract_labels(conditions: Any, batch: int) -> Any:
+def abstract_labels(conditions: Any, batch: Any) -> Any:
     """Shapes and dtypes of the labels of a batch, nothing allocated."""
     return jax.tree.map(
         lambda null: jax.ShapeDtypeStruct((batch, *null.shape), null.dtype),

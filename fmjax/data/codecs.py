@@ -56,8 +56,8 @@ class Codec(Protocol):
     def encode(self, data: Any) -> Any:
         """Data (..., *data_shape) as states, float32; of numpy arrays by numpy alone."""
 
-    def decode(self, x: jax.Array) -> jax.Array:
-        """States (..., *shape) as data; undoes `encode`."""
+    def decode(self, x: Any) -> Any:
+        """States (..., *shape), of jax or numpy, as data; undoes `encode`."""
 
     def dequantize(self, keys: jax.Array, data: jax.Array) -> jax.Array:
         """States of data with levels, spread evenly over a level, by one key per example."""
@@ -150,8 +150,8 @@ class Vectors(_WithoutLevels):
         for name, value in (("mean", self.mean), ("scale", self.scale)):
             if value is not None:
                 check_shaped_as(f"{name} of Vectors", np.asarray(value), "the vector", self.shape)
-        for value in self.scale or ():
-            check_positive("a scale of Vectors", value)
+        for one in self.scale or ():
+            check_positive("a scale of Vectors", one)
 
     @classmethod
     def fitted(cls, data: np.ndarray) -> "Vectors":

@@ -133,7 +133,7 @@ class Experiment:
     independent: bool
     optimizer: optax.GradientTransformation
     frozen: tuple[str, ...]
-    learning_rate: Callable[[int], float]
+    learning_rate: Callable[[Any], Any]
     mesh: MeshSizes
     train: TrainSettings
     lora: Lora | None
@@ -263,8 +263,8 @@ def _ends(config: ConfigDict, spec: DataSpec) -> tuple[Path, Source, Codec]:
     """The path, where it starts, and what points to start from are in a user's file."""
     vocabulary = vocabulary_of(spec.codec)
     if vocabulary is not None:
-        path = make_token_path(config, vocabulary)
-        return path, path.source, Tokens(spec.shape, path.states)
+        tokens = make_token_path(config, vocabulary)
+        return tokens, tokens.source, Tokens(spec.shape, tokens.states)
     path = registry.make_path(config)
     if spec.timeline is not None:
         return path, snapshot_source(DataSettings(**config.data)), spec.codec
@@ -293,8 +293,8 @@ def _make_init(
     def init_params(key: jax.Array) -> Any:
         labels = jax.tree.map(jnp.asarray, nulls(conditions, 1))
         labels = {"labels": labels, "guidance": jnp.ones((1,))} if scaled else labels
-        t = jnp.zeros((1,))
-        t = Span(t, t) if two_times else t
+        start = jnp.zeros((1,))
+        t = Span(start, start) if two_times else start
         x = jnp.zeros((1, *example.shape), example.dtype)
         return model.init(key, x, t, labels)["params"]
 

@@ -266,7 +266,7 @@ def guided_velocity(
         return denoiser, Guided(labels, w, _negative(guidance, labels))
     if experiment.scaled_fn is not None:
         return distilled(partial(experiment.scaled_fn, params)), Guided(labels, w)
-    how = {
+    how: dict[str, Any] = {
         "rule": GUIDANCE_RULES[guidance.rule](experiment.path),
         "schedule": guidance.schedule,
         "interval": guidance.interval,

@@ -80,7 +80,7 @@ def integrate(spec, velocity, x0, keys, labels, score, times, save_at) -> Soluti
 
 def _field(velocity, spec, score, g: Callable[[Array], Array]) -> Callable:
     """The right-hand side, as diffrax calls it."""
-    schedule = getattr(spec.path, "schedule", None)
+    schedule: Any = getattr(spec.path, "schedule", None)  # without one there is a score
     low, high = (SCORE_MARGIN if schedule is None else 0.0), 1.0 - SCORE_MARGIN
 
     def of_state(name, function, x, t, labels):

@@ -41,12 +41,10 @@ class Custom:
     def __post_init__(self):
         with jax.ensure_compile_time_eval():
             t = jnp.linspace(0.0, 1.0, 257)
-            values = [
-                _checked_values(name, f, t)
-                for name, f in (("alpha", self.alpha_fn), ("sigma", self.sigma_fn))
-            ]
-            _check_ends(*values, self.tolerance)
-            _check_snr(*values)
+            alpha = _checked_values("alpha", self.alpha_fn, t)
+            sigma = _checked_values("sigma", self.sigma_fn, t)
+            _check_ends(alpha, sigma, self.tolerance)
+            _check_snr(alpha, sigma)
             object.__setattr__(self, "_alpha_ends", _smooth_interval("alpha", self.alpha_fn, t))
             object.__setattr__(self, "_sigma_ends", _smooth_interval("sigma", self.sigma_fn, t))
 

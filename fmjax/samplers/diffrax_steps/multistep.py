@@ -57,7 +57,8 @@ class _Multistep(diffrax.AbstractSolver):
     def step(self, terms, t0, t1, y0, args, solver_state, made_jump):
         """One step from t0 to t1."""
         field, ends = _in_time(terms, t0, t1, args)
-        y1, solver_state = self.advance(field, *ends, y0, solver_state)
+        advance = self.advance  # type: ignore[attr-defined]  # of each solver below
+        y1, solver_state = advance(field, *ends, y0, solver_state)
         return y1, None, {"y0": y0, "y1": y1}, solver_state, diffrax.RESULTS.successful
 
 

@@ -44,7 +44,7 @@ import numpy as np
 
 from fmjax.conventions import Array, Labels
 from fmjax.manifolds import Manifold
-from fmjax.schedules import Schedule, inverse_log_snr, log_snr
+from fmjax.schedules import inverse_log_snr, log_snr
 
 
 class StepArgs(NamedTuple):
@@ -86,7 +86,7 @@ class NoisySolver(diffrax.AbstractSolver):
     base: diffrax.AbstractSolver
     kind: str
     diffusion: Callable[[Array], Array]
-    schedule: Schedule | None
+    schedule: Any  # of the path; None where it has none, which is for ``drift`` alone
     last: int  # the step that takes no noise; -1 for none
     key_impl: Any  # of the keys, as `jax.random.key_impl` names it
     manifold: Manifold | None = None
@@ -141,16 +141,14 @@ class NoisySolver(diffrax.AbstractSolver):
 
     def _share(self, t: Array, h: Array, on: Array) -> Array:
         """log(1 + g^2 h / sigma^2) at t; infinite where there is no noise left to replace."""
-        s: Any = self.schedule  # without one `sde_spec` takes no method but drift
-        square, variance = self.diffusion(t) ** 2 * h, s.sigma(t) ** 2
+        square, variance = self.diffusion(t) ** 2 * h, self.schedule.sigma(t) ** 2
         some = variance > 0
         z = jnp.where(some, jnp.log1p(square / jnp.where(some, variance, 1.0)), jnp.inf)
         return jnp.where(on, z, 0.0)
 
     def _back(self, late: Array, early: Array, x: Array, xi: Array) -> Array:
         """A point of the marginal at `late`, made one of the earlier marginal."""
-        s: Any = self.schedule
-        moved = late != early
+        s, moved = self.schedule, late != early
         keep = jnp.where(moved, s.alpha(early) / jnp.where(moved, s.alpha(late), 1.0), 1.0)
         variance = s.sigma(early) ** 2 - (keep * s.sigma(late)) ** 2
         std = jnp.sqrt(jnp.where(moved & (variance > 0), variance, 0.0))
