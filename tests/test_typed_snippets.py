@@ -1,4 +1,4 @@
-"""What users write, with its types: mypy reads this file in the gate, and pytest runs it.
+"""What users write, with its types: the gate reads this file by mypy and basedpyright, and pytest runs it.
 
 Nothing here may need a cast, an `Any` of the user's own, or a `type: ignore`.
 """
@@ -93,7 +93,7 @@ class Squares:
 class Sine:
     """A path: x_t = x0 + sin(pi t / 2) (x1 - x0)."""
 
-    noise: ClassVar[Mapping[str, sources.Law]] = {}
+    noise = sources.NO_NOISE
 
     def sample(
         self,

@@ -21,7 +21,7 @@ uniform on [0, 1] at least -log p(x1) in the mean, in nats.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Any
 
 import jax.numpy as jnp
 
@@ -31,6 +31,8 @@ from fmjax.discrete.base import UNIT, TokenLoss, TokenPath
 from fmjax.discrete.tokens import pick
 from fmjax.errors import InputError
 from fmjax.sources import Law
+
+_MASKED: Mapping[str, Law] = MappingProxyType({"masked": UNIT})
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,7 @@ class Masked(TokenLoss):
     arXiv:2502.09992.
     """
 
-    noise: ClassVar[Mapping[str, Law]] = MappingProxyType({"masked": UNIT})
+    noise = _MASKED
 
     def check(self, path: TokenPath) -> None:
         """Checks that the path starts from masks."""

@@ -19,7 +19,6 @@ line and the logits; Davis et al., arXiv:2405.14664 (Fisher-Flow).
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any, ClassVar
 
 import jax
@@ -47,7 +46,7 @@ from fmjax.errors import InputError
 from fmjax.manifolds import Simplex
 from fmjax.paths import AffinePath, GeodesicPath, PathSample
 from fmjax.schedules import Linear, Schedule
-from fmjax.sources import Law, Shape
+from fmjax.sources import NO_NOISE, Shape
 
 GEOMETRIES = ("linear", "fisher")
 
@@ -114,7 +113,7 @@ class SimplexPath:
     geometry: str = "fisher"
     kappa: Schedule = field(default_factory=Linear)
     takes: ClassVar[str] = LOGITS
-    noise: ClassVar[Mapping[str, Law]] = MappingProxyType({})
+    noise = NO_NOISE
 
     def __post_init__(self):
         check_vocabulary(self.vocabulary)

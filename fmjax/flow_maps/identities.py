@@ -18,7 +18,6 @@ dataclass with the members of `Identity`.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any, ClassVar, Protocol
 
 import jax
@@ -30,7 +29,7 @@ from fmjax.flow_maps.curved import at_the_end, at_the_start, joined
 from fmjax.flow_maps.derivatives import Derivative, check_derivative, directional
 from fmjax.flow_maps.fields import Averages, Fields, Sides, combined, moved
 from fmjax.manifolds import Manifold
-from fmjax.sources import Law, Shape
+from fmjax.sources import NO_NOISE, Law, Shape
 
 TANGENTS = ("pair", "network")
 
@@ -103,7 +102,7 @@ class MeanFlow:
     derivative: Derivative = "jvp"
     normalise: float | None = None
     warmup: int = 0
-    noise: ClassVar[Mapping[str, Law]] = MappingProxyType({})
+    noise = NO_NOISE
 
     def __post_init__(self):
         check_name("tangent", self.tangent, TANGENTS)
@@ -186,7 +185,7 @@ class Lagrangian:
     """
 
     derivative: Derivative = "jvp"
-    noise: ClassVar[Mapping[str, Law]] = MappingProxyType({})
+    noise = NO_NOISE
     uses_step: ClassVar[bool] = False
 
     def __post_init__(self):
