@@ -1,4 +1,4 @@
-"""What users write, with its types: the gate reads this file by mypy and basedpyright, and pytest runs it.
+"""What users write, with its types: two type checkers read this file, and pytest runs it.
 
 Nothing here may need a cast, an `Any` of the user's own, or a `type: ignore`.
 """
@@ -282,6 +282,7 @@ def test_a_velocity_is_solved_guided_and_inverted() -> None:
     back = check_solution(invert(guided, solution.x1, Guided(labels, 2.0), spec))
     np.testing.assert_allclose(back.x1, x0, atol=0.2)
     by_times = solver_spec("euler", grid=[0.0, 0.5, 1.0])
+    assert len({solver_spec(name, 4) for name in samplers.SOLVERS}) == len(samplers.SOLVERS)
     keys = jax.random.split(jax.random.key(3), BATCH)
     noisy = solve_sde(velocity, x0, keys, labels, sde_spec("churn", 4))
     for x1 in (solve(velocity, x0, labels, by_times).x1, noisy.x1):

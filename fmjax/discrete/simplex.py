@@ -19,7 +19,7 @@ line and the logits; Davis et al., arXiv:2405.14664 (Fisher-Flow).
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -48,7 +48,8 @@ from fmjax.paths import AffinePath, GeodesicPath, PathSample
 from fmjax.schedules import Linear, Schedule
 from fmjax.sources import NO_NOISE, Shape
 
-GEOMETRIES = ("linear", "fisher")
+Geometry = Literal["linear", "fisher"]
+GEOMETRIES: tuple[Geometry, ...] = get_args(Geometry)
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ class SimplexPath:
     """
 
     vocabulary: int
-    geometry: str = "fisher"
+    geometry: Geometry = "fisher"
     kappa: Schedule = field(default_factory=Linear)
     takes: ClassVar[str] = LOGITS
     noise = NO_NOISE

@@ -43,6 +43,7 @@ from fmjax.models.flops import training_flops
 from fmjax.names import matching
 from fmjax.paths import Path, schedule_of
 from fmjax.predictions import as_velocity
+from fmjax.predictions.conversions import Prediction
 from fmjax.samplers import Solver
 from fmjax.schedules import Linear
 from fmjax.sources import Source, StandardNormal
@@ -301,7 +302,7 @@ def _make_init(
     return init_params
 
 
-def _average(network: ApplyFn, path: Path, prediction: str) -> ApplyFn:
+def _average(network: ApplyFn, path: Path, prediction: Prediction) -> ApplyFn:
     """The network as one that predicts average velocities, with all that it gives beside them."""
     return network if prediction == "velocity" else _velocity(network, path, prediction)
 
@@ -325,7 +326,7 @@ def _differentiable(config: ConfigDict, conditions: Any, model: Any) -> Any:
     return None if smooth == model else smooth
 
 
-def _velocity(network: ApplyFn, path: Path, prediction: str) -> ApplyFn:
+def _velocity(network: ApplyFn, path: Path, prediction: Prediction) -> ApplyFn:
     """The network as one that predicts velocities, of a part of what it gives."""
     schedule = schedule_of(path)
     return as_velocity(network, Linear() if schedule is None else schedule, prediction)

@@ -213,7 +213,8 @@ def make_solver(name: str, steps: int | None = None, **options: Any) -> Solver:
         solver = make() if steps is None else make(steps)
         check_solver(solver)
         return solver
-    return (sde_spec if name in METHODS else solver_spec)(name, steps, **options)
+    build: Callable[..., Solver] = sde_spec if name in METHODS else solver_spec
+    return build(name, steps, **options)
 
 
 def _make_jumps(

@@ -18,7 +18,7 @@ dataclass with the members of `Identity`.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Literal, Protocol, get_args
 
 import jax
 import jax.numpy as jnp
@@ -31,7 +31,8 @@ from fmjax.flow_maps.fields import Averages, Fields, Sides, combined, moved
 from fmjax.manifolds import Manifold
 from fmjax.sources import NO_NOISE, Law, Shape
 
-TANGENTS = ("pair", "network")
+Tangent = Literal["pair", "network"]
+TANGENTS: tuple[Tangent, ...] = get_args(Tangent)
 
 
 class Identity(Protocol):
@@ -98,7 +99,7 @@ class MeanFlow:
         InputError: a name is unknown, or a number lies outside its range.
     """
 
-    tangent: str = "pair"
+    tangent: Tangent = "pair"
     derivative: Derivative = "jvp"
     normalise: float | None = None
     warmup: int = 0

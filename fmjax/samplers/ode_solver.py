@@ -1,6 +1,6 @@
 """Solvers of the ODE: their table, and one of them with its steps, checked and hashable."""
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -50,7 +50,25 @@ class Method(NamedTuple):
     geodesic: bool = False
 
 
-SOLVERS = {
+SolverName = Literal[
+    "ab2",
+    "ab3",
+    "bosh3",
+    "dopri5",
+    "dopri8",
+    "dpmpp_2m",
+    "euler",
+    "geodesic_euler",
+    "geodesic_heun",
+    "heun",
+    "midpoint",
+    "ralston",
+    "rk4",
+    "tsit5",
+    "unipc",
+    "unipc_interpolated",
+]
+SOLVERS: dict[SolverName, Method] = {
     "ab2": Method(2, adaptive=False, min_steps=2),
     "ab3": Method(3, adaptive=False, min_steps=3),
     "bosh3": Method(3),
@@ -74,8 +92,10 @@ The order 2 of ``dpmpp_2m`` and both ``unipc`` is that of a solve that ends befo
 t = 1, with equal steps, it is 1 on `LinearVP`, and on the straight path dpmpp_2m nears 2 slowly.
 """
 
-CONTROLS = ("fixed", "batch", "sample")
-GRADIENTS = ("checkpointed", "direct")
+Control = Literal["fixed", "batch", "sample"]
+CONTROLS: tuple[Control, ...] = get_args(Control)
+Gradient = Literal["checkpointed", "direct"]
+GRADIENTS: tuple[Gradient, ...] = get_args(Gradient)
 
 
 class ODESolver(NamedTuple):
@@ -98,15 +118,15 @@ class ODESolver(NamedTuple):
         manifold: where all states are; None in flat space.
     """
 
-    solver: str
-    control: str
+    solver: SolverName
+    control: Control
     steps: int | None
     rtol: float | None
     atol: float | None
     max_steps: int
     grid: Grid = UniformGrid()
     schedule: Schedule = Linear()
-    gradient: str = "checkpointed"
+    gradient: Gradient = "checkpointed"
     checkpoints: int = 16
     manifold: Manifold | None = None
 
@@ -217,9 +237,9 @@ class ODESolver(NamedTuple):
 
 
 def solver_spec(
-    solver: str = "heun",
+    solver: SolverName = "heun",
     steps: int | None = None,
-    control: str | None = None,
+    control: Control | None = None,
     rtol: float | None = None,
     atol: float | None = None,
     max_steps: int = 4096,
@@ -227,7 +247,7 @@ def solver_spec(
     *,
     grid: str | Grid | Times | None = None,
     schedule: Schedule | None = None,
-    gradient: str = "checkpointed",
+    gradient: Gradient = "checkpointed",
     checkpoints: int = 16,
     manifold: Manifold | None = None,
 ) -> ODESolver:

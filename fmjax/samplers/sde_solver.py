@@ -1,6 +1,6 @@
 """Solvers with noise: their methods, and one of them with its steps, checked and hashable."""
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -21,7 +21,8 @@ from fmjax.samplers.solution import (
     shared_labels,
 )
 
-METHODS = {
+MethodName = Literal["churn", "euler_maruyama", "overshoot", "refresh", "stochastic_heun"]
+METHODS: dict[MethodName, str] = {
     "churn": "churn",
     "euler_maruyama": "drift",
     "overshoot": "overshoot",
@@ -30,7 +31,8 @@ METHODS = {
 }
 """The names of the methods, and the kind of step in `diffrax_steps.stochastic` behind each."""
 
-_BASES = {"euler_maruyama": "euler", "stochastic_heun": "heun"}
+Base = Literal["euler", "heun"]
+_BASES: dict[MethodName, Base] = {"euler_maruyama": "euler", "stochastic_heun": "heun"}
 
 
 class SDESolver(NamedTuple):
@@ -45,7 +47,7 @@ class SDESolver(NamedTuple):
         denoise_last: whether the last step takes no noise, and is one of the ODE.
     """
 
-    method: str
+    method: MethodName
     ode: ODESolver
     path: Path
     diffusion: Diffusion
@@ -130,15 +132,15 @@ class SDESolver(NamedTuple):
 
 
 def sde_spec(
-    method: str = "stochastic_heun",
+    method: MethodName = "stochastic_heun",
     steps: int | None = None,
     *,
     diffusion: Diffusion = "sigma",
     scale: float = 1.0,
     path: Path | None = None,
-    base: str | None = None,
+    base: Base | None = None,
     denoise_last: bool = True,
-    control: str = "fixed",
+    control: Literal["fixed"] = "fixed",
     **grid: Any,
 ) -> SDESolver:
     """Checks how to sample with noise, before any device work.
@@ -198,7 +200,7 @@ def sde_spec(
             )
         ode = solver_spec("geodesic_euler", steps, "fixed", manifold=manifold, **grid)
         return SDESolver(method, ode, path, diffusion, float(scale), denoise_last)
-    base = _BASES.get(method, "heun" if base is None else base)
-    check_name("base solver of an SDE", base, set(_BASES.values()))
-    ode = solver_spec(base, steps, "fixed", schedule=schedule, **grid)
+    chosen = _BASES.get(method, "heun" if base is None else base)
+    check_name("base solver of an SDE", chosen, set(_BASES.values()))
+    ode = solver_spec(chosen, steps, "fixed", schedule=schedule, **grid)
     return SDESolver(method, ode, path, diffusion, float(scale), denoise_last)

@@ -20,7 +20,7 @@ from fmjax.training.fit_checks import check_data, check_functions
 from fmjax.training.folder import PROFILE, Folder, opened, record_of
 from fmjax.training.loop import Callback, Training, run_steps
 from fmjax.training.mesh import DATA_PARALLEL, MeshSizes, make_mesh, row_shards
-from fmjax.training.parallelism import Jit, Pmap, check_divides, layout_over
+from fmjax.training.parallelism import Jit, Parallel, Pmap, check_divides, layout_over
 from fmjax.training.progress import Progress
 from fmjax.training.settings import Settings, check_numbers
 from fmjax.training.sharding import Rules, notes
@@ -52,7 +52,7 @@ def fit(
     checkpoint_every: int = 500,
     val_every: int = 0,
     keep: int = 3,
-    parallel: str = "jit",
+    parallel: Parallel = "jit",
     rules: Rules = (),
     steps_per_call: int = 1,
     threads: int = 2,
@@ -208,7 +208,9 @@ def _check_objects(apply_fn, loss_fn, draw, optimizer, callbacks) -> None:
         check_methods("a callback", callback, such_as="lambda step, state: ...")
 
 
-def _layout(mesh: Mesh | MeshSizes | None, parallel: str, steps: int, rules: Rules) -> Jit | Pmap:
+def _layout(
+    mesh: Mesh | MeshSizes | None, parallel: Parallel, steps: int, rules: Rules
+) -> Jit | Pmap:
     if not isinstance(mesh, Mesh):
         if mesh is not None and not isinstance(mesh, tuple):
             raise InputError(

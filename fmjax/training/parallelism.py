@@ -6,7 +6,7 @@ A layout is an object with the methods of `Jit`; the loop never asks which one i
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import jax
 import numpy as np
@@ -162,7 +162,8 @@ class Pmap:
         return jax.jit(lambda x: x, out_shardings=self._local())(state)
 
 
-LAYOUTS: dict[str, type[Jit] | type[Pmap]] = {"jit": Jit, "pmap": Pmap}
+Parallel = Literal["jit", "pmap"]
+LAYOUTS: dict[Parallel, type[Jit] | type[Pmap]] = {"jit": Jit, "pmap": Pmap}
 
 
 def make_layout(

@@ -4,7 +4,9 @@ Prints the memory that each device needs, the collectives and the roofline bound
 step, or with ``--what=sample`` of a sampler. A run's sampler is compiled by ``--workdir``.
 """
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 from ml_collections import config_flags
@@ -32,7 +34,7 @@ WHAT = flags.DEFINE_enum(
 BATCH_SIZE = flags.DEFINE_integer(
     "batch_size", None, "Batch size over all devices; default: train.batch_size, or 256 samples."
 )
-SOLVER = flags.DEFINE_enum(
+SOLVER: flags.FlagHolder[Any] = flags.DEFINE_enum(
     "solver", "heun", sorted({*SOLVERS, *METHODS}), "With --what=sample: the solver."
 )
 STEPS = flags.DEFINE_integer("steps", 25, "With --what=sample: number of fixed steps.")
@@ -79,5 +81,5 @@ def _compile_sampler(topology: str) -> Report:
 
 
 def _fixed_solver() -> Solver:
-    build = sde_spec if SOLVER.value in METHODS else solver_spec
+    build: Callable[..., Solver] = sde_spec if SOLVER.value in METHODS else solver_spec
     return build(SOLVER.value, STEPS.value)

@@ -23,7 +23,7 @@ from fmjax.run.weights.initial import Initial, beginning, check_initial, initial
 from fmjax.storage.checkpoints import Checkpoints
 from fmjax.training.folder import Folder
 from fmjax.training.mesh import row_shards
-from fmjax.training.parallelism import Jit, Pmap, check_divides, make_layout
+from fmjax.training.parallelism import Jit, Parallel, Pmap, check_divides, make_layout
 from fmjax.training.state import TrainState
 
 
@@ -54,7 +54,7 @@ class Run(NamedTuple):
         return folder.Record(self.config, self.experiment.spec, self.dataset.fingerprint)
 
 
-def build(config: ConfigDict, workdir: Path, parallel: str) -> Run:
+def build(config: ConfigDict, workdir: Path, parallel: Parallel) -> Run:
     """Makes the objects of a run; no array is allocated and no file is written.
 
     Args:
