@@ -156,7 +156,7 @@ class Draw:
             ]
         )
 
-    def _time(self, key: Array, index: Array, distribution: Any, x1: Any) -> Array:
+    def _time(self, key: Array, index: Array, distribution: Any, x1: Any) -> Array | Span:
         keys = example_keys(key, index)
         if hasattr(distribution, "spans"):
             if self.stratify is not None:
@@ -177,7 +177,7 @@ class Draw:
 
 def _span(distribution: Any, keys: Array) -> Span:
     span = distribution.spans(keys)
-    one = jax.ShapeDtypeStruct(keys.shape, "float32")
+    one: Any = jax.ShapeDtypeStruct(keys.shape, "float32")
     check_returned(f"spans of {type(distribution).__name__}", span, "its keys", Span(one, one))
     return span
 

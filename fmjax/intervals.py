@@ -60,7 +60,7 @@ def on_intervals(apply_fn: ApplyFn) -> ApplyFn:
 
 def _ends(labels: Any, batch: int) -> tuple[Array, Array]:
     interval = labels.get(INTERVAL) if isinstance(labels, dict) else None
-    if getattr(interval, "shape", None) != (batch, 2):
+    if interval is None or getattr(interval, "shape", None) != (batch, 2):
         came = "no such dictionary" if interval is None else f"one of shape {jnp.shape(interval)}"
         raise InputError(
             f"labels must be a dictionary with {INTERVAL!r}, the two ends (batch, 2) of each "

@@ -16,13 +16,15 @@ class Condition(Protocol):
 
     Attributes:
         kind: the name by which a network finds the embedding.
-        drop_rate: the probability that training replaces it by its null, in [0, 1].
     """
 
     kind: ClassVar[str]
-    drop_rate: float
 
-    def null_value(self) -> np.ndarray:
+    @property
+    def drop_rate(self) -> float:
+        """The probability that training replaces it by its null, in [0, 1]."""
+
+    def null_value(self) -> np.ndarray | np.generic:
         """What stands for none, of one example; it has the shape and the dtype of one example's."""
 
     def check(self, name: str, x: Any, batch: int) -> None:
@@ -70,7 +72,7 @@ class ClassIds:
                 f"{self.num_classes} classes must have as many names; got {len(self.names)}."
             )
 
-    def null_value(self) -> np.ndarray:
+    def null_value(self) -> np.integer:
         """The null id, int32 ()."""
         return np.int32(self.num_classes if self.null is None else self.null)
 

@@ -89,7 +89,7 @@ def classifier_free(
 
     def guided(x: Any, t: Array, conditions: Guided | tuple[Guided, ...] | Nested) -> Any:
         nested = isinstance(conditions, Nested)
-        several = _as_tuple(conditions.parts if nested else conditions)
+        several = _as_tuple(conditions.parts if isinstance(conditions, Nested) else conditions)
         batch, here = checked_batch_size(x, t), time_of(t)
         labels = [jax.tree.map(jnp.asarray, share(c.labels, batch)) for c in several]
         check_leading_size(labels, batch)

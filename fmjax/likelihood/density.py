@@ -12,10 +12,11 @@ Nickel, arXiv:2006.10605.
 """
 
 import math
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from fmjax.array_checks import check_finite, check_floats, check_per_example
 from fmjax.checks import check_at_least, check_methods, check_positive
@@ -34,6 +35,8 @@ from fmjax.paths import Path
 from fmjax.samplers import Solution, Solver, solve, solver_spec
 from fmjax.samplers.solution import shared_labels
 from fmjax.sources import STANDARD_NORMAL, Source, StandardNormal
+
+Nats = TypeVar("Nats", jax.Array, np.ndarray, float)
 
 
 class Likelihood(NamedTuple):
@@ -138,7 +141,7 @@ def sample_with_log_prob(
     return _likelihood(_source_density(source, x0), -grown, trace, x0, x1, solution)
 
 
-def bits_per_dim(log_p: Array, dims: int, bin_width: float = 2 / 255) -> Array:
+def bits_per_dim(log_p: Nats, dims: int, bin_width: float = 2 / 255) -> Nats:
     """Converts the log-density of dequantised data, in nats, to bits per dimension.
 
         bits = -(log p(x + w) / dims + log(bin_width)) / log 2
@@ -220,7 +223,8 @@ def _carry(velocity, x, labels, spec, trace, key, t0, t1) -> tuple[Any, Array, S
 
     grown = jnp.zeros((*lead, columns), jnp.result_type(*leaves))
     if getattr(spec, "manifold", None) is not None:
-        both = None if manifold is None else Product(_State(manifold, Euclidean(columns)))
+        flat: Any = Euclidean(columns)  # manifolds in a pytree that is built as the points are
+        both = None if manifold is None else Product(_State(manifold, flat))
         spec = spec._replace(manifold=both)
     solution = solve(field, _State(x, grown), _Conditions(labels, probes), spec, t0=t0, t1=t1)
     grown = solution.x1.grown

@@ -131,7 +131,8 @@ class Product(Manifold):
     def _dist(self, x, y):
         each = self._each(lambda part, *values: part._dist(*values), x, y)
         # The length of a vector of distances, whose derivative is 0 where all are.
-        return even.root(sum(jnp.square(one) for one in each))
+        square: Any = sum(jnp.square(one) for one in each)
+        return even.root(square)
 
     def _inner(self, x, u, v):
         return sum(self._each(lambda part, *values: part._inner(*values), x, u, v))

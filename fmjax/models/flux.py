@@ -186,7 +186,7 @@ class Flux(nn.Module):
         products = 3 * D * D + MLP_RATIO * D * D + (1 + MLP_RATIO) * D * D  # q, k, v; up; out
         total += self.single_depth * (both * products + 2 * both**2 * D + D * 3 * D)
         embed = condition_embed(D, self.pooled_size, self.guidance, self.span)
-        return 2 * total + embed.forward_flops()
+        return 2 * total + (embed.forward_flops() or 0)
 
     @nn.nowrap
     def head_sizes(self) -> set[int]:

@@ -157,7 +157,8 @@ class MMDiT(nn.Module):
         for i in range(self.depth):
             last = i == self.depth - 1
             total += joint_block_products(T, places, D, i < self.dual, last)
-        return 2 * total + condition_embed(D, self.pooled_size, span=self.span).forward_flops()
+        embed = condition_embed(D, self.pooled_size, span=self.span)
+        return 2 * total + (embed.forward_flops() or 0)
 
     @nn.nowrap
     def head_sizes(self) -> set[int]:

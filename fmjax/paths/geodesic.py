@@ -5,7 +5,6 @@ On a manifold a network predicts the velocity, a tangent vector at x_t, or the e
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any, ClassVar
 
 import jax
@@ -19,7 +18,7 @@ from fmjax.manifolds import Manifold
 from fmjax.paths.base import Path, PathSample, check_noise
 from fmjax.schedules import Linear, Schedule
 from fmjax.schedules.base import check_schedule
-from fmjax.sources import Law
+from fmjax.sources import NO_NOISE
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ class GeodesicPath:
 
     manifold: Manifold
     kappa: Schedule = field(default_factory=Linear)
-    noise: ClassVar[Mapping[str, Law]] = MappingProxyType({})
+    noise = NO_NOISE
 
     def __post_init__(self):
         check_methods("the manifold", self.manifold, "exp", "log", such_as="manifolds.Sphere(2)")
@@ -141,7 +140,7 @@ class Endpoint:
 
     path: GeodesicPath
     takes: ClassVar[str] = "x1"
-    noise: ClassVar[Mapping[str, Law]] = MappingProxyType({})
+    noise = NO_NOISE
 
     @property
     def manifold(self) -> Manifold:

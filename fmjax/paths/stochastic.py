@@ -11,7 +11,6 @@ import abc
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import ClassVar
 
 import jax.numpy as jnp
 
@@ -23,11 +22,13 @@ from fmjax.paths.distances import squared
 from fmjax.schedules import END, clamp
 from fmjax.sources import STANDARD_NORMAL, Law
 
+_NOISE: Mapping[str, Law] = MappingProxyType({"z": STANDARD_NORMAL})
+
 
 class NoisyLine(abc.ABC):
     """The straight line with noise around it, of any standard deviation s_t."""
 
-    noise: ClassVar[Mapping[str, Law]] = MappingProxyType({"z": STANDARD_NORMAL})
+    noise = _NOISE
 
     @abc.abstractmethod
     def std(self, t: Array) -> Array:

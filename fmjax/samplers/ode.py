@@ -1,10 +1,9 @@
 """Sampling by the ODE: dx/dt = velocity(x, t, labels) from t0 to t1, and back."""
 
-from collections.abc import Sequence
 from typing import Any
 
 from fmjax.checks import check_methods
-from fmjax.conventions import Labels, Velocity
+from fmjax.conventions import Labels, Times, Velocity
 from fmjax.samplers.base import Solver, check_solver
 from fmjax.samplers.ode_solver import solver_spec
 from fmjax.samplers.solution import Solution
@@ -18,7 +17,7 @@ def solve(
     *,
     t0: float = 0.0,
     t1: float = 1.0,
-    save_at: Sequence[float] | None = None,
+    save_at: Times | None = None,
 ) -> Solution:
     """Carries x0 along the flow from t0 to t1; t1 < t0 runs it backwards.
 

@@ -2,7 +2,6 @@
 
 import functools
 import math
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -12,7 +11,7 @@ import numpy as np
 from fmjax.array_checks import check_floats, check_leading_size, shape_of
 from fmjax.checks import check_at_least, check_finite_number, is_number
 from fmjax.conditions import share
-from fmjax.conventions import Array
+from fmjax.conventions import Array, Times
 from fmjax.errors import InputError
 
 
@@ -148,8 +147,11 @@ def check_noisy_solve(x0: Any, keys: Array | None, t0: float, t1: float) -> int:
     return batch
 
 
-def check_keys(keys: Array | None, batch: int) -> None:
+def check_keys(keys: Array | None, batch: int) -> Array:
     """Checks the keys of a solve with noise.
+
+    Returns:
+        The keys.
 
     Raises:
         InputError: there are none, or not one random key per example.
@@ -168,6 +170,7 @@ def check_keys(keys: Array | None, batch: int) -> None:
             f"keys must be one random key per example, ({batch},); got {came}. "
             f"Write jax.random.split(jax.random.key(seed), {batch})."
         )
+    return keys
 
 
 def check_forward(t0: float, t1: float) -> None:
@@ -209,7 +212,7 @@ def shared_labels(labels: Any, batch: int) -> Any:
     return labels
 
 
-def checked_times(save_at: Sequence[float], t0: float, t1: float) -> np.ndarray:
+def checked_times(save_at: Times, t0: float, t1: float) -> np.ndarray:
     """The times at which to keep the state, float64.
 
     Raises:

@@ -101,7 +101,7 @@ def _plan(family: Family, model: nn.Module, shape: Shape) -> tuple[Any, list[Ori
 def _theirs(origin: Origin, ours: Any) -> dict[str, np.ndarray]:
     """The tensors of one parameter by name."""
     ours = np.asarray(ours)
-    made = {}
+    made: dict[str, np.ndarray] = {}
     for k, names in enumerate(origin.names):
         values = origin.rule.change.backward(ours[k] if origin.stacked else ours)
         made |= dict(zip(names, values, strict=True))
