@@ -233,7 +233,7 @@ def test_the_pieces_combine_and_the_loss_falls(changes):
         assert jnp.all(jnp.isfinite(velocity))
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_coupling_gives_the_same_pairs_on_one_device_and_on_eight(run_python):
     """Under jit over a mesh and under pmap, over the global batch and in groups."""
     out = run_python(
