@@ -134,6 +134,11 @@ class Span(NamedTuple):
 
     u(x, Span(s, t)) is the average velocity between them: x + (t - s) u is where the flow carries x
     from s to t, and u(x, Span(t, t)) is the velocity at t.
+
+    Example:
+        >>> s, t = Span(jnp.zeros(2), jnp.ones(2))
+        >>> t - s
+        Array([1., 1.], dtype=float32)
     """
 
     s: Array
@@ -159,6 +164,11 @@ def diagonal(apply_fn: ApplyFn) -> ApplyFn:
 
     Raises:
         InputError: the network is no function.
+
+    Example:
+        >>> average = lambda params, x, span, labels: x + (span.t - span.s)[:, None]
+        >>> diagonal(average)(None, jnp.ones((1, 1)), jnp.array([0.5]))
+        Array([[1.]], dtype=float32)
     """
     check_methods("apply_fn", apply_fn, such_as="lambda params, x, span, labels: ...")
 
@@ -175,6 +185,10 @@ class Output:
     Args:
         **parts: arrays, or pytrees of them, e.g. ``Output(velocity=u, divergence=d)``. The path or
             the loss says which it takes: ``"velocity"``, or the name of another prediction.
+
+    Example:
+        >>> Output(velocity=1.0, divergence=0.0)["velocity"]
+        1.0
     """
 
     def __init__(self, **parts: Any):

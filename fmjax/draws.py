@@ -36,6 +36,12 @@ class LossArgs:
         t: times (batch,), or a pytree of times; spans of two, where these are drawn.
         labels: conditions with a leading batch axis, or None.
         noise: what was drawn from each law of `Draw.noise`, by name.
+
+    Example:
+        >>> args = Draw()(jax.random.key(0), jnp.arange(4), jnp.ones((4, 2)))
+        >>> x0, x1, t, labels = args  # without the noise, which a loss takes by name
+        >>> x0.shape, args.noise
+        ((4, 2), {})
     """
 
     x0: Any
@@ -68,6 +74,12 @@ class Draw:
     Raises:
         InputError: a rate lies outside [0, 1], stratify is below 1, or an object is not what it is
             to be.
+
+    Example:
+        >>> draw = Draw(conditions=ClassIds(10, drop_rate=0.1))
+        >>> args = draw(jax.random.key(0), jnp.arange(4), jnp.ones((4, 2)), jnp.array([0, 1, 2, 3]))
+        >>> args.x0.shape, args.t.shape
+        ((4, 2), (4,))
     """
 
     coupling: Coupling = independent

@@ -46,6 +46,10 @@ class ClassIds:
 
     Raises:
         InputError: a number lies outside its range, or the names are not one per class.
+
+    Example:
+        >>> int(ClassIds(10, drop_rate=0.1).null_value())
+        10
     """
 
     num_classes: int
@@ -114,6 +118,10 @@ class Vector:
 
     Raises:
         InputError: the size is below 1, the null has another size, or the rate is outside [0, 1].
+
+    Example:
+        >>> Vector(3).null_value()
+        array([0., 0., 0.], dtype=float32)
     """
 
     size: int

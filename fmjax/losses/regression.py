@@ -141,6 +141,12 @@ def make_loss_fn(
 
     Raises:
         InputError: as in `make_per_example_loss_fn`.
+
+    Example:
+        >>> loss_fn = make_loss_fn(lambda params, x, t, labels: params * x)
+        >>> x0, x1, t = jnp.zeros((4, 2)), jnp.ones((4, 2)), jnp.full(4, 0.5)
+        >>> jax.value_and_grad(loss_fn)(0.0, x0, x1, t)  # of |0.5 params - 1|^2
+        (Array(1., dtype=float32), Array(-1., dtype=float32, weak_type=True))
     """
     if weight is not None:
         check_methods("the weight", weight, such_as="lambda t: 1 / (1 - t + 0.01)")

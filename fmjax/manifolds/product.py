@@ -32,6 +32,7 @@ class Product(Manifold):
         InputError: there are none, or one is no manifold.
 
     Example:
+        >>> from fmjax.manifolds import SO3, Euclidean
         >>> pose = Product({"position": Euclidean(3), "rotation": SO3()})
         >>> pose.dim
         6
@@ -188,6 +189,7 @@ class FlatProduct(Manifold):
         InputError: there are none, or one is no manifold, or is a product of pytrees.
 
     Example:
+        >>> from fmjax.manifolds import SO3, Euclidean
         >>> pose = FlatProduct((Euclidean(3), SO3()))
         >>> pose.shape
         (12,)

@@ -23,6 +23,11 @@ class AffinePath:
 
     Raises:
         InputError: the schedule is none.
+
+    Example:
+        >>> x_t, u_t = AffinePath().sample(jnp.zeros((1, 2)), jnp.ones((1, 2)), jnp.array([0.25]))
+        >>> x_t, u_t
+        (Array([[0.25, 0.25]], dtype=float32), Array([[1., 1.]], dtype=float32))
     """
 
     schedule: Schedule = field(default_factory=Linear)

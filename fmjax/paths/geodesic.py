@@ -47,8 +47,10 @@ class GeodesicPath:
         InputError: the manifold or the schedule is none, or alpha does not go from 0 to 1.
 
     Example:
-        >>> path = GeodesicPath(Sphere(2))
-        >>> x_t, target = path.sample(x0, x1, t)
+        >>> from fmjax.manifolds import Sphere
+        >>> x0, x1 = jnp.array([[1.0, 0.0, 0.0]]), jnp.array([[0.0, 1.0, 0.0]])
+        >>> GeodesicPath(Sphere(2)).sample(x0, x1, jnp.array([0.5])).x_t.round(2)
+        Array([[0.71, 0.71, 0.  ]], dtype=float32)
     """
 
     manifold: Manifold

@@ -115,6 +115,11 @@ def convert(
     Raises:
         InputError: a name is unknown, an array is not of floats, or the prediction is not shaped as
             x_t.
+
+    Example:
+        >>> x1, x_t, t = jnp.zeros((1, 1)), jnp.ones((1, 1)), jnp.array([0.5])
+        >>> convert(x1, x_t, t, schedules.Linear(), source="x1", target="velocity")
+        Array([[-2.]], dtype=float32)
     """
     check_schedule("the schedule", schedule)
     x_t = as_floats("x_t", x_t)
@@ -225,6 +230,11 @@ def as_velocity(
     Raises:
         InputError: the name is unknown, or on a manifold neither "velocity" nor "x1"; or the margin
             lies outside (0, 0.5).
+
+    Example:
+        >>> to_zero = as_velocity(lambda params, x, t, labels: 0 * x, schedules.Linear(), "x1")
+        >>> to_zero(None, jnp.ones((1, 1)), jnp.array([0.5]), None)
+        Array([[-2.]], dtype=float32)
     """
     _check_prediction(prediction)
     check_schedule("the schedule", schedule)

@@ -289,6 +289,12 @@ def solver_spec(
             error estimate to adapt to; the grid is not monotone or leaves [0, 1]; a shift or a
             grid is asked of adaptive steps, which have none; or on a manifold a solver or a grid is
             asked that is in the signal-to-noise ratio.
+
+    Example:
+        >>> solver_spec("heun", 4).nodes()
+        array([0.  , 0.25, 0.5 , 0.75, 1.  ])
+        >>> solver_spec("dopri5", rtol=1e-5).control
+        'sample'
     """
     check_name("solver", solver, SOLVERS)
     if manifold is not None:

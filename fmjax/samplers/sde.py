@@ -63,6 +63,11 @@ def solve_sde(
         InputError: t1 is not after t0; x0 is a pytree; the keys are not one per example; the spec
             is no solver, or one of the ODE; the path has no schedule and there is no score; a score
             comes with a method that does not use one; or as in `fmjax.samplers.ode.solve`.
+
+    Example:
+        >>> x0, keys = jnp.ones((2, 3)), jax.random.split(jax.random.key(0), 2)
+        >>> solve_sde(lambda x, t, labels: -x, x0, keys, spec=sde_spec("churn", 4)).x1.shape
+        (2, 3)
     """
     spec = sde_spec() if spec is None else spec
     check_methods("the velocity", velocity, such_as="lambda x, t, labels: ...")

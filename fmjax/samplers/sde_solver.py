@@ -175,6 +175,10 @@ def sde_spec(
             asked of a method that has its own, or is neither euler nor heun; a method that goes
             back along an affine path is asked of another path, or another one than euler_maruyama
             on a manifold; or as in `solver_spec`.
+
+    Example:
+        >>> sde_spec("churn", 4, scale=0.5).nodes()
+        array([0.  , 0.25, 0.5 , 0.75, 1.  ])
     """
     check_name("SDE method", method, METHODS)
     if not isinstance(control, str) or control != "fixed" or {"rtol", "atol"} & grid.keys():

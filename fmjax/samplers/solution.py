@@ -16,7 +16,14 @@ from fmjax.errors import InputError
 
 
 class SolveError(FloatingPointError):
-    """A solve did not reach its end; the message says how far it came."""
+    """A solve did not reach its end; the message says how far it came.
+
+    Example:
+        >>> solution = solve(lambda x, t, labels: x / 0, jnp.ones((1, 1)))
+        >>> check_solution(solution)
+        Traceback (most recent call last):
+        fmjax.samplers.solution.SolveError: 1 of 1 ...
+    """
 
 
 class Solution(NamedTuple):
@@ -32,6 +39,11 @@ class Solution(NamedTuple):
         t_end: how far the solve came with a finite state: t1, or where an adaptive solver gave up,
             or where the fixed step began that met a velocity that is not finite; (batch,).
         trajectory: the states at `save_at`, with a leading axis of times; None if not asked.
+
+    Example:
+        >>> solution = solve(lambda x, t, labels: x, jnp.ones((1, 1)), spec=solver_spec("euler", 2))
+        >>> solution.x1, solution.nfe
+        (Array([[2.25]], dtype=float32), Array([2], dtype=int32))
     """
 
     x1: Any
@@ -55,6 +67,11 @@ def check_solution(solution: Solution, t1: float = 1.0, first: int = 0) -> Solut
         InputError: it is no solution, or a number is none.
         SolveError: an adaptive solve gave up, or a velocity was not finite; it says how many
             examples failed, and how far the first of them came.
+
+    Example:
+        >>> solution = solve(lambda x, t, labels: x, jnp.ones((1, 1)), spec=solver_spec("euler", 2))
+        >>> check_solution(solution).x1
+        Array([[2.25]], dtype=float32)
     """
     if not isinstance(solution, Solution):
         raise InputError(
