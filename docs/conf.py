@@ -1,6 +1,6 @@
 """How the documentation is built.
 
-    pip install -r requirements.txt -r docs/requirements.txt
+    pip install -e '.[docs]'
     sphinx-build -W --keep-going -b html docs docs/_build
 
 Every code cell runs on the CPU at each build, and a cell that raises stops it. Nothing is fetched.
@@ -29,11 +29,14 @@ release = version = fmjax.__version__
 extensions = [
     "myst_nb",
     "sphinx.ext.autodoc",
-    "sphinx.ext.mathjax",
     "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",  # [source]
+    "sphinx_copybutton",
+    "sphinx-mathjax-offline",  # formulas without the network
     "docstrings",
+    "notebooks",
 ]
-exclude_patterns = ["_build", "jupyter_execute", ".jupyter_cache", "requirements.txt"]
+exclude_patterns = ["_build", "jupyter_execute", ".jupyter_cache"]
 
 html_theme = "furo"
 html_title = "fmjax"

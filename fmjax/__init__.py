@@ -16,6 +16,7 @@ import, in `fmjax.data`, `fmjax.storage` and `fmjax.run`.
 
 import importlib
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 from fmjax import (
     conditions,
@@ -52,6 +53,17 @@ from fmjax.samplers import (
     solver_spec,
 )
 from fmjax.sources import StandardNormal
+
+if TYPE_CHECKING:  # what `__getattr__` gives, with its types
+    from fmjax import (  # noqa: F401
+        discrete,
+        flow_maps,
+        manifolds,
+        metrics,
+        models,
+        testing,
+        training,
+    )
 
 __version__ = "0.3.0"
 

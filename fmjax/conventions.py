@@ -16,11 +16,13 @@ SD3 and FLUX count time the other way round (t = 1 is noise); what is taken from
 where it enters, and its docstring says so.
 """
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
 
 from fmjax.checks import check_methods
 from fmjax.errors import InputError
@@ -29,11 +31,23 @@ Array = jax.Array
 Params = Any
 Labels = Any
 
-ApplyFn = Callable[[Params, Array, Any, Labels], Any]
-"""A network: ``apply_fn(params, x, t, labels) -> velocity``, or an `Output`."""
+AnyArray = TypeVar("AnyArray", jax.Array, np.ndarray)
+"""Arrays of jax, or arrays of numpy: what comes in goes out."""
 
-Velocity = Callable[[Array, Array, Labels], Array]
-"""A network with its parameters bound: ``velocity(x, t, labels) -> velocity``."""
+Times = Sequence[float] | np.ndarray | jax.Array
+"""Several times, as one writes them: ``[0.0, 0.5, 1.0]``, or an array of them."""
+
+Places = Sequence[int] | np.ndarray
+"""Positions of several examples."""
+
+ApplyFn = Callable[[Params, Any, Any, Labels], Any]
+"""A network: ``apply_fn(params, x, t, labels) -> velocity``, or an `Output`.
+
+x is an array or a pytree of arrays, t an array (batch,), a `Span`, or a pytree of times.
+"""
+
+Velocity = Callable[[Any, Any, Labels], Any]
+"""A network with its parameters bound: ``velocity(x, t, labels) -> velocity``, shaped as x."""
 
 
 def expand(t: Array, x: Array) -> Array:
@@ -54,7 +68,7 @@ def dtype_of(x: Any) -> Any:
         return type(x).__name__
 
 
-def at_least_float32(x: Array, what: str = "an array") -> Array:
+def at_least_float32(x: ArrayLike, what: str = "an array") -> Array:
     """Casts half-precision and integer arrays to float32; float32 and float64 stay as they are.
 
     Half of 1001 equally spaced times coincide in bfloat16, so the path is never computed in it.
@@ -120,6 +134,11 @@ class Span(NamedTuple):
 
     u(x, Span(s, t)) is the average velocity between them: x + (t - s) u is where the flow carries x
     from s to t, and u(x, Span(t, t)) is the velocity at t.
+
+    Example:
+        >>> s, t = Span(jnp.zeros(2), jnp.ones(2))
+        >>> t - s
+        Array([1., 1.], dtype=float32)
     """
 
     s: Array
@@ -145,6 +164,11 @@ def diagonal(apply_fn: ApplyFn) -> ApplyFn:
 
     Raises:
         InputError: the network is no function.
+
+    Example:
+        >>> average = lambda params, x, span, labels: x + (span.t - span.s)[:, None]
+        >>> diagonal(average)(None, jnp.ones((1, 1)), jnp.array([0.5]))
+        Array([[1.]], dtype=float32)
     """
     check_methods("apply_fn", apply_fn, such_as="lambda params, x, span, labels: ...")
 
@@ -161,6 +185,10 @@ class Output:
     Args:
         **parts: arrays, or pytrees of them, e.g. ``Output(velocity=u, divergence=d)``. The path or
             the loss says which it takes: ``"velocity"``, or the name of another prediction.
+
+    Example:
+        >>> Output(velocity=1.0, divergence=0.0)["velocity"]
+        1.0
     """
 
     def __init__(self, **parts: Any):

@@ -36,6 +36,12 @@ class LossArgs:
         t: times (batch,), or a pytree of times; spans of two, where these are drawn.
         labels: conditions with a leading batch axis, or None.
         noise: what was drawn from each law of `Draw.noise`, by name.
+
+    Example:
+        >>> args = Draw()(jax.random.key(0), jnp.arange(4), jnp.ones((4, 2)))
+        >>> x0, x1, t, labels = args  # without the noise, which a loss takes by name
+        >>> x0.shape, args.noise
+        ((4, 2), {})
     """
 
     x0: Any
@@ -68,6 +74,12 @@ class Draw:
     Raises:
         InputError: a rate lies outside [0, 1], stratify is below 1, or an object is not what it is
             to be.
+
+    Example:
+        >>> draw = Draw(conditions=ClassIds(10, drop_rate=0.1))
+        >>> args = draw(jax.random.key(0), jnp.arange(4), jnp.ones((4, 2)), jnp.array([0, 1, 2, 3]))
+        >>> args.x0.shape, args.t.shape
+        ((4, 2), (4,))
     """
 
     coupling: Coupling = independent
@@ -156,7 +168,7 @@ class Draw:
             ]
         )
 
-    def _time(self, key: Array, index: Array, distribution: Any, x1: Any) -> Array:
+    def _time(self, key: Array, index: Array, distribution: Any, x1: Any) -> Array | Span:
         keys = example_keys(key, index)
         if hasattr(distribution, "spans"):
             if self.stratify is not None:
@@ -177,7 +189,7 @@ class Draw:
 
 def _span(distribution: Any, keys: Array) -> Span:
     span = distribution.spans(keys)
-    one = jax.ShapeDtypeStruct(keys.shape, "float32")
+    one: Any = jax.ShapeDtypeStruct(keys.shape, "float32")
     check_returned(f"spans of {type(distribution).__name__}", span, "its keys", Span(one, one))
     return span
 

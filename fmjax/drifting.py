@@ -132,7 +132,7 @@ def make_drifting_loss_fn(
         _check_guidance(x1, unconditional, guidance)
         groups, n = x0.shape[:2]
         points = _generate(generator, params, x0, x1, labels, guidance)
-        if unconditional is None:  # none of them, of weight zero
+        if unconditional is None or guidance is None:  # none of them, of weight zero
             unconditional, guidance = jnp.zeros((0, *x1.shape[2:])), jnp.ones(groups)
         fixed = (x1.reshape(-1, *x1.shape[2:]), unconditional)
         found = _featured(features, points, "the points")
@@ -145,7 +145,8 @@ def make_drifting_loss_fn(
             each = jax.vmap(lambda x, y, w: _group_loss(x, y, z, w, radii))
             return jnp.mean(each(x, y, weight.astype(x.dtype)))
 
-        return sum(map(one, *map(jax.tree.leaves, (found, data, free))))
+        parts = map(one, *map(jax.tree.leaves, (found, data, free)))
+        return sum(parts)  # type: ignore[return-value]  # there is one at least
 
     return loss_fn
 
@@ -245,13 +246,13 @@ def _check_batch(x0: Array, x1: Array, labels: Labels) -> None:
 
 
 def _check_guidance(x1: Array, unconditional: Array | None, guidance: Array | None) -> None:
-    if (unconditional is None) != (guidance is None):
+    if unconditional is None and guidance is None:
+        return
+    if unconditional is None or guidance is None:
         raise InputError(
             "guidance needs both the unconditional data and the scales; give unconditional= and "
             "guidance=, or neither."
         )
-    if unconditional is None:
-        return
     if shape_of("unconditional", unconditional)[1:] != x1.shape[2:] or not len(unconditional):
         raise InputError(
             f"the unconditional data must be points as those of x1, (k, "

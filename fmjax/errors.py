@@ -6,7 +6,13 @@ from typing import Any
 
 
 class InputError(ValueError):
-    """The caller's input is wrong; the message says what came, what was expected, what to write."""
+    """The caller's input is wrong; the message says what came, what was expected, what to write.
+
+    Example:
+        >>> Draw(drop_all=2.0)
+        Traceback (most recent call last):
+        fmjax.errors.InputError: drop_all must lie in [0, 1]; got 2.0.
+    """
 
 
 def unknown_name(kind: str, name: object, known: Iterable[str]) -> InputError:

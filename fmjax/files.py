@@ -119,7 +119,7 @@ class AppendedFile:
             os.close(self._handle)
 
 
-def write_bytes(path: Path, content: bytes) -> None:
+def write_bytes(path: Path, content: bytes | bytearray) -> None:
     """Writes a file whole or not at all."""
     with whole_file(path) as temporary:
         temporary.write_bytes(content)

@@ -43,7 +43,10 @@ def on_intervals(apply_fn: ApplyFn) -> ApplyFn:
             not (batch, 2), or the velocity is not shaped as x.
 
     Example:
-        >>> loss_fn = make_loss_fn(on_intervals(apply_fn))
+        >>> local = on_intervals(lambda params, x, t, labels: params + 0 * x)
+        >>> labels = {"interval": jnp.array([[0.0, 0.25]])}
+        >>> local(1.0, jnp.zeros((1, 2)), jnp.array([0.5]), labels)
+        Array([[0.25, 0.25]], dtype=float32)
     """
     check_methods("apply_fn", apply_fn, such_as="adapters.from_linen(module)")
 
@@ -60,7 +63,7 @@ def on_intervals(apply_fn: ApplyFn) -> ApplyFn:
 
 def _ends(labels: Any, batch: int) -> tuple[Array, Array]:
     interval = labels.get(INTERVAL) if isinstance(labels, dict) else None
-    if getattr(interval, "shape", None) != (batch, 2):
+    if interval is None or getattr(interval, "shape", None) != (batch, 2):
         came = "no such dictionary" if interval is None else f"one of shape {jnp.shape(interval)}"
         raise InputError(
             f"labels must be a dictionary with {INTERVAL!r}, the two ends (batch, 2) of each "

@@ -222,10 +222,10 @@ def scatter(
         return _draw_points(points, labels, size, _checked_limits(limits, points))
     reference = _checked_points(reference, "reference")
     reference_labels = _checked_labels(reference_labels, "reference_labels", len(reference))
-    limits = _checked_limits(limits, reference)
-    left = _draw_points(reference, reference_labels, size, limits)
+    box = _checked_limits(limits, reference)
+    left = _draw_points(reference, reference_labels, size, box)
     gap = np.full((size, size // 20, 3), _BACKGROUND, np.uint8)
-    return np.concatenate([left, gap, _draw_points(points, labels, size, limits)], axis=1)
+    return np.concatenate([left, gap, _draw_points(points, labels, size, box)], axis=1)
 
 
 def pair_plots(
@@ -264,13 +264,14 @@ def pair_plots(
         raise InputError("points must have at least one column; got none.")
     if points.shape[1] == 1:
         return histogram(points[:, 0], size=size, limits=limits and limits[:2], reference=beside)
-    options = {"size": size, "limits": limits, "reference_labels": reference_labels}
     plots = [
         scatter(
             points[:, pair],
             labels,
+            size=size,
+            limits=limits,
             reference=beside if beside is None else beside[:, pair],
-            **options,
+            reference_labels=reference_labels,
         )
         for pair in map(list, itertools.combinations(range(points.shape[1]), 2))
     ]
@@ -378,8 +379,8 @@ def _draw_points(
     inside = ((points >= low) & (points <= high)).all(axis=1)
     spots = (points[inside] - low) / (high - low)
     spots[:, 1] = 1 - spots[:, 1]
-    colours = {label: _colour(label) for label in np.unique(labels)}
-    colours = [colours[label] for label in labels[inside]]
+    colour_of = {label: _colour(label) for label in np.unique(labels)}
+    colours = [colour_of[label] for label in labels[inside]]
     # Drawn larger and averaged down, which smooths the rims; in a random order, so that no class
     # lies on top of the others.
     picture = Image.new("RGB", (_ZOOM * size, _ZOOM * size), (_BACKGROUND,) * 3)

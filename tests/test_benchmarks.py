@@ -70,7 +70,7 @@ def _text(file):
     return " ".join(file.read_text().split())
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_two_dimensional_table_is_made_and_goes_on_from_its_cache(run_benchmark, tmp_path):
     out = tmp_path / "two_dim.json"
     arguments = (
@@ -90,7 +90,7 @@ def test_the_two_dimensional_table_is_made_and_goes_on_from_its_cache(run_benchm
     assert json.loads(out.read_text())["fmjax"]["rows"] == results["fmjax"]["rows"]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_classifier_is_trained_on_real_images_and_read_again(run_benchmark, tmp_path):
     images, labels = load_digits(return_X_y=True)
     images = (images * 255 / 16).astype(np.uint8).reshape(-1, 8, 8)
@@ -130,7 +130,6 @@ def test_the_kernel_density_of_the_sphere_integrates_to_one():
 
 
 @pytest.mark.nightly
-@pytest.mark.slow
 def test_the_densities_of_the_earth_go_on_from_their_file(run_benchmark, tmp_path):
     x = _near_the_pole(np.random.default_rng(0), 300)
     degrees = np.rad2deg(np.stack([np.arcsin(x[:, 2]), np.arctan2(x[:, 1], x[:, 0])], axis=1))
@@ -148,7 +147,6 @@ def test_the_densities_of_the_earth_go_on_from_their_file(run_benchmark, tmp_pat
 
 
 @pytest.mark.nightly
-@pytest.mark.slow
 def test_known_densities_are_learned_on_manifolds(run_benchmark, tmp_path):
     out = tmp_path / "known.json"
     arguments = ("--tasks", "mixture, hyperbolic plane", "--flow-steps", "300", "--map-steps", "20")
@@ -159,7 +157,7 @@ def test_known_densities_are_learned_on_manifolds(run_benchmark, tmp_path):
     assert row["energy distance"]["flow"] < row["energy distance"]["1 jumps"] + 0.1
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_sampling_benchmark_compares_equal_work(run_benchmark, tmp_path):
     out = tmp_path / "sampling.json"
     arguments = ("--toy", "--repeat", "1", "--only", "diffrax", "--out", out)
@@ -169,7 +167,7 @@ def test_the_sampling_benchmark_compares_equal_work(run_benchmark, tmp_path):
     assert {"ours / scan", "seconds"} <= result["diffrax"]["digits' DiT"].keys()
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_guided_sampling_is_timed_in_images_per_second(run_benchmark, tmp_path):
     out = tmp_path / "sampling_xl.json"
     arguments = ("--toy", "--rounds", "1", "--batch", "4", "--out", out)
@@ -264,6 +262,7 @@ def test_a_command_is_written_down_as_it_was_typed(run_benchmark, tmp_path):
     assert out.strip() == "python -m typed --torch=PYTHON 'two words'"
 
 
+@pytest.mark.slow
 def test_the_evaluations_needed_are_read_off_the_curve(run_python):
     out = run_python(
         """
@@ -277,7 +276,6 @@ def test_the_evaluations_needed_are_read_off_the_curve(run_python):
 
 
 @pytest.mark.nightly
-@pytest.mark.slow
 def test_token_flows_are_measured_against_what_is_known(run_benchmark, tmp_path):
     out = tmp_path / "board.json"
     arguments = (

@@ -400,6 +400,9 @@ TABLE = {
             for wrong in WRONG.values()
         ]
     },
+    "schedules.at_steps": {
+        "apply_fn": like_x(lambda f: schedules.at_steps(f, schedules.DiscreteVP())(None, X, T))
+    },
     "schedules.Custom": {
         "alpha_fn": like_t(lambda f: schedule(alpha=f)),
         "sigma_fn": like_t(lambda f: schedule(sigma=f)),
@@ -508,6 +511,7 @@ USES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("uses", USES)
 def test_what_a_function_returns_is_held_to_its_shape_and_its_floats(uses):
     for i, use in enumerate(uses):

@@ -67,6 +67,7 @@ def test_schedules(dtype):
 CONVERSIONS = list(itertools.permutations(("velocity", "x0", "x1"), 2))
 
 
+@pytest.mark.slow
 @both_precisions
 def test_paths_and_conversions(dtype):
     # Outside jit: six conversions of each schedule are the same few operations again and again.

@@ -88,6 +88,7 @@ ASKS_A_NETWORK = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ask", ASKS_A_VELOCITY.values(), ids=ASKS_A_VELOCITY)
 def test_a_velocity_of_another_shape_is_refused_while_it_is_traced(ask):
     for name, wrong in WRONG.items():
@@ -123,6 +124,7 @@ class Source(StandardNormal):
         object.__setattr__(self, "log_prob", log_prob)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ask", PER_EXAMPLE.values(), ids=PER_EXAMPLE)
 def test_one_float_per_example_is_no_other_shape(ask):
     for wrong in (

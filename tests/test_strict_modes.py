@@ -175,20 +175,14 @@ MODES = {
     "x64, float32": (lambda: jax.enable_x64(True), "float32"),
     "x64, float64": (lambda: jax.enable_x64(True), "float64"),
 }
-# While developing, one solver of each kind is enough, in the modes that it may break: lambda is
-# infinite at the ends, and methods with noise draw keys.
-QUICK = {
-    **dict.fromkeys(("paths", "losses", "draw", "couplings", "guidance"), tuple(MODES)),
-    **dict.fromkeys(("heun", "ab3", "unipc", "adaptive"), ("no NaN", "x64, float64")),
-    **dict.fromkeys(("stochastic_heun", "churn"), ("no key twice", "x64, float32")),
-    "likelihood": ("strict promotion", "no key twice"),
-}
+# The others compile for seconds in each mode.
+QUICK = ("losses", "guidance", "stochastic_heun")
 
 
 @pytest.mark.parametrize(
     ("mode", "case"),
     [
-        pytest.param(m, c, marks=() if m in QUICK.get(c, ()) else pytest.mark.slow)
+        pytest.param(m, c, marks=() if c in QUICK else pytest.mark.nightly)
         for m in MODES
         for c in CASES
     ],

@@ -229,7 +229,7 @@ TABLE = {
         lambda key, a, b: couplings.chain(key, [a, b], couplings.exact()), (KEY, X, Y), grad=False
     ),
     "couplings.exact": couple(couplings.exact()),
-    "couplings.gathered": couple(couplings.gathered(couplings.exact(), mesh=MESH)),
+    "couplings.gathered": couple(couplings.gathered(couplings.exact(), mesh=MESH), slow=True),
     "couplings.host_exact": HOST,
     "couplings.in_groups": couple(couplings.in_groups(couplings.exact(), 2)),
     "couplings.independent": couple(couplings.independent),

@@ -14,6 +14,7 @@ from fmjax.conditions import ClassIds
 from fmjax.data.codecs import Codec
 from fmjax.data.dataset import Dataset
 from fmjax.data.toys import Toy
+from fmjax.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,10 @@ class Counts(Codec):
     def decode(self, x: Any) -> Any:
         """exp(x) - 1, rounded."""
         return jnp.maximum(jnp.round(jnp.expm1(x)), 0).astype(jnp.int32)
+
+    def dequantize(self, keys: Any, data: Any) -> Any:
+        """Refused: between the logarithms of neighbouring counts there is no one distance."""
+        raise InputError("counts cannot be dequantised; write data.dequantize=False.")
 
 
 def cells(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:

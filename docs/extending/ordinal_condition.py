@@ -38,7 +38,7 @@ class Ordinal:
     drop_rate: float = 0.0
     kind: ClassVar[str] = "ordinal"
 
-    def null_value(self) -> np.ndarray:
+    def null_value(self) -> np.integer:
         """-1."""
         return np.int32(-1)
 

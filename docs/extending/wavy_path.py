@@ -7,7 +7,7 @@ For ``--config.path.name=wavy_path:make``, with the size a in ``path.sigma``.
 
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Any
 
 import jax.numpy as jnp
 
@@ -26,7 +26,7 @@ class WavyPath:
     """
 
     size: float
-    noise: ClassVar = MappingProxyType({"z": StandardNormal()})
+    noise = MappingProxyType({"z": StandardNormal()})
 
     def sample(self, x0: Any, x1: Any, t: Any, noise: Any = None) -> PathSample:
         """The point and its velocity at t (batch,)."""

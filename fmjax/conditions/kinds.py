@@ -16,13 +16,15 @@ class Condition(Protocol):
 
     Attributes:
         kind: the name by which a network finds the embedding.
-        drop_rate: the probability that training replaces it by its null, in [0, 1].
     """
 
     kind: ClassVar[str]
-    drop_rate: float
 
-    def null_value(self) -> np.ndarray:
+    @property
+    def drop_rate(self) -> float:
+        """The probability that training replaces it by its null, in [0, 1]."""
+
+    def null_value(self) -> np.ndarray | np.generic:
         """What stands for none, of one example; it has the shape and the dtype of one example's."""
 
     def check(self, name: str, x: Any, batch: int) -> None:
@@ -44,6 +46,10 @@ class ClassIds:
 
     Raises:
         InputError: a number lies outside its range, or the names are not one per class.
+
+    Example:
+        >>> int(ClassIds(10, drop_rate=0.1).null_value())
+        10
     """
 
     num_classes: int
@@ -70,7 +76,7 @@ class ClassIds:
                 f"{self.num_classes} classes must have as many names; got {len(self.names)}."
             )
 
-    def null_value(self) -> np.ndarray:
+    def null_value(self) -> np.integer:
         """The null id, int32 ()."""
         return np.int32(self.num_classes if self.null is None else self.null)
 
@@ -112,6 +118,10 @@ class Vector:
 
     Raises:
         InputError: the size is below 1, the null has another size, or the rate is outside [0, 1].
+
+    Example:
+        >>> Vector(3).null_value()
+        array([0., 0., 0.], dtype=float32)
     """
 
     size: int

@@ -93,7 +93,7 @@ def nulls(conditions: Any, batch: int) -> Any:
     )
 
 
-def abstract_labels(conditions: Any, batch: int) -> Any:
+def abstract_labels(conditions: Any, batch: Any) -> Any:
     """Shapes and dtypes of the labels of a batch, nothing allocated."""
     return jax.tree.map(
         lambda null: jax.ShapeDtypeStruct((batch, *null.shape), null.dtype),
@@ -233,11 +233,11 @@ def _condition_of(name: str, x: np.ndarray, drop_rate: float) -> Condition:
     if x.ndim == 1 and kind in "iu" and len(x) and x.min() >= 0:
         return ClassIds(int(x.max()) + 1, drop_rate=drop_rate)
     if x.ndim in (1, 2) and kind == "f":
-        return Vector(*(example or (1,)), drop_rate=drop_rate)
+        return Vector(example[0] if example else 1, drop_rate=drop_rate)
     if x.ndim == 3 and kind == "f":
-        return Sequence(*example, drop_rate=drop_rate)
+        return Sequence(x.shape[1], x.shape[2], drop_rate=drop_rate)
     if x.ndim == 2 and kind == "b" and name.endswith(_MASK):
-        return Mask(*example, of=name.removesuffix(_MASK))
+        return Mask(x.shape[1], of=name.removesuffix(_MASK))
     if x.ndim == 4 and (kind == "f" or x.dtype == np.uint8):
         return ImageCondition(example, drop_rate=drop_rate)
     raise InputError(

@@ -9,7 +9,7 @@ from fmjax.array_checks import check_leading_size, check_returned
 from fmjax.conventions import Array, Labels
 from fmjax.errors import InputError
 
-Coupling = Callable[[Array, Array, Array, Labels], tuple[Array, Array, Labels]]
+Coupling = Callable[[Array, Any, Any, Labels], tuple[Any, Any, Labels]]
 """``coupling(key, x0, x1, labels) -> (x0, x1, labels)``, each with its leading batch axis."""
 
 

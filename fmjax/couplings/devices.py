@@ -37,7 +37,8 @@ class InGroups:
 
     def _here(self, key: Array, x0: Array, x1: Array, labels: Labels):
         """The groups of this device, numbered over all of them."""
-        groups, first = self.groups, 0
+        groups = self.groups
+        first: int | Array = 0
         if self.axis_name is not None:
             devices = jax.lax.axis_size(self.axis_name)
             check_multiple("groups", groups, devices, f"devices of axis {self.axis_name!r}")
@@ -138,7 +139,7 @@ def gathered(
     return Gathered(coupling, axis_name, mesh)
 
 
-def _axis(axis_name: Axes | None, mesh: Mesh | None) -> str | None:
+def _axis(axis_name: Axes | None, mesh: Mesh | None) -> Axes | None:
     return mesh.axis_names[0] if axis_name is None and mesh is not None else axis_name
 
 

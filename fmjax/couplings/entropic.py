@@ -12,6 +12,7 @@ epsilon; the Schroedinger bridge of standard deviation sigma has epsilon = 2 sig
 import math
 from dataclasses import dataclass
 from functools import partial
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +24,8 @@ from fmjax.couplings.minibatch import MinibatchCoupling
 from fmjax.manifolds import Manifold
 from fmjax.numerics.assignment import greedy
 
-ROUNDINGS = ("permutation", "sample")
+Rounding = Literal["permutation", "sample"]
+ROUNDINGS: tuple[Rounding, ...] = get_args(Rounding)
 
 
 @partial(jax.jit, static_argnames=("epsilon", "tau0", "tau1", "threshold", "max_iterations"))
@@ -65,7 +67,8 @@ def log_plan(
             max_iterations=max_iterations,
         )
     # The plan follows from the potentials: P_ij = exp((f_i + g_j - C_ij) / epsilon).
-    return (solved.f[:, None] + solved.g[None, :] - cost) / epsilon
+    f, g = solved.f, solved.g  # type: ignore[union-attr]  # those of low rank are asked otherwise
+    return (f[:, None] + g[None, :] - cost) / epsilon
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,7 @@ class _Sinkhorn:
     """The match of `sinkhorn`."""
 
     epsilon: float
-    rounding: str
+    rounding: Rounding
     threshold: float
     max_iterations: int
 
@@ -90,7 +93,7 @@ class _Sinkhorn:
 
 def sinkhorn(
     epsilon: float,
-    rounding: str = "permutation",
+    rounding: Rounding = "permutation",
     conditions: Conditions | None = None,
     threshold: float = 1e-3,
     max_iterations: int = 2000,

@@ -4,13 +4,13 @@ Threads read them, so that nothing here touches a device.
 """
 
 import dataclasses
-from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
 from fmjax.array_checks import check_finite
+from fmjax.conventions import Places
 from fmjax.errors import InputError
 from fmjax.names import named_leaves
 
@@ -30,7 +30,7 @@ def on_host(tree: Any) -> Any:
     return jax.tree.map(convert, tree)
 
 
-def rows(tree: Any, indices: int | Sequence[int]) -> Any:
+def rows(tree: Any, indices: int | Places) -> Any:
     """Those rows of every array of a pytree."""
     return jax.tree.map(lambda x: x[np.asarray(indices)], tree)
 
@@ -85,10 +85,10 @@ class ArraySplit:
         return len(jax.tree.leaves(self.x)[0])
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        x, labels = self.read(index)
+        x, labels = rows(self.x, index), rows(self.labels, index)
         return {"x": x} if labels is None else {"x": x, "labels": labels}
 
-    def read(self, indices: Sequence[int]) -> tuple[Any, Any]:
+    def read(self, indices: Places) -> tuple[Any, Any]:
         """x (k, ...) and labels (k, ...), or None, at k positions."""
         return rows(self.x, indices), rows(self.labels, indices)
 
@@ -106,6 +106,6 @@ class ArrayPairs(ArraySplit):
     def __getitem__(self, index: int) -> dict[str, Any]:
         return {"x0": rows(self.x0, index), **super().__getitem__(index)}
 
-    def read_pairs(self, indices: Sequence[int]) -> tuple[Any, Any, Any]:
+    def read_pairs(self, indices: Places) -> tuple[Any, Any, Any]:
         """x0, x and labels, or None, at k positions."""
         return rows(self.x0, indices), *self.read(indices)

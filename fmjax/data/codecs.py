@@ -56,8 +56,8 @@ class Codec(Protocol):
     def encode(self, data: Any) -> Any:
         """Data (..., *data_shape) as states, float32; of numpy arrays by numpy alone."""
 
-    def decode(self, x: jax.Array) -> jax.Array:
-        """States (..., *shape) as data; undoes `encode`."""
+    def decode(self, x: Any) -> Any:
+        """States (..., *shape), of jax or numpy, as data; undoes `encode`."""
 
     def dequantize(self, keys: jax.Array, data: jax.Array) -> jax.Array:
         """States of data with levels, spread evenly over a level, by one key per example."""
@@ -100,7 +100,7 @@ class Pixels:
         InputError: the shape is not of three positive sizes.
     """
 
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
     kind: ClassVar[str] = "pixels"
     data_dtype: ClassVar[np.dtype] = np.dtype(np.uint8)
     bin_width: ClassVar[float] = pixels.BIN_WIDTH
@@ -110,7 +110,7 @@ class Pixels:
             raise InputError(f"images have the shape (H, W, C); got {self.shape}.")
 
     @property
-    def data_shape(self) -> tuple[int, int, int]:
+    def data_shape(self) -> tuple[int, ...]:
         """(H, W, C)."""
         return self.shape
 
@@ -150,8 +150,8 @@ class Vectors(_WithoutLevels):
         for name, value in (("mean", self.mean), ("scale", self.scale)):
             if value is not None:
                 check_shaped_as(f"{name} of Vectors", np.asarray(value), "the vector", self.shape)
-        for value in self.scale or ():
-            check_positive("a scale of Vectors", value)
+        for one in self.scale or ():
+            check_positive("a scale of Vectors", one)
 
     @classmethod
     def fitted(cls, data: np.ndarray) -> "Vectors":
@@ -169,7 +169,7 @@ class Vectors(_WithoutLevels):
         return cls(data.shape[1], tuple(data.mean(axis=0).tolist()), tuple(scale.tolist()))
 
     @property
-    def shape(self) -> tuple[int, ...]:
+    def shape(self) -> tuple[int, ...]:  # type: ignore[override]  # a field of other codecs
         """(D,)."""
         return (self.size,)
 

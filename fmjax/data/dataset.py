@@ -1,13 +1,13 @@
 """What a data set is to the rest of the package: two random-access splits, or a distribution."""
 
 import dataclasses
-from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from fmjax.checks import check_at_least
 from fmjax.conditions import ClassIds
+from fmjax.conventions import Places
 from fmjax.data.codecs import Codec
 from fmjax.data.resampling import resample
 from fmjax.data.toys import Toy
@@ -52,7 +52,7 @@ class Split(Protocol):
     def __getitem__(self, index: int) -> dict:
         """One example by itself, a dictionary."""
 
-    def read(self, indices: Sequence[int]) -> tuple[np.ndarray, Any]:
+    def read(self, indices: Places) -> tuple[np.ndarray, Any]:
         """Data ``(k, ...)`` and labels ``(k, ...)``, or None, at k positions."""
 
 
@@ -75,7 +75,7 @@ class Subset:
         weights = getattr(self.source, "weights", None)
         return None if weights is None else weights[self.indices]
 
-    def read(self, indices: Sequence[int]) -> tuple[np.ndarray, Any]:
+    def read(self, indices: Places) -> tuple[np.ndarray, Any]:
         """As `Split.read`, at positions in this part."""
         return self.source.read(self.indices[np.asarray(indices)])
 
@@ -83,9 +83,10 @@ class Subset:
 class PairedSubset(Subset):
     """The same of pairs."""
 
-    def read_pairs(self, indices: Sequence[int]) -> tuple[np.ndarray, np.ndarray, Any]:
+    def read_pairs(self, indices: Places) -> tuple[np.ndarray, np.ndarray, Any]:
         """As `Split` describes, at positions in this part."""
-        return self.source.read_pairs(self.indices[np.asarray(indices)])
+        places = self.indices[np.asarray(indices)]
+        return self.source.read_pairs(places)  # type: ignore[attr-defined]  # a split of pairs
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -146,13 +147,24 @@ class Dataset:
         if limit is not None:
             check_at_least("the limit", limit, advice="For all examples write None.")
         if self.toy is not None:
-            return self._points(split, TOY_POINTS if limit is None else limit)
-        return self._stored(self.train if split == "train" else self.test, limit)
+            return self._points(self.toy, split, TOY_POINTS if limit is None else limit)
+        return self._stored(self.stored(split), limit)
 
-    def _points(self, split: str, n: int) -> tuple[np.ndarray, np.ndarray | None]:
+    def stored(self, split: str) -> Split:
+        """A split of a set that is stored.
+
+        Raises:
+            InputError: the set is a toy, of which each batch is drawn afresh.
+        """
+        found = self.train if split == "train" else self.test
+        if found is None:
+            raise InputError(f"the toy {self.name!r} is drawn afresh, and has no {split} split.")
+        return found
+
+    def _points(self, toy: Toy, split: str, n: int) -> tuple[np.ndarray, np.ndarray | None]:
         # A spawn key, unlike a plain seed, gives a stream that no training seed can give.
         seed = np.random.SeedSequence(0, spawn_key=(SPLITS.index(split),))
-        points, labels = self.toy.sample(np.random.default_rng(seed), n)
+        points, labels = toy.sample(np.random.default_rng(seed), n)
         return points, labels if self.conditions is not None else None
 
     def _stored(self, source: Split, limit: int | None) -> tuple[np.ndarray, Any]:

@@ -1,12 +1,12 @@
 """Examples that are had one by one, from anything with ``len(source)`` and ``source[k]``."""
 
 import dataclasses
-from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
+from fmjax.conventions import Places
 from fmjax.data.arrays import on_host
 from fmjax.errors import InputError
 
@@ -50,7 +50,7 @@ class ItemSplit:
     def __getitem__(self, index: int) -> dict[str, Any]:
         return by_parts("each example", self.source[int(index)])
 
-    def stacked(self, indices: Sequence[int]) -> dict[str, Any]:
+    def stacked(self, indices: Places) -> dict[str, Any]:
         """The parts of k examples, each array (k, ...).
 
         Raises:
@@ -65,7 +65,7 @@ class ItemSplit:
                 f"{list(map(int, indices))[:8]} differ ({error})."
             ) from error
 
-    def read(self, indices: Sequence[int]) -> tuple[Any, Any]:
+    def read(self, indices: Places) -> tuple[Any, Any]:
         """x (k, ...) and labels (k, ...), or None, at k positions."""
         parts = self.stacked(indices)
         return parts["x"], parts.get("labels")
@@ -74,7 +74,7 @@ class ItemSplit:
 class ItemPairs(ItemSplit):
     """The examples of a source that gives each with the source point x0 that it belongs to."""
 
-    def read_pairs(self, indices: Sequence[int]) -> tuple[Any, Any, Any]:
+    def read_pairs(self, indices: Places) -> tuple[Any, Any, Any]:
         """x0, x and labels, or None, at k positions."""
         parts = self.stacked(indices)
         return parts["x0"], parts["x"], parts.get("labels")

@@ -19,6 +19,7 @@ import numpy as np
 
 from fmjax.array_checks import check_shaped_as
 from fmjax.checks import check_at_least, check_between, check_multiple
+from fmjax.conventions import Places
 from fmjax.data.codecs import Codec
 from fmjax.data.dataset import Dataset, Split
 from fmjax.data.resampling import WeightedOrder
@@ -88,7 +89,8 @@ def batches(
         source = ToyBatches(dataset.toy, global_batch, seed)
         stream = _whole_stream(source, global_batch, start, process, processes)
     else:
-        stream = _stored_stream(dataset.train, global_batch, seed, start, process, processes, flip)
+        split = dataset.stored("train")
+        stream = _stored_stream(split, global_batch, seed, start, process, processes, flip)
     if couple is not None:
         stream = stream.map_with_index(
             lambda k, batch: _coupled(couple, dataset.codec, batch, (seed, start + k, process))
@@ -207,7 +209,7 @@ def _toss(position: int, rng: np.random.Generator) -> tuple[int, bool]:
     return position, bool(rng.random() < 0.5)
 
 
-def _read_plan(split: Split, plan: Sequence[int], index: np.ndarray) -> HostBatch:
+def _read_plan(split: Split, plan: Places, index: np.ndarray) -> HostBatch:
     return {"index": index.copy(), **read_batch(split, np.array(plan))}
 
 
@@ -220,7 +222,7 @@ def _read_mirrored(split: Split, plan: Sequence[tuple[int, bool]], index: np.nda
     return batch
 
 
-def read_batch(split: Split, positions: Sequence[int]) -> HostBatch:
+def read_batch(split: Split, positions: Places) -> HostBatch:
     """The examples at some positions: ``"x1"`` and, where there are any, ``"labels"``, ``"x0"``."""
     if hasattr(split, "read_pairs"):
         x0, x1, labels = split.read_pairs(positions)
@@ -254,13 +256,23 @@ def _coupled(
     return {**batch, "x0": x0}
 
 
+@contextlib.contextmanager
+def closed(iterator: Iterator) -> Iterator[None]:
+    """Closes an iterator at the end, if it can be closed: a generator, whose threads then stop."""
+    try:
+        yield
+    finally:
+        if hasattr(iterator, "close"):
+            iterator.close()
+
+
 def in_rows(iterator: Iterator[HostBatch], calls: int) -> Iterator[HostBatch]:
     """Stacks so many batches in a row along a new leading axis; 1 leaves them as they are."""
     if calls == 1:
         return iterator
 
     def stacked() -> Iterator[HostBatch]:
-        with contextlib.closing(iterator):
+        with closed(iterator):
             while True:
                 row = list(itertools.islice(iterator, calls))
                 if len(row) < calls:  # the iterator has ended
@@ -287,7 +299,7 @@ class DevicePrefetch:
         check_at_least("size, the batches that wait on the device,", size)
         self.waited = 0.0
         self._iterator, self._place, self._size = iterator, place, size
-        self._ready = collections.deque()
+        self._ready: collections.deque = collections.deque()
 
     def __iter__(self) -> "DevicePrefetch":
         return self

@@ -4,13 +4,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fmjax.conventions import AnyArray
 from fmjax.errors import InputError
 
 BIN_WIDTH = 2 / 255
 """The distance of two neighbouring levels in [-1, 1]."""
 
 
-def to_unit(x: jax.Array | np.ndarray) -> jax.Array | np.ndarray:
+def to_unit(x: AnyArray) -> AnyArray:
     """Pixels to [-1, 1]; floats pass through unchanged.
 
     Args:

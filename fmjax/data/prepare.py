@@ -149,8 +149,9 @@ def _print_summary(dataset: Dataset, folder: Path, options: argparse.Namespace) 
     what = {"pixels": "images", "text": "texts"}.get(dataset.codec.kind, "examples")
     paired = ", paired with x0" if hasattr(dataset.train, "read_pairs") else ""
     weighted = ", with weights" if getattr(dataset.train, "weights", None) is not None else ""
+    train, test = (len(dataset.stored(split)) for split in ("train", "test"))
     print(
-        f"{options.name}: {len(dataset.train)} train and {len(dataset.test)} test {what} of shape "
+        f"{options.name}: {train} train and {test} test {what} of shape "
         f"{dataset.shape}{paired}{weighted}, {_described(dataset)}, in {folder}"
     )
     place = options.data_dir and str(directory.data_root(options.data_dir))

@@ -2,10 +2,10 @@
 
 import dataclasses
 import re
-from collections.abc import Sequence
 
 import numpy as np
 
+from fmjax.conventions import Places
 from fmjax.errors import InputError
 
 PREFIX = "random/"
@@ -23,7 +23,7 @@ class RandomImages:
         first: the number of the first one.
     """
 
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
     num_classes: int | None
     size: int = 2**20
     first: int = 0
@@ -35,7 +35,7 @@ class RandomImages:
         images, labels = self.read([index])
         return {"image": images[0]} | ({} if labels is None else {"label": int(labels[0])})
 
-    def read(self, indices: Sequence[int]) -> tuple[np.ndarray, np.ndarray | None]:
+    def read(self, indices: Places) -> tuple[np.ndarray, np.ndarray | None]:
         """As `fmjax.data.dataset.Split.read`."""
         size = int(np.prod(self.shape))
         raw = [
@@ -50,7 +50,7 @@ class RandomImages:
         return images, (numbers % self.num_classes).astype(np.int32)
 
 
-def parse_shape(name: str) -> tuple[tuple[int, int, int], int | None]:
+def parse_shape(name: str) -> tuple[tuple[int, ...], int | None]:
     """The shape and the number of classes of ``random/HxWxC`` or ``random/HxWxC/classes``.
 
     Raises:

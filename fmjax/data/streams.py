@@ -30,15 +30,15 @@ from fmjax.errors import InputError
 
 @runtime_checkable
 class Stream(Protocol):
-    """Batches of examples.
+    """Batches of examples."""
 
-    Attributes:
-        exact: whether batch k is the same wherever the stream starts.
-        number: how many examples there are, None where that is not known.
-    """
+    @property
+    def exact(self) -> bool:
+        """Whether batch k is the same wherever the stream starts."""
 
-    exact: bool
-    number: int | None
+    @property
+    def number(self) -> int | None:
+        """How many examples there are, None where that is not known."""
 
     def take(self, limit: int) -> HostBatch:
         """At most so many examples, at least one, the same at every call: a batch, no index."""

@@ -100,7 +100,7 @@ class Levels(_OfTokens):
         InputError: the shape is not of three positive sizes, or K lies outside.
     """
 
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
     vocabulary: int
     kind: ClassVar[str] = "pixels"
     data_dtype: ClassVar[np.dtype] = np.dtype(np.uint8)
@@ -166,12 +166,12 @@ class Text(_OfTokens):
         return cls(length, tuple(sorted(set(text))))
 
     @property
-    def vocabulary(self) -> int:
+    def vocabulary(self) -> int:  # type: ignore[override]  # a field of other codecs
         """How many symbols there are."""
         return BYTES if self.symbols is None else len(self.symbols)
 
     @property
-    def shape(self) -> tuple[int, ...]:
+    def shape(self) -> tuple[int, ...]:  # type: ignore[override]  # as above
         """(L,)."""
         return (self.length,)
 

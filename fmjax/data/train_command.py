@@ -39,15 +39,17 @@ def train_command(dataset: Dataset, data_dir: str | None = None) -> str:
         flags.append(f"--config.data.name={dataset.name}")
     if data_dir is not None:
         flags.append(f"--config.data.dir={data_dir}")
+    count = len(dataset.stored("train"))
     if config == "images":
-        patch_size = choose_patch_size(*dataset.shape[:2])
+        height, width, _ = dataset.shape
+        patch_size = choose_patch_size(height, width)
         flags.append(f"--config.model.patch_size={patch_size}")
-        batch = _batch_size(len(dataset.train), _tokens(*dataset.shape[:2], patch_size))
+        batch = _batch_size(count, _tokens(height, width, patch_size))
         if batch != BATCH:
             flags.append(f"--config.train.batch_size={batch}")
-        flags.append(f"--config.train.steps={choose_steps(len(dataset.train), batch)}")
-    elif config == "table" and len(dataset.train) < TABLE_BATCH:
-        flags.append(f"--config.train.batch_size={_power_of_two(len(dataset.train))}")
+        flags.append(f"--config.train.steps={choose_steps(count, batch)}")
+    elif config == "table" and count < TABLE_BATCH:
+        flags.append(f"--config.train.batch_size={_power_of_two(count)}")
     if config in ("images", "table") and dataset.conditions is None:
         flags.append("--config.labels.conditional=False")
     if config == "text" and dataset.conditions is not None:
@@ -72,7 +74,7 @@ def _has_own_config(dataset: Dataset) -> bool:
         dataset.shape == _OWN_CONFIG.get(dataset.name)
         and dataset.classes is not None
         and dataset.classes.num_classes == _OWN_CLASSES
-        and len(dataset.train) >= _OWN_BATCH
+        and len(dataset.stored("train")) >= _OWN_BATCH
     )
 
 

@@ -22,7 +22,7 @@ from fmjax.discrete.tokens import as_logits, as_tokens
 from fmjax.errors import InputError
 from fmjax.paths import PathSample
 from fmjax.paths.base import check_noise
-from fmjax.sources import Law, UniformBox
+from fmjax.sources import NO_NOISE, Law, UniformBox
 
 LOGITS = "logits"
 """What a network on a path of tokens predicts, and the part of an `Output` that is taken."""
@@ -37,7 +37,7 @@ class TokenLoss(abc.ABC):
         noise: the laws, by name, of what is drawn for it beside the jumps; none for most.
     """
 
-    noise: ClassVar[Mapping[str, Law]] = MappingProxyType({})
+    noise = NO_NOISE
 
     @abc.abstractmethod
     def __call__(self, path: "TokenPath", logits: Array, x1: Array, x_t: Array, t: Array) -> Array:
@@ -224,14 +224,17 @@ class TokenPath(abc.ABC):
         return losses
 
 
-def check_token_path(what: str, path: Any) -> None:
+def check_token_path(what: str, path: Any) -> TokenPath:
     """Checks that something is a path of tokens.
+
+    Returns:
+        The path.
 
     Raises:
         InputError: it is another path, or none.
     """
     if isinstance(path, TokenPath):
-        return
+        return path
     check_methods(what, path, "sample", such_as="MixturePath(27)")
     raise InputError(
         f"{what} must be a path of tokens, such as MixturePath(27); {type(path).__name__} moves "

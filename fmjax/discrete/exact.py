@@ -106,7 +106,7 @@ def _generator(denoiser, path, x, t, label) -> Array:
     if guess.branches is None:
         rates = path.marginal_rates(guess.log_p, x, at)
     else:
-        rates = guided_rates(path, guess, x, at)
+        rates = guided_rates(path, guess.branches, x, at)
     n, length = x.shape
     places = path.states ** np.arange(length - 1, -1, -1)
     here = jnp.arange(n)[:, None]

@@ -26,6 +26,9 @@ class GuidedLogits(NamedTuple):
     w: Array
 
 
+Branches = tuple[Array, Array, Array]
+
+
 class Guess(NamedTuple):
     """A guess at x1.
 
@@ -39,7 +42,7 @@ class Guess(NamedTuple):
 
     log_p: Array
     log_total: Array
-    branches: tuple[Array, Array, Array] | None = None
+    branches: Branches | None = None
 
 
 def guess_of(path: TokenPath, output: Any, x: Array, t: Array) -> Guess:
@@ -68,16 +71,16 @@ def guess_of(path: TokenPath, output: Any, x: Array, t: Array) -> Guess:
     return Guess(log_p, total, (reference, conditional, w))
 
 
-def guided_rates(path: TokenPath, guess: Guess, x: Array, t: Array) -> Array:
+def guided_rates(path: TokenPath, branches: Branches, x: Array, t: Array) -> Array:
     """R_c^w R_u^(1-w) (batch, ..., states) of a guided guess, 0 where one of the two is.
 
     Args:
         path: the path of the tokens.
-        guess: a guess with branches.
+        branches: of the guess.
         x: states (batch, ...).
         t: times that broadcast against x.
     """
-    reference, conditional, w = guess.branches
+    reference, conditional, w = branches
     without, given = (path.marginal_rates(branch, x, t) for branch in (reference, conditional))
     both = (without > 0) & (given > 0)
     logs = w * jnp.log(jnp.where(both, given, 1.0)) + (1 - w) * jnp.log(

@@ -4,7 +4,7 @@ The network sees all parts and gives, built as the state is, a velocity for numb
 of a manifold, and logits for tokens. It is evaluated once a step.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from fmjax.array_checks import check_returned
 from fmjax.checks import check_methods
-from fmjax.conventions import Array, Labels, at_least_float32, expand
+from fmjax.conventions import Array, Labels, Times, at_least_float32, expand
 from fmjax.discrete.base import check_token_path
 from fmjax.discrete.solvers import TokenSolver
 from fmjax.discrete.tokens import as_tokens
@@ -98,7 +98,7 @@ class JointSteps:
 
     movers: Any
     steps: int | None = None
-    grid: str | Grid | Sequence[float] | None = None
+    grid: str | Grid | Times | None = None
 
     def __post_init__(self):
         if not jax.tree.leaves(self.movers):
@@ -120,7 +120,7 @@ class JointSteps:
         keys: Array | None = None,
         t0: float = 0.0,
         t1: float = 1.0,
-        save_at: Sequence[float] | None = None,
+        save_at: Times | None = None,
     ) -> Solution:
         """Carries a state from t0 up to t1; see `fmjax.samplers.base.Solver`.
 
@@ -141,7 +141,7 @@ class JointSteps:
         tree = jax.tree.structure(self.movers)
         x0 = tree.unflatten(self._parts("x0", x0))
         batch = leading_size(x0)
-        check_keys(keys, batch)
+        each = check_keys(keys, batch)
         check_forward(t0, t1)
         labels, times = shared_labels(labels, batch), self.nodes(t0, t1)
         if save_at is not None:
@@ -152,7 +152,7 @@ class JointSteps:
             outputs = self._split("what the network gives", velocity(x, t, labels))
             parts = zip(movers, outputs, jax.tree.leaves(x), strict=True)
             moved = [
-                mover.move(output, part, t, s, _keys(keys, k, i))
+                mover.move(output, part, t, s, _keys(each, k, i))
                 for i, (mover, output, part) in enumerate(parts)
             ]
             return tree.unflatten(moved)
@@ -169,7 +169,8 @@ class JointSteps:
 
     def nodes(self, t0: float = 0.0, t1: float = 1.0) -> np.ndarray:
         """The steps + 1 times of the steps, float64."""
-        return time_grid(self.grid, self.steps, t0, t1)
+        steps, grid = fixed_grid(self.steps, self.grid, default=64)
+        return time_grid(grid, steps, t0, t1)
 
     def evaluation_times(self, t0: float = 0.0, t1: float = 1.0) -> np.ndarray:
         """Where the steps start, float64."""
@@ -196,7 +197,9 @@ class JointSteps:
     def _parts(self, what: str, x: Any) -> list:
         """The parts of a state, those of tokens checked to be tokens."""
         return [
-            as_tokens(what, part, mover.path.states) if isinstance(mover, TokenSolver) else part
+            as_tokens(what, part, mover.known_path.states)
+            if isinstance(mover, TokenSolver)
+            else part
             for mover, part in zip(jax.tree.leaves(self.movers), self._split(what, x), strict=True)
         ]
 

@@ -103,8 +103,8 @@ class KineticPath(TokenPath):
     def leap(self, guess: Guess, x: Array, x1: Array, t: Array, s: Array, u: Array) -> Array:
         """A step at the rates of t: given x1, or the guided ones; see `TokenPath.leap`."""
         t = jnp.broadcast_to(t, x.shape)
-        guided = guess.branches is not None
-        rates = guided_rates(self, guess, x, t) if guided else self.rates(x, x1, t)
+        branches = guess.branches
+        rates = guided_rates(self, branches, x, t) if branches else self.rates(x, x1, t)
         chance = -jnp.expm1(-(s - t) * jnp.sum(rates, axis=-1))
         jumps = u < chance
         inside = jnp.where(jumps, u / jnp.where(jumps, chance, 1.0), 0.0)
@@ -161,7 +161,7 @@ class MetricPath(KineticPath):
         check_loss(self)
 
     @property
-    def vocabulary(self) -> int:
+    def vocabulary(self) -> int:  # type: ignore[override]  # a field of the other paths
         """The number of tokens."""
         return len(self.distances)
 

@@ -73,7 +73,8 @@ def token_log_likelihood(
     check_token_path("the path", path)
     times = check_at_least("times", times)
     x1 = as_tokens("x1", x1, path.vocabulary)
-    path = dataclasses.replace(path, loss=_bound(path, bound))
+    loss = _bound(path, bound)
+    path = dataclasses.replace(path, loss=loss)  # type: ignore[type-var]  # all are dataclasses
     batch = len(x1)
     labels = share(labels, batch)
     check_leading_size(labels, batch)

@@ -21,7 +21,7 @@ uniform on [0, 1] at least -log p(x1) in the mean, in nats.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Any
 
 import jax.numpy as jnp
 
@@ -31,6 +31,8 @@ from fmjax.discrete.base import UNIT, TokenLoss, TokenPath
 from fmjax.discrete.tokens import pick
 from fmjax.errors import InputError
 from fmjax.sources import Law
+
+_MASKED: Mapping[str, Law] = MappingProxyType({"masked": UNIT})
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,8 @@ class ScoreEntropy(TokenLoss):
     def __call__(self, path: TokenPath, logits: Array, x1: Array, x_t: Array, t: Array) -> Array:
         """Nats per unit of time at every token, shaped as x1; see `TokenLoss`."""
         _check_before_the_end(self, t)
-        return path.score_entropy(path.log_posterior(logits, x_t, t), x1, x_t, t)
+        log_p = path.log_posterior(logits, x_t, t)
+        return path.score_entropy(log_p, x1, x_t, t)  # type: ignore[attr-defined]  # see `check`
 
 
 @dataclass(frozen=True)
@@ -113,7 +116,7 @@ class Masked(TokenLoss):
     arXiv:2502.09992.
     """
 
-    noise: ClassVar[Mapping[str, Law]] = MappingProxyType({"masked": UNIT})
+    noise = _MASKED
 
     def check(self, path: TokenPath) -> None:
         """Checks that the path starts from masks."""
@@ -139,7 +142,8 @@ class Masked(TokenLoss):
         masked = x_t == path.vocabulary
         places = tuple(range(1, x_t.ndim))
         n = jnp.sum(masked, axis=places, keepdims=True)
-        weight = x1[0].size * path.kappa.d_alpha(t).reshape(n.shape) / jnp.maximum(n, 1)
+        kappa = path.kappa  # type: ignore[attr-defined]  # a path with masks is a mixture
+        weight = x1[0].size * kappa.d_alpha(t).reshape(n.shape) / jnp.maximum(n, 1)
         cost = -pick(path.log_posterior(logits, x_t, t), x1)
         return jnp.where(masked, weight * cost, 0.0)
 

@@ -1,5 +1,6 @@
 """The mixture path: each token is a source token until it turns into the data token."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,7 +24,7 @@ from fmjax.discrete.tokens import NEVER, as_logits, one_hot, pick
 from fmjax.errors import InputError
 from fmjax.schedules import END, Linear, Schedule, clamp
 
-SOURCES = {"mask": MaskTokens, "uniform": UniformTokens}
+SOURCES: dict[str, Callable[[int], TokenSource]] = {"mask": MaskTokens, "uniform": UniformTokens}
 """The sources that have a name, made of the vocabulary."""
 
 _TINY = 1e-30

@@ -19,8 +19,7 @@ line and the logits; Davis et al., arXiv:2405.14664 (Fisher-Flow).
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -47,9 +46,10 @@ from fmjax.errors import InputError
 from fmjax.manifolds import Simplex
 from fmjax.paths import AffinePath, GeodesicPath, PathSample
 from fmjax.schedules import Linear, Schedule
-from fmjax.sources import Law, Shape
+from fmjax.sources import NO_NOISE, Shape
 
-GEOMETRIES = ("linear", "fisher")
+Geometry = Literal["linear", "fisher"]
+GEOMETRIES: tuple[Geometry, ...] = get_args(Geometry)
 
 
 @dataclass(frozen=True)
@@ -111,10 +111,10 @@ class SimplexPath:
     """
 
     vocabulary: int
-    geometry: str = "fisher"
+    geometry: Geometry = "fisher"
     kappa: Schedule = field(default_factory=Linear)
     takes: ClassVar[str] = LOGITS
-    noise: ClassVar[Mapping[str, Law]] = MappingProxyType({})
+    noise = NO_NOISE
 
     def __post_init__(self):
         check_vocabulary(self.vocabulary)
@@ -147,8 +147,8 @@ class SimplexPath:
         """
         wanted = (*jnp.shape(x1)[:-1], self.vocabulary)
         check_shaped_as("x1", x1, "points of the simplex", wanted)
-        if self.geometry == "fisher":
-            x_t = GeodesicPath(self.manifold, self.kappa).sample(x0, x1, t, noise).x_t
+        if (manifold := self.manifold) is not None:
+            x_t = GeodesicPath(manifold, self.kappa).sample(x0, x1, t, noise).x_t
         else:
             x_t = AffinePath(self.kappa).sample(x0, x1, t, noise).x_t
         return PathSample(x_t, at_least_float32(x1))

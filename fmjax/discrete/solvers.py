@@ -17,7 +17,7 @@ the error falls as the steps grow, with order one.
 
 import abc
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -26,10 +26,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from fmjax.checks import check_between, check_methods, check_positive
-from fmjax.conventions import Array, Labels
+from fmjax.conventions import Array, Labels, Times
 from fmjax.discrete.base import TokenPath, check_token_path, times_for
 from fmjax.discrete.corrector import Corrector
 from fmjax.discrete.guess import Guess, guess_of
+from fmjax.discrete.mixture import MixturePath
 from fmjax.discrete.tokens import NEVER, as_tokens, draw, uniform
 from fmjax.errors import InputError
 from fmjax.paths import Path
@@ -72,7 +73,7 @@ class TokenSolver(abc.ABC):
     name: ClassVar[str]
     path: TokenPath | None
     steps: int | None = None
-    grid: str | Grid | Sequence[float] | None = None
+    grid: str | Grid | Times | None = None
     temperature: float = 1.0
     top_p: float = 1.0
     corrector: Corrector | None = None
@@ -98,7 +99,7 @@ class TokenSolver(abc.ABC):
         keys: Array | None = None,
         t0: float = 0.0,
         t1: float = 1.0,
-        save_at: Sequence[float] | None = None,
+        save_at: Times | None = None,
     ) -> Solution:
         """Carries tokens from t0 to t1; see `fmjax.samplers.base.Solver`.
 
@@ -120,10 +121,9 @@ class TokenSolver(abc.ABC):
                 or one of them leaves [0, 1]; or the logits have another shape.
         """
         check_methods("the network", velocity, such_as="lambda x, t, labels: ...")
-        check_token_path("the path of the solver", self.path)
-        x0 = as_tokens("x0", x0, self.path.states)
+        x0 = as_tokens("x0", x0, self.known_path.states)
         batch = leading_size(x0)
-        check_keys(keys, batch)
+        each = check_keys(keys, batch)
         check_forward(t0, t1)
         if t0 < 0 or t1 > 1:
             raise InputError(f"tokens move from t = 0 to t = 1; got t0={t0} and t1={t1}.")
@@ -132,7 +132,7 @@ class TokenSolver(abc.ABC):
             times, save_at = with_nodes(times, checked_times(save_at, t0, t1))
 
         def step(x: Array, t: Array, s: Array, k: Array) -> Array:
-            return self.move(velocity(x, t, labels), x, t, s, _fold(keys, k))
+            return self.move(velocity(x, t, labels), x, t, s, _fold(each, k))
 
         return take_steps(step, x0, times, nfe=len(times) - 1, save_at=save_at)
 
@@ -149,7 +149,7 @@ class TokenSolver(abc.ABC):
         Returns:
             States at s, int32; -1 in an example whose logits are NaN, or that had one.
         """
-        guess = guess_of(self.path, output, x, t)
+        guess = guess_of(self.known_path, output, x, t)
         guessing, jumping, correcting = (_fold(keys, jnp.int32(i)) for i in range(3))
         sharpened = sharpen(guess.log_p, self.temperature, self.top_p)
         x1 = draw(guessing, sharpened)
@@ -157,7 +157,7 @@ class TokenSolver(abc.ABC):
         moved = jnp.where(until >= 1, x1, self._step(guess, x, x1, at, until, jumping))
         if self.corrector is not None:
             u = uniform(correcting, x, guess.log_p.dtype)
-            moved = self.corrector.apply(self.path, moved, x1, t, s, u)
+            moved = self.corrector.apply(self.known_path, moved, x1, t, s, u)
         places = tuple(range(1, x.ndim))
         known = jnp.all(jnp.isfinite(guess.log_p), axis=(*places, x.ndim))
         known = known & jnp.all(x >= 0, axis=places)
@@ -167,14 +167,28 @@ class TokenSolver(abc.ABC):
     def _step(self, guess: Guess, x: Array, x1: Array, t: Array, s: Array, keys: Array) -> Array:
         """The states at s, below 1, given x1 drawn from the guess."""
 
+    @property
+    def known_path(self) -> TokenPath:
+        """The path.
+
+        Raises:
+            InputError: there is none yet.
+        """
+        return check_token_path("the path of the solver", self.path)
+
     def _check_path(self) -> None:
         """Raises InputError if it is no solver of its path."""
         check_token_path("the path", self.path)
 
     def describe(self) -> dict[str, Any]:
         """What decides the samples, for JSON."""
-        described = {"solver": self.name, "steps": self.steps, "grid": repr(self.grid)}
-        described |= {"temperature": float(self.temperature), "top_p": float(self.top_p)}
+        described = {
+            "solver": self.name,
+            "steps": self.steps,
+            "grid": repr(self.grid),
+            "temperature": float(self.temperature),
+            "top_p": float(self.top_p),
+        }
         if self.corrector is not None:
             described["corrector"] = repr(self.corrector)
         return described
@@ -185,7 +199,8 @@ class TokenSolver(abc.ABC):
         Raises:
             InputError: the grid does not reach from t0 to t1.
         """
-        return time_grid(self.grid, self.steps, t0, t1)
+        steps, grid = fixed_grid(self.steps, self.grid, default=64)
+        return time_grid(grid, steps, t0, t1)
 
     def evaluation_times(self, t0: float = 0.0, t1: float = 1.0) -> np.ndarray:
         """Where the steps start, float64.
@@ -206,7 +221,7 @@ class TokenSolver(abc.ABC):
         Raises:
             InputError: the path is none of tokens, or none of this solver.
         """
-        return dataclasses.replace(self, path=path)
+        return dataclasses.replace(self, path=check_token_path("the path", path))
 
 
 @dataclass(frozen=True)
@@ -222,7 +237,7 @@ class TauLeap(TokenSolver):
 
     def _step(self, guess: Guess, x: Array, x1: Array, t: Array, s: Array, keys: Array) -> Array:
         u = uniform(keys, x, guess.log_p.dtype)
-        return self.path.leap(guess, x, x1, t, s, u)
+        return self.known_path.leap(guess, x, x1, t, s, u)
 
 
 @dataclass(frozen=True)
@@ -237,11 +252,12 @@ class Unmask(TokenSolver):
 
     def _check_path(self) -> None:
         super()._check_path()
-        _check_mixture("Unmask", self.path)
+        _as_mixture("Unmask", self.known_path)
 
     def _step(self, guess: Guess, x: Array, x1: Array, t: Array, s: Array, keys: Array) -> Array:
         u = uniform(keys, x, guess.log_p.dtype)
-        return jnp.where(u < self.path.jump_probability(guess, t, s), x1, x)
+        path = _as_mixture("Unmask", self.known_path)
+        return jnp.where(u < path.jump_probability(guess, t, s), x1, x)
 
 
 @dataclass(frozen=True)
@@ -265,11 +281,11 @@ class Purity(TokenSolver):
 
     def _check_path(self) -> None:
         super()._check_path()
-        _check_mixture("Purity", self.path)
-        if not self.path.masks:
+        path = _as_mixture("Purity", self.known_path)
+        if not path.masks:
             raise InputError(
                 "Purity orders the unmasking of masks, and this path starts from "
-                f"{self.path.source}; take Unmask or TauLeap."
+                f"{path.source}; take Unmask or TauLeap."
             )
 
     def describe(self) -> dict[str, Any]:
@@ -277,9 +293,10 @@ class Purity(TokenSolver):
         return super().describe() | {"randomness": float(self.randomness)}
 
     def _step(self, guess: Guess, x: Array, x1: Array, t: Array, s: Array, keys: Array) -> Array:
-        masked = x == self.path.vocabulary
+        path = _as_mixture("Purity", self.known_path)
+        masked = x == path.vocabulary
         u = uniform(keys, x, guess.log_p.dtype)
-        turning = masked & (u < self.path.jump_probability(guess, t, s))
+        turning = masked & (u < path.jump_probability(guess, t, s))
         count = jnp.sum(turning.reshape(x.shape[0], -1), axis=1)
         sure = jnp.max(guess.log_p, axis=-1)
         if self.randomness:
@@ -313,11 +330,13 @@ def sharpen(log_p: Array, temperature: float = 1.0, top_p: float = 1.0) -> Array
     return jnp.where(p >= least, log_w, NEVER)
 
 
-def _check_mixture(name: str, path: TokenPath) -> None:
+def _as_mixture(name: str, path: TokenPath) -> MixturePath:
+    """The path, a mixture or one with the methods of a mixture."""
     if not hasattr(path, "jump_probability"):
         raise InputError(
             f"{name} steps along a MixturePath, and {type(path).__name__} is none; take TauLeap."
         )
+    return path  # type: ignore[return-value]
 
 
 def _fold(keys: Array, number: Array) -> Array:

@@ -103,9 +103,9 @@ def place_coupling(
         return coupling
     parts = 1 if layout is None else row_shards(layout.mesh)
     groups = math.gcd(groups, batch * (parts if layout and layout.axis_name else 1))
-    if parts == 1:
+    if parts == 1 or layout is None:
         return coupling if groups == 1 else couplings.in_groups(coupling, groups)
-    jit = {"axis_name": ROWS, "mesh": layout.mesh}
+    jit: dict[str, Any] = {"axis_name": ROWS, "mesh": layout.mesh}
     where = {"axis_name": layout.axis_name} if layout.axis_name else jit
     if groups % parts == 0:
         return couplings.in_groups(coupling, groups, **where)

@@ -43,6 +43,7 @@ from fmjax.models.flops import training_flops
 from fmjax.names import matching
 from fmjax.paths import Path, schedule_of
 from fmjax.predictions import as_velocity
+from fmjax.predictions.conversions import Prediction
 from fmjax.samplers import Solver
 from fmjax.schedules import DiscreteVP, Linear, at_steps
 from fmjax.sources import Source, StandardNormal
@@ -133,7 +134,7 @@ class Experiment:
     independent: bool
     optimizer: optax.GradientTransformation
     frozen: tuple[str, ...]
-    learning_rate: Callable[[int], float]
+    learning_rate: Callable[[Any], Any]
     mesh: MeshSizes
     train: TrainSettings
     lora: Lora | None
@@ -279,8 +280,8 @@ def _ends(config: ConfigDict, spec: DataSpec) -> tuple[Path, Source, Codec]:
     """The path, where it starts, and what points to start from are in a user's file."""
     vocabulary = vocabulary_of(spec.codec)
     if vocabulary is not None:
-        path = make_token_path(config, vocabulary)
-        return path, path.source, Tokens(spec.shape, path.states)
+        tokens = make_token_path(config, vocabulary)
+        return tokens, tokens.source, Tokens(spec.shape, tokens.states)
     path = registry.make_path(config)
     if spec.timeline is not None:
         return path, snapshot_source(DataSettings(**config.data)), spec.codec
@@ -309,15 +310,15 @@ def _make_init(
     def init_params(key: jax.Array) -> Any:
         labels = jax.tree.map(jnp.asarray, nulls(conditions, 1))
         labels = {"labels": labels, "guidance": jnp.ones((1,))} if scaled else labels
-        t = jnp.zeros((1,))
-        t = Span(t, t) if two_times else t
+        start = jnp.zeros((1,))
+        t = Span(start, start) if two_times else start
         x = jnp.zeros((1, *example.shape), example.dtype)
         return model.init(key, x, t, labels)["params"]
 
     return init_params
 
 
-def _average(network: ApplyFn, path: Path, prediction: str) -> ApplyFn:
+def _average(network: ApplyFn, path: Path, prediction: Prediction) -> ApplyFn:
     """The network as one that predicts average velocities, with all that it gives beside them."""
     return network if prediction == "velocity" else _velocity(network, path, prediction)
 
@@ -341,7 +342,7 @@ def _differentiable(config: ConfigDict, conditions: Any, model: Any) -> Any:
     return None if smooth == model else smooth
 
 
-def _velocity(network: ApplyFn, path: Path, prediction: str) -> ApplyFn:
+def _velocity(network: ApplyFn, path: Path, prediction: Prediction) -> ApplyFn:
     """The network as one that predicts velocities, of a part of what it gives."""
     schedule = schedule_of(path)
     return as_velocity(network, Linear() if schedule is None else schedule, prediction)

@@ -10,6 +10,7 @@ from fmjax.conventions import ApplyFn, Array, Labels, Velocity
 from fmjax.errors import InputError
 from fmjax.factory.registry import DISTANCES, choose, is_flow_map, make_time_distribution
 from fmjax.flow_maps.identities import Identity
+from fmjax.flow_maps.target_guidance import TargetGuidance
 from fmjax.losses import LossFn
 from fmjax.paths import Path
 from fmjax.times import SpanDistribution
@@ -168,7 +169,7 @@ def make_flow_map_loss(
         InputError: a name is unknown, or something does not fit.
     """
     c = config.flow_map
-    guidance = None
+    guidance: TargetGuidance | None = None
     if c.teacher is not None:
         teacher = _absent if teacher is None else teacher
     if c.guidance_max is not None:

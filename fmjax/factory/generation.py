@@ -10,7 +10,7 @@ import numpy as np
 
 from fmjax.checks import check_at_least, check_between, check_finite_number
 from fmjax.conditions import null_labels, nulls
-from fmjax.conventions import Array, Labels, Velocity, example_keys
+from fmjax.conventions import Array, Labels, Times, Velocity, example_keys
 from fmjax.discrete import predictor_free
 from fmjax.errors import InputError, unknown_name
 from fmjax.factory.experiment import Experiment
@@ -55,7 +55,7 @@ class Guidance(NamedTuple):
     scales: tuple[tuple[str, float], ...] = ()
     in_turn: bool = False
 
-    def network_calls(self, times: Sequence[float]) -> int:
+    def network_calls(self, times: Times) -> int:
         """The network evaluations for one example of a solve that evaluates at these times."""
         branches = len(self.scales) + 1 if self.scales else 2
         return network_calls(
@@ -232,7 +232,7 @@ def make_sampler(experiment: Experiment, recipe: Recipe) -> Callable[..., Soluti
         index: Array,
         labels: Labels,
         w: Array,
-        save_at: Sequence[float] | None = None,
+        save_at: Times | None = None,
     ) -> Solution:
         velocity, conditions = guided_velocity(experiment, recipe.guidance, params, labels, w)
         keys = example_keys(jax.random.fold_in(key, _NOISE), index)  # dropped where not used
@@ -266,7 +266,7 @@ def guided_velocity(
         return denoiser, Guided(labels, w, _negative(guidance, labels))
     if experiment.scaled_fn is not None:
         return distilled(partial(experiment.scaled_fn, params)), Guided(labels, w)
-    how = {
+    how: dict[str, Any] = {
         "rule": GUIDANCE_RULES[guidance.rule](experiment.path),
         "schedule": guidance.schedule,
         "interval": guidance.interval,

@@ -85,7 +85,7 @@ GUIDANCE_RULES: dict[str, Callable[[paths.Path], Rule]] = {
     "linear": lambda path: linear,
     "rescale": lambda path: Rescale(),
     "zero_star": lambda path: ZeroStar(),
-    "apg": lambda path: Projected(schedule=path.schedule),
+    "apg": lambda path: Projected(schedule=path.schedule),  # type: ignore[attr-defined]
 }
 """The rules of guidance, with the values of their papers; other values from Python."""
 
@@ -214,7 +214,8 @@ def make_solver(name: str, steps: int | None = None, **options: Any) -> Solver:
         solver = make() if steps is None else make(steps)
         check_solver(solver)
         return solver
-    return (sde_spec if name in METHODS else solver_spec)(name, steps, **options)
+    build: Callable[..., Solver] = sde_spec if name in METHODS else solver_spec
+    return build(name, steps, **options)
 
 
 def _make_jumps(
@@ -285,8 +286,9 @@ def _points_of(c: ConfigDict, spec: DataSpec) -> sources.Empirical:
             f"source.data={c.data!r} has examples of shape {dataset.shape}, and the data of shape "
             f"{spec.shape}; a flow starts from points of the data's own shape."
         )
-    if hasattr(dataset.train, "read_pairs"):  # its flow starts from what its data are paired with
-        return sources.Empirical(dataset.train.read_pairs(_some(len(dataset.train), c.size))[0])
+    read_pairs = getattr(dataset.train, "read_pairs", None)
+    if read_pairs is not None:  # its flow starts from what its data are paired with
+        return sources.Empirical(read_pairs(_some(len(dataset.stored("train")), c.size))[0])
     return sources.Empirical(dataset.codec.encode(dataset.arrays("train", c.size)[0]))
 
 
@@ -325,12 +327,13 @@ def make_weight(
     if ":" in c.weight:
         factors.append(load_object("loss weight", c.weight))
     elif choose("loss weight", c.weight, dict.fromkeys(WEIGHTS, c.weight)) != "none":
-        if paths.schedule_of(path) is None or c.prediction == "velocity":
+        schedule = paths.schedule_of(path)
+        if schedule is None or c.prediction == "velocity":
             raise InputError(
                 f"loss.weight={c.weight!r} counts the error of another prediction as a velocity's; "
                 f"loss.prediction={c.prediction!r} on path.name={config.path.name!r} needs none."
             )
-        converted = convert_weight(None, path.schedule, source="velocity", target=c.prediction)
+        converted = convert_weight(None, schedule, source="velocity", target=c.prediction)
         clipped = c.weight == "clipped_velocity"
         factors.append(_clipped(converted) if clipped else converted)
     if config.time.importance:

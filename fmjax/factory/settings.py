@@ -66,7 +66,7 @@ class TrainSettings(NamedTuple):
     sample_every: int
     keep: int
 
-    def of_fit(self) -> dict[str, int | float]:
+    def of_fit(self) -> dict[str, Any]:
         """The numbers that `fmjax.training.fit` takes, by its names."""
         own = ("sample_every", "frozen")
         return {name: value for name, value in self._asdict().items() if name not in own}

@@ -137,6 +137,7 @@ def token_network(
         ``apply_fn(params, x, t, labels) -> logits``, and one example as the module takes it.
     """
     network, vocabulary = adapters.from_linen(model), vocabulary_of(spec.codec)
+    assert vocabulary is not None, "the states are tokens"
     example = jax.ShapeDtypeStruct(spec.shape, jnp.int32)
     if not hasattr(model, "vocabulary"):
         network = on_one_hot(network, vocabulary)

@@ -18,8 +18,7 @@ dataclass with the members of `Identity`.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Literal, Protocol, get_args
 
 import jax
 import jax.numpy as jnp
@@ -30,9 +29,10 @@ from fmjax.flow_maps.curved import at_the_end, at_the_start, joined
 from fmjax.flow_maps.derivatives import Derivative, check_derivative, directional
 from fmjax.flow_maps.fields import Averages, Fields, Sides, combined, moved
 from fmjax.manifolds import Manifold
-from fmjax.sources import Law, Shape
+from fmjax.sources import NO_NOISE, Law, Shape
 
-TANGENTS = ("pair", "network")
+Tangent = Literal["pair", "network"]
+TANGENTS: tuple[Tangent, ...] = get_args(Tangent)
 
 
 class Identity(Protocol):
@@ -99,11 +99,11 @@ class MeanFlow:
         InputError: a name is unknown, or a number lies outside its range.
     """
 
-    tangent: str = "pair"
+    tangent: Tangent = "pair"
     derivative: Derivative = "jvp"
     normalise: float | None = None
     warmup: int = 0
-    noise: ClassVar[Mapping[str, Law]] = MappingProxyType({})
+    noise = NO_NOISE
 
     def __post_init__(self):
         check_name("tangent", self.tangent, TANGENTS)
@@ -130,18 +130,18 @@ class MeanFlow:
             self.derivative,
         )
         if fields.manifold is not None:
-            v, slope = self._curved(fields, x, span, v, slope)
+            v, slope = self._curved(fields, fields.manifold, x, span, v, slope)
         goal = combined(1.0, v, (t - s) * self._share(step), slope)
         predicted = fields.live(x, span)
         return Sides(predicted, self._nearer(predicted, goal, x, fields.manifold))
 
     def _curved(
-        self, fields: Fields, x: Array, span: Span, v: Averages, slope: Averages
+        self, fields: Fields, manifold: Manifold, x: Array, span: Span, v: Averages, slope: Averages
     ) -> tuple[Averages, Averages]:
         """The velocity as the end of the jump sees it, and du/ds, both tangent vectors at x."""
         average = fields.frozen(x, span)
-        seen = at_the_start(x, span.t - span.s, average, v["velocity"], fields.manifold)
-        tangent = fields.manifold.to_tangent(x, slope["velocity"])
+        seen = at_the_start(x, span.t - span.s, average, v["velocity"], manifold)
+        tangent = manifold.to_tangent(x, slope["velocity"])
         return v | {"velocity": seen}, slope | {"velocity": tangent}
 
     def _share(self, step: Array | None) -> Array | float:
@@ -153,7 +153,7 @@ class MeanFlow:
         self, predicted: Averages, goal: Averages, x: Array, manifold: Manifold | None
     ) -> Averages:
         """The goal, moved so near that the error is normalised."""
-        if self.normalise is None:
+        if (least := self.normalise) is None:
             return goal
 
         def one(name: str) -> Array:
@@ -165,7 +165,7 @@ class MeanFlow:
             else:
                 square = manifold.inner(x, error, error) / manifold.dim
                 size = expand(jnp.sqrt(square.reshape(len(x), -1).mean(axis=1)), error)
-            return u - error / (size + self.normalise)
+            return u - error / (size + least)
 
         return {name: one(name) for name in goal}
 
@@ -186,7 +186,7 @@ class Lagrangian:
     """
 
     derivative: Derivative = "jvp"
-    noise: ClassVar[Mapping[str, Law]] = MappingProxyType({})
+    noise = NO_NOISE
     uses_step: ClassVar[bool] = False
 
     def __post_init__(self):

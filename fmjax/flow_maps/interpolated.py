@@ -7,10 +7,8 @@ At alpha = 1 this is flow matching along the line of the pair, as alpha falls to
 fixed point is biased, by an amount that vanishes with alpha.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from types import MappingProxyType
-from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +21,7 @@ from fmjax.flow_maps.curved import joined
 from fmjax.flow_maps.derivatives import Derivative
 from fmjax.flow_maps.fields import Averages, Fields, Sides, moved
 from fmjax.flow_maps.identities import MeanFlow
-from fmjax.sources import Law
+from fmjax.sources import NO_NOISE
 
 
 @dataclass(frozen=True)
@@ -84,7 +82,7 @@ class AlphaFlow:
 
     alpha: float | Callable[[Array | None], Array] = 0.5
     derivative: Derivative = "jvp"
-    noise: ClassVar[Mapping[str, Law]] = MappingProxyType({})
+    noise = NO_NOISE
 
     def __post_init__(self):
         MeanFlow(derivative=self.derivative)
@@ -180,7 +178,7 @@ class Consistency:
     """
 
     steps: float | Callable[[Array, Array | None], Array] = field(default_factory=ECTSteps)
-    noise: ClassVar[Mapping[str, Law]] = MappingProxyType({})
+    noise = NO_NOISE
 
     def __post_init__(self):
         if callable(self.steps):

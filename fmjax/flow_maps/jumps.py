@@ -17,7 +17,7 @@ jumps to the data, q = 1, and noises them to t. No noise is added where sigma_t 
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,7 +27,7 @@ import numpy as np
 
 from fmjax.array_checks import check_returned
 from fmjax.checks import check_between, check_methods
-from fmjax.conventions import Array, Labels, Span, Velocity, at_least_float32, expand
+from fmjax.conventions import Array, Labels, Span, Times, Velocity, at_least_float32, expand
 from fmjax.errors import InputError
 from fmjax.manifolds import Manifold
 from fmjax.paths import Path, manifold_of, schedule_of
@@ -75,7 +75,7 @@ class Jumps:
     """
 
     steps: int | None = None
-    grid: str | Grid | Sequence[float] | None = field(default_factory=UniformGrid)
+    grid: str | Grid | Times | None = field(default_factory=UniformGrid)
     renoise: float = 0.0
     schedule: Schedule = field(default_factory=Linear)
     manifold: Manifold | None = None
@@ -104,7 +104,7 @@ class Jumps:
         keys: Array | None = None,
         t0: float = 0.0,
         t1: float = 1.0,
-        save_at: Sequence[float] | None = None,
+        save_at: Times | None = None,
     ) -> Solution:
         """Carries x0 from t0 to t1 in jumps; see `fmjax.samplers.base.Solver`.
 
@@ -136,10 +136,10 @@ class Jumps:
 
         step = self._noisy(jump, times, keys) if self.renoise else lambda x, s, t, k: jump(x, s, t)
         if save_at is None:
-            return take_steps(step, x0, times, nfe=self.steps)
+            return take_steps(step, x0, times, nfe=len(times) - 1)
         saved = checked_times(save_at, t0, t1)
         extra = len(np.setdiff1d(saved, times))
-        solution = take_steps(step, x0, times, nfe=self.steps + extra, save_at=times)
+        solution = take_steps(step, x0, times, nfe=len(times) - 1 + extra, save_at=times)
         return solution._replace(trajectory=_at(jump, saved, times, solution.trajectory))
 
     def land(self, x: Any, duration: Array, u: Any) -> Any:
@@ -150,7 +150,7 @@ class Jumps:
         way = jax.tree.map(lambda u: expand(duration, u) * u, self.manifold.to_tangent(x, u))
         return self.manifold.project(self.manifold.exp(x, way))
 
-    def _noisy(self, jump, times: np.ndarray, keys: Array):
+    def _noisy(self, jump, times: np.ndarray, keys: Any) -> Callable:
         """A step that jumps further than to t, and adds the noise that x_t then lacks."""
         schedule = self.schedule
         further = jnp.asarray(self._landings(times[1:]))
@@ -175,11 +175,18 @@ class Jumps:
         # Where rounding, or an end of the schedule, would have it turn back, it ends at t itself.
         return np.maximum(times, time_at_ratio(self.schedule, np.sqrt(1 - self.renoise**2) * ratio))
 
-    def describe(self) -> dict[str, str | int | float]:
+    def describe(self) -> dict[str, Any]:
         """What decides the samples, for JSON."""
-        more = {"renoise": float(self.renoise)} if self.renoise else {}
-        more |= {} if self.manifold is None else {"manifold": repr(self.manifold)}
-        return {"solver": "jumps", "steps": self.steps, "grid": repr(self.grid)} | more
+        described: dict[str, Any] = {
+            "solver": "jumps",
+            "steps": self.steps,
+            "grid": repr(self.grid),
+        }
+        if self.renoise:
+            described["renoise"] = float(self.renoise)
+        if self.manifold is not None:
+            described["manifold"] = repr(self.manifold)
+        return described
 
     def nodes(self, t0: float = 0.0, t1: float = 1.0) -> np.ndarray:
         """The steps + 1 times from and to which it goes, float64.
@@ -187,7 +194,8 @@ class Jumps:
         Raises:
             InputError: the grid does not reach from t0 to t1.
         """
-        return time_grid(self.grid, self.steps, t0, t1, self.schedule)
+        steps, grid = fixed_grid(self.steps, self.grid, default=1)
+        return time_grid(grid, steps, t0, t1, self.schedule)
 
     def evaluation_times(self, t0: float = 0.0, t1: float = 1.0) -> np.ndarray:
         """Where the jumps start, float64.

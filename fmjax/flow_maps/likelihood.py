@@ -16,7 +16,7 @@ Where the flow expands, D is positive and each term negative. Source: the joint 
 arXiv:2512.02636.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +24,7 @@ import numpy as np
 
 from fmjax.array_checks import as_floats, check_finite, check_per_example, check_returned
 from fmjax.checks import check_methods, check_positive
-from fmjax.conventions import Array, Labels, Output, Span, take_part
+from fmjax.conventions import Array, Labels, Output, Span, Times, take_part
 from fmjax.errors import InputError
 from fmjax.flow_maps.fields import check_one_array
 from fmjax.flow_maps.jumps import Jumps
@@ -44,7 +44,7 @@ def few_step_log_likelihood(
     *,
     scale: float,
     steps: int | None = None,
-    grid: str | Grid | Sequence[float] = "uniform",
+    grid: str | Grid | Times = "uniform",
     source: Source = STANDARD_NORMAL,
     manifold: Manifold | None = None,
 ) -> Array:
@@ -103,7 +103,7 @@ def few_step_log_likelihood(
     return log_p0 + change
 
 
-def _times(steps: int | None, grid: str | Grid | Sequence[float]) -> np.ndarray:
+def _times(steps: int | None, grid: str | Grid | Times) -> np.ndarray:
     """The times from 1 down to 0, float64 (steps + 1,)."""
     spaced = isinstance(grid, str) or (hasattr(grid, "warp") and not hasattr(grid, "times"))
     if steps is None and spaced:

@@ -12,6 +12,7 @@ its metric. The share of the diagonal is that of the drawn spans
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -185,14 +186,16 @@ def _fields(
     live = _field(setting, params, _inputs(setting, labels, noise))
     frozen = dataclasses.replace(live, params=frozen_params)
 
-    def taught(x: Array, t: Array) -> Array:
+    def taught(teacher: Velocity, x: Array, t: Array) -> Array:
         asked = labels if setting.guidance is None else setting.guidance.taught(labels, noise)
-        v = setting.teacher(x, t, asked)
+        v = teacher(x, t, asked)
         check_returned("the teacher", v, "x", x)
         v = at_least_float32(v)
         return v if setting.manifold is None else setting.manifold.to_tangent(x, v)
 
-    at_time = frozen.at if setting.teacher is None else taught
+    at_time: Callable[[Array, Array], Array] = frozen.at
+    if setting.teacher is not None:
+        at_time = functools.partial(taught, setting.teacher)
 
     def velocity(x: Array, t: Array) -> Averages:
         if setting.divergence is None:

@@ -8,8 +8,7 @@ a batch whose condition was dropped learn the unguided velocity.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +20,7 @@ from fmjax.errors import InputError
 from fmjax.guidance import Guided
 from fmjax.guidance.interval import check_interval
 from fmjax.guidance.labels import null_like, stack
-from fmjax.sources import Law, Shape
+from fmjax.sources import NO_NOISE, Law, Shape
 
 Interval = tuple[float, float]
 NetworkVelocity = Callable[[Array, Array, Labels], Array]
@@ -85,7 +84,7 @@ class FixedGuidance:
     omega: float = 1.0
     kappa: float = 0.5
     interval: Interval = (0.0, 1.0)
-    noise: ClassVar[Mapping[str, Law]] = MappingProxyType({})
+    noise = NO_NOISE
 
     def __post_init__(self):
         check_finite_number("omega", self.omega)

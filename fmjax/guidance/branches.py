@@ -80,6 +80,12 @@ def classifier_free(
             none for a manifold. When called:
             without labels, with w neither one number nor one per example, with no condition at all,
             with a negative one among several, or with labels that the null condition does not fit.
+
+    Example:
+        >>> velocity = classifier_free(lambda x, t, labels: x * labels[:, None], null_labels=0)
+        >>> velocity(jnp.ones((2, 1)), jnp.zeros(2), Guided(jnp.array([1, 2]), w=2.0))
+        Array([[2.],
+               [4.]], dtype=float32)
     """
     check_methods("the rule", rule, such_as="guidance.Rescale()")
     if manifold is not None:
@@ -89,7 +95,7 @@ def classifier_free(
 
     def guided(x: Any, t: Array, conditions: Guided | tuple[Guided, ...] | Nested) -> Any:
         nested = isinstance(conditions, Nested)
-        several = _as_tuple(conditions.parts if nested else conditions)
+        several = _as_tuple(conditions.parts if isinstance(conditions, Nested) else conditions)
         batch, here = checked_batch_size(x, t), time_of(t)
         labels = [jax.tree.map(jnp.asarray, share(c.labels, batch)) for c in several]
         check_leading_size(labels, batch)
@@ -147,6 +153,11 @@ def autoguidance(
 
     Raises:
         InputError: as in `classifier_free`.
+
+    Example:
+        >>> velocity = autoguidance(lambda x, t, labels: 2 * x, lambda x, t, labels: x)
+        >>> velocity(jnp.ones((1, 1)), jnp.zeros(1), Guided(jnp.array([0]), w=2.0))
+        Array([[3.]], dtype=float32)
     """
     check_methods("the rule", rule, such_as="guidance.Rescale()")
     if manifold is not None:

@@ -35,7 +35,11 @@ def guide_each(conditions: Any, labels: Labels, scales: Scales) -> tuple[Guided,
         InputError: a name is unknown or missing, or the labels are not built as the conditions.
 
     Example:
-        >>> guide_each(conditions, labels, {"image": 1.5, "text": 7.5})
+        >>> of_labels = {"class": ClassIds(10, drop_rate=0.1), "age": Vector(1, drop_rate=0.1)}
+        >>> labels = {"class": jnp.array([3]), "age": jnp.array([[0.5]])}
+        >>> age, of_class = guide_each(of_labels, labels, {"age": 1.5, "class": 4.0})
+        >>> age.w, of_class.w
+        (1.5, 4.0)
     """
     names = _checked(conditions, scales)
     return tuple(Guided(_only(conditions, labels, [name]), scales[name]) for name in names)
@@ -64,7 +68,11 @@ def guide_in_turn(conditions: Any, labels: Labels, scales: Scales) -> Nested:
         InputError: a name is unknown or missing, or the labels are not built as the conditions.
 
     Example:
-        >>> guide_in_turn(conditions, labels, {"image": 1.5, "text": 7.5})
+        >>> of_labels = {"class": ClassIds(10, drop_rate=0.1), "age": Vector(1, drop_rate=0.1)}
+        >>> labels = {"class": jnp.array([3]), "age": jnp.array([[0.5]])}
+        >>> guided = guide_in_turn(of_labels, labels, {"class": 4.0, "age": 1.5})
+        >>> [part.w for part in guided.parts]
+        [4.0, 1.5]
     """
     names = _checked(conditions, scales)
     return Nested(

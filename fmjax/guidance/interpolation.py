@@ -67,7 +67,8 @@ def interpolated(velocity: Velocity, how: str = "linear") -> Velocity:
         ends = stack(share(conditions.start, batch), share(conditions.end, batch))
 
         def one(u, x):
-            return blend(*u, per_example("s", conditions.s, x))
+            start, end = u
+            return blend(start, end, per_example("s", conditions.s, x))
 
         both = jax.vmap(velocity, in_axes=(None, None, 0))(x, t, ends)
         return jax.tree.map(one, both, x)

@@ -1,6 +1,6 @@
 """The guidance interval: at which times a velocity is guided, and which branches that spares."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 from jax.custom_batching import custom_vmap
 
 from fmjax.checks import check_between
-from fmjax.conventions import Array, at_least_float32, expand
+from fmjax.conventions import AnyArray, Array, Times, at_least_float32, expand
 from fmjax.errors import InputError
 
 SLACK = 1e-6
@@ -47,7 +47,7 @@ class GuidanceInterval:
         """Whether the velocity is guided at every t."""
         return self.interval is None and self.zero_until == 0
 
-    def level(self, t: Array) -> Array:
+    def level(self, t: AnyArray) -> AnyArray:
         """0 where the velocity is 0, 1 where it is conditional, 2 where it is guided."""
         lo, hi = (0.0, 1.0) if self.interval is None else self.interval
         inside = (t >= lo - SLACK) & (t <= hi + SLACK)
@@ -104,11 +104,10 @@ def evaluate_in_interval(
 
     fields = [
         lambda: jax.tree.map(still, x),
-        lambda: moving(conditional()),
         lambda: moving(guided(level == GUIDED)),
     ]
-    if conditional is None or when.interval is None:
-        del fields[CONDITIONAL]
+    if conditional is not None and when.interval is not None:
+        fields.insert(CONDITIONAL, lambda: moving(conditional()))
     return jax.lax.switch(
         largest_level(level), fields
     )  # which reads a number too large as the last
@@ -130,7 +129,7 @@ def _largest_of_mapped(axis_size, in_batched, level):
 
 
 def network_calls(
-    times: Sequence[float],
+    times: Times,
     *,
     branches: int = 2,
     interval: tuple[float, float] | None = None,

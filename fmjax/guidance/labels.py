@@ -30,6 +30,13 @@ class Guided(NamedTuple):
             it compiles nothing.
         negative: what to lead away from, in the place of the null condition: built as labels, for
             each example or one for all; None for the null condition itself.
+
+    Example:
+        >>> velocity = classifier_free(lambda x, t, labels: x * labels[:, None], null_labels=0)
+        >>> each = Guided(jnp.array([1, 2]), w=jnp.array([1.0, 3.0]))
+        >>> velocity(jnp.ones((2, 1)), jnp.zeros(2), each)
+        Array([[1.],
+               [6.]], dtype=float32)
     """
 
     labels: Labels
@@ -89,6 +96,10 @@ def scale_from_excess(s: Array | float) -> Array | float:
 
     Raises:
         InputError: s is not of real numbers.
+
+    Example:
+        >>> scale_from_excess(1.5)
+        2.5
     """
     at_least_float32(s, "s")
     return 1 + s

@@ -126,17 +126,17 @@ class Projected:
         x1 = convert(u_cond, x, t, self.schedule, source="velocity", target="x1")
         difference = u_cond - u_ref
         if self.norm_threshold is not None:
-            difference = self._shortened(difference, t)
+            difference = self._shortened(difference, t, self.norm_threshold)
         along = _projection_factor(difference, x1) * x1
         change = difference - along + self.eta * along
         return u_cond + expand(w - 1, u_cond) * change.astype(u_cond.dtype)
 
-    def _shortened(self, difference: Array, t: Array) -> Array:
+    def _shortened(self, difference: Array, t: Array, longest: float) -> Array:
         """The difference of velocities, such that the one of D keeps to the threshold."""
         to_x1 = error_ratio(at_least_float32(t), self.schedule, source="velocity", target="x1")
         square = jnp.square(to_x1) * jnp.sum(jnp.square(difference), axis=_features(difference))
-        long = square > self.norm_threshold**2
-        factor = self.norm_threshold / jnp.sqrt(jnp.where(long, square, 1.0))
+        long = square > longest**2
+        factor = longest / jnp.sqrt(jnp.where(long, square, 1.0))
         return expand(jnp.where(long, factor, 1.0), difference) * difference
 
 

@@ -54,6 +54,10 @@ class Exact:
 
     Raises:
         InputError: chunk is below 1.
+
+    Example:
+        >>> Exact(chunk=8)  # log_likelihood(velocity, x1, trace=Exact(chunk=8))
+        Exact(chunk=8)
     """
 
     chunk: int = 32
@@ -76,6 +80,11 @@ class Hutchinson:
 
     Raises:
         InputError: num or chunk is below 1, or the kind is unknown.
+
+    Example:
+        >>> velocity, x1, trace = lambda x, t, labels: -x, jnp.zeros((1, 2)), Hutchinson(4)
+        >>> log_likelihood(velocity, x1, trace=trace, key=jax.random.key(0)).log_p.round(2)
+        Array([0.16], dtype=float32)
     """
 
     num: int = 8

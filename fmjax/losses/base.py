@@ -73,7 +73,8 @@ class DeclaredLoss:
         step: Array | None = None,
     ) -> Array:
         """The loss; see `LossFn`."""
-        given, extra = noise or {}, {}
+        given = noise or {}
+        extra: dict[str, Any] = {}
         if given.keys() != self.noise.keys():
             needed = ", ".join(self.noise) or "none"
             raise InputError(

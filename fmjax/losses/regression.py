@@ -1,6 +1,7 @@
 """The regression losses: a network learns the velocity of a path, or another prediction of it."""
 
 from collections.abc import Callable
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -13,18 +14,20 @@ from fmjax.losses.base import LossFn, declare
 from fmjax.paths import AffinePath, Distance, Path, PathSample, schedule_of
 from fmjax.paths.base import check_is_path
 from fmjax.predictions import PREDICTIONS, target_of
+from fmjax.predictions.conversions import Prediction
 from fmjax.schedules import Linear
 
-TARGETS = ("fm", "rf")
+Target = Literal["fm", "rf"]
+TARGETS: tuple[Target, ...] = get_args(Target)
 STRAIGHT = AffinePath(Linear(sigma_min=0.0))
 
 
 def make_per_example_loss_fn(
     apply_fn: ApplyFn,
     path: Path | None = None,
-    target: str = "fm",
+    target: Target = "fm",
     *,
-    prediction: str = "velocity",
+    prediction: Prediction = "velocity",
     distance: Distance | None = None,
 ) -> LossFn:
     """Makes ``losses(params, x0, x1, t, labels) -> (batch,)``, the error of each example.
@@ -81,7 +84,7 @@ def make_per_example_loss_fn(
     return declare(per_example_loss_fn, noise=path.noise)
 
 
-def _regression(path: Path, target: str, prediction: str) -> Callable[..., PathSample]:
+def _regression(path: Path, target: Target, prediction: Prediction) -> Callable[..., PathSample]:
     """``regress(x0, x1, t, noise) -> (x_t, what the network is to predict there)``."""
     check_name("target", target, TARGETS)
     check_name("prediction", prediction, PREDICTIONS)
@@ -115,10 +118,10 @@ def _rectified_flow(x0: Array, x1: Array, t: Array, noise: None) -> PathSample:
 def make_loss_fn(
     apply_fn: ApplyFn,
     path: Path | None = None,
-    target: str = "fm",
+    target: Target = "fm",
     weight: Callable[[Array], Array] | None = None,
     *,
-    prediction: str = "velocity",
+    prediction: Prediction = "velocity",
     distance: Distance | None = None,
 ) -> LossFn:
     """Makes ``loss_fn(params, x0, x1, t, labels) -> scalar``, deterministic and without a key.
@@ -138,6 +141,12 @@ def make_loss_fn(
 
     Raises:
         InputError: as in `make_per_example_loss_fn`.
+
+    Example:
+        >>> loss_fn = make_loss_fn(lambda params, x, t, labels: params * x)
+        >>> x0, x1, t = jnp.zeros((4, 2)), jnp.ones((4, 2)), jnp.full(4, 0.5)
+        >>> jax.value_and_grad(loss_fn)(0.0, x0, x1, t)  # of |0.5 params - 1|^2
+        (Array(1., dtype=float32), Array(-1., dtype=float32, weak_type=True))
     """
     if weight is not None:
         check_methods("the weight", weight, such_as="lambda t: 1 / (1 - t + 0.01)")

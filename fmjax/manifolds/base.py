@@ -312,7 +312,7 @@ class Manifold(ABC):
 
     def _floats(self, **arrays: Any) -> tuple[Any, ...]:
         """The arguments as floats, of the shape of points and of one shape."""
-        found = []
+        found: list[Array] = []
         for name, value in arrays.items():
             value = as_floats(name, value)
             size = len(self.shape)

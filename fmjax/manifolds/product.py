@@ -32,6 +32,7 @@ class Product(Manifold):
         InputError: there are none, or one is no manifold.
 
     Example:
+        >>> from fmjax.manifolds import SO3, Euclidean
         >>> pose = Product({"position": Euclidean(3), "rotation": SO3()})
         >>> pose.dim
         6
@@ -131,7 +132,8 @@ class Product(Manifold):
     def _dist(self, x, y):
         each = self._each(lambda part, *values: part._dist(*values), x, y)
         # The length of a vector of distances, whose derivative is 0 where all are.
-        return even.root(sum(jnp.square(one) for one in each))
+        square: Any = sum(jnp.square(one) for one in each)
+        return even.root(square)
 
     def _inner(self, x, u, v):
         return sum(self._each(lambda part, *values: part._inner(*values), x, u, v))
@@ -187,6 +189,7 @@ class FlatProduct(Manifold):
         InputError: there are none, or one is no manifold, or is a product of pytrees.
 
     Example:
+        >>> from fmjax.manifolds import SO3, Euclidean
         >>> pose = FlatProduct((Euclidean(3), SO3()))
         >>> pose.shape
         (12,)

@@ -23,6 +23,7 @@ class UniformOn:
         InputError: the manifold is none, or its volume is infinite.
 
     Example:
+        >>> from fmjax.manifolds import Sphere
         >>> x0 = UniformOn(Sphere(2)).sample(jax.random.key(0), jnp.arange(4), (3,))
         >>> x0.shape
         (4, 3)

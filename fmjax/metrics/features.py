@@ -43,10 +43,10 @@ class Features:
         Raises:
             InputError: the function gives something else, or values that are not finite.
         """
-        found = np.asarray(self.function(examples))
-        if found.ndim != 2 or len(found) != len(examples):
+        found, count = np.asarray(self.function(examples)), np.shape(examples)[0]
+        if found.ndim != 2 or len(found) != count:
             raise InputError(
-                f"the features {self.name} must give one row per example, ({len(examples)}, d); "
+                f"the features {self.name} must give one row per example, ({count}, d); "
                 f"got shape {found.shape}."
             )
         return as_rows(found, f"the features {self.name}")

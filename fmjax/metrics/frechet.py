@@ -65,7 +65,8 @@ def _fit(rows: np.ndarray | Gaussian, name: str) -> tuple[np.ndarray, np.ndarray
     if isinstance(rows, Gaussian):
         return rows.mean, _root(rows, name)
     mean = rows.mean(axis=0, dtype=np.float64)
-    return mean, np.linalg.qr((rows - mean) / np.sqrt(len(rows) - 1), mode="r")
+    root = np.linalg.qr((rows - mean) / np.sqrt(len(rows) - 1), mode="r")
+    return mean, root  # type: ignore[return-value]  # numpy's types miss that "r" gives an array
 
 
 def _root(gaussian: Gaussian, name: str) -> np.ndarray:

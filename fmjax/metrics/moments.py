@@ -38,7 +38,7 @@ class Moments(NamedTuple):
         scatter: the sum of (x - mean)(x - mean)ᵀ over the examples, ``(d, d)`` float64.
     """
 
-    count: int
+    count: int  # type: ignore[assignment]  # it hides tuple.count
     mean: np.ndarray
     scatter: np.ndarray
 

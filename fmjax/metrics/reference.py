@@ -7,7 +7,7 @@ Fréchet distance between two random halves of the data.
 """
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -44,7 +44,7 @@ class ReferenceStatistics(NamedTuple):
     gaussian: Gaussian
     features: str | None = None
     digest: str | None = None
-    count: int | None = None
+    count: int | None = None  # type: ignore[assignment]  # it hides tuple.count
     data: str | None = None
     real_halves: float | None = None
     spatial: Gaussian | None = None
@@ -70,7 +70,7 @@ def write_reference(path: Path, reference: ReferenceStatistics) -> None:
     Raises:
         OSError: it cannot be written.
     """
-    arrays = {"mu": reference.gaussian.mean, "sigma": reference.gaussian.covariance}
+    arrays: dict[str, Any] = {"mu": reference.gaussian.mean, "sigma": reference.gaussian.covariance}
     if reference.spatial is not None:
         arrays |= {"mu_s": reference.spatial.mean, "sigma_s": reference.spatial.covariance}
     said = {name: getattr(reference, field) for field, name in _NAMES.items()}
@@ -127,15 +127,15 @@ def check_reference(path: Path, reference: ReferenceStatistics, features: Featur
         )
 
 
-def _one(path: Path, name: str, array: np.ndarray) -> str | int | float:
+def _one(path: Path, name: str, array: np.ndarray) -> Any:
     if array.size != 1:
         raise InputError(f"{path} must hold one {name!r}; got an array of shape {array.shape}.")
     return array.item()
 
 
 def _gaussian(path: Path, arrays: dict[str, np.ndarray], mean: str, covariance: str) -> Gaussian:
-    found = [arrays.get(mean), arrays.get(covariance)]
-    shapes = [None if x is None else x.shape for x in found]
+    found = [arrays[name] for name in (mean, covariance) if name in arrays]
+    shapes = [arrays[name].shape if name in arrays else None for name in (mean, covariance)]
     d = found[0].size
     if shapes != [(d,), (d, d)] or any(x.dtype.kind != "f" for x in found):
         raise InputError(

@@ -96,8 +96,8 @@ def collect(
             chosen = here & (ranks < keep * jax.process_count())
             kept[half].append((rows[chosen], ranks[chosen]))
     return Collected(
-        tuple(merge_over_processes(half) for half in halves),
-        tuple(_in_order(*map(np.concatenate, zip(*parts, strict=True))) for parts in kept),
+        (merge_over_processes(halves[0]), merge_over_processes(halves[1])),
+        (_in_order(*_joined(kept[0])), _in_order(*_joined(kept[1]))),
         total.hexdigest(),
     )
 
@@ -149,7 +149,12 @@ def _blocks(
     for part in parts:
         waiting.append(part)
         if sum(len(rows) for rows, _ in waiting) >= _BLOCK:
-            yield tuple(map(np.concatenate, zip(*waiting, strict=True)))
+            yield _joined(waiting)
             waiting = []
     if waiting:
-        yield tuple(map(np.concatenate, zip(*waiting, strict=True)))
+        yield _joined(waiting)
+
+
+def _joined(parts: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    rows, ranks = zip(*parts, strict=True)
+    return np.concatenate(rows), np.concatenate(ranks)

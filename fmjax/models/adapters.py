@@ -33,7 +33,7 @@ def from_linen(module: nn.Module) -> ApplyFn:
         `apply_fn`, for `params = module.init(key, x, t, labels)["params"]`.
     """
 
-    def apply_fn(params: Any, x: jax.Array, t: jax.Array, labels: Any = None) -> jax.Array:
+    def apply_fn(params: Any, x: Any, t: Any, labels: Any = None) -> Any:
         return module.apply({"params": params}, x, t, labels)
 
     return apply_fn
@@ -55,7 +55,8 @@ def from_nnx(module: Any) -> tuple[ApplyFn, Any]:
     """
     from flax import nnx
 
-    graph, state, rest = nnx.split(module, nnx.Param, ...)
+    # Two filters give two states.
+    graph, state, rest = nnx.split(module, nnx.Param, ...)  # type: ignore[misc]
     params, rest = jax.tree.map(_copy, (nnx.to_pure_dict(state), rest))
     template = jax.eval_shape(lambda s: s, state)  # structure alone: holds no second set of weights
 

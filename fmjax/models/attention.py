@@ -38,7 +38,9 @@ def attend(
     Returns:
         As q; the softmax is float32.
     """
-    return jax.nn.dot_product_attention(q, k, v, mask=mask, implementation=kernel)
+    return jax.nn.dot_product_attention(  # type: ignore[call-overload]  # jax wants a Literal
+        q, k, v, mask=mask, implementation=kernel
+    )
 
 
 def _cudnn_objection(dtype: Any, head: int) -> str | None:

@@ -239,7 +239,8 @@ class DiT(HashableConditions, nn.Module):
         h = self._tokens(x, images(self.conditions, labels))
         h = self._blocks(h, c, of_labels, self._context()(labels), self._rotation(x))
         learned = "norm" if self.norm == "rms" else None
-        h = modulate(h, *Modulation(2, name="adaln")(c), learned=learned)
+        shift, scale = Modulation(2, name="adaln")(c)
+        h = modulate(h, shift, scale, learned=learned)
         zeros = nn.initializers.zeros_init()
 
         def velocity(name: str) -> jax.Array:

@@ -211,7 +211,7 @@ class HashableConditions:
     def __post_init__(self):
         if isinstance(self.conditions, dict):
             self.conditions = freeze(self.conditions)
-        super().__post_init__()
+        super().__post_init__()  # type: ignore[misc]  # flax makes it
 
 
 class ConditionEmbed(HashableConditions, nn.Module):

@@ -217,16 +217,16 @@ class JointBlock(nn.Module):
             self.heads, self.norm, self.dtype, self.kernel, self.last, name="attention"
         )
         image_seen, text_seen = joint(normed, modulate(y, y_shift, y_scale), rotation, mask)
-        again = modulate(h, *second[:2]) if self.dual else None
+        again = modulate(h, second[0], second[1]) if self.dual else h
         h = (h + gate_1 * image_seen).astype(self.dtype)
         if self.dual:
             own = SelfAttention(self.heads, self.norm, self.dtype, self.kernel, name="attention_2")
             h = (h + second[2] * own(again)).astype(self.dtype)
         h = self._feed_forward(h, shift_2, scale_2, gate_2, "image_mlp")
-        if self.last:
+        if self.last or text_seen is None:
             return (h, None), None
         y = (y + text[2] * text_seen).astype(self.dtype)
-        return (h, self._feed_forward(y, *text[3:], "text_mlp")), None
+        return (h, self._feed_forward(y, text[3], text[4], text[5], "text_mlp")), None
 
     def _feed_forward(
         self, h: jax.Array, shift: jax.Array, scale: jax.Array, gate: jax.Array, name: str

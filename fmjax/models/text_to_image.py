@@ -104,7 +104,7 @@ def network_flops(
     D, patch = model.width, model.patch_size**2 * shape[2]
     ends = 2 * image_tokens(model, shape) * patch * D + D * 2 * D  # patches, the last layer
     ends += model.text_length * model.text_size * D
-    return 2 * (ends + blocks) + embed.forward_flops()
+    return 2 * (ends + blocks) + (embed.forward_flops() or 0)
 
 
 def head_sizes(model: nn.Module) -> set[int]:

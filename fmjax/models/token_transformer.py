@@ -118,7 +118,8 @@ class TokenTransformer(HashableConditions, nn.Module):
         head = self.width // self.heads
         rotation = axial_rotation(np.arange(x.shape[1])[:, None], (head,))
         h = self._blocks()(embed(x), c, self._context()(labels), rotation)[0]
-        h = modulate(h, *Modulation(2, name="adaln")(c), learned="norm")
+        shift, scale = Modulation(2, name="adaln")(c)
+        h = modulate(h, shift, scale, learned="norm")
         if self.tied:
             return embed.logits(h)
         rows = h.reshape(-1, self.width)  # see `fmjax.models.transformer.Attention`

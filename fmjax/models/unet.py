@@ -265,7 +265,8 @@ def _channels(model: UNet) -> tuple[int, ...]:
 
 def _heads(model: UNet, level: int) -> int:
     """How many heads there are at a level, with attention or without."""
-    return model.heads or _channels(model)[level] // model.head_size
+    size = model.head_size
+    return model.heads or _channels(model)[level] // size  # type: ignore[operator]  # one is given
 
 
 def places(model: UNet) -> tuple[list[Place], list[Place], list[Place]]:

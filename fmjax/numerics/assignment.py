@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from fmjax.conventions import Array
+from fmjax.conventions import AnyArray, Array
 
 # Entropic warm start: eps from HIGH to LOW times the spread of the costs, in STAGES of ITERATIONS.
 # Any numbers give the same permutation; these were the quickest of those tried at 512 and 2048.
@@ -83,7 +83,7 @@ def potentials(cost: Array, spread: Array) -> tuple[Array, Array]:
     return tighten(cost, v)
 
 
-def tighten(cost: Array, v: Array) -> tuple[Array, Array]:
+def tighten(cost: AnyArray, v: AnyArray) -> tuple[AnyArray, AnyArray]:
     """The largest u below C - v, then the largest v below C - u; arrays of jax or of numpy."""
     u = (cost - v[None, :]).min(axis=1)
     return u, (cost - u[:, None]).min(axis=0)

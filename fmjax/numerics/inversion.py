@@ -30,7 +30,7 @@ def invert_increasing(
         x, shaped as y, in float32 or wider. Where f' is zero or not finite at x, dx/dy is 0.
     """
     y = at_least_float32(y)
-    low, high = jnp.full_like(y, low), jnp.full_like(y, high)
+    least, most = jnp.full_like(y, low), jnp.full_like(y, high)
     halvings = 2 * (jnp.finfo(y.dtype).nmant + 1)
 
     def solve(residual, _):
@@ -40,12 +40,12 @@ def invert_increasing(
             below = residual(middle) < 0
             return jnp.where(below, middle, a), jnp.where(below, b, middle)
 
-        a, b = jax.lax.fori_loop(0, halvings, halve, (low, high))
+        a, b = jax.lax.fori_loop(0, halvings, halve, (least, most))
         # The ends themselves are returned exactly: halving alone stops a rounding short of low.
         # An infinite y is compared by itself, since inf - inf has no sign.
-        at_low = (residual(low) >= 0) | (y == -jnp.inf)
-        at_high = (residual(high) <= 0) | (y == jnp.inf)
-        x = jnp.where(at_low, low, jnp.where(at_high, high, a + 0.5 * (b - a)))
+        at_low = (residual(least) >= 0) | (y == -jnp.inf)
+        at_high = (residual(most) <= 0) | (y == jnp.inf)
+        x = jnp.where(at_low, least, jnp.where(at_high, most, a + 0.5 * (b - a)))
         return jnp.where(jnp.isnan(y), y, x)
 
     def tangent_solve(linear, y_dot):
@@ -53,4 +53,4 @@ def invert_increasing(
         usable = (slope != 0) & jnp.isfinite(slope)
         return jnp.where(usable, y_dot, 0.0) / jnp.where(usable, slope, 1.0)
 
-    return jax.lax.custom_root(lambda x: f(x) - y, low, solve, tangent_solve)
+    return jax.lax.custom_root(lambda x: f(x) - y, least, solve, tangent_solve)

@@ -2,8 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Any
 
 from fmjax.array_checks import as_floats, check_shaped_as, times_of
 from fmjax.conventions import Array, expand
@@ -11,7 +10,7 @@ from fmjax.paths.base import PathSample, check_noise
 from fmjax.paths.distances import squared
 from fmjax.schedules import Linear, Schedule
 from fmjax.schedules.base import check_schedule
-from fmjax.sources import Law
+from fmjax.sources import NO_NOISE
 
 
 @dataclass(frozen=True)
@@ -24,10 +23,15 @@ class AffinePath:
 
     Raises:
         InputError: the schedule is none.
+
+    Example:
+        >>> x_t, u_t = AffinePath().sample(jnp.zeros((1, 2)), jnp.ones((1, 2)), jnp.array([0.25]))
+        >>> x_t, u_t
+        (Array([[0.25, 0.25]], dtype=float32), Array([[1., 1.]], dtype=float32))
     """
 
     schedule: Schedule = field(default_factory=Linear)
-    noise: ClassVar[Mapping[str, Law]] = MappingProxyType({})
+    noise = NO_NOISE
 
     def __post_init__(self):
         check_schedule("the schedule", self.schedule)

@@ -5,7 +5,6 @@ On a manifold a network predicts the velocity, a tangent vector at x_t, or the e
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any, ClassVar
 
 import jax
@@ -19,7 +18,7 @@ from fmjax.manifolds import Manifold
 from fmjax.paths.base import Path, PathSample, check_noise
 from fmjax.schedules import Linear, Schedule
 from fmjax.schedules.base import check_schedule
-from fmjax.sources import Law
+from fmjax.sources import NO_NOISE
 
 
 @dataclass(frozen=True)
@@ -48,13 +47,15 @@ class GeodesicPath:
         InputError: the manifold or the schedule is none, or alpha does not go from 0 to 1.
 
     Example:
-        >>> path = GeodesicPath(Sphere(2))
-        >>> x_t, target = path.sample(x0, x1, t)
+        >>> from fmjax.manifolds import Sphere
+        >>> x0, x1 = jnp.array([[1.0, 0.0, 0.0]]), jnp.array([[0.0, 1.0, 0.0]])
+        >>> GeodesicPath(Sphere(2)).sample(x0, x1, jnp.array([0.5])).x_t.round(2)
+        Array([[0.71, 0.71, 0.  ]], dtype=float32)
     """
 
     manifold: Manifold
     kappa: Schedule = field(default_factory=Linear)
-    noise: ClassVar[Mapping[str, Law]] = MappingProxyType({})
+    noise = NO_NOISE
 
     def __post_init__(self):
         check_methods("the manifold", self.manifold, "exp", "log", such_as="manifolds.Sphere(2)")
@@ -141,7 +142,7 @@ class Endpoint:
 
     path: GeodesicPath
     takes: ClassVar[str] = "x1"
-    noise: ClassVar[Mapping[str, Law]] = MappingProxyType({})
+    noise = NO_NOISE
 
     @property
     def manifold(self) -> Manifold:

@@ -43,8 +43,11 @@ class Joint:
             paths are, or one is not positive.
 
     Example:
-        >>> path = Joint({"position": AffinePath(), "colour": AffinePath(Cosine())})
-        >>> x_t, target = path.sample({"position": x0, "colour": c0}, {...}, t)
+        >>> path = Joint({"place": AffinePath(), "colour": AffinePath(schedules.Cosine())})
+        >>> x0 = {"place": jnp.zeros((4, 2)), "colour": jnp.zeros((4, 3))}
+        >>> x1 = {"place": jnp.ones((4, 2)), "colour": jnp.ones((4, 3))}
+        >>> path.sample(x0, x1, jnp.full(4, 0.5)).x_t["place"].shape
+        (4, 2)
     """
 
     paths: Any

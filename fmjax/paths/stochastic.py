@@ -11,7 +11,6 @@ import abc
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import ClassVar
 
 import jax.numpy as jnp
 
@@ -23,11 +22,13 @@ from fmjax.paths.distances import squared
 from fmjax.schedules import END, clamp
 from fmjax.sources import STANDARD_NORMAL, Law
 
+_NOISE: Mapping[str, Law] = MappingProxyType({"z": STANDARD_NORMAL})
+
 
 class NoisyLine(abc.ABC):
     """The straight line with noise around it, of any standard deviation s_t."""
 
-    noise: ClassVar[Mapping[str, Law]] = MappingProxyType({"z": STANDARD_NORMAL})
+    noise = _NOISE
 
     @abc.abstractmethod
     def std(self, t: Array) -> Array:
@@ -114,6 +115,11 @@ class BrownianBridge(NoisyLine):
 
     Raises:
         InputError: sigma is not a positive number, or softening lies outside (0, 1).
+
+    Example:
+        >>> x0, x1, t = jnp.zeros((1, 2)), jnp.ones((1, 2)), jnp.array([0.5])
+        >>> BrownianBridge(0.5).sample(x0, x1, t, {"z": jnp.ones((1, 2))}).x_t.round(2)
+        Array([[0.75, 0.75]], dtype=float32)
     """
 
     sigma: float = 1.0
@@ -145,6 +151,11 @@ class NoisyStraight(NoisyLine):
 
     Raises:
         InputError: sigma is not a positive number.
+
+    Example:
+        >>> x0, x1, t = jnp.zeros((1, 2)), jnp.ones((1, 2)), jnp.array([0.5])
+        >>> NoisyStraight(0.1).sample(x0, x1, t, {"z": jnp.ones((1, 2))}).x_t
+        Array([[0.6, 0.6]], dtype=float32)
     """
 
     sigma: float = 0.1

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +24,8 @@ from fmjax.predictions.geodesic import geodesic_velocity
 from fmjax.schedules import END, Schedule, clamp
 from fmjax.schedules.base import check_schedule
 
-PREDICTIONS = ("velocity", "x1", "x0", "score", "v")
+Prediction = Literal["velocity", "x1", "x0", "score", "v"]
+PREDICTIONS: tuple[Prediction, ...] = get_args(Prediction)
 
 END_DISTANCES = (END, 1e-4, 1e-3, 1e-2, 1e-1)
 """How far from an end a singular conversion is read instead: the first where it can be divided."""
@@ -37,7 +38,7 @@ class Endpoints(NamedTuple):
     x1: Array
 
 
-def coefficients(target: str, schedule: Schedule, t: Array) -> tuple[Array, Array]:
+def coefficients(target: Prediction, schedule: Schedule, t: Array) -> tuple[Array, Array]:
     """(a, b) such that the target is a x1 + b x0; the table is in `fmjax.predictions`.
 
     Args:
@@ -63,7 +64,7 @@ def coefficients(target: str, schedule: Schedule, t: Array) -> tuple[Array, Arra
     }[target]()
 
 
-def target_of(target: str, schedule: Schedule, x0: Array, x1: Array, t: Array) -> Array:
+def target_of(target: Prediction, schedule: Schedule, x0: Array, x1: Array, t: Array) -> Array:
     """The value that a network is trained to predict, a x1 + b x0.
 
     Args:
@@ -86,7 +87,13 @@ def target_of(target: str, schedule: Schedule, x0: Array, x1: Array, t: Array) -
 
 
 def convert(
-    prediction: Array, x_t: Array, t: Array, schedule: Schedule, *, source: str, target: str
+    prediction: Array,
+    x_t: Array,
+    t: Array,
+    schedule: Schedule,
+    *,
+    source: Prediction,
+    target: Prediction,
 ) -> Array:
     """Turns a prediction of one target into one of another.
 
@@ -108,6 +115,11 @@ def convert(
     Raises:
         InputError: a name is unknown, an array is not of floats, or the prediction is not shaped as
             x_t.
+
+    Example:
+        >>> x1, x_t, t = jnp.zeros((1, 1)), jnp.ones((1, 1)), jnp.array([0.5])
+        >>> convert(x1, x_t, t, schedules.Linear(), source="x1", target="velocity")
+        Array([[-2.]], dtype=float32)
     """
     check_schedule("the schedule", schedule)
     x_t = as_floats("x_t", x_t)
@@ -119,7 +131,7 @@ def convert(
 
 
 def endpoints(
-    prediction: Array, x_t: Array, t: Array, schedule: Schedule, *, source: str
+    prediction: Array, x_t: Array, t: Array, schedule: Schedule, *, source: Prediction
 ) -> Endpoints:
     """The x0 and x1 that a prediction at x_t implies; arguments and errors as in `convert`."""
     return Endpoints(
@@ -127,7 +139,7 @@ def endpoints(
     )
 
 
-def error_ratio(t: Array, schedule: Schedule, *, source: str, target: str) -> Array:
+def error_ratio(t: Array, schedule: Schedule, *, source: Prediction, target: Prediction) -> Array:
     """What an error of 1 in the prediction of `source` becomes after its conversion to `target`.
 
     det_target / det_source, with its sign: on the straight path, an error in the velocity is
@@ -149,7 +161,11 @@ def error_ratio(t: Array, schedule: Schedule, *, source: str, target: str) -> Ar
 
 
 def convert_weight(
-    weight: Callable[[Array], Array] | None, schedule: Schedule, *, source: str, target: str
+    weight: Callable[[Array], Array] | None,
+    schedule: Schedule,
+    *,
+    source: Prediction,
+    target: Prediction,
 ) -> Callable[[Array], Array]:
     """The weight under which training on `target` is the same loss as `weight` on `source`.
 
@@ -186,7 +202,7 @@ def convert_weight(
 def as_velocity(
     apply_fn: ApplyFn,
     schedule: Schedule,
-    prediction: str = "velocity",
+    prediction: Prediction = "velocity",
     margin: float = 0.02,
     *,
     manifold: Manifold | None = None,
@@ -214,6 +230,11 @@ def as_velocity(
     Raises:
         InputError: the name is unknown, or on a manifold neither "velocity" nor "x1"; or the margin
             lies outside (0, 0.5).
+
+    Example:
+        >>> to_zero = as_velocity(lambda params, x, t, labels: 0 * x, schedules.Linear(), "x1")
+        >>> to_zero(None, jnp.ones((1, 1)), jnp.array([0.5]), None)
+        Array([[-2.]], dtype=float32)
     """
     _check_prediction(prediction)
     check_schedule("the schedule", schedule)
@@ -242,11 +263,11 @@ def as_velocity(
     return velocity_fn
 
 
-def _check_prediction(target: str) -> None:
+def _check_prediction(target: Prediction) -> None:
     check_name("prediction target", target, PREDICTIONS)
 
 
-def det_of(schedule: Schedule, target: str, t: Array) -> Array:
+def det_of(schedule: Schedule, target: Prediction, t: Array) -> Array:
     """alpha b - sigma a: 0 where the target says no more than x_t itself."""
     a, b = coefficients(target, schedule, t)
     return schedule.alpha(t) * b - schedule.sigma(t) * a
@@ -271,7 +292,7 @@ def reach(f: Callable[[Array], Array]) -> tuple[float, float]:
 
 
 @functools.lru_cache(maxsize=256)
-def _reach_of_det(schedule: Schedule, target: str) -> tuple[float, float]:
+def _reach_of_det(schedule: Schedule, target: Prediction) -> tuple[float, float]:
     return reach(functools.partial(det_of, schedule, target))
 
 
@@ -280,7 +301,9 @@ def _score_of_x0(schedule: Schedule, t: Array) -> Array:
     return -1.0 / schedule.sigma(clamp(t, *_reach_of_det(schedule, "x1")))
 
 
-def _linear(schedule: Schedule, t: Array, source: str, target: str) -> tuple[Array, Array]:
+def _linear(
+    schedule: Schedule, t: Array, source: Prediction, target: Prediction
+) -> tuple[Array, Array]:
     """(A, B) such that the target is A x_t + B prediction, shaped as t."""
     _check_prediction(source)
     _check_prediction(target)

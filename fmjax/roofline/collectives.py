@@ -44,7 +44,7 @@ class Collectives(NamedTuple):
             reduce-scatter (its operand), the array itself for the others. Padding does not count.
     """
 
-    count: int
+    count: int  # type: ignore[assignment]  # it hides tuple.count
     bytes: int
 
 

@@ -12,7 +12,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Hashable
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
 _INSTRUCTION = re.compile(r"^\s+(ROOT )?%?([\w.\-]+) = (.*?) ([a-z][a-z0-9\-]*)\((.*)$")
@@ -25,6 +25,8 @@ _CALLED = re.compile(
 _BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
 _KNOWN_TRIPS = re.compile(r'"?known_trip_count"?:\{"n":"(\d+)"')
 _SAME_NUMBER = ("copy", "bitcast", "convert", "reshape", "opt-barrier")
+
+Key = TypeVar("Key", bound=Hashable)
 
 
 class Instruction(NamedTuple):
@@ -119,9 +121,9 @@ def root_of(computation: Computation) -> Instruction:
 
 def sum_over_execution(
     program: Program,
-    amounts: Callable[[str, Instruction], dict[Hashable, int]],
+    amounts: Callable[[str, Instruction], dict[Key, int]],
     follow: tuple[str, ...] = (),
-) -> Counter:
+) -> Counter[Key]:
     """Sums amounts over all instructions of one execution, each as often as it runs.
 
     What a loop does counts once for each of its turns, and once where the text does not tell how
@@ -174,8 +176,9 @@ def trip_count(program: Program, computation: str, loop: Instruction) -> int | N
     """
     if known := _KNOWN_TRIPS.search(loop.text):
         return int(known[1])
-    condition = program.computations[loop.attribute("condition")]
-    body = program.computations[loop.attribute("body")]
+    # A loop names both.
+    condition = program.computations[str(loop.attribute("condition"))]
+    body = program.computations[str(loop.attribute("body"))]
     caller = program.computations[computation]
     start, test, result = _origin(caller, loop.operands[0]), root_of(condition), root_of(body)
     if test.opcode != "compare" or test.attribute("direction") != "LT":

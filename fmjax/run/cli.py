@@ -101,7 +101,7 @@ def _check_flags(argv: list[str]) -> None:
     for argument in argv[1:]:
         name = argument.lstrip("-").partition("=")[0]
         meant = OTHER_FLAGS.get(name)
-        if argument.startswith("--") and name not in flags.FLAGS and meant in flags.FLAGS:
+        if argument.startswith("--") and name not in flags.FLAGS and meant and meant in flags.FLAGS:
             raise InputError(f"there is no flag --{name}; here it is --{meant}.")
 
 
@@ -158,7 +158,7 @@ def _check_environment(argv: list[str]) -> None:
     """
     for argument in argv:
         check_utf8("the argument", argument)
-    if jax.config.jax_disable_jit:
+    if jax.config.jax_disable_jit:  # type: ignore[attr-defined]  # jax sets it at run time
         raise InputError(
             "jit is switched off, and every program here is compiled: unset JAX_DISABLE_JIT."
         )
@@ -183,7 +183,7 @@ def compilation_folder(cache: Path, cpu: str) -> Path:
 
 def _keep_compiled() -> None:
     """Turns jax's compilation cache on, unless the user has said where it is to be or not to be."""
-    if jax.config.jax_compilation_cache_dir is not None:
+    if jax.config.jax_compilation_cache_dir is not None:  # type: ignore[attr-defined]  # so, too
         return
     try:
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")

@@ -10,6 +10,7 @@ import numpy as np
 from fmjax import plots
 from fmjax.data.codecs import Codec, vocabulary_of
 from fmjax.data.dataset import Dataset
+from fmjax.data.token_codecs import Text
 from fmjax.errors import InputError
 from fmjax.factory import Experiment, Recipe
 from fmjax.run.restore import TrainedFlow
@@ -149,10 +150,10 @@ def row_captions_of(request: Request, columns: int, num: int) -> tuple[str, ...]
         columns: of the picture.
         num: samples in it.
     """
-    if len(set(request.w)) == 1 or columns != request.period:
+    if len(set(request.scales)) == 1 or columns != request.period:
         return ()
     rows = -(-num // columns)
-    return tuple(f"w = {request.w[row % len(request.w)]:g}" for row in range(rows))
+    return tuple(f"w = {request.scales[row % len(request.scales)]:g}" for row in range(rows))
 
 
 def save_overview(flow: TrainedFlow, dataset: Dataset, seed: int, path: Path) -> None:
@@ -176,10 +177,10 @@ def save_overview(flow: TrainedFlow, dataset: Dataset, seed: int, path: Path) ->
     samples = draw_samples(flow, request, recipe)
     if jax.process_index() != 0:
         return
-    if codec.kind == "text":
+    if isinstance(codec, Text):
         write_texts(codec, samples, path)
         return
-    beside = {}
+    beside: dict[str, Any] = {}
     if codec.kind in ("vectors", "tokens"):  # a distribution has to be seen beside its model
         real, labels = _real(dataset, num)
         beside["reference"] = standardised(codec, real)

@@ -174,9 +174,11 @@ def read_parameters(
         if not checkpoints.steps():
             raise InputError(f"{workdir} has no checkpoint yet; train it first.")
         if checkpoint == "latest":
-            step, parts = checkpoints.restore_latest(target)
-            return step, parts[name]
+            found = checkpoints.restore_latest(target)
+            assert found is not None, "it has checkpoints"
+            return found[0], found[1][name]
         step = checkpoints.best_step() if checkpoint == "best" else int(checkpoint)
+        assert step is not None, "it has checkpoints"
         return step, checkpoints.restore(step, target)[name]
     finally:
         checkpoints.close()

@@ -90,13 +90,14 @@ def read_teacher(workdir: Path, experiment: Experiment, w: float | None) -> Teac
     flow = restore_flow(workdir, taught, local=True)
     # Numbers of the host are constants of the step on whatever devices it runs.
     params = jax.device_get(flow.params)
-    velocity = partial(taught.apply_fn, params)
+    velocity: Velocity = partial(taught.apply_fn, params)
     if w is None:
         velocity = classifier_free(velocity, null_labels(taught.conditions))
     elif w != 1:
         velocity = _guided(velocity, null_labels(taught.conditions), w)
-    if taught.path != experiment.path:
-        velocity = change_path(velocity, taught.path.schedule, experiment.path.schedule)
+    theirs, ours = schedule_of(taught.path), schedule_of(experiment.path)
+    if taught.path != experiment.path and theirs is not None and ours is not None:
+        velocity = change_path(velocity, theirs, ours)
     origin = {"step": flow.step, "parameters": int(fingerprint(flow.params))}
     return Teacher(velocity, origin)
 

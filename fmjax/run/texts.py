@@ -1,10 +1,10 @@
 """Texts of samples, where there is no picture: each under a line with its number."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from fmjax.conventions import Times
 from fmjax.data.token_codecs import Text
 from fmjax.files import write_bytes
 
@@ -21,7 +21,7 @@ def write_texts(codec: Text, samples: np.ndarray, path: Path) -> None:
     _write(path, "\n".join(headed))
 
 
-def write_steps(codec: Text, states: np.ndarray, times: Sequence[float], path: Path) -> None:
+def write_steps(codec: Text, states: np.ndarray, times: Times, path: Path) -> None:
     """Writes how samples came about: all of them at each time, what is masked shown as ▒.
 
     Args:

@@ -1,11 +1,10 @@
 """What every solver is: an object that solves, describes itself, and says what it will evaluate."""
 
-from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from fmjax.conventions import Array, Labels, Velocity
+from fmjax.conventions import Array, Labels, Times, Velocity
 from fmjax.errors import InputError
 from fmjax.paths import Path
 from fmjax.samplers.solution import Solution
@@ -28,7 +27,7 @@ class Solver(Protocol):
         keys: Array | None = None,
         t0: float = 0.0,
         t1: float = 1.0,
-        save_at: Sequence[float] | None = None,
+        save_at: Times | None = None,
     ) -> Solution:
         """Carries x0 from t0 to t1.
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Literal, get_args
 
 import jax.numpy as jnp
 
@@ -11,10 +12,11 @@ from fmjax.conventions import Array
 from fmjax.errors import InputError
 from fmjax.paths import Path
 
-DIFFUSIONS = ("constant", "sigma", "sigma_squared", "zero_ends")
+Coefficient = Literal["constant", "sigma", "sigma_squared", "zero_ends"]
+DIFFUSIONS: tuple[Coefficient, ...] = get_args(Coefficient)
 """The names that `diffusion_coefficient` knows."""
 
-Diffusion = str | Callable[[Array], Array]
+Diffusion = Coefficient | Callable[[Array], Array]
 """A name of `DIFFUSIONS`, or g itself, a function of t (any shape) that is not negative."""
 
 

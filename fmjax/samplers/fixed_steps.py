@@ -1,6 +1,6 @@
 """Fixed steps of your own: what a solver needs beside the formula of one step."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fmjax.array_checks import check_returned
-from fmjax.conventions import Array, at_least_float32
+from fmjax.conventions import Array, Times, at_least_float32
 from fmjax.samplers.solution import Solution, checked_times, finished, is_finite, leading_size
 
 Step = Callable[[Any, Array, Array, Array], Any]
@@ -21,7 +21,7 @@ def take_steps(
     times: np.ndarray,
     *,
     nfe: int,
-    save_at: Sequence[float] | None = None,
+    save_at: Times | None = None,
 ) -> Solution:
     """Takes one step from each time to the next, under `jax.lax.scan`.
 

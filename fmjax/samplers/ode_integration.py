@@ -4,6 +4,7 @@ diffrax is imported when a solver is first built, so that ``import fmjax`` stays
 """
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,16 +26,14 @@ def integrate(spec, velocity, x0, labels, t0, t1, save_at) -> Solution:
 
     def one(x, label):
         add_axis = functools.partial(jax.tree.map, lambda leaf: leaf[None])
-        x1, *counts, states = _solve_one(
+        x1, nfe, success, accepted, rejected, t_end, states = _solve_one(
             velocity, add_axis(x), add_axis(label), spec, t0, t1, save_at
         )
-        return Solution(
-            jax.tree.map(lambda leaf: leaf[0], x1),
-            *counts,
-            jax.tree.map(lambda leaf: leaf[:, 0], states),
-        )
+        x1 = jax.tree.map(lambda leaf: leaf[0], x1)
+        states = jax.tree.map(lambda leaf: leaf[:, 0], states)
+        return Solution(x1, nfe, success, accepted, rejected, t_end, states)
 
-    return jax.vmap(one, out_axes=Solution(0, 0, 0, 0, 0, 0, 1))(x0, labels)
+    return jax.vmap(one, out_axes=Solution._make((0, 0, 0, 0, 0, 0, 1)))(x0, labels)
 
 
 def _solve_one(velocity, x0, labels, spec, t0, t1, save_at):
@@ -57,14 +56,15 @@ def _solve_one(velocity, x0, labels, spec, t0, t1, save_at):
         check_returned("the velocity", u, "x", x)
         return jax.tree.map(lambda u, x: u.astype(x.dtype), u, x)
 
-    manifold, kept = spec.curved, {}
+    manifold = spec.curved
+    kept: dict[str, Any] = {}
     if manifold is not None:
         field = field_on(manifold, field)
         kept["fn"] = lambda t, x, labels: manifold.project(x)
     solver = diffrax_solver(spec.solver, spec.schedule, manifold)
     if spec.control == "fixed":
         times = jnp.asarray(spec.nodes(t0, t1), dtype)
-        controller = OnNodes(times)
+        controller: diffrax.AbstractStepSizeController = OnNodes(times)
     else:
         # A velocity that is not finite has every step rejected; stop where t can no longer move.
         smallest = 4 * jnp.finfo(dtype).eps * max(abs(t0), abs(t1))

@@ -1,13 +1,13 @@
 """Solvers of the ODE: their table, and one of them with its steps, checked and hashable."""
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from fmjax.checks import check_at_least, check_methods, check_name, check_positive
-from fmjax.conventions import Array, Labels, Velocity, at_least_float32
+from fmjax.conventions import Array, Labels, Times, Velocity, at_least_float32
 from fmjax.errors import InputError
 from fmjax.manifolds import Euclidean, Manifold
 from fmjax.paths import Path, manifold_of
@@ -50,7 +50,25 @@ class Method(NamedTuple):
     geodesic: bool = False
 
 
-SOLVERS = {
+SolverName = Literal[
+    "ab2",
+    "ab3",
+    "bosh3",
+    "dopri5",
+    "dopri8",
+    "dpmpp_2m",
+    "euler",
+    "geodesic_euler",
+    "geodesic_heun",
+    "heun",
+    "midpoint",
+    "ralston",
+    "rk4",
+    "tsit5",
+    "unipc",
+    "unipc_interpolated",
+]
+SOLVERS: dict[SolverName, Method] = {
     "ab2": Method(2, adaptive=False, min_steps=2),
     "ab3": Method(3, adaptive=False, min_steps=3),
     "bosh3": Method(3),
@@ -74,8 +92,10 @@ The order 2 of ``dpmpp_2m`` and both ``unipc`` is that of a solve that ends befo
 t = 1, with equal steps, it is 1 on `LinearVP`, and on the straight path dpmpp_2m nears 2 slowly.
 """
 
-CONTROLS = ("fixed", "batch", "sample")
-GRADIENTS = ("checkpointed", "direct")
+Control = Literal["fixed", "batch", "sample"]
+CONTROLS: tuple[Control, ...] = get_args(Control)
+Gradient = Literal["checkpointed", "direct"]
+GRADIENTS: tuple[Gradient, ...] = get_args(Gradient)
 
 
 class ODESolver(NamedTuple):
@@ -98,15 +118,15 @@ class ODESolver(NamedTuple):
         manifold: where all states are; None in flat space.
     """
 
-    solver: str
-    control: str
+    solver: SolverName
+    control: Control
     steps: int | None
     rtol: float | None
     atol: float | None
     max_steps: int
     grid: Grid = UniformGrid()
     schedule: Schedule = Linear()
-    gradient: str = "checkpointed"
+    gradient: Gradient = "checkpointed"
     checkpoints: int = 16
     manifold: Manifold | None = None
 
@@ -119,7 +139,7 @@ class ODESolver(NamedTuple):
         keys: Array | None = None,
         t0: float = 0.0,
         t1: float = 1.0,
-        save_at: Sequence[float] | None = None,
+        save_at: Times | None = None,
     ) -> Solution:
         """Carries x0 along the flow; see `fmjax.samplers.ode.solve`. The keys are not used."""
         check_ends(t0, t1)
@@ -127,8 +147,8 @@ class ODESolver(NamedTuple):
         x0 = jax.tree.map(at_least_float32, x0)
         self._check_manifold(x0)
         self._check_ratio(t0, t1)
-        save_at = None if save_at is None else checked_times(save_at, t0, t1)
-        return finished(integrate(self, velocity, x0, labels, t0, t1, save_at))
+        kept = None if save_at is None else checked_times(save_at, t0, t1)
+        return finished(integrate(self, velocity, x0, labels, t0, t1, kept))
 
     def describe(self) -> dict[str, str | int | float]:
         """What decides the samples, for JSON: names, numbers, the grid as it is written."""
@@ -143,7 +163,7 @@ class ODESolver(NamedTuple):
         Raises:
             InputError: the grid does not reach from t0 to t1.
         """
-        if self.control != "fixed":
+        if self.control != "fixed" or self.steps is None:
             return None
         return time_grid(self.grid, self.steps, t0, t1, self.schedule)
 
@@ -198,7 +218,7 @@ class ODESolver(NamedTuple):
         if not SOLVERS[self.solver].log_snr or t1 > t0:
             return
         with jax.ensure_compile_time_eval():
-            left = float(self.schedule.sigma(np.asarray(t0, np.float32)))
+            left = float(self.schedule.sigma(jnp.asarray(t0, jnp.float32)))
         if left == 0:
             raise InputError(
                 f"{self.solver} cannot start at t0 = {t0:g}, where the signal-to-noise ratio is "
@@ -217,17 +237,17 @@ class ODESolver(NamedTuple):
 
 
 def solver_spec(
-    solver: str = "heun",
+    solver: SolverName = "heun",
     steps: int | None = None,
-    control: str | None = None,
+    control: Control | None = None,
     rtol: float | None = None,
     atol: float | None = None,
     max_steps: int = 4096,
     shift: float = 1.0,
     *,
-    grid: str | Grid | Sequence[float] | None = None,
+    grid: str | Grid | Times | None = None,
     schedule: Schedule | None = None,
-    gradient: str = "checkpointed",
+    gradient: Gradient = "checkpointed",
     checkpoints: int = 16,
     manifold: Manifold | None = None,
 ) -> ODESolver:
@@ -269,6 +289,12 @@ def solver_spec(
             error estimate to adapt to; the grid is not monotone or leaves [0, 1]; a shift or a
             grid is asked of adaptive steps, which have none; or on a manifold a solver or a grid is
             asked that is in the signal-to-noise ratio.
+
+    Example:
+        >>> solver_spec("heun", 4).nodes()
+        array([0.  , 0.25, 0.5 , 0.75, 1.  ])
+        >>> solver_spec("dopri5", rtol=1e-5).control
+        'sample'
     """
     check_name("solver", solver, SOLVERS)
     if manifold is not None:
@@ -290,8 +316,8 @@ def solver_spec(
             check_positive(name, tolerance)
     if schedule is not None:
         check_schedule("the schedule", schedule)
-    common = {"schedule": Linear() if schedule is None else schedule, "gradient": gradient}
-    common |= {"checkpoints": checkpoints, "manifold": manifold}
+    schedule = Linear() if schedule is None else schedule
+    rest: dict[str, Any] = {"gradient": gradient, "checkpoints": checkpoints, "manifold": manifold}
     if control == "fixed":
         if rtol is not None or atol is not None:
             raise InputError(
@@ -300,12 +326,12 @@ def solver_spec(
         steps, grid = _steps_on_grid(solver, steps, grid, shift)
         if manifold is not None:
             check_grid_on_manifold(grid)
-        return ODESolver(solver, control, steps, None, None, steps, grid, **common)
+        return ODESolver(solver, control, steps, None, None, steps, grid, schedule, **rest)
     if shift != 1 or grid is not None:
         asked = f"grid={grid!r}" if shift == 1 else f"shift={shift}"
         raise InputError(f"adaptive steps have no grid to choose or to shift; leave {asked} out.")
     rtol, atol = _tolerances(solver, steps, rtol, atol)
-    return ODESolver(solver, control, None, rtol, atol, max_steps, **common)
+    return ODESolver(solver, control, None, rtol, atol, max_steps, schedule=schedule, **rest)
 
 
 def _steps_on_grid(solver, steps, grid, shift) -> tuple[int, Grid]:

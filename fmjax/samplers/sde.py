@@ -9,10 +9,8 @@ Noise corrects the errors of earlier steps, at the price of more steps. Sources:
 arXiv:2011.13456; for flows Ma et al., arXiv:2401.08740.
 """
 
-from collections.abc import Sequence
-
 from fmjax.checks import check_methods
-from fmjax.conventions import Array, Labels, Velocity
+from fmjax.conventions import Array, Labels, Times, Velocity
 from fmjax.errors import InputError
 from fmjax.samplers.base import Solver, check_solver
 from fmjax.samplers.ode_solver import ODESolver
@@ -30,7 +28,7 @@ def solve_sde(
     score: Velocity | None = None,
     t0: float = 0.0,
     t1: float = 1.0,
-    save_at: Sequence[float] | None = None,
+    save_at: Times | None = None,
 ) -> Solution:
     """Carries x0 from t0 up to t1 with noise, through the marginals of the flow.
 
@@ -65,6 +63,11 @@ def solve_sde(
         InputError: t1 is not after t0; x0 is a pytree; the keys are not one per example; the spec
             is no solver, or one of the ODE; the path has no schedule and there is no score; a score
             comes with a method that does not use one; or as in `fmjax.samplers.ode.solve`.
+
+    Example:
+        >>> x0, keys = jnp.ones((2, 3)), jax.random.split(jax.random.key(0), 2)
+        >>> solve_sde(lambda x, t, labels: -x, x0, keys, spec=sde_spec("churn", 4)).x1.shape
+        (2, 3)
     """
     spec = sde_spec() if spec is None else spec
     check_methods("the velocity", velocity, such_as="lambda x, t, labels: ...")

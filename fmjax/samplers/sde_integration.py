@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -35,7 +36,8 @@ def integrate(spec, velocity, x0, keys, labels, score, times, save_at) -> Soluti
     from fmjax.samplers.diffrax_steps.stochastic import NoisySolver, StepArgs
 
     g = diffusion_coefficient(spec.diffusion, spec.scale, spec.path)
-    manifold, field, kept = spec.ode.manifold, _field(velocity, spec, score, g), {}
+    manifold, field = spec.ode.manifold, _field(velocity, spec, score, g)
+    kept: dict[str, Any] = {}
     if manifold is not None:
         field = field_on(manifold, field)
         kept["fn"] = lambda t, x, args: manifold.project(x)
@@ -67,18 +69,18 @@ def integrate(spec, velocity, x0, keys, labels, score, times, save_at) -> Soluti
     nfe = evaluations(spec.ode.solver, base, solution.stats["num_steps"]) * (
         1 + (score is not None)
     )
-    per_example = [
+    nfe, success, accepted, rejected = (
         jnp.broadcast_to(count, x0.shape[:1])
         for count in (nfe, solution.result == diffrax.RESULTS.successful, steps, 0)
-    ]
+    )
     finite = jnp.sum(jnp.cumprod(solution.ys[1], axis=0), axis=0)
     trajectory = None if save_at is None else solution.ys[2]
-    return Solution(solution.ys[0][0], *per_example, times[finite], trajectory)
+    return Solution(solution.ys[0][0], nfe, success, accepted, rejected, times[finite], trajectory)
 
 
 def _field(velocity, spec, score, g: Callable[[Array], Array]) -> Callable:
     """The right-hand side, as diffrax calls it."""
-    schedule = getattr(spec.path, "schedule", None)
+    schedule: Any = getattr(spec.path, "schedule", None)  # without one there is a score
     low, high = (SCORE_MARGIN if schedule is None else 0.0), 1.0 - SCORE_MARGIN
 
     def of_state(name, function, x, t, labels):

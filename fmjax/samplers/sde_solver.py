@@ -1,12 +1,11 @@
 """Solvers with noise: their methods, and one of them with its steps, checked and hashable."""
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from fmjax.checks import check_flag, check_name
-from fmjax.conventions import Array, Labels, Velocity, at_least_float32
+from fmjax.conventions import Array, Labels, Times, Velocity, at_least_float32
 from fmjax.errors import InputError
 from fmjax.paths import AffinePath, Path, manifold_of
 from fmjax.paths.base import check_is_path
@@ -22,7 +21,8 @@ from fmjax.samplers.solution import (
     shared_labels,
 )
 
-METHODS = {
+MethodName = Literal["churn", "euler_maruyama", "overshoot", "refresh", "stochastic_heun"]
+METHODS: dict[MethodName, str] = {
     "churn": "churn",
     "euler_maruyama": "drift",
     "overshoot": "overshoot",
@@ -31,7 +31,8 @@ METHODS = {
 }
 """The names of the methods, and the kind of step in `diffrax_steps.stochastic` behind each."""
 
-_BASES = {"euler_maruyama": "euler", "stochastic_heun": "heun"}
+Base = Literal["euler", "heun"]
+_BASES: dict[MethodName, Base] = {"euler_maruyama": "euler", "stochastic_heun": "heun"}
 
 
 class SDESolver(NamedTuple):
@@ -46,7 +47,7 @@ class SDESolver(NamedTuple):
         denoise_last: whether the last step takes no noise, and is one of the ODE.
     """
 
-    method: str
+    method: MethodName
     ode: ODESolver
     path: Path
     diffusion: Diffusion
@@ -67,27 +68,34 @@ class SDESolver(NamedTuple):
         keys: Array | None = None,
         t0: float = 0.0,
         t1: float = 1.0,
-        save_at: Sequence[float] | None = None,
+        save_at: Times | None = None,
         score: Velocity | None = None,
     ) -> Solution:
         """Carries x0 up to t1 with noise; see `fmjax.samplers.sde.solve_sde`."""
         batch = check_noisy_solve(x0, keys, t0, t1)
         self._check_score(score)
-        times = self.ode.nodes(t0, t1)
+        times, kept = self.nodes(t0, t1), None
         if save_at is not None:
-            times, save_at = with_nodes(times, checked_times(save_at, t0, t1))
+            times, kept = with_nodes(times, checked_times(save_at, t0, t1))
         labels, x0 = shared_labels(labels, batch), at_least_float32(x0)
         self.ode._check_manifold(x0)
-        return finished(integrate(self, velocity, x0, keys, labels, score, times, save_at))
+        return finished(integrate(self, velocity, x0, keys, labels, score, times, kept))
 
     def describe(self) -> dict[str, str | int | float]:
         """What decides the samples, for JSON: the method, its noise, and its `ode` described."""
-        noise = {"method": self.method, "diffusion": str(self.diffusion), "scale": self.scale}
-        return noise | {"denoise_last": self.denoise_last} | self.ode.describe()
+        return {
+            "method": self.method,
+            "diffusion": str(self.diffusion),
+            "scale": self.scale,
+            "denoise_last": self.denoise_last,
+            **self.ode.describe(),
+        }
 
     def nodes(self, t0: float = 0.0, t1: float = 1.0) -> np.ndarray:
         """The steps + 1 times between which noise is drawn, float64."""
-        return self.ode.nodes(t0, t1)
+        times = self.ode.nodes(t0, t1)
+        assert times is not None, "sde_spec takes fixed steps alone"
+        return times
 
     def evaluation_times(self, t0: float = 0.0, t1: float = 1.0) -> None:
         """None: some methods start their steps earlier, or end them later, than their nodes."""
@@ -124,15 +132,15 @@ class SDESolver(NamedTuple):
 
 
 def sde_spec(
-    method: str = "stochastic_heun",
+    method: MethodName = "stochastic_heun",
     steps: int | None = None,
     *,
     diffusion: Diffusion = "sigma",
     scale: float = 1.0,
     path: Path | None = None,
-    base: str | None = None,
+    base: Base | None = None,
     denoise_last: bool = True,
-    control: str = "fixed",
+    control: Literal["fixed"] = "fixed",
     **grid: Any,
 ) -> SDESolver:
     """Checks how to sample with noise, before any device work.
@@ -167,6 +175,10 @@ def sde_spec(
             asked of a method that has its own, or is neither euler nor heun; a method that goes
             back along an affine path is asked of another path, or another one than euler_maruyama
             on a manifold; or as in `solver_spec`.
+
+    Example:
+        >>> sde_spec("churn", 4, scale=0.5).nodes()
+        array([0.  , 0.25, 0.5 , 0.75, 1.  ])
     """
     check_name("SDE method", method, METHODS)
     if not isinstance(control, str) or control != "fixed" or {"rtol", "atol"} & grid.keys():
@@ -192,7 +204,7 @@ def sde_spec(
             )
         ode = solver_spec("geodesic_euler", steps, "fixed", manifold=manifold, **grid)
         return SDESolver(method, ode, path, diffusion, float(scale), denoise_last)
-    base = _BASES.get(method, "heun" if base is None else base)
-    check_name("base solver of an SDE", base, set(_BASES.values()))
-    ode = solver_spec(base, steps, "fixed", schedule=schedule, **grid)
+    chosen = _BASES.get(method, "heun" if base is None else base)
+    check_name("base solver of an SDE", chosen, set(_BASES.values()))
+    ode = solver_spec(chosen, steps, "fixed", schedule=schedule, **grid)
     return SDESolver(method, ode, path, diffusion, float(scale), denoise_last)

@@ -2,7 +2,6 @@
 
 import functools
 import math
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -12,12 +11,19 @@ import numpy as np
 from fmjax.array_checks import check_floats, check_leading_size, shape_of
 from fmjax.checks import check_at_least, check_finite_number, is_number
 from fmjax.conditions import share
-from fmjax.conventions import Array
+from fmjax.conventions import Array, Times
 from fmjax.errors import InputError
 
 
 class SolveError(FloatingPointError):
-    """A solve did not reach its end; the message says how far it came."""
+    """A solve did not reach its end; the message says how far it came.
+
+    Example:
+        >>> solution = solve(lambda x, t, labels: x / 0, jnp.ones((1, 1)))
+        >>> check_solution(solution)
+        Traceback (most recent call last):
+        fmjax.samplers.solution.SolveError: 1 of 1 ...
+    """
 
 
 class Solution(NamedTuple):
@@ -33,6 +39,11 @@ class Solution(NamedTuple):
         t_end: how far the solve came with a finite state: t1, or where an adaptive solver gave up,
             or where the fixed step began that met a velocity that is not finite; (batch,).
         trajectory: the states at `save_at`, with a leading axis of times; None if not asked.
+
+    Example:
+        >>> solution = solve(lambda x, t, labels: x, jnp.ones((1, 1)), spec=solver_spec("euler", 2))
+        >>> solution.x1, solution.nfe
+        (Array([[2.25]], dtype=float32), Array([2], dtype=int32))
     """
 
     x1: Any
@@ -56,6 +67,11 @@ def check_solution(solution: Solution, t1: float = 1.0, first: int = 0) -> Solut
         InputError: it is no solution, or a number is none.
         SolveError: an adaptive solve gave up, or a velocity was not finite; it says how many
             examples failed, and how far the first of them came.
+
+    Example:
+        >>> solution = solve(lambda x, t, labels: x, jnp.ones((1, 1)), spec=solver_spec("euler", 2))
+        >>> check_solution(solution).x1
+        Array([[2.25]], dtype=float32)
     """
     if not isinstance(solution, Solution):
         raise InputError(
@@ -148,8 +164,11 @@ def check_noisy_solve(x0: Any, keys: Array | None, t0: float, t1: float) -> int:
     return batch
 
 
-def check_keys(keys: Array | None, batch: int) -> None:
+def check_keys(keys: Array | None, batch: int) -> Array:
     """Checks the keys of a solve with noise.
+
+    Returns:
+        The keys.
 
     Raises:
         InputError: there are none, or not one random key per example.
@@ -168,6 +187,7 @@ def check_keys(keys: Array | None, batch: int) -> None:
             f"keys must be one random key per example, ({batch},); got {came}. "
             f"Write jax.random.split(jax.random.key(seed), {batch})."
         )
+    return keys
 
 
 def check_forward(t0: float, t1: float) -> None:
@@ -209,7 +229,7 @@ def shared_labels(labels: Any, batch: int) -> Any:
     return labels
 
 
-def checked_times(save_at: Sequence[float], t0: float, t1: float) -> np.ndarray:
+def checked_times(save_at: Times, t0: float, t1: float) -> np.ndarray:
     """The times at which to keep the state, float64.
 
     Raises:

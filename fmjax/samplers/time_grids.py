@@ -10,7 +10,7 @@ names of their own: ``"beta_diffusers"``, ``"edm_diffusers"``, ``"karras_diffuse
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fmjax.checks import check_at_least, check_between, check_methods, check_name, check_positive
+from fmjax.conventions import Times
 from fmjax.errors import InputError
 from fmjax.schedules import Cosine, Linear, Schedule, inverse_log_snr
 
@@ -309,9 +310,9 @@ def time_grid(
         raise InputError(
             f"t0 and t1 must lie in [0, 1] on this grid; got {t0} and {t1}. Take grid='uniform'."
         )
-    ends = [_inverse(grid, t, schedule) for t in (t0, t1)]
+    first, last = (_inverse(grid, t, schedule) for t in (t0, t1))
     # A copy: a grid may answer with its nodes themselves, or with a read-only view of a jax array.
-    times = np.array(grid.warp(np.linspace(*ends, steps + 1), schedule), np.float64)
+    times = np.array(grid.warp(np.linspace(first, last, steps + 1), schedule), np.float64)
     times[0], times[-1] = t0, t1
     if not np.all(np.diff(times) * (t1 - t0) > 0):
         raise InputError(
@@ -338,7 +339,7 @@ def time_at_ratio(schedule: Schedule, ratio: np.ndarray) -> np.ndarray:
 
 def fixed_grid(
     steps: int | None,
-    grid: str | Grid | Sequence[float] | None,
+    grid: str | Grid | Times | None,
     shift: float = 1.0,
     *,
     default: int,
@@ -370,7 +371,8 @@ def fixed_grid(
                 "leave steps out."
             )
         steps = len(grid.times) - 1
-    return check_at_least("steps", default if steps is None else steps), grid
+    steps = check_at_least("steps", default if steps is None else steps)
+    return steps, grid  # type: ignore[return-value]  # what is left has a warp
 
 
 def check_grid_on_manifold(grid: Grid) -> None:
@@ -387,7 +389,7 @@ def check_grid_on_manifold(grid: Grid) -> None:
         )
 
 
-def _times_of_grid(times: Sequence[float]) -> tuple[float, ...]:
+def _times_of_grid(times: Times) -> tuple[float, ...]:
     try:
         return tuple(float(t) for t in np.asarray(times, np.float64).ravel())
     except (TypeError, ValueError) as error:

@@ -31,6 +31,10 @@ class Schedule(Protocol):
     def d_sigma(self, t: Array) -> Array:
         """The time derivative of sigma_t."""
 
+    def __hash__(self) -> int:
+        """What is computed of a schedule is kept, so that two that are equal have one hash."""
+        return super().__hash__()
+
 
 def check_schedule(what: str, schedule: Schedule) -> None:
     """Checks that something is a schedule.

@@ -41,12 +41,10 @@ class Custom:
     def __post_init__(self):
         with jax.ensure_compile_time_eval():
             t = jnp.linspace(0.0, 1.0, 257)
-            values = [
-                _checked_values(name, f, t)
-                for name, f in (("alpha", self.alpha_fn), ("sigma", self.sigma_fn))
-            ]
-            _check_ends(*values, self.tolerance)
-            _check_snr(*values)
+            alpha = _checked_values("alpha", self.alpha_fn, t)
+            sigma = _checked_values("sigma", self.sigma_fn, t)
+            _check_ends(alpha, sigma, self.tolerance)
+            _check_snr(alpha, sigma)
             object.__setattr__(self, "_alpha_ends", _smooth_interval("alpha", self.alpha_fn, t))
             object.__setattr__(self, "_sigma_ends", _smooth_interval("sigma", self.sigma_fn, t))
 
@@ -91,9 +89,9 @@ def _smooth_interval(name: str, f: Callable[[Array], Array], t: Array) -> tuple[
 
 def _checked_values(name: str, f: Callable[[Array], Array], t: Array) -> np.ndarray:
     check_methods(f"{name}_fn", f, such_as="lambda t: ...")
-    values = f(t)
-    check_returned(f"{name}_fn", values, "t", t)
-    values = np.asarray(values, np.float64)
+    returned = f(t)
+    check_returned(f"{name}_fn", returned, "t", t)
+    values = np.asarray(returned, np.float64)
     wrong = ~(np.isfinite(values) & (values >= 0))
     if wrong.any():
         at = int(np.argmax(wrong))

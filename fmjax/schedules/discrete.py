@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fmjax.array_checks import check_returned
 from fmjax.checks import check_at_least
 from fmjax.conventions import ApplyFn, Array, Labels, Params
 from fmjax.errors import InputError
@@ -99,11 +100,14 @@ def at_steps(apply_fn: ApplyFn, schedule: DiscreteVP) -> ApplyFn:
         schedule: of the diffusion of K steps.
 
     Returns:
-        ``apply_fn(params, x, t, labels)``, t (batch,) in [0, 1], 1 for the data.
+        ``apply_fn(params, x, t, labels)``, t (batch,) in [0, 1], 1 for the data. It raises
+        InputError where the network gives what is not shaped as x.
     """
 
     def asked(params: Params, x: Array, t: Array, labels: Labels = None) -> Array:
-        return apply_fn(params, x, schedule.step(t), labels)
+        out = apply_fn(params, x, schedule.step(t), labels)
+        check_returned("the network", out, "x", x)
+        return out
 
     return asked
 

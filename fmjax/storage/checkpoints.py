@@ -113,7 +113,7 @@ class Checkpoints:
             OSError: this or the checkpoint before it could not be written.
         """
         args = self._ocp.args
-        check = {name: int(fingerprint(part)) for name, part in state.items()}
+        check: dict[str, int | str] = {name: int(fingerprint(part)) for name, part in state.items()}
         check |= {f"{_MEANING}{name}": value for name, value in self._architecture.items()}
         with self._writing():
             self._manager.save(
@@ -219,15 +219,15 @@ class Checkpoints:
         """Moves away checkpoints whose metrics are unreadable: orbax cannot list past them."""
         bad = []
         for path in self.directory.glob("*/metrics/metrics"):
-            step = path.parent.parent.name
-            if not step.isdecimal():  # being written, or cut short by a kill: orbax cleans those
+            name = path.parent.parent.name
+            if not name.isdecimal():  # being written, or cut short by a kill: orbax cleans those
                 continue
             try:
                 read_json(path, {"val_loss": NUMBER})
             except FileNotFoundError:  # deleted, or moved by another process, since it was listed
                 continue
             except InputError:
-                bad.append(int(step))
+                bad.append(int(name))
         bad += [step for step in self._too_deep() if step not in bad]
         if bad and self._read_only:
             raise InputError(

@@ -187,7 +187,7 @@ def read_weights(path: Path, target: Any) -> Any:
 
 
 def _place(piece: Any, leaf: jax.ShapeDtypeStruct) -> jax.Array:
-    def read(index: tuple[slice, ...]) -> np.ndarray:
+    def read(index: tuple[slice, ...] | None) -> np.ndarray:
         return np.asarray(piece[index]).astype(leaf.dtype, copy=False)
 
     return jax.make_array_from_callback(leaf.shape, leaf.sharding, read)

@@ -73,7 +73,9 @@ def _tensors(content: Any, path: Path, kind: type) -> dict[str, Any]:
         if isinstance(inside.get(name), dict):
             inside = inside[name]
             break
-    found = {name: value for name, value in inside.items() if isinstance(value, kind)}
+    found: dict[str, Any] = {
+        name: value for name, value in inside.items() if isinstance(value, kind)
+    }
     for name, tensor in found.items():
         if str(tensor.dtype).removeprefix("torch.") not in _FLOATS:
             raise InputError(

@@ -84,9 +84,9 @@ class FiniteDataFlow:
         of_point, of_noise = jax.random.split(key)
         noise = jax.random.normal(of_noise, (n, *self.shape), dtype)
         i = jax.random.randint(of_point, (n,), 0, len(self.data))
-        t = jnp.asarray(t, noise.dtype)
+        time = jnp.asarray(t, noise.dtype)
         x1 = jnp.asarray(self.data, noise.dtype)[i]
-        return self.schedule.alpha(t) * x1 + self.schedule.sigma(t) * noise
+        return self.schedule.alpha(time) * x1 + self.schedule.sigma(time) * noise
 
     def _log_joint(self, x: Array, t: Array) -> tuple[Array, Array]:
         """-|x - alpha x_i|^2 / (2 sigma^2) (batch, n), and the data in the dtype of x."""

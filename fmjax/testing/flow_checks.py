@@ -264,9 +264,9 @@ def _one_per_example(log_p: Array, x: Array) -> Array:
 
 def _close(what: str, found: Array, other: str, wanted: Array, tolerance: float) -> float:
     """The relative root mean square difference, if it is within the tolerance."""
-    found, wanted = np.asarray(found), np.asarray(wanted)
-    scale = np.sqrt(np.mean(wanted**2))
-    figure = float(np.sqrt(np.mean((found - wanted) ** 2)) / (scale if scale > 0 else 1.0))
+    here, there = np.asarray(found), np.asarray(wanted)
+    scale = np.sqrt(np.mean(there**2))
+    figure = float(np.sqrt(np.mean((here - there) ** 2)) / (scale if scale > 0 else 1.0))
     if not figure <= tolerance:
         rows = np.abs(found - wanted).reshape(len(wanted), -1).max(axis=1)
         raise AssertionError(

@@ -85,7 +85,7 @@ class GaussianFlow:
         """
         x = at_least_float32(x)
         here, c, _ = self._mixture.local(x, jnp.full(x.shape[:1], t0, x.dtype), None)
-        t1 = jnp.asarray(t1, x.dtype)
-        variance = (self.schedule.alpha(t1) * c.stds) ** 2 + self.schedule.sigma(t1) ** 2
+        end = jnp.asarray(t1, x.dtype)
+        variance = (self.schedule.alpha(end) * c.stds) ** 2 + self.schedule.sigma(end) ** 2
         moved = turn_back(c.axes, jnp.sqrt(variance / here.variance) * here.offset)
-        return (self.schedule.alpha(t1) * c.centers + moved)[:, 0]
+        return (self.schedule.alpha(end) * c.centers + moved)[:, 0]

@@ -115,19 +115,19 @@ class MixtureFlow:
 
     def mean(self, t: Array) -> Array:
         """The mean of x_t: alpha times that of the data; t of any shape, before the axes of x."""
-        mean, _ = self._moments
         t = at_least_float32(t)
-        mean = jnp.asarray(mean, t.dtype).reshape((1,) * t.ndim + self.shape)
+        mean = jnp.asarray(self._moments[0], t.dtype).reshape((1,) * t.ndim + self.shape)
         alpha = self.schedule.alpha(t)
         return alpha.reshape(t.shape + (1,) * len(self.shape)) * mean
 
     def cov(self, t: Array) -> Array:
         """The covariance of the flattened x_t, (d, d) after the axes of t."""
-        _, cov = self._moments
+        of_data = self._moments[1]
         t = at_least_float32(t)
         alpha, sigma = (f(t)[..., None, None] for f in (self.schedule.alpha, self.schedule.sigma))
-        axes = (1,) * t.ndim + cov.shape
-        cov, eye = (jnp.asarray(x, t.dtype).reshape(axes) for x in (cov, np.eye(len(cov))))
+        axes = (1,) * t.ndim + of_data.shape
+        parts = (of_data, np.eye(len(of_data)))
+        cov, eye = (jnp.asarray(x, t.dtype).reshape(axes) for x in parts)
         return alpha**2 * cov + sigma**2 * eye
 
     def sample(
@@ -144,9 +144,9 @@ class MixtureFlow:
         if c.axes is not None:
             moved = jnp.einsum("bde,be->bd", jnp.asarray(c.axes, z.dtype)[k], moved)
         x1 = jnp.asarray(c.centers, z.dtype)[k] + moved
-        t = jnp.asarray(t, z.dtype)
+        time = jnp.asarray(t, z.dtype)
         noise = jax.random.normal(of_noise, x1.shape, z.dtype)
-        return self.schedule.alpha(t) * x1 + self.schedule.sigma(t) * noise
+        return self.schedule.alpha(time) * x1 + self.schedule.sigma(time) * noise
 
     def given(self, label: int) -> "MixtureFlow":
         """The flow to one class: the component of that number alone."""
@@ -228,11 +228,11 @@ def _principal(spreads: np.ndarray, shape: tuple[int, ...]) -> tuple[np.ndarray,
     return np.broadcast_to(spreads.reshape(spreads.shape + missing), shape), None
 
 
-def _turn(axes: Array | None, x: Array) -> Array:
+def _turn(axes: Array | np.ndarray | None, x: Array | np.ndarray) -> Array:
     """x (batch, K, d) along the axes; axes has a leading axis of one."""
-    return x if axes is None else jnp.einsum("kde,bkd->bke", axes[0], x)
+    return jnp.asarray(x) if axes is None else jnp.einsum("kde,bkd->bke", axes[0], x)
 
 
-def turn_back(axes: Array | None, x: Array) -> Array:
+def turn_back(axes: Array | np.ndarray | None, x: Array) -> Array:
     """x (batch, K, d) from along the axes."""
     return x if axes is None else jnp.einsum("kde,bke->bkd", axes[0], x)

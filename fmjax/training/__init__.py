@@ -5,6 +5,10 @@ imported when it is first asked for.
 """
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # what `__getattr__` gives, with its types
+    from fmjax.training.fitting import fit
 
 __all__ = ["fit"]
 

@@ -1,6 +1,5 @@
 """The batches of a training on its devices, from a stream that knows of no devices."""
 
-import contextlib
 import itertools
 from collections.abc import Iterator
 
@@ -32,5 +31,5 @@ def placed_batches(
 
 def _first(batches: Iterator[Batch], number: int) -> Iterator[Batch]:
     """So many batches and no more: what the training does not need stays in the iterator."""
-    with contextlib.closing(batches):
+    with pipeline.closed(batches):
         yield from itertools.islice(batches, number)

@@ -79,7 +79,9 @@ class Begin:
             self.abstract,
             shardings,
         )
-        step, parts = folder.checkpoints.restore_latest(target._asdict())
+        found = folder.checkpoints.restore_latest(target._asdict())
+        assert found is not None, "there are checkpoints"
+        step, parts = found
         say(f"{folder.path}: going on at step {step}", file=sys.stderr)
         if not exact:
             say(

@@ -20,7 +20,7 @@ from fmjax.training.fit_checks import check_data, check_functions
 from fmjax.training.folder import PROFILE, Folder, opened, record_of
 from fmjax.training.loop import Callback, Training, run_steps
 from fmjax.training.mesh import DATA_PARALLEL, MeshSizes, make_mesh, row_shards
-from fmjax.training.parallelism import Jit, Pmap, check_divides, layout_over
+from fmjax.training.parallelism import Jit, Parallel, Pmap, check_divides, layout_over
 from fmjax.training.progress import Progress
 from fmjax.training.settings import Settings, check_numbers
 from fmjax.training.sharding import Rules, notes
@@ -52,7 +52,7 @@ def fit(
     checkpoint_every: int = 500,
     val_every: int = 0,
     keep: int = 3,
-    parallel: str = "jit",
+    parallel: Parallel = "jit",
     rules: Rules = (),
     steps_per_call: int = 1,
     threads: int = 2,
@@ -174,7 +174,7 @@ def fit(
             callbacks=tuple(callbacks),
             checkpoints=None if folder is None else folder.checkpoints,
             flops=flops,
-            trace=folder.path / PROFILE if profile else None,
+            trace=folder.path / PROFILE if profile and folder is not None else None,
         )
         return layout.to_global(_train(training, folder, state))
 
@@ -193,8 +193,8 @@ def _train(training: Training, folder: Folder | None, state: TrainState) -> Trai
         step, state, signal = run_steps(training, progress, start, state)
     if folder is not None:
         folder.checkpoints.wait()
-    if signal:
-        raise Stopped(signal, step, path)
+        if signal:  # which ends no training that keeps nothing
+            raise Stopped(signal, step, folder.path)
     return state
 
 
@@ -208,7 +208,9 @@ def _check_objects(apply_fn, loss_fn, draw, optimizer, callbacks) -> None:
         check_methods("a callback", callback, such_as="lambda step, state: ...")
 
 
-def _layout(mesh: Mesh | MeshSizes | None, parallel: str, steps: int, rules: Rules) -> Jit | Pmap:
+def _layout(
+    mesh: Mesh | MeshSizes | None, parallel: Parallel, steps: int, rules: Rules
+) -> Jit | Pmap:
     if not isinstance(mesh, Mesh):
         if mesh is not None and not isinstance(mesh, tuple):
             raise InputError(

@@ -85,7 +85,9 @@ def run_steps(
                 metrics.add(step, values, batches.waited)
 
                 stop = signals.received(agree=step % settings.log_every == 0)
-                saved = stop or step == settings.steps or step % settings.checkpoint_every == 0
+                saved = (
+                    bool(stop) or step == settings.steps or step % settings.checkpoint_every == 0
+                )
                 if saved or (settings.val_every and step % settings.val_every == 0):
                     metrics.drain()
                     with metrics.paused():

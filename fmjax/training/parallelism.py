@@ -6,7 +6,7 @@ A layout is an object with the methods of `Jit`; the loop never asks which one i
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 import jax
 import numpy as np
@@ -26,6 +26,8 @@ from fmjax.training.mesh import (
 from fmjax.training.sharding import Rules, state_shardings
 from fmjax.training.state import TrainState
 from fmjax.training.step import Batch, Step
+
+State = TypeVar("State")
 
 
 def _in_a_row(step: Step, steps: int) -> Step:
@@ -54,7 +56,7 @@ class Jit:
     rules: Rules = ()
     axis_name = None
 
-    def init(self, make_state: Callable[[jax.Array], TrainState], key: jax.Array) -> TrainState:
+    def init(self, make_state: Callable[[jax.Array], State], key: jax.Array) -> State:
         """Makes the state in its shards, so that no device ever holds more than its own."""
         shardings = state_shardings(jax.eval_shape(make_state, key), self.mesh, self.rules)
         return jax.jit(make_state, out_shardings=shardings)(key)
@@ -113,7 +115,7 @@ class Pmap:
         mesh = Mesh(np.array(self.mesh.local_devices), (DATA,), (AxisType.Auto,))
         return NamedSharding(mesh, P(*axes))
 
-    def init(self, make_state: Callable[[jax.Array], TrainState], key: jax.Array) -> TrainState:
+    def init(self, make_state: Callable[[jax.Array], State], key: jax.Array) -> State:
         """Makes the state on every device of this process; equal keys make equal states."""
         return jax.jit(make_state, out_shardings=self._local())(key)
 
@@ -160,7 +162,8 @@ class Pmap:
         return jax.jit(lambda x: x, out_shardings=self._local())(state)
 
 
-LAYOUTS = {"jit": Jit, "pmap": Pmap}
+Parallel = Literal["jit", "pmap"]
+LAYOUTS: dict[Parallel, type[Jit] | type[Pmap]] = {"jit": Jit, "pmap": Pmap}
 
 
 def make_layout(

@@ -54,7 +54,7 @@ class Progress:
         self._path = None if workdir is None else workdir / METRICS
         if not self._active:
             return
-        if self._path is not None:
+        if workdir is not None and self._path is not None:
             _keep_until(self._path, start)
             self._file = AppendedFile(self._path)
             self._events = Events(workdir / EVENTS, start)
@@ -157,7 +157,9 @@ class _Lines:
 
     def __init__(self, start: int, steps: int):
         self._step, self._steps = start, steps
-        self._since = None  # (time, step) after the first call, which may compile
+        self._since: tuple[float, int] | None = (
+            None  # (time, step) after the first call, which may compile
+        )
 
     def advance(self, steps: int) -> None:
         self._step += steps

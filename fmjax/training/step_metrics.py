@@ -58,8 +58,10 @@ class StepMetrics:
         self._batch_size, self._log_every, self._progress = batch_size, log_every, progress
         self._once = {"compile_seconds": compile_seconds}
         self._flops, self._chip = flops, chip_of(jax.devices()[0])
-        self._pending, self._read = deque(), []
-        self._since = None  # (time, step, seconds waited for data) of the last line
+        self._pending: deque[tuple[int, dict[str, jax.Array], float]] = deque()
+        self._read: list[dict[str, float]] = []
+        # (time, step, seconds waited for data) of the last line
+        self._since: tuple[float, int, float] | None = None
 
     def add(self, step: int, metrics: dict[str, jax.Array], waited: float) -> None:
         """Takes the metrics of a call, still being computed, and reads those of two calls before.
@@ -118,6 +120,7 @@ class StepMetrics:
 
     def _report(self, step: int, waited: float) -> None:
         """Logs the means since the last line."""
+        assert self._since is not None, "the first step has been read"
         now, (then, first, waited_then) = time.perf_counter(), self._since
         elapsed = max(now - then, 1e-9)
         examples = (step - first) * self._batch_size
@@ -138,5 +141,6 @@ class StepMetrics:
         """Leaves the time inside out of the speed: it goes into something else than steps."""
         began = time.perf_counter()
         yield
+        assert self._since is not None, "the first step has been read"
         then, step, waited = self._since
         self._since = (then + time.perf_counter() - began, step, waited)

@@ -33,6 +33,7 @@ def costs(manifold, x0, x1):
     return np.asarray(each)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MANIFOLDS)
 def test_the_total_squared_length_is_the_least(name):
     manifold = MANIFOLDS[name]
@@ -77,6 +78,7 @@ def test_every_coupling_pairs_a_product_and_shortens_its_geodesics(make):
     )  # labels follow their points
 
 
+@pytest.mark.slow
 def test_a_draw_couples_on_the_manifold():
     sphere = Sphere(2)
     x1 = points(sphere, 1)
@@ -88,12 +90,14 @@ def test_a_draw_couples_on_the_manifold():
     assert lengths[1] < lengths[0]
 
 
+@pytest.mark.slow
 def test_in_flat_space_it_is_the_coupling_without_a_manifold():
     x0, x1 = jax.random.normal(KEY, (2, 12, 3))
     expected = exact()(KEY, x0, x1)[0]
     np.testing.assert_array_equal(exact(manifold=Euclidean(3))(KEY, x0, x1)[0], expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("call", "message"),
     [

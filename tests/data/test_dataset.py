@@ -88,3 +88,8 @@ def test_examples_that_count_differently_are_as_many_as_asked(limit, number):
     found, _ = dataset.Dataset("mine", Vectors(1), None, split, split).arrays("train", limit)
     assert len(found) == number
     assert set(found) <= set(x)
+
+
+def test_a_toy_has_no_split_that_is_stored():
+    with pytest.raises(InputError, match="the toy 'toy/moons' is drawn afresh, and has no train"):
+        load("toy/moons").stored("train")

@@ -23,6 +23,7 @@ def test_toys_load_by_name():
         load("toy/mons")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["toy/moons", "random/4x4x1/3"])
 def test_a_set_that_is_drawn_needs_no_tensorflow_datasets(run_python, name):
     out = run_python(

@@ -392,3 +392,9 @@ def test_one_batch_a_call_has_no_axis_of_calls():
     assert list(pipeline.in_rows(iter(batches), 1)) == batches
     rows = list(pipeline.in_rows((batch for batch in batches), 2))  # the last one is left over
     np.testing.assert_array_equal([row["x1"][:, 0] for row in rows], [[0, 1], [2, 3]])
+
+
+def test_batches_in_rows_end_where_an_iterator_cannot_be_closed():
+    batches = iter([{"x1": np.zeros((2, 3))}] * 3)
+    assert not hasattr(batches, "close")
+    assert [row["x1"].shape for row in pipeline.in_rows(batches, 2)] == [(2, 2, 3)]

@@ -65,6 +65,7 @@ def write(shape, classes, train, test):
     return load("own")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("shape", "classes", "train"),
     [

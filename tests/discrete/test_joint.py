@@ -59,6 +59,7 @@ def test_both_parts_have_their_joint_law():
     np.testing.assert_array_equal(solution.nfe, 200)
 
 
+@pytest.mark.slow
 def test_one_network_is_trained_by_one_loss():
     """The loss is the sum of those of the parts, and its gradient reaches both."""
     n = 64
@@ -86,6 +87,7 @@ def test_one_network_is_trained_by_one_loss():
     np.testing.assert_allclose(loss, sum(parts), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_point_of_a_manifold_moves_along_geodesics_beside_a_token():
     sphere = Sphere(2)
     path = Joint({"place": GeodesicPath(sphere), "kind": MixturePath(2)})
@@ -134,6 +136,7 @@ def test_it_says_what_it_is():
 
 X0 = {"number": jnp.zeros((2, 1)), "kind": jnp.full((2, 1), 3)}
 KEYS = jax.random.split(jax.random.key(0), 2)
+NO_PATH = Unmask(None)  # which `on_path` of a solver of tokens alone would have given
 SOLVER = JointSteps({"number": EulerStep(), "kind": Unmask(KINDS)}, 2)
 
 
@@ -166,6 +169,10 @@ SOLVER = JointSteps({"number": EulerStep(), "kind": Unmask(KINDS)}, 2)
             "what the network gives must be built as the movers are",
         ),
         (lambda: solve_sde(exact, X0, None, None, SOLVER), "takes one random key per example"),
+        (
+            lambda: solve_sde(exact, X0, KEYS, None, JointSteps(SOLVER.movers | {"kind": NO_PATH})),
+            "the path of the solver must be an object with sample, such as MixturePath",
+        ),
     ],
 )
 def test_what_is_wrong_is_said(wrong, sentence):

@@ -29,6 +29,7 @@ from tests.discrete.test_solvers import check_law
 KEY = jax.random.key(0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mask", "uniform", "metric"])
 @pytest.mark.parametrize("t", [0.5, 1.0])
 def test_the_exact_posterior_has_exactly_the_law_of_the_path(name, t):
@@ -54,6 +55,7 @@ def test_masks_that_are_guessed_alone_have_the_product_of_the_guesses():
         np.testing.assert_allclose(p, each[0][:, None] * each[1][None], atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mask", "uniform", "any p0, cubic", "metric"])
 def test_the_bound_is_below_the_exact_likelihood(name):
     """With any network; with masks that are guessed alone, it is exact."""
@@ -72,6 +74,7 @@ def test_the_bound_is_below_the_exact_likelihood(name):
         np.testing.assert_allclose(mean, exact, atol=1e-5 + 5 * error.max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mask", "uniform", "any p0, cubic"])
 def test_the_bound_of_the_exact_posterior_is_the_entropy(name):
     path = PATHS[name]
@@ -123,6 +126,7 @@ def test_bits_per_token_are_those_of_bits_per_dim():
     np.testing.assert_allclose(bits_per_dim(jnp.array([-8.0]), 4, bin_width=1.0), 2 / np.log(2))
 
 
+@pytest.mark.slow
 def test_guidance_has_exact_probabilities_too():
     path = PATHS["mask"]
     guided = predictor_free(network(path, (LAW, OTHER)), 1)
@@ -138,6 +142,7 @@ def test_guidance_has_exact_probabilities_too():
 # Infilling
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("guide", [False, True])
 def test_masks_are_filled_in_with_the_conditional_law(guide):
     path, n = PATHS["mask"], 50_000
@@ -161,6 +166,7 @@ def test_masks_are_filled_in_with_the_conditional_law(guide):
 MENDING = Corrector(30.0, a=2.0, b=0.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "solver",
     [

@@ -65,6 +65,7 @@ def expected_loss(path, logits_of=posterior, nodes=120):
     return sum(w / 2 * float(at((t + 1) / 2)) for t, w in zip(times, weights, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", BOUNDS, ids=" by ".join)
 def test_a_bound_of_the_exact_posterior_is_the_entropy(case):
     """But that of the generalised KL for a uniform source, which is loose by a known amount."""
@@ -125,6 +126,7 @@ def test_the_masked_loss_is_the_entropy_in_the_mean_for_any_kappa(kappa):
     np.testing.assert_allclose(found, ENTROPY, atol=0.02)
 
 
+@pytest.mark.slow
 def test_the_masked_loss_is_finite_at_the_data_and_needs_no_time():
     path = MixturePath(V, "mask", loss=Masked())
     table = jnp.zeros((V,))
@@ -186,6 +188,7 @@ def test_losses_are_safe_under_jit_vmap_and_grad_up_to_both_ends(path, loss):
     np.testing.assert_allclose(mapped[0], eager, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["uniform", "any p0, cubic"])
 def test_the_score_entropy_keeps_its_digits_near_the_source(name):
     path = with_loss(name, ScoreEntropy())

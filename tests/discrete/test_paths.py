@@ -43,6 +43,7 @@ def all_states(path, t):
     return x, x1, jnp.full(x.shape, t)
 
 
+@pytest.mark.slow
 @EACH_PATH
 @pytest.mark.parametrize("t", TIMES)
 def test_the_rates_given_x1_solve_the_forward_equation(path, t):
@@ -56,6 +57,7 @@ def test_the_rates_given_x1_solve_the_forward_equation(path, t):
         assert np.all(np.diagonal(rates[:, :, :], axis1=1, axis2=2) == 0)
 
 
+@pytest.mark.slow
 @EACH_PATH
 @pytest.mark.parametrize("t", TIMES)
 def test_the_rates_of_both_tokens_solve_the_forward_equation_of_their_law(path, t):
@@ -85,6 +87,7 @@ def test_a_path_goes_from_its_source_to_the_data(path):
     np.testing.assert_allclose(ends[1][:, :V], np.eye(V), atol=1e-3)
 
 
+@pytest.mark.slow
 @EACH_PATH
 def test_samples_have_the_probabilities_of_the_path(path):
     n, key = 20_000, jax.random.key(0)
@@ -130,6 +133,7 @@ def test_the_likelihood_of_the_own_token_makes_the_posterior_of_bayes(path):
         np.testing.assert_allclose(found[:, 0], (joint / joint.sum(0)).T, atol=2e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kappa", [Linear(), Polynomial(1.5), CubicKappa(0.3, 2.0), CosineKappa()], ids=repr
 )

@@ -23,6 +23,7 @@ P = np.array([0.5, 0.2, 0.3])
 GEOMETRY = pytest.mark.parametrize("geometry", ["linear", "fisher"])
 
 
+@pytest.mark.slow
 @GEOMETRY
 @pytest.mark.parametrize("kappa", [Linear(), Polynomial(2), CosineKappa()], ids=repr)
 def test_the_velocity_of_a_sure_guess_is_that_of_the_path(geometry, kappa):
@@ -88,7 +89,7 @@ def _inside(z, y, angle):
     return angle <= jnp.pi / 2
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @GEOMETRY
 def test_the_exact_posterior_reaches_the_law_of_the_data(geometry):
     path, n = SimplexPath(3, geometry), 20_000
@@ -105,6 +106,7 @@ def test_the_exact_posterior_reaches_the_law_of_the_data(geometry):
     assert np.mean(np.max(x1, axis=-1) > 0.95) > 0.98
 
 
+@pytest.mark.slow
 @GEOMETRY
 def test_the_loss_is_the_cross_entropy(geometry):
     path = SimplexPath(3, geometry)

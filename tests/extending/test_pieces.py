@@ -68,6 +68,7 @@ def test_a_source(run_of):
         Draw(source=source)(jax.random.key(0), jnp.arange(2), jnp.ones((2, 3)))
 
 
+@pytest.mark.slow
 def test_a_condition(run_of):
     run = run_of(data__name="ordinal_condition:load", labels__drop_rate=0.25)
     condition = piece("ordinal_condition").Ordinal(4, drop_rate=0.25)
@@ -86,6 +87,7 @@ def test_a_condition(run_of):
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_codec(run_of):
     run = run_of(data__name="count_codec:load")
     counts = run.samples["samples"]

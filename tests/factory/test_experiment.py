@@ -109,6 +109,7 @@ def test_the_weights_multiply():
 PAIRED = ("ot", "sinkhorn", "schroedinger_bridge", "unbalanced", "partial")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PAIRED)
 def test_every_coupling_pairs_within_classes_at_less_cost(name):
     # By label, so the classes of the source stay as drawn; the pairs are nearer than by chance.
@@ -124,6 +125,7 @@ def test_every_coupling_pairs_within_classes_at_less_cost(name):
     assert not np.array_equal(free.x0, paired.x0)
 
 
+@pytest.mark.slow
 def test_a_batch_in_groups_is_paired_group_by_group():
     whole = experiment(coupling__name="ot", coupling__groups=4).draw(KEY, BATCH)
     for group in range(4):
@@ -240,7 +242,7 @@ def test_the_pieces_combine_and_the_loss_falls(changes):
         assert jnp.all(jnp.isfinite(velocity))
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_coupling_gives_the_same_pairs_on_one_device_and_on_eight(run_python):
     """Under jit over a mesh and under pmap, over the global batch and in groups."""
     out = run_python(

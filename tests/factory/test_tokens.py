@@ -58,6 +58,7 @@ def batch_of(spec, n=16):
     return batch
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("spec", "changes"), CASES.values(), ids=CASES)
 @pytest.mark.parametrize("name", TOKEN_PATHS)
 def test_a_configuration_trains_and_samples_tokens(spec, changes, name):
@@ -318,6 +319,7 @@ def test_guidance_leads_to_the_condition_and_the_negative_one_away():
         np.testing.assert_allclose(found, (weights / weights.sum())[:2], atol=0.02)
 
 
+@pytest.mark.slow
 def test_solvers_of_tokens_are_named_before_any_device_is_asked(run_python):
     """Several processes join each other after the flags are read, and before a backend starts."""
     out = run_python(

@@ -56,6 +56,7 @@ def residual(loss_fn, args, noise, params=EXACT):
     return float(jnp.sqrt(jax.jit(loss_fn)(params, *args, noise=noise)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schedule", FLOWS)
 @pytest.mark.parametrize("name", EVERY)
 def test_an_identity_vanishes_at_the_closed_form_and_not_beside_it(name, schedule):

@@ -58,6 +58,7 @@ def full(t):
     return np.full(len(X0), t, np.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ends", [(0.0, 1.0), (1.0, 0.0), (0.2, 0.9), (0.7, 0.1)])
 @pytest.mark.parametrize("how", [{"steps": 1}, {"steps": 5}, {"steps": 4, "grid": "cosine"}])
 def test_a_chain_of_jumps_is_the_flow_map(ends, how):
@@ -127,6 +128,7 @@ def test_the_velocity_is_asked_as_often_as_is_said(renoise):
     assert len(calls) == 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=repr)
 @pytest.mark.parametrize("renoise", [0.3, 1.0])
 def test_renoise_keeps_the_distribution_at_every_time(schedule, renoise):

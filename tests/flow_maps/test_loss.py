@@ -52,6 +52,7 @@ def flow_of(labels):
     return x0, x0 + VELOCITIES[labels]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("w", "kappa"), [(2.0, 0.0), (2.0, 0.5), (1.5, -0.4), (1.0, 0.9)])
 def test_the_fixed_point_of_built_in_guidance_is_the_guided_flow(w, kappa):
     guidance = FixedGuidance.at_scale(CLASSES, w, kappa)

@@ -135,6 +135,7 @@ def test_the_map_of_a_flow_obeys_the_identity_and_another_does_not(manifold, ide
     assert 1e-6 < near < far
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("identity", [AlphaFlow(0.5), AlphaFlow(0.0), Consistency(0.3)], ids=repr)
 def test_a_map_along_geodesics_obeys_those_that_follow_the_pair(identity):
     right, near, far = losses(SO3(), identity)
@@ -153,6 +154,7 @@ def test_a_finite_difference_serves_as_well(identity):
     assert right < 1e-8 < near
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "identity",
     [MeanFlow(normalise=0.1), Lagrangian(), Semigroup(0.3), AlphaFlow(0.4), Consistency(0.3)],
@@ -175,6 +177,7 @@ def test_on_a_flat_manifold_the_losses_are_those_of_the_straight_path(identity):
         np.testing.assert_allclose(found[1], found[0], rtol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("manifold", [*CURVED, SO3()], ids=repr)
 def test_a_network_that_begins_at_zero_has_finite_gradients(manifold):
     """Its jumps end where they start, on and off the diagonal."""
@@ -224,6 +227,7 @@ def test_the_average_divergence_obeys_them_too(identity):
         assert value({"wrong": 0.1}) > 1e-5
 
 
+@pytest.mark.slow
 def test_probes_of_the_divergence_are_in_the_tangent_space():
     head, x = DivergenceHead(scale=2.0), Sphere(2).uniform(KEY, (4000,))
     x = jnp.broadcast_to(x[:1], x.shape)

@@ -78,12 +78,14 @@ def residual(name, wrong):
         return float(jnp.sqrt(jax.jit(loss_fn)(jnp.asarray(wrong), x0, x1, Span(s, t), None)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["MeanFlow", "Lagrangian", "semigroup"])
 def test_an_identity_holds_on_a_mixture_and_not_beside_it(name):
     assert residual(name, 0.0) < 1e-6  # what 128 steps of order 4 leave
     assert residual(name, 0.1) > 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["improved MeanFlow", "alpha-Flow, 0"])
 def test_its_relatives_hold_there_too(name):
     assert residual(name, 0.0) < 1e-6
@@ -106,7 +108,7 @@ def test_chains_of_jumps_lead_where_one_jump_does():
         assert gap.max() > 1e-2
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_trained_map_is_a_semigroup_and_the_flow_within_its_error():
     """Its error, and how far one jump is from two, both below 0.1 where the data's scale is 1.3."""
     model = MLP(width=64, depth=3, span=True)

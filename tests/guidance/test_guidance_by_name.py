@@ -57,6 +57,7 @@ def test_two_scales_are_those_of_instruct_pix2pix():
     np.testing.assert_allclose(u, expected, atol=rounding(expected))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("guide", "order"),
     [(guide_each, "image text"), (guide_in_turn, "image text"), (guide_in_turn, "text image")],

@@ -251,6 +251,7 @@ def test_a_sample_comes_with_the_density_that_is_found_for_it(trace):
         assert np.abs(np.asarray(out.log_p) - normal).max() > 0.1
 
 
+@pytest.mark.slow
 def test_a_gaussian_has_its_closed_form_and_its_gradients_are_the_score_and_that_by_parameters():
     flow = Gaussian((2,))
 
@@ -389,6 +390,7 @@ def with_row(row, value):
     return points
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "message"),
     [

@@ -93,6 +93,7 @@ def covariant_divergence(manifold, velocity, x):
     return jax.vmap(one)(x)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("manifold", EACH, ids=repr)
 def test_the_divergence_is_that_of_the_connection(manifold):
     with jax.enable_x64(True):
@@ -213,6 +214,7 @@ def test_a_known_flow_on_the_sphere():
     np.testing.assert_allclose(jnp.linalg.norm(found.x0, axis=1), 1, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_known_flow_on_the_torus():
     x = Torus(2).uniform(KEY, (50,))
     found = log_likelihood(
@@ -278,6 +280,7 @@ def test_a_sample_comes_with_its_density(manifold):
     assert np.all(drawn.success)
 
 
+@pytest.mark.slow
 def test_tolerances_serve_as_well_as_steps():
     x = Sphere(2).uniform(KEY, (5,))
     tight = solver_spec("dopri5", rtol=1e-6, atol=1e-6, manifold=Sphere(2))
@@ -301,6 +304,7 @@ def test_probes_of_the_tangent_space_have_the_divergence_for_a_mean(manifold):
     assert np.all(jnp.abs(columns.mean(axis=1) - exact[:, 0]) < 4 * error)
 
 
+@pytest.mark.slow
 def test_an_estimated_density_has_its_error():
     x, source = Sphere(2).uniform(KEY, (6,)), UniformOn(Sphere(2))
     exact = log_likelihood(net, x, spec=on(Sphere(2)), source=source)

@@ -122,6 +122,7 @@ def test_laws(manifold, dtype, tolerance):
     assert not wrong
 
 
+@pytest.mark.slow
 @every
 def test_uniform_and_shapes(manifold):
     if np.isinf(manifold.volume):
@@ -145,6 +146,7 @@ def test_curvature_is_the_turn_of_a_vector_around_a_small_square(manifold, curva
     assert float(turn) == pytest.approx(curvature, abs=1e-2)
 
 
+@pytest.mark.slow
 def test_curvature_of_positive_matrices():
     """-|[u, v]|^2 / 4 for orthonormal u and v at the identity."""
     manifold = SPD(2)
@@ -208,6 +210,7 @@ def _hard():
 SLOW = [pytest.param(at, marks=pytest.mark.slow) for at in (2, 3, 4)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", [0, 1, 5, *SLOW])
 def test_values_and_derivatives_are_finite_everywhere(at):
     manifold, given = list(_hard().items())[at]

@@ -81,6 +81,7 @@ def test_new_conditions_leave_the_parameters_that_were_there_to_the_bit(make):
     jax.tree.map(np.testing.assert_array_equal, kept, after)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", NETWORKS)
 def test_a_trained_network_that_gains_images_begins_as_it_was_to_the_bit(make):
     conditions = BASE | IMAGES | ({} if make.func is MLP else TEXT)
@@ -109,6 +110,7 @@ def test_what_the_mask_leaves_out_does_not_matter(make):
     np.testing.assert_allclose(out_of(make, text=other), out_of(make), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", EXACT)
 def test_nothing_is_attended_of_an_empty_sequence_and_the_output_is_finite(make):
     empty = np.zeros((B, L), bool)
@@ -131,6 +133,7 @@ def test_the_order_of_a_sequence_matters(make):
     assert np.abs(turned - out_of(make, text_mask=full)).max() > 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", EXACT)
 def test_a_sequence_without_a_mask_counts_at_every_place(make):
     conditions = {"text": TEXT["text"]}
@@ -190,6 +193,7 @@ def test_bfloat16_is_close_to_float32():
     assert np.linalg.norm(half - whole) < 0.05 * np.linalg.norm(whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", EXACT)
 def test_the_derivative_forwards_is_the_finite_difference(make):
     model = make(conditions=ALL, time_scale=1.0)
@@ -203,6 +207,7 @@ def test_the_derivative_forwards_is_the_finite_difference(make):
     assert np.linalg.norm(slope - expected) < 0.01 * np.linalg.norm(expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", EXACT)
 def test_guidance_evaluates_every_branch_in_one_call(make):
     model = make(conditions=ALL)

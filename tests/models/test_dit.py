@@ -131,6 +131,7 @@ def test_time_and_class_matter():
         assert len(np.unique(np.asarray(out).reshape(B, -1), axis=0)) == B
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tokens", [{}, {"label_tokens": 2, "label_tokens_from": 1}])
 def test_every_parameter_matters(tokens):
     model = tiny(depth=2, **tokens)

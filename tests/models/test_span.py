@@ -54,6 +54,7 @@ def test_a_network_of_two_times_begins_as_that_of_one_to_the_bit(make, shape):
         np.testing.assert_array_equal(two(extended, x, Span(T, t), labels), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("make", "shape"), NETWORKS)
 def test_its_output_depends_on_t_once_that_embedding_is_trained(make, shape):
     _, _, two, params, x, labels = one_and_two(make, shape)
@@ -64,6 +65,7 @@ def test_its_output_depends_on_t_once_that_embedding_is_trained(make, shape):
     assert len(np.unique(out.reshape(B, -1), axis=0)) == B
 
 
+@pytest.mark.slow
 def test_its_diagonal_is_a_velocity_that_the_solvers_take():
     one, params, two, extended, x, labels = one_and_two(functools.partial(MLP, width=16), (2,))
     spec, velocity = solver_spec("heun", 8), diagonal(two)
@@ -98,6 +100,7 @@ def flow_map(x, s, t):
     return t * MEAN + spread(t) / spread(s) * (x - s * MEAN)
 
 
+@pytest.mark.slow
 def test_a_network_of_two_times_learns_the_flow_map():
     model = MLP(width=32, depth=2, time_scale=10.0, span=True)
     apply_fn, adam = from_linen(model), optax.adam(optax.cosine_decay_schedule(1e-2, 1200))

@@ -74,6 +74,7 @@ def test_a_fresh_network_gives_zero(name):
     assert not out.any()
 
 
+@pytest.mark.slow
 @each
 def test_every_input_matters_and_examples_do_not_meet(name):
     model = NETWORKS[name]
@@ -161,6 +162,7 @@ def test_the_jvp_is_the_transpose_of_the_vjp(name):
     np.testing.assert_allclose(np.vdot(g, tangent), np.vdot(cotangent, dx), rtol=1e-3)
 
 
+@pytest.mark.slow
 @each
 def test_a_second_time_adds_nothing_at_first_and_matters_once_trained(name):
     model = NETWORKS[name].clone(span=True)
@@ -194,6 +196,7 @@ def _products(jaxpr) -> int:
     return total
 
 
+@pytest.mark.slow
 @each
 @pytest.mark.parametrize("span", [False, True])
 def test_operations_are_those_of_the_program(name, span):

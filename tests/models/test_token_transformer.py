@@ -93,6 +93,7 @@ def test_a_number_that_is_no_token_is_not_mistaken_for_one(trained):
     assert np.isfinite(logits[2:]).all()
 
 
+@pytest.mark.slow
 def test_a_look_up_gives_what_a_product_gives(monkeypatch, trained):
     product = apply(tiny(), trained, X, T, LABELS)
     monkeypatch.setattr("fmjax.models.tokens._ONE_HOT", 0)

@@ -64,6 +64,7 @@ def test_time_and_class_matter_and_neighbours_do_not():
     np.testing.assert_allclose(one, several[1:2], atol=rounding(several, 300))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "how",
     [

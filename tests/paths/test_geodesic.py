@@ -84,6 +84,7 @@ def test_on_euclidean_space_it_is_the_straight_path_and_measures_as_it_does():
     np.testing.assert_array_equal(geodesic.distance(*args), straight.distance(*args))
 
 
+@pytest.mark.slow
 @EVERY
 def test_values_and_gradients_are_finite_at_coincident_and_farthest_points(name):
     manifold = MANIFOLDS[name]

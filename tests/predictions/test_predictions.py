@@ -66,6 +66,7 @@ def by_definition(target, schedule, x0, x1, t):
     }[target]
 
 
+@pytest.mark.slow
 @every_schedule
 def test_every_target_converts_to_every_other(name):
     # Two routes to a target: from x0 and x1 by its definition, and from each other target.
@@ -85,6 +86,7 @@ def test_every_target_converts_to_every_other(name):
             np.testing.assert_allclose(value, of[b], rtol=1e-10, atol=1e-10, err_msg=f"{a} to {b}")
 
 
+@pytest.mark.slow
 @mostly_slow("name", SCHEDULES, ("custom", "polynomial_5"))
 def test_conversions_are_finite_at_the_ends_in_value_and_gradient(name):
     schedule = SCHEDULES[name]

@@ -122,6 +122,7 @@ def test_likelihood_by_jumps_is_that_of_the_trained_network(measured):
     assert report["trace"] == "the average divergence, learned"
 
 
+@pytest.mark.slow
 def test_its_velocity_serves_samplers_and_likelihood_by_solving(measured, tmp_path):
     for recipe in (Recipe(Jumps(2)), Recipe(solver_spec("heun", 2))):
         drawn = sample(measured, tmp_path / recipe.solver.describe()["solver"], Request(4), recipe)
@@ -129,6 +130,7 @@ def test_its_velocity_serves_samplers_and_likelihood_by_solving(measured, tmp_pa
     assert np.isfinite(measure(measured, Question(num=4), solver_spec("euler", 2), Exact())["nfe"])
 
 
+@pytest.mark.slow
 def test_jumps_tell_no_likelihood_without_the_divergence(scaled):
     with pytest.raises(InputError, match="has not learned the average divergence"):
         measure(scaled, Question(num=8), Jumps(2), Exact())

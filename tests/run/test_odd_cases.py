@@ -58,13 +58,13 @@ def test_every_command_is_tried():
     assert COMMANDS.keys() == NUMBERS.keys() == BASE.keys() == SHARES.keys()
 
 
-# A case of these trains as one of train does, and samples as one of sample.
-SLOW = {"reflow", "distill"}
+# A case of these trains, or reads a trained model: seconds each.
+SLOW = {"train", "reflow", "distill", "evaluate", "likelihood"}
 
 
 @pytest.mark.parametrize(
     "command",
-    [pytest.param(c, marks=[pytest.mark.slow] if c in SLOW else []) for c in NUMBERS],
+    [pytest.param(c, marks=[pytest.mark.nightly] if c in SLOW else []) for c in NUMBERS],
 )
 def test_odd_cases_end_as_documented(commands, world, tmp_path, command):
     counts, output = counts_of(commands, world, tmp_path, command, NUMBERS[command])

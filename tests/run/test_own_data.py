@@ -81,6 +81,7 @@ def test_samples_are_in_the_units_of_the_table(people, tmp_path):
         assert (tmp_path / "out" / picture).stat().st_size > 1000
 
 
+@pytest.mark.slow
 def test_a_table_is_evaluated_in_units_of_its_spread(people, sets):
     report = json.loads((people / "evaluation.json").read_text())
     assert report["frechet"]["real_halves"] < 1  # in those of its columns it is above 1,000

@@ -83,6 +83,7 @@ def test_samples_go_from_one_time_to_another(run, tmp_path):
         np.testing.assert_allclose(found, codec.decode(expected), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_without_points_they_start_from_the_snapshot_of_that_time(run):
     experiment = open_run(run)
     request, recipe = resolve(experiment, Request(5, start=6.0), Recipe(solver_spec("euler", 1)))

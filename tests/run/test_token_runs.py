@@ -107,6 +107,7 @@ def test_a_sample_is_a_function_of_the_seed_and_its_number(images, tmp_path):
     assert not np.array_equal(drawn(tmp_path / "other")["samples"], whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "solver",
     [
@@ -165,6 +166,7 @@ def test_texts_are_written_as_texts(text, tmp_path):
     assert "\n---\n".join(written) in steps[-1]
 
 
+@pytest.mark.slow
 def test_tokens_that_are_given_stay(text, tmp_path):
     """Masks between given characters: the run draws what stands there."""
     codec = open_run(text).spec.codec
@@ -244,6 +246,7 @@ def test_reflow_and_distillation_are_of_numbers(images, tmp_path):
 # ------------------------------------------------------------------------------ likelihood
 
 
+@pytest.mark.slow
 def test_the_bound_is_that_of_the_loss_at_many_times(images):
     """Against the mean of the loss over independent times, in nats of a whole image."""
     report = measure(images, Question(num=20), Draws(64), batch_size=8)

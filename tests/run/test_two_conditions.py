@@ -59,6 +59,7 @@ def test_each_condition_has_its_null_its_rate_and_its_embedding(trained):
     np.testing.assert_allclose(found, expected, atol=4 * np.sqrt(0.25 / n))
 
 
+@pytest.mark.slow
 def test_samples_take_the_conditions_of_held_out_data_and_are_data(trained, tmp_path):
     sample(trained, tmp_path, Request(40, w=(1.0, 3.0)), RECIPE)
     with np.load(tmp_path / "samples.npz") as content:
@@ -86,6 +87,7 @@ def test_the_guidance_of_several_conditions_is_one_call_with_all_nulls(trained, 
     assert not np.allclose(both[300.0], none, atol=1e-2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("in_turn", [False, True])
 def test_each_condition_has_a_scale_of_its_own(in_turn, trained, tmp_path):
     guidance = Guidance(scales=(("moon", 2.0), ("height", 50.0)), in_turn=in_turn)
@@ -191,6 +193,7 @@ def test_other_conditions_or_points_do_not_go_on_in_the_same_shards(trained, tmp
         sample(trained, tmp_path / "shards", Request(6, file, (1.0,)), RECIPE, shard_size=3)
 
 
+@pytest.mark.slow
 def test_samples_start_from_own_points(trained, tmp_path):
     points = np.random.default_rng(1).normal(size=(7, 2)).astype(np.float32)
     np.save(tmp_path / "x0.npy", points)

@@ -19,6 +19,7 @@ def gaussian(x, t, labels):
     return MEAN[None] + ratio * (x - t * MEAN[None])
 
 
+@pytest.mark.slow
 def test_known_numbers_are_met_and_unknown_ones_stay():
     known, y = np.array([1.0, 0.0, 1.0]), np.array([0.3, 9.0, 1.1])
     seen = np.array([0, 2])
@@ -68,6 +69,7 @@ def test_what_cannot_be_is_refused(change, message):
         fit_source(gaussian, X0, **arguments)
 
 
+@pytest.mark.slow
 def test_the_default_optimizer_lowers_the_cost():
     found = fit_source(gaussian, X0, lambda x1: jnp.sum(x1**2, axis=1), iterations=10)
     assert np.all(found.costs[-1] < found.costs[0])

@@ -36,12 +36,14 @@ def error(solver, schedule, grid, steps):
         return float(jnp.sqrt(jnp.mean(difference**2)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schedule", [Linear(), LinearVP()])
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_before_t_1_the_order_is_at_least_2(solver, schedule):
     assert order(solver, schedule, 0.9) > 1.9
 
 
+@pytest.mark.slow
 def test_on_the_straight_path_dpmpp_2m_comes_near_order_2_slowly_and_unipc_quickly():
     few = order("dpmpp_2m", Linear(), 1.0, steps=(32, 128))
     many = order("dpmpp_2m", Linear(), 1.0, steps=(256, 1024))

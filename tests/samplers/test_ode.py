@@ -191,6 +191,7 @@ def test_backwards_undoes_forwards():
     np.testing.assert_allclose(back, X0, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("solver", ["ab2", "ab3"])
 def test_earlier_evaluations_serve_backwards_too(solver):
     errors = [
@@ -203,6 +204,7 @@ def test_earlier_evaluations_serve_backwards_too(solver):
     assert np.log2(errors[0] / errors[1]) > ORDERS[solver] - 0.4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("solver", ["dpmpp_2m", "unipc"])
 def test_a_solver_in_the_signal_to_noise_ratio_runs_backwards_but_not_from_where_it_is_infinite(
     solver,

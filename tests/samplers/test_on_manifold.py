@@ -22,6 +22,7 @@ from fmjax.manifolds import (
 from fmjax.paths import AffinePath, BrownianBridge, GeodesicPath, Joint
 from fmjax.samplers import SOLVERS, invert, solve, solver_spec
 from fmjax.samplers.time_grids import GRIDS
+from tests.conftest import nightly_but
 
 SPHERE = Sphere(2)
 POSE = Product({"position": Euclidean(3), "rotation": SO3()})
@@ -36,7 +37,6 @@ MANIFOLDS = {
     "flat pose": FlatProduct((Euclidean(3), SO3())),
 }
 X0 = SPHERE.uniform(jax.random.key(0), (3,))
-SLOW = pytest.mark.slow
 EXACT = {"rtol": 1e-5, "atol": 1e-5}
 
 
@@ -71,7 +71,7 @@ def error(solution, expected):
 
 QUICK = {"geodesic_euler", "geodesic_heun", "tsit5"}
 ON = [name for name, method in sorted(SOLVERS.items()) if not method.log_snr]
-EVERY = [pytest.param(name, marks=() if name in QUICK else SLOW) for name in ON]
+EVERY = nightly_but(ON, *sorted(QUICK))
 
 
 @pytest.mark.slow
@@ -90,6 +90,7 @@ def test_the_order_on_the_sphere_is_the_declared_one_forwards_and_back(name):
         assert order > SOLVERS[name].order - 0.3 or errors[1] < 2e-6, (name, t0, errors)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EVERY)
 def test_states_never_leave_the_sphere(name):
     for steps in (3, 200):
@@ -116,7 +117,7 @@ def off(manifold, x):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MANIFOLDS)
-@pytest.mark.parametrize("solver", ["geodesic_euler", "geodesic_heun", "heun"])
+@pytest.mark.parametrize("solver", nightly_but(["geodesic_euler", "geodesic_heun", "heun"], "heun"))
 def test_states_never_leave_any_manifold_whatever_the_velocity(name, solver):
     manifold = MANIFOLDS[name]
     x0, end = points(manifold, 0), points(manifold, 1)
@@ -128,6 +129,7 @@ def test_states_never_leave_any_manifold_whatever_the_velocity(name, solver):
     assert bool((manifold.dist(found.x1, end) < manifold.dist(x0, end)).all())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("control", ["batch", "sample"])
 @pytest.mark.parametrize("name", ["tsit5", "geodesic_heun"])
 def test_adaptive_solves_meet_their_tolerance_at_every_time(control, name):
@@ -138,6 +140,7 @@ def test_adaptive_solves_meet_their_tolerance_at_every_time(control, name):
         np.testing.assert_allclose(jnp.linalg.norm(state, axis=-1), 1, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["geodesic_euler", "geodesic_heun", "heun", "tsit5"])
 def test_a_geodesic_is_followed_by_geodesic_steps_exactly_and_by_others_to_their_order(name):
     x0, x1 = X0, SPHERE.uniform(jax.random.key(1), (3,))
@@ -177,6 +180,7 @@ def test_an_inversion_comes_back():
     np.testing.assert_allclose(invert(flow, ends, None, spec).x1, X0, atol=5e-4)
 
 
+@pytest.mark.slow
 def test_the_velocity_is_evaluated_on_the_manifold_alone_and_as_often_as_is_reported():
     seen = []
 
@@ -194,6 +198,7 @@ def test_the_velocity_is_evaluated_on_the_manifold_alone_and_as_often_as_is_repo
         assert len(times) == len(seen)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spec", [("heun", 7), ("tsit5", 3), ("ab2", 5)])
 def test_flat_space_costs_nothing(spec):
     """The same program, and so the same bits."""
@@ -210,6 +215,7 @@ def test_flat_space_costs_nothing(spec):
     assert programs[0].as_text() == programs[1].as_text()
 
 
+@pytest.mark.slow
 def test_geodesic_steps_in_flat_space_are_those_of_euler_and_heun():
     x0 = jax.random.normal(jax.random.key(0), (5, 3))
 

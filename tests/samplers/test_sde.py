@@ -316,6 +316,7 @@ def test_a_brownian_bridge_with_its_score_keeps_its_marginals():
     np.testing.assert_allclose(found, variance(0.9), rtol=0.01)
 
 
+@pytest.mark.slow
 def test_times_to_save_become_nodes():
     spec, times = sde_spec("refresh", 4), (0.1, 0.5, 1.0)
     run = jax.jit(lambda x, k: solve_sde(waves, x, k, spec=spec, save_at=times))

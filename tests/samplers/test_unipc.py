@@ -63,6 +63,7 @@ def ours(solver, times, schedule):
         return np.asarray(jax.jit(lambda x: solve(velocity, x, None, spec, t0=t0, t1=t1).x1)(X0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schedule", [Linear(), Cosine(), LinearVP()])
 @pytest.mark.parametrize("count", [3, 8])
 def test_unipc_is_that_of_the_paper(schedule, count):
@@ -71,6 +72,7 @@ def test_unipc_is_that_of_the_paper(schedule, count):
     np.testing.assert_allclose(ours("unipc", TIMES[:count], schedule), expected, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_the_two_rules_differ():
     for count in (3, 8):
         a, b = (ours(name, TIMES[:count], Linear()) for name in ("unipc", "unipc_interpolated"))

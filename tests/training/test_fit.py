@@ -23,6 +23,7 @@ from fmjax.training import fit
 from fmjax.training.mesh import MeshSizes
 from fmjax.training.signals import Stopped
 from fmjax.training.state import TrainState
+from tests.conftest import nightly_but
 
 
 def points(n=96, seed=0):
@@ -141,6 +142,7 @@ NETWORKS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_network_of_any_kind_is_trained_and_its_own_parameters_stay(name):
     network, params = NETWORKS[name]()
@@ -186,6 +188,7 @@ KINDS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_data_of_every_kind_give_the_same_bits(kind):
     assert_same_bits(fitted(KINDS[kind](points())), fitted(points()))
@@ -200,6 +203,7 @@ def test_numbers_of_numpy_train_as_those_of_python_and_are_kept_in_the_folder(tm
     assert_same_bits(fitted(workdir=tmp_path, ema=0.9, **counts), state)  # it has them already
 
 
+@pytest.mark.slow
 def test_a_bare_array_and_trees_of_arrays_are_data():
     options = USUAL | {"loss_fn": make_loss_fn(free)}
     array = fit(free, PARAMS, points()["x"], **options)
@@ -431,7 +435,7 @@ print(b"".join(np.asarray(x).tobytes() for x in jax.tree.leaves(state)).hex())
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["nnx", "equinox"])
+@pytest.mark.parametrize("name", nightly_but(["nnx", "equinox"], "nnx"))
 def test_killed_and_resumed_on_two_devices_it_is_the_same_to_the_bit(run_python, tmp_path, name):
     def run(folder, steps, kill_at=0):
         return run_python(KILLED, name, tmp_path / folder, steps, kill_at, devices=2).split()[-1]

@@ -37,6 +37,7 @@ def test_a_split_tree_comes_together_again():
     assert joined(*split(tree, ())) == tree
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "how",
     [
@@ -86,6 +87,7 @@ def test_the_optimiser_has_moments_of_what_is_trained_alone():
     assert set(named_leaves(trained().opt_state[0].mu)) == {"b"}
 
 
+@pytest.mark.slow
 def test_the_norm_is_that_of_the_trained_gradient():
     args = tuple(draw(jax.random.fold_in(jax.random.key(1), 0), BATCH))
     grads = jax.grad(LOSS)(PARAMS, *args)

@@ -53,6 +53,7 @@ def trained(params, patterns=("*",), rank=2, alpha=None):
     return noisy(lora.init(jax.random.key(0), params, patterns, rank, alpha), key=4)
 
 
+@pytest.mark.slow
 def test_the_network_begins_as_it_was(base):
     adapters = lora.init(jax.random.key(0), base, rank=2)
     for name, leaf in named_leaves(lora.merge(base, adapters)).items():
@@ -62,6 +63,7 @@ def test_the_network_begins_as_it_was(base):
     np.testing.assert_allclose(asked, expected, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_merged_weights_give_the_same_and_the_derivative_is_there(base):
     adapters = trained(base, alpha=3.0)
     merged = jax.jit(lora.merge)(base, adapters)
@@ -93,6 +95,7 @@ def test_each_block_has_a_product_of_its_own(base):
         np.testing.assert_allclose(change, 2.0 * pair["a"][k] @ pair["b"][k], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_kernels_of_flax_are_split_where_their_inputs_end():
     params = noisy(jax.eval_shape(MIXED.init, jax.random.key(0), X)["params"])
     adapters = trained(params, rank=2, alpha=2.0)
@@ -142,6 +145,7 @@ def moons(parallel="jit", **more):
     return params, given, fit(apply_fn, given, x, parallel=parallel, **how)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("parallel", ["jit", "pmap"])
 def test_adapters_are_trained_alone(parallel):
     params, given, state = moons(parallel)
@@ -155,6 +159,7 @@ def test_adapters_are_trained_alone(parallel):
     assert moments.keys() == {f"adapters/{name}" for name in named_leaves(given["adapters"])}
 
 
+@pytest.mark.slow
 def test_a_stopped_training_goes_on_to_the_bit(tmp_path):
     moons(steps=2, workdir=tmp_path / "run")
     found, expected = moons(workdir=tmp_path / "run")[2], moons()[2]

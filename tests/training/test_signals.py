@@ -55,6 +55,7 @@ with Signals() as signals:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("first", "second"),
     [(signal.SIGTERM, signal.SIGTERM), (signal.SIGINT, signal.SIGHUP), (15, signal.SIGINT)],

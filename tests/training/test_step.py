@@ -43,6 +43,7 @@ def batch(k, n=64):
     return {"x1": x1, "index": np.arange(n, dtype=np.int32)}
 
 
+@pytest.mark.slow
 def test_a_step_is_the_update_written_by_hand():
     optimizer, key = optax.sgd(0.1), jax.random.key(1)
     state = init_state(make_params(jax.random.key(0)), optimizer)

@@ -94,16 +94,15 @@ def read_folder(
             parts with different classes, or the name of a class that a set cannot keep.
     """
     parts = {folder.name: folder for folder in _folders(path)}
-    test = test_names = None
-    if "train" in parts and set(parts) <= {"train", "test"}:
-        names, *train = _list_part(parts["train"])
-        if "test" in parts:
-            test_names, *test = _list_part(parts["test"])
-            _check_classes(path, names, test_names)
-    else:
-        names, *train = _list_part(path)
-    shape = _common_shape([*train[0], *(test[0] if test else ())], size, channels)
-    return shape, names, FilePart(*train, shape), FilePart(*test, shape) if test else None
+    apart = "train" in parts and set(parts) <= {"train", "test"}
+    names, paths, labels = _list_part(parts["train"] if apart else path)
+    if not (apart and "test" in parts):
+        shape = _common_shape(paths, size, channels)
+        return shape, names, FilePart(paths, labels, shape), None
+    test_names, test_paths, test_labels = _list_part(parts["test"])
+    _check_classes(path, names, test_names)
+    shape = _common_shape([*paths, *test_paths], size, channels)
+    return shape, names, FilePart(paths, labels, shape), FilePart(test_paths, test_labels, shape)
 
 
 def _list_part(path: Path) -> tuple[tuple[str, ...] | None, list[Path], np.ndarray | None]:

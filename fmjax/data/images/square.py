@@ -17,7 +17,7 @@ def to_square(image: Image.Image, side: int) -> Image.Image:
         The image of ``side x side`` pixels.
     """
     while min(image.size) >= 2 * side:
-        image = image.resize(tuple(x // 2 for x in image.size), Image.Resampling.BOX)
+        image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
     scale = side / min(image.size)
     if scale != 1:
         width, height = (max(side, round(x * scale)) for x in image.size)

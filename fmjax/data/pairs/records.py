@@ -9,13 +9,13 @@ the model was trained in, and the label, int32 (-1: none); all little-endian.
 
 import dataclasses
 import functools
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from fmjax.conditions import ClassIds
+from fmjax.conventions import Places
 from fmjax.data.codecs import States
 from fmjax.data.dataset import Dataset, hold_out
 from fmjax.data.tfds.records import CACHE_BYTES
@@ -147,9 +147,7 @@ class PairRecords:
         pair = {"x0": x0[0], "x1": x1[0]}
         return pair if labels is None else {**pair, "label": int(labels[0])}
 
-    def read_pairs(
-        self, indices: Sequence[int]
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    def read_pairs(self, indices: Places) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         """Many pairs at once.
 
         Args:
@@ -158,20 +156,20 @@ class PairRecords:
         Returns:
             x0 and x1 float32 ``(k, ...)``, and labels int32 ``(k,)`` or None, the caller's own.
         """
-        indices = np.asarray(indices)
+        wanted = np.asarray(indices)
         if self._cache is None:
-            records = self._read_records(indices)
+            records = self._read_records(wanted)
         else:
             cached, there = self._cache
-            new = np.unique(indices[~there[indices]])
+            new = np.unique(wanted[~there[wanted]])
             if len(new):
                 cached[new] = self._read_records(new)
                 there[new] = True  # last: a thread that sees it finds the records complete
-            records = cached[indices]
+            records = cached[wanted]
         labels = None if self.info.num_classes is None else np.array(records["label"], np.int32)
         return np.array(records["x0"], np.float32), np.array(records["x1"], np.float32), labels
 
-    def read(self, indices: Sequence[int]) -> tuple[np.ndarray, np.ndarray | None]:
+    def read(self, indices: Places) -> tuple[np.ndarray, np.ndarray | None]:
         """x1 and labels alone, as `fmjax.data.dataset.Split.read` gives them."""
         return self.read_pairs(indices)[1:]
 

@@ -59,7 +59,9 @@ def read_npz(path: Path) -> Arrays:
     Raises:
         InputError: it cannot be read, or has no data, or one part has what the other has not.
     """
-    train, test, called = {}, {}, {}
+    train: dict[str, np.ndarray] = {}
+    test: dict[str, np.ndarray] = {}
+    called: dict[str, str] = {}
     for given, array in read_arrays(path).items():
         stem = given.removesuffix("_test").removesuffix("_train")
         part = test if given.endswith("_test") else train

@@ -35,16 +35,16 @@ def own_arrays(arrays: Arrays, test_fraction: float | None = None) -> OwnData:
     Raises:
         InputError: something is wrong with them.
     """
-    train = _checked_part(arrays, "train", check_x(arrays))
-    test = None
+    known = _checked_part(arrays, "train", check_x(arrays))
+    held_out: dict[str, np.ndarray] = {}
     if arrays.test is not None:
         if test_fraction is not None:
             raise InputError(
                 "--test_fraction is for a source without a test part; this one has one."
             )
-        test = _checked_part(arrays, "test", check_x_test(arrays, train["x"]))
-    conditions = _conditions(arrays, train)
-    parts = [{n: _ids(arrays, n, x, conditions) for n, x in p.items()} for p in (train, test or {})]
+        held_out = _checked_part(arrays, "test", check_x_test(arrays, known["x"]))
+    conditions = _conditions(arrays, known)
+    parts = [{n: _ids(arrays, n, x, conditions) for n, x in p.items()} for p in (known, held_out)]
     train, test = map(ArrayExamples, parts)
     if arrays.test is None:
         classes = [train.arrays[n] for n, c in conditions.items() if isinstance(c, ClassIds)]
@@ -104,7 +104,7 @@ def _ids(arrays: Arrays, name: str, x: np.ndarray, conditions: dict[str, Any]) -
             condition.check(arrays.name(name), _as_floats(x), len(x))
         return x
     texts = x if x.dtype.kind == "U" else x.astype(str)
-    known = {text: i for i, text in enumerate(condition.names)}
+    known = {text: i for i, text in enumerate(condition.names or ())}
     if new := sorted(set(texts.tolist()) - known.keys()):
         raise InputError(
             f"{arrays.name(name, 'test')} has classes that the training part does not have: "

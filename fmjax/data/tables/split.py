@@ -43,16 +43,16 @@ def _keeping_all_classes(
 ) -> tuple[np.ndarray, np.ndarray]:
     """A random test part, without the last example of any class of any condition."""
     left = [np.bincount(ids) for ids in classes]
-    test = []
+    apart: list[int] = []
     for i in np.random.default_rng(0).permutation(count):
-        if len(test) < size and all(n[ids[i]] > 1 for n, ids in zip(left, classes, strict=True)):
-            test.append(i)
+        if len(apart) < size and all(n[ids[i]] > 1 for n, ids in zip(left, classes, strict=True)):
+            apart.append(i)
             for n, ids in zip(left, classes, strict=True):
                 n[ids[i]] -= 1
-    if not test:
+    if not apart:
         raise InputError(
             f"none of the {count} {what} can be set apart for testing: each is the only one of a "
             "class; give more, or a part with _test behind its names."
         )
-    test = np.sort(np.array(test))
+    test = np.sort(np.array(apart))
     return np.setdiff1d(np.arange(count), test), test

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fmjax.data.own import ArrayExamples, OwnData
+from fmjax.data.own import ArrayExamples
 from fmjax.data.token_codecs import Text
 from fmjax.errors import InputError
 from fmjax.files import first_line
@@ -32,7 +32,9 @@ def read_text(path: Path) -> str:
         raise InputError(f"{path} cannot be read ({first_line(error)}).") from error
 
 
-def make_blocks(name: str, text: str, codec: Text, test_fraction: float | None = None) -> OwnData:
+def make_blocks(
+    name: str, text: str, codec: Text, test_fraction: float | None = None
+) -> tuple[ArrayExamples, ArrayExamples]:
     """The blocks of a text, the last of them to test on.
 
     Neighbouring blocks continue one another, so that a part is set apart in one piece; what is left
@@ -50,13 +52,13 @@ def make_blocks(name: str, text: str, codec: Text, test_fraction: float | None =
     tokens = codec.read(text, name)
     share = _TEST if test_fraction is None else test_fraction
     cut = round((1 - share) * len(tokens))
-    parts = [_blocks(part, codec.length) for part in (tokens[:cut], tokens[cut:])]
-    if not all(len(part.arrays["x"]) for part in parts):
+    train, test = (_blocks(part, codec.length) for part in (tokens[:cut], tokens[cut:]))
+    if not (len(train) and len(test)):
         raise InputError(
             f"{name} has {len(tokens)} symbols, too few for a block of {codec.length} to train on "
             f"and one to test on, {share:g} of it set apart: give more text, or a smaller --length."
         )
-    return OwnData(codec, {}, *parts)
+    return train, test
 
 
 def _blocks(tokens: np.ndarray, length: int) -> ArrayExamples:

@@ -40,6 +40,6 @@ def open_corpus(name: str) -> Dataset:
     text = read_text(Path(__file__).parent / f"{title}.txt")
     codec = Text.fitted(text, int(length or LENGTH))
     found = make_blocks(name, text, codec)
-    splits = (ArraySplit(part.arrays["x"]) for part in (found.train, found.test))
+    train, test = (ArraySplit(part.arrays["x"]) for part in found)
     told = hashlib.sha256(text.encode()).hexdigest()[:16]
-    return Dataset(name, codec, None, *splits, fingerprint=told)
+    return Dataset(name, codec, None, train, test, fingerprint=told)

@@ -32,4 +32,4 @@ def own_text(
     if not by_bytes and len(set(text)) < 2:
         raise InputError(f"{path} must have two different characters or more.")
     codec = Text(length) if by_bytes else Text.fitted(text, length)
-    return make_blocks(str(path), text, codec, test_fraction)
+    return OwnData(codec, {}, *make_blocks(str(path), text, codec, test_fraction))

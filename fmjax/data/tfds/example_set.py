@@ -70,7 +70,7 @@ def write_set(
         return directory.publish(build, root, replaces=root / name if overwrite else None)
 
 
-class ExampleSet(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+class ExampleSet(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
     """A TFDS builder for examples that the caller holds; the set reads back without this class."""
 
     VERSION = tfds.core.Version("1.0.0")
@@ -140,6 +140,7 @@ def _feature(role: str, example: dict[str, Any], own: OwnData) -> tfds.features.
     x = np.asarray(example[role])
     condition = own.conditions.get(role)
     if isinstance(condition, ClassIds):
+        assert condition.names is not None, "classes of the user's own have names"
         return tfds.features.ClassLabel(names=list(condition.names))
     if x.dtype == np.uint8:
         return tfds.features.Image(shape=x.shape, encoding_format="png")

@@ -76,9 +76,10 @@ def choose_layout(
     parts = {one: part for one, (part, _) in found.items()}
     conditions = {one: condition for one, (_, condition) in found.items()}
     lone = len(conditions) == 1 and isinstance(next(iter(conditions.values())), ClassIds)
-    pairs = metadata is not None and x.name == metadata.x
-    x0 = _beside(name, metadata.x0, features) if pairs else None
-    weights = None if metadata is None else _beside(name, metadata.weights, features)
+    x0 = weights = None
+    if metadata is not None:
+        x0 = _beside(name, metadata.x0, features) if x.name == metadata.x else None
+        weights = _beside(name, metadata.weights, features)
     layout = Layout(x, x0, weights, parts, lone)
     return layout, (next(iter(conditions.values())) if lone else conditions or None)
 
@@ -95,8 +96,9 @@ def _defaults(
     """The features that are data and conditions where nobody says others."""
     if metadata is not None:
         return metadata.x, metadata.conditions
-    features, keys = dict(info.features), info.supervised_keys or ()
-    x, y = keys if len(keys) == 2 and all(isinstance(k, str) for k in keys) else ("image", "label")
+    features, keys = dict(info.features), tuple(info.supervised_keys or ())
+    usual = len(keys) != 2 or not all(isinstance(k, str) for k in keys)
+    x, y = ("image", "label") if usual else keys
     x = "image" if "image" in features else x
     y = "label" if "label" in features else y
     return x, (y,) if isinstance(features.get(y), tfds.features.ClassLabel) else ()
@@ -192,8 +194,9 @@ def _condition(
         part = numbers_part(one, feature, "float32")
         if part.shape == ():
             part = dataclasses.replace(part, shape=(1,))
-        kinds = (Vector, Sequence, lambda *shape: ImageCondition(shape))
-        return part, kinds[len(part.shape) - 1](*part.shape)
+        if len(part.shape) == 3:
+            return part, ImageCondition(part.shape)
+        return part, Sequence(*part.shape) if len(part.shape) == 2 else Vector(part.shape[0])
     raise InputError(
         f"the feature {one!r} of data set {name!r}, {_shown(feature)}, is no condition: classes "
         "(ClassLabel), floats of a fixed shape, dictionaries of scalars, masks of a sequence, and "

@@ -7,6 +7,7 @@
 The file may come from somebody else: every value is checked before it is believed.
 """
 
+import functools
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -64,7 +65,9 @@ def describe_set(own: OwnData, first: dict[str, Any]) -> dict[str, Any]:
     """
     codec: dict[str, Any] = {"kind": own.codec.kind}
     if isinstance(own.codec, Vectors):
-        codec |= {"mean": list(own.codec.mean), "scale": list(own.codec.scale)}
+        size = own.codec.size
+        codec["mean"] = list(own.codec.mean or [0.0] * size)
+        codec["scale"] = list(own.codec.scale or [1.0] * size)
     elif isinstance(own.codec, States):
         codec |= {"shift": own.codec.shift, "scale": own.codec.scale}
     elif isinstance(own.codec, Tokens):
@@ -163,7 +166,8 @@ def stored_codec(metadata: SetMetadata, shape: tuple[int, ...], path: Path) -> C
     if said.get("kind") == "vectors" and len(shape) == 1:
         for name, kind in (("mean", _NUMBER), ("scale", _SCALE)):
             words = f"{shape[0]} of: {kind.words}"
-            _check(path, name, said, Kind(words, lambda x, kind=kind: _all(x, shape[0], kind)))
+            accepts = functools.partial(_all, count=shape[0], kind=kind)
+            _check(path, name, said, Kind(words, accepts))
         mean, scale = (tuple(map(float, said[name])) for name in ("mean", "scale"))
         return Vectors(shape[0], mean, scale)
     if said.get("kind") == "tokens":

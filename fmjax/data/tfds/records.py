@@ -4,13 +4,13 @@ import dataclasses
 import functools
 import hashlib
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 
+from fmjax.conventions import Places
 from fmjax.data import dataset
 from fmjax.data.codecs import Codec, vocabulary_of
 from fmjax.data.dataset import AS_IT_SAYS, Reading
@@ -82,7 +82,7 @@ class Records:
         arrays = self._arrays([index])
         return {name: x[0] if x.ndim > 1 else x[0].item() for name, x in arrays.items()}
 
-    def read(self, indices: Sequence[int]) -> tuple[np.ndarray, Any]:
+    def read(self, indices: Places) -> tuple[np.ndarray, Any]:
         """Many examples at once, which costs far less than one by one.
 
         Args:
@@ -101,17 +101,17 @@ class Records:
         labels = {n: to_unit(x) if x.dtype == np.uint8 else x for n, x in labels.items()}
         return next(iter(labels.values())) if self.layout.lone else labels or None
 
-    def _arrays(self, indices: Sequence[int]) -> dict[str, np.ndarray]:
-        indices = np.asarray(indices)
+    def _arrays(self, indices: Places) -> dict[str, np.ndarray]:
+        wanted = np.asarray(indices)
         if self._cache is None:
-            return self._decode(indices, self.layout.parts)
+            return self._decode(wanted, self.layout.parts)
         cached, there = self._cache
-        new = np.unique(indices[~there[indices]])
+        new = np.unique(wanted[~there[wanted]])
         if len(new):
             for name, x in self._decode(new, self.layout.parts).items():
                 cached[name][new] = x
             there[new] = True  # last: a thread that sees it finds the examples complete
-        return {name: x[indices] for name, x in cached.items()}
+        return {name: x[wanted] for name, x in cached.items()}
 
     def _decode(self, indices: np.ndarray, parts: dict[str, Part]) -> dict[str, np.ndarray]:
         arrays = _zeros(parts, len(indices))
@@ -138,9 +138,10 @@ class PairedRecords(Records):
 
     codec: Codec
 
-    def read_pairs(self, indices: Sequence[int]) -> tuple[np.ndarray, np.ndarray, Any]:
+    def read_pairs(self, indices: Places) -> tuple[np.ndarray, np.ndarray, Any]:
         """x0 as states, x as data, and labels; all else is as in `read`."""
         arrays = self._arrays(indices)
+        assert self.layout.x0 is not None, "a set of pairs has x0"
         x0, x = arrays[self.layout.x0.name], arrays[self.layout.x.name]
         return self.codec.encode(x0), x, self._labels(arrays)
 

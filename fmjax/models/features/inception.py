@@ -157,18 +157,18 @@ class BlockE(nn.Module):
         row, column = (1, 3), (3, 1)
         one = ConvBlock(320, name="branch1x1")(x)
         once = ConvBlock(384, name="branch3x3_1")(x)
-        once = [
+        parts = [
             ConvBlock(384, row, name="branch3x3_2a")(once),
             ConvBlock(384, column, name="branch3x3_2b")(once),
         ]
         twice = ConvBlock(448, name="branch3x3dbl_1")(x)
         twice = ConvBlock(384, (3, 3), name="branch3x3dbl_2")(twice)
-        twice = [
+        parts += [
             ConvBlock(384, row, name="branch3x3dbl_3a")(twice),
             ConvBlock(384, column, name="branch3x3dbl_3b")(twice),
         ]
         pooled = _maximum(x) if self.maximum else _average(x)
-        return _joined([one, *once, *twice, ConvBlock(192, name="branch_pool")(pooled)])
+        return _joined([one, *parts, ConvBlock(192, name="branch_pool")(pooled)])
 
 
 class InceptionV3(nn.Module):

@@ -64,7 +64,8 @@ def official_blocks(ours: str, heads: int, first: int = 0) -> tuple[Rule, ...]:
         heads: of attention.
         first: as in `Rule`.
     """
-    theirs, at = "blocks.*", {"first": first}
+    theirs = "blocks.*"
+    at: dict[str, Any] = {"first": first}
     qkv = f"{ours}/attention/qkv"
     return (
         Rule(f"{theirs}.attn.qkv.weight", f"{qkv}/kernel", by_head(heads, DENSE), **at),
@@ -129,12 +130,13 @@ def _left_out(files: WeightFiles, model: DiT) -> Mapping[str, str]:
 
 
 def _positions(model: DiT, shape: Shape) -> Mapping[str, Any]:
-    if None in shape:
+    sizes = [size for size in shape if size is not None]
+    if len(sizes) < len(shape):
         raise InputError(
             "the official layout of DiT stores positions for one size of image, and shape="
             f"{shape} has none: write (32, 32, 4), say, for the latents of 256-pixel images."
         )
-    rows, columns = (size // model.patch_size for size in shape[:2])
+    rows, columns = (size // model.patch_size for size in sizes[:2])
     return {_POSITIONS: sincos_2d(rows, columns, model.width)[None]}
 
 
@@ -145,7 +147,8 @@ _BLOCK = "transformer_blocks.*"
 
 def _diffusers(model: DiT) -> tuple[Rule, ...]:
     q, k, v = (f"{_BLOCK}.attn1.to_{part}" for part in "qkv")
-    heads, copies = model.heads, {"copies": model.depth}
+    heads = model.heads
+    copies: dict[str, Any] = {"copies": model.depth}
     embedder = f"{_BLOCK}.norm1.emb"
     return (
         *layer("pos_embed.proj", "patch", patches(model.patch_size)),

@@ -9,6 +9,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import flax.linen as nn
+
 from fmjax.conventions import Params
 from fmjax.errors import InputError
 from fmjax.models.adapters import from_linen
@@ -55,7 +57,7 @@ def _accepts(shapes: Shapes, config: Config) -> bool:
     return {_FIRST, f"{_SECOND}.weight", _TOKENS, _TABLE} <= shapes.keys()
 
 
-def _build(shapes: Shapes, config: Config) -> DiT:
+def _build(shapes: Shapes, config: Config) -> nn.Module:
     width, narrow, *_ = shapes[f"{_SECOND}.weight"]
     depth = count_blocks(shapes, r"blocks\.(\d+)\.")
     if (depth, width) not in _FROM:

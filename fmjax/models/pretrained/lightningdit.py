@@ -7,6 +7,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+import flax.linen as nn
 import numpy as np
 
 from fmjax.errors import InputError
@@ -32,7 +33,8 @@ def _rules(model: DiT) -> tuple[Rule, ...]:
 
 def modern_blocks(ours: str, heads: int, first: int = 0) -> tuple[Rule, ...]:
     """A stack of blocks with RMSNorm and SwiGLU; arguments as of `dit.official_blocks`."""
-    theirs, at = "blocks.*", {"first": first}
+    theirs = "blocks.*"
+    at: dict[str, Any] = {"first": first}
     return (
         Rule(f"{theirs}.norm1.weight", f"{ours}/norm_1/scale", **at),
         Rule(f"{theirs}.norm2.weight", f"{ours}/norm_2/scale", **at),
@@ -55,7 +57,7 @@ def _accepts(shapes: Shapes, config: Config) -> bool:
     return {*names, *_ROTATIONS, "y_embedder.embedding_table.weight"} <= shapes.keys()
 
 
-def _build(shapes: Shapes, config: Config) -> DiT:
+def _build(shapes: Shapes, config: Config) -> nn.Module:
     hidden = shapes["blocks.0.mlp.w12.weight"][0] // 2
     as_sit = {**shapes, "blocks.0.mlp.fc1.weight": (hidden, 0)}
     return dit.SIT.build(as_sit, config).clone(

@@ -11,6 +11,7 @@ from fmjax.conventions import ApplyFn
 from fmjax.models.autoencoders import Latent
 from fmjax.models.pretrained.report import Report
 from fmjax.paths import AffinePath
+from fmjax.predictions.conversions import Prediction
 
 
 class Network(NamedTuple):
@@ -33,7 +34,7 @@ class Network(NamedTuple):
     model: nn.Module
     params: Any
     apply_fn: ApplyFn
-    prediction: str
+    prediction: Prediction
     path: AffinePath
     family: str
     report: Report

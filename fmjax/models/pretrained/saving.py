@@ -99,10 +99,8 @@ def _theirs(where: Sequence[Origin], params: Mapping[str, Any]) -> dict[str, np.
     """The tensors by name, of parameters by their paths."""
     parts: dict[str, dict[int, np.ndarray]] = {}
     for origin in where:
-        ours, first = (
-            np.asarray(on_host(params[origin.path])),
-            getattr(origin.rule.rows, "first", 0),
-        )
+        ours, rows = np.asarray(on_host(params[origin.path])), origin.rule.rows
+        first = 0 if rows is None else rows.first
         for k, names in enumerate(origin.names):
             values = origin.rule.change.backward(ours[k] if origin.stacked else ours)
             for name, value in zip(names, values, strict=True):

@@ -98,7 +98,8 @@ def _inputs(model: Any, shape: Shape) -> tuple:
     if getattr(model, "guidance", False):
         labels["guidance"] = floats()
     height, width = (size or model.patch_size for size in shape[:2])
-    return floats(height, width, model.channels or shape[2]), floats(), labels
+    channels: Any = model.channels or shape[2]  # a data set's are known
+    return floats(height, width, channels), floats(), labels
 
 
 def _fixed(config: Config) -> Mapping[str, Any]:

@@ -4,7 +4,9 @@ Prints the memory that each device needs, the collectives and the roofline bound
 step, or with ``--what=sample`` of a sampler. A run's sampler is compiled by ``--workdir``.
 """
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 from ml_collections import config_flags
@@ -32,7 +34,7 @@ WHAT = flags.DEFINE_enum(
 BATCH_SIZE = flags.DEFINE_integer(
     "batch_size", None, "Batch size over all devices; default: train.batch_size, or 256 samples."
 )
-SOLVER = flags.DEFINE_enum(
+SOLVER: flags.FlagHolder[Any] = flags.DEFINE_enum(
     "solver", "heun", sorted({*SOLVERS, *METHODS}), "With --what=sample: the solver."
 )
 STEPS = flags.DEFINE_integer("steps", 25, "With --what=sample: number of fixed steps.")
@@ -50,10 +52,11 @@ def main() -> int:
         raise InputError("say which TPU slice to compile for: --topology=v5e:4x4")
     if BATCH_SIZE.value is not None:
         check_at_least("--batch_size", BATCH_SIZE.value)
-    return print_report(_compile_training() if WHAT.value == "train" else _compile_sampler())
+    compile_ = _compile_training if WHAT.value == "train" else _compile_sampler
+    return print_report(compile_(TOPOLOGY.value))
 
 
-def _compile_training() -> Report:
+def _compile_training(topology: str) -> Report:
     for name in ("workdir", "solver", "steps"):
         if flags.FLAGS[name].present:
             raise InputError(f"--{name} is for --what=sample; a training step takes --config.")
@@ -62,15 +65,15 @@ def _compile_training() -> Report:
     config = CONFIG.value.copy_and_resolve_references()
     if BATCH_SIZE.value is not None:
         config.train.batch_size = BATCH_SIZE.value
-    return compile_training(config, TOPOLOGY.value)
+    return compile_training(config, topology)
 
 
-def _compile_sampler() -> Report:
+def _compile_sampler(topology: str) -> Report:
     workdir = None if WORKDIR.value is None else Path(WORKDIR.value)
     batch_size = 256 if BATCH_SIZE.value is None else BATCH_SIZE.value
     return compile_sampling(
         record_of(CONFIG.value, workdir),
-        TOPOLOGY.value,
+        topology,
         Request(batch_size),
         Recipe(_fixed_solver()),
         batch_size=batch_size,
@@ -78,5 +81,5 @@ def _compile_sampler() -> Report:
 
 
 def _fixed_solver() -> Solver:
-    build = sde_spec if SOLVER.value in METHODS else solver_spec
+    build: Callable[..., Solver] = sde_spec if SOLVER.value in METHODS else solver_spec
     return build(SOLVER.value, STEPS.value)

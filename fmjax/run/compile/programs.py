@@ -27,7 +27,7 @@ from fmjax.run.compile.topology import devices_of, parse_topology
 from fmjax.run.sample.request import Request, resolve
 from fmjax.run.sample.sampler import fit_batch, lower_for, make_sample_fn
 from fmjax.training.mesh import by_rows, make_mesh, row_shards
-from fmjax.training.parallelism import check_divides, make_layout
+from fmjax.training.parallelism import Parallel, check_divides, make_layout
 
 
 def data_spec(config: ConfigDict) -> DataSpec:
@@ -47,7 +47,7 @@ def data_spec(config: ConfigDict) -> DataSpec:
     return spec_of(dataset)
 
 
-def compile_training(config: ConfigDict, topology: str, parallel: str = "jit") -> Report:
+def compile_training(config: ConfigDict, topology: str, parallel: Parallel = "jit") -> Report:
     """Compiles one training step.
 
     Args:

@@ -45,12 +45,13 @@ def compile_and_report(
     """
     device = mesh.devices.flat[0]
     chip = chip_of(device)
+    model_flops = None if flops is None else flops / mesh.size
     report = {
         "devices": mesh.size,
         "chip": device.device_kind if chip is None else chip.name,
         "mesh": dict(mesh.shape),
         "examples": examples,
-        "model_flops": None if flops is None else flops / mesh.size,
+        "model_flops": model_flops,
     }
     began = time.perf_counter()
     try:
@@ -70,7 +71,7 @@ def compile_and_report(
         "memory_traffic": traffic,
         "loops_are_known": loops_are_known(program),
         "compile_seconds": round(seconds, 1),
-        **_bounds(report["model_flops"], traffic, chip, examples),
+        **_bounds(model_flops, traffic, chip, examples),
     }
 
 

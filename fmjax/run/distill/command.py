@@ -7,6 +7,7 @@ samples.
 """
 
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
@@ -32,7 +33,7 @@ TRAIN_STEPS = flags.DEFINE_integer(
     "Training steps of the student; default: those of the teacher.",
     lower_bound=1,
 )
-SOLVER = flags.DEFINE_string(
+SOLVER: flags.FlagHolder[Any] = flags.DEFINE_string(
     "solver", "heun", f"Solver of the teacher: {', '.join(sorted(SOLVERS))}."
 )
 STEPS = flags.DEFINE_integer("steps", 25, "Number of fixed steps of that solver.")
@@ -42,7 +43,7 @@ K = flags.DEFINE_integer(
 NUM = flags.DEFINE_integer("num", 20_000, "With --method=pairs: number of pairs (x0, x1).")
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 256, "With --method=pairs: pairs per call.")
 SEED = flags.DEFINE_integer("seed", 0, "With --method=pairs: random seed of the noise x0.")
-PARALLEL = flags.DEFINE_enum(
+PARALLEL: flags.FlagHolder[Any] = flags.DEFINE_enum(
     "parallel", "jit", ["jit", "pmap"], "How several devices share a step."
 )
 

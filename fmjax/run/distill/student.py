@@ -35,6 +35,7 @@ from fmjax.run.restore import TrainedFlow, open_run, restore_flow
 from fmjax.run.train.training import train
 from fmjax.samplers import ODESolver, Solver, solver_spec
 from fmjax.storage.fingerprint import fingerprint
+from fmjax.training.parallelism import Parallel
 
 METHODS: dict[str, dict[str, Any]] = {
     "lagrangian": {
@@ -84,7 +85,7 @@ class Plan(NamedTuple):
     guidance: float | None = None
     solver: ODESolver = solver_spec("heun", 25)
     train_steps: int | None = None
-    parallel: str = "jit"
+    parallel: Parallel = "jit"
     k: int = 1
     num: int = 20_000
     batch_size: int = 256

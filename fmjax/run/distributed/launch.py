@@ -4,6 +4,7 @@ import importlib.util
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 from absl import flags
@@ -58,7 +59,7 @@ def _tpu_host() -> bool:
     return any(Path("/dev").glob("accel[0-9]*")) or any(Path("/dev/vfio").glob("[0-9]*"))
 
 
-def _by_hand() -> dict[str, str | int | None]:
+def _by_hand() -> dict[str, Any]:
     """The three flags, all of them or none.
 
     Raises:

@@ -89,7 +89,7 @@ def main() -> int:
         if flag.value is not None:
             check_file(Path(flag.value), f"--{flag.name}")
     if SAMPLES.value is not None:
-        report = _measure_samples()
+        report = _measure_samples(SAMPLES.value)
     elif WORKDIR.value is not None:
         report = _measure_run(Path(WORKDIR.value))
     elif REFERENCE.value is not None and WRITE_REFERENCE.value is not None:
@@ -127,11 +127,11 @@ def _measure_run(workdir: Path) -> dict:
             "are evaluated by their bits: leave --features out."
         )
     what, how = resolve(experiment, what, how)
-    check_count(what.num)
+    check_count(what.number)
     asked = _asked(REFERENCE.value or _same_data(workdir, data))
     real = open_real_side(asked)
     flow = restore_flow(workdir, experiment, which)
-    report = measure_in_features(real, stream_samples(flow, what, how), what.num)
+    report = measure_in_features(real, stream_samples(flow, what, how), what.number)
     return _said({"step": flow.step} | report, real.features.distance)
 
 
@@ -142,13 +142,13 @@ def _same_data(workdir: Path, data: DataSettings) -> Dataset:
     return dataset
 
 
-def _measure_samples() -> dict:
+def _measure_samples(source: str) -> dict:
     if WORKDIR.value is not None or REFERENCE.value is None:
         raise InputError(
             "--samples are compared with --reference=SET, a folder or an .npz, and have no "
             "--workdir; give the one and leave the other out."
         )
-    samples = open_examples(SAMPLES.value, SPLIT.value, size=SIZE.value)
+    samples = open_examples(source, SPLIT.value, size=SIZE.value)
     check_count(len(samples))
     real = open_real_side(_asked(REFERENCE.value))
     report = measure_in_features(real, samples, len(samples))

@@ -3,7 +3,7 @@
 Of texts, and of tokens that are no images, the bits of held-out examples stand in the place of all.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -51,7 +51,7 @@ def evaluate_flow(
     labels, unconditional = None, None
     classes = flow.experiment.classes
     if request.labels is not None and classes is not None:
-        labels = request.rows(classes, 0, request.num)[1]
+        labels = request.rows(classes, 0, request.number)[1]
         # Another seed than the guided samples': the histogram is a second, independent draw.
         seed = (request.seed + 1) % 2**32
         free = request._replace(labels=None, w=(1.0,), seed=seed)
@@ -89,7 +89,7 @@ def check_evaluated(
     if weights.weak is not None:
         raise InputError("samples without a class have no weaker checkpoint: leave --weak out.")
     request, _ = resolve(experiment, request, recipe)
-    check_at_least("--num", request.num, 2, advice="Fewer samples cannot be measured.")
+    check_at_least("--num", request.number, 2, advice="Fewer samples cannot be measured.")
 
 
 class Reference(NamedTuple):
@@ -110,11 +110,11 @@ class Reference(NamedTuple):
 
 def load_reference(dataset: Dataset, limit: int) -> Reference:
     """At most ``limit`` training and held-out examples each, with their classes if they have."""
-    parts = []
-    for split in ("train", "test"):
-        x, labels = dataset.arrays(split, limit)
-        parts += [x, labels if dataset.classes else None]
-    return Reference(*parts)
+    train, known = dataset.arrays("train", limit)
+    test, held_out = dataset.arrays("test", limit)
+    if dataset.classes is None:
+        known = held_out = None
+    return Reference(train, known, test, held_out)
 
 
 def evaluate(
@@ -143,21 +143,22 @@ def evaluate(
         by small ones. ``histogram``: chi-square test that the classes are equally frequent. What
         needs two classes, or two examples a set, is left out without them.
     """
-    report = {}
+    report: dict[str, Any] = {}
     if min(len(reference.train) // 2, len(samples)) >= 2:
         report["frechet"] = _frechet(reference.train, samples)
     report["nearest"] = {
         "samples": _nearest(samples, reference.train),
         "held_out": _nearest(reference.test, reference.train),
     }
-    if labels is None or len(np.unique(reference.train_labels)) < 2:
+    known, held_out = reference.train_labels, reference.test_labels
+    if labels is None or known is None or held_out is None or len(np.unique(known)) < 2:
         return report
-    classify = fit_classifier(reference.train, reference.train_labels)
+    classify = fit_classifier(reference.train, known)
     report["classifier"] = {
-        "held_out": accuracy(classify(reference.test), reference.test_labels),
+        "held_out": accuracy(classify(reference.test), held_out),
         "samples": accuracy(classify(samples), labels),
     }
-    if unconditional is not None:
+    if unconditional is not None and num_classes is not None:
         test = histogram_test(classify(unconditional), num_classes)
         report["histogram"] = {
             "counts": [int(count) for count in test.counts],

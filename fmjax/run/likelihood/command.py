@@ -6,6 +6,7 @@ run on tokens a bound is estimated, at ``--draws`` times for each example.
 """
 
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
@@ -20,6 +21,7 @@ from fmjax.run.likelihood.report import describe_likelihood
 from fmjax.run.restore import Weights, check_weights
 from fmjax.run.workdir import load_record
 from fmjax.samplers import SOLVERS, Solver, solver_spec
+from fmjax.samplers.ode_solver import Control
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the trained run.")
 SPLIT = flags.DEFINE_enum("split", "test", ["test", "train"], "Which examples to measure.")
@@ -36,7 +38,7 @@ PROBES = flags.DEFINE_integer("probes", None, "Random probes of the trace per ex
 KIND = flags.DEFINE_string(
     "kind", "rademacher", "Distribution of the probes: rademacher or gaussian."
 )
-SOLVER = flags.DEFINE_string(
+SOLVER: flags.FlagHolder[Any] = flags.DEFINE_string(
     "solver", "dopri5", f"Solver of the ODE: one of {', '.join(sorted(SOLVERS))}."
 )
 STEPS = flags.DEFINE_integer("steps", None, "Number of fixed steps; default: adaptive steps.")
@@ -79,7 +81,7 @@ def _solver() -> Solver:
                 f"--jumps solves nothing and takes no trace: leave --{(given or ['exact'])[0]} out."
             )
         return Jumps(JUMPS.value)
-    control = "fixed" if STEPS.value is not None else "sample"
+    control: Control = "fixed" if STEPS.value is not None else "sample"
     return solver_spec(SOLVER.value, STEPS.value, control, RTOL.value, ATOL.value)
 
 

@@ -19,13 +19,14 @@ from fmjax.conditions import nulls
 from fmjax.conventions import Labels, example_keys
 from fmjax.data.codecs import Codec, vocabulary_of
 from fmjax.discrete import token_log_likelihood
+from fmjax.discrete.base import check_token_path
 from fmjax.errors import InputError, unknown_name
 from fmjax.factory import Experiment
 from fmjax.factory.data_spec import chosen_labels
 from fmjax.factory.generation import fit_solver
 from fmjax.factory.snapshots import check_one_distribution
 from fmjax.flow_maps import few_step_log_likelihood
-from fmjax.likelihood import Exact, Trace, bits_per_dim, check_path, log_likelihood
+from fmjax.likelihood import Hutchinson, Trace, bits_per_dim, check_path, log_likelihood
 from fmjax.run.restore import LATEST, TrainedFlow, Weights, open_run, restore_flow
 from fmjax.run.sample.sampler import fit_batch
 from fmjax.samplers import Solver
@@ -122,7 +123,8 @@ def measure(
     labels = chosen_labels(labels, conditions)
     if question.labels == "none":
         labels = nulls(conditions, len(x))
-    solver = solver if experiment.vocabulary else fit_solver(solver, experiment)
+    if not isinstance(solver, Draws):
+        solver = fit_solver(solver, experiment)
     flow = restore_flow(workdir, experiment, weights)
     measured = measure_arrays(flow, x, labels, solver, trace, question.seed, batch_size)
     return {
@@ -169,9 +171,9 @@ def measure_arrays(
     likelihood = make_likelihood_fn(flow.experiment, solver, trace, flow.mesh)
     batch = fit_batch(len(x), batch_size, flow.mesh.size)
     key = jax.random.key(seed)
-    likelihood = likelihood.lower(flow.params, key, *_rows(x, labels, 0, batch)).compile()
+    compiled_fn = likelihood.lower(flow.params, key, *_rows(x, labels, 0, batch)).compile()
     compiled = time.perf_counter()
-    found = _in_batches(partial(likelihood, flow.params, key), x, labels, batch)
+    found = _in_batches(partial(compiled_fn, flow.params, key), x, labels, batch)
     seconds = time.perf_counter() - compiled
     took = {"compile_seconds": compiled - began, "seconds": seconds}
     return figures(found, flow.experiment.spec.codec) | took
@@ -205,7 +207,7 @@ def _described(solver: Solver | Draws, trace: Trace | None, experiment: Experime
         return "a bound, at times drawn for each example"
     if getattr(solver, "needs_span", False):
         return "the average divergence, learned"
-    return "exact" if isinstance(trace, Exact) else f"{trace.num} {trace.kind} probes"
+    return f"{trace.num} {trace.kind} probes" if isinstance(trace, Hutchinson) else "exact"
 
 
 def check_question(question: Question, batch_size: int) -> None:
@@ -227,15 +229,17 @@ def check_question(question: Question, batch_size: int) -> None:
 
 
 def make_likelihood_fn(
-    experiment: Experiment, solver: Solver, trace: Trace, mesh: Mesh
-) -> Callable[..., tuple]:
+    experiment: Experiment, solver: Solver | Draws, trace: Trace | None, mesh: Mesh
+) -> jax.stages.Wrapped:
     """The jitted ``likelihood(params, key, index, x, labels)``, of examples as the data gives them.
 
     It returns log_p, std_error, nfe, success and t_end, each (batch,), of the states of data
     (batch, ...), those with levels dequantised; what is random is keyed by the index alone.
     """
     codec = experiment.spec.codec
-    density = _by_jumps if getattr(solver, "needs_span", False) else _by_solving
+    density: Callable[..., tuple] = (
+        _by_jumps if getattr(solver, "needs_span", False) else _by_solving
+    )
     if isinstance(solver, Draws):
         density = _by_draws
 
@@ -269,18 +273,22 @@ def _by_draws(
     experiment: Experiment, params: Any, x: Any, labels: Labels, draws: Draws, trace: Trace, keys
 ) -> tuple:
     denoiser = partial(experiment.apply_fn, params)
-    out = token_log_likelihood(denoiser, experiment.path, x, labels, key=keys, times=draws.num)
+    path = check_token_path("the path", experiment.path)
+    out = token_log_likelihood(denoiser, path, x, labels, key=keys, times=draws.num)
     return *out, jnp.isfinite(out.log_p), jnp.zeros(len(x))
 
 
 def _by_jumps(
     experiment: Experiment, params: Any, x: Any, labels: Labels, jumps: Any, trace: Trace, keys
 ) -> tuple:
+    average_fn, scale = experiment.average_fn, experiment.divergence_scale
+    assert average_fn is not None
+    assert scale is not None, "the network has learned the divergence, see `_check_way`"
     log_p = few_step_log_likelihood(
-        partial(experiment.average_fn, params),
+        partial(average_fn, params),
         x,
         labels,
-        scale=experiment.divergence_scale,
+        scale=scale,
         steps=jumps.steps,
         grid=jumps.grid,
         source=experiment.source,
@@ -338,15 +346,16 @@ def figures(found: Densities, codec: Codec) -> dict:
     log_p, probes = found.log_p.astype(np.float64), found.std_error.astype(np.float64)
     error = np.std(log_p, ddof=1) / math.sqrt(n)
     probe_error = None if np.isnan(probes).any() else float(np.sqrt(np.sum(probes**2)) / n)
-    nats = {"mean": float(log_p.mean()), "std_error": float(error), "probe_error": probe_error}
-    report = {"dims": dims, "nats": nats}
-    tokens = vocabulary_of(codec) is not None
-    if codec.bin_width is not None or tokens:
+    mean, std_error = float(log_p.mean()), float(error)
+    nats = {"mean": mean, "std_error": std_error, "probe_error": probe_error}
+    report: dict[str, Any] = {"dims": dims, "nats": nats}
+    width = codec.bin_width if vocabulary_of(codec) is None else 1.0
+    if width is not None:
         unit = dims * math.log(2)
-        bits = bits_per_dim(nats["mean"], dims, 1.0 if tokens else codec.bin_width)
+        bits = bits_per_dim(mean, dims, width)
         report["bits_per_dim"] = {
             "mean": float(bits),
-            "std_error": nats["std_error"] / unit,
+            "std_error": std_error / unit,
             "probe_error": None if probe_error is None else probe_error / unit,
         }
     return report | {"nfe": float(found.nfe.mean())}

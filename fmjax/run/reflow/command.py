@@ -4,6 +4,7 @@ Run the same command again to resume. What it writes goes to ``runs/digits-reflo
 """
 
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
@@ -17,7 +18,7 @@ ROUNDS = flags.DEFINE_integer("rounds", 1, "Number of rounds.")
 NUM = flags.DEFINE_integer("num", 20_000, "Number of pairs (x0, x1) in each round.")
 START = flags.DEFINE_string("start", "weights", f"Parameters to start from: {', '.join(STARTS)}.")
 GUIDANCE = flags.DEFINE_float("guidance", 1.0, "Guidance scale w of the pairs of the first round.")
-SOLVER = flags.DEFINE_string(
+SOLVER: flags.FlagHolder[Any] = flags.DEFINE_string(
     "solver", "heun", f"Solver of the pairs: {', '.join(sorted(SOLVERS))}."
 )
 STEPS = flags.DEFINE_integer("steps", 25, "Number of fixed steps of the solver.")
@@ -29,7 +30,7 @@ TRAIN_STEPS = flags.DEFINE_integer(
 )
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 256, "Pairs per call, over all devices.")
 SEED = flags.DEFINE_integer("seed", 0, "Random seed of the noise x0.")
-PARALLEL = flags.DEFINE_enum(
+PARALLEL: flags.FlagHolder[Any] = flags.DEFINE_enum(
     "parallel", "jit", ["jit", "pmap"], "How several devices share a step."
 )
 

@@ -30,16 +30,16 @@ def pair_info(flow: TrainedFlow, request: Request, recipe: Recipe, resume: str) 
     classes = None if request.labels is None else flow.experiment.classes
     return PairInfo(
         shape=spec.shape,
-        number=request.num,
-        shards=-(-request.num // _SHARD),
-        num_classes=classes and classes.num_classes,
-        class_names=classes and classes.names,
+        number=request.number,
+        shards=-(-request.number // _SHARD),
+        num_classes=None if classes is None else classes.num_classes,
+        class_names=None if classes is None else classes.names,
         origin={
             "run": flow.workdir.name,
             "step": flow.step,
             "parameters": int(fingerprint(flow.params)),
             "solver": recipe.solver.describe(),
-            "guidance": request.w[0],
+            "guidance": request.scales[0],
             "seed": request.seed,
         },
         resume=resume,

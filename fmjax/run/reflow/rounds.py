@@ -30,7 +30,7 @@ from fmjax.run.sample.request import Request, check_request, resolve
 from fmjax.run.train.training import train
 from fmjax.samplers import ODESolver, solver_spec
 from fmjax.storage.fingerprint import fingerprint
-from fmjax.training.parallelism import check_divides
+from fmjax.training.parallelism import Parallel, check_divides
 
 STARTS = ("weights", "scratch")
 PAIRS = "pairs"
@@ -59,7 +59,7 @@ class Plan(NamedTuple):
     train_steps: int | None = None
     batch_size: int = 256
     seed: int = 0
-    parallel: str = "jit"
+    parallel: Parallel = "jit"
 
 
 def round_dir(workdir: Path, k: int) -> Path:

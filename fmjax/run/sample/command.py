@@ -71,13 +71,13 @@ def main() -> int:
     workdir = None if WORKDIR.value is None else Path(WORKDIR.value)
     what = request()
     if COMPARE.value is not None:
-        return _compare(workdir, what)
+        return _compare(COMPARE.value, workdir, what)
     how = recipe(workdir, CONFIG.value)
     if COMPILE_ONLY.value is not None:
         record = record_of(CONFIG.value, workdir)
         report = compile_sampling(record, COMPILE_ONLY.value, what, how, BATCH_SIZE.value)
         return print_report(report)
-    _check_workdir(workdir)
+    workdir = _given(workdir)
     if CONFIG.value is not None:
         raise InputError("a run has its own configuration: --config is for --compile_only.")
     launch.join_processes()
@@ -99,16 +99,16 @@ def main() -> int:
     return 0
 
 
-def _check_workdir(workdir: Path | None) -> None:
+def _given(workdir: Path | None) -> Path:
     if workdir is None:
         raise InputError("say what to sample from: --workdir=runs/digits")
+    return workdir
 
 
-def _compare(workdir: Path | None, what: Request) -> int:
-    how = recipes(COMPARE.value)
-    _check_workdir(workdir)
+def _compare(solvers: str, workdir: Path | None, what: Request) -> int:
+    how = recipes(solvers)
     rows = compare(
-        workdir,
+        _given(workdir),
         Path(OUT.value),
         what,
         how,

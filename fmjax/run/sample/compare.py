@@ -110,12 +110,12 @@ def _draw(
     flow: TrainedFlow, request: Request, recipe: Recipe, batch_size: int
 ) -> tuple[np.ndarray, float, float]:
     """The samples, their evaluations and the seconds that they took."""
-    batch = fit_batch(request.num, batch_size, flow.mesh.size)
+    batch = fit_batch(request.number, batch_size, flow.mesh.size)
     sample_fn = compiled_for(flow, recipe, request, batch)
     began = time.perf_counter()
     parts = list(draw_batches(sample_fn, flow, request, batch))
     seconds = time.perf_counter() - began
-    nfe = sum(int(part.nfe.sum()) for part in parts) / request.num
+    nfe = sum(int(part.nfe.sum()) for part in parts) / request.number
     return np.concatenate([part.samples for part in parts]), nfe, seconds
 
 
@@ -139,7 +139,7 @@ def _write_picture(
     codec = experiment.spec.codec
     if not is_pictured(codec):
         return
-    num = min(request.num, pictured(codec, min(request.columns, _IMAGES), _VECTORS))
+    num = min(request.number, pictured(codec, min(request.columns, _IMAGES), _VECTORS))
     shown = [part[:num] for part in samples]
     if codec.kind == "pixels":
         captions = captions_of(experiment, request, num)

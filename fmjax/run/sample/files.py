@@ -19,6 +19,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 
 from fmjax import plots
+from fmjax.data.token_codecs import Text
 from fmjax.errors import InputError
 from fmjax.factory import DataSpec, Recipe
 from fmjax.files import check_space, check_writable, whole_file, write_json
@@ -177,7 +178,7 @@ def _is_ours(name: str) -> bool:
 def manifest_of(flow: TrainedFlow, request: Request, recipe: Recipe, shard_size: int) -> dict:
     """All that decides what the samples are, and the versions that drew them, for JSON."""
     codec = flow.experiment.spec.codec
-    own = {} if request.x0 is None else {"x0": int(fingerprint(request.x0))}
+    own: dict[str, Any] = {} if request.x0 is None else {"x0": int(fingerprint(request.x0))}
     if (recipe.t0, recipe.t1) != (0, 1):
         own |= {"t0": recipe.t0, "t1": recipe.t1}
     return own | {
@@ -222,14 +223,17 @@ def write_file(
     """
     parts = list(parts)
     samples = np.concatenate([part.samples for part in parts])
-    how = {"seed": np.uint32(request.seed), "solver": json.dumps(recipe.solver.describe())}
+    how: dict[str, Any] = {
+        "seed": np.uint32(request.seed),
+        "solver": json.dumps(recipe.solver.describe()),
+    }
     asked = _asked(flow, request, rows)
     with whole_file(path) as temporary, temporary.open("wb") as file:
         np.savez(file, samples=samples, **asked, **how)
     return sum(int(part.nfe.sum()) for part in parts)
 
 
-def _asked(flow: TrainedFlow, request: Request, rows: range) -> dict[str, np.ndarray]:
+def _asked(flow: TrainedFlow, request: Request, rows: range) -> dict[str, Any]:
     """The conditions by name and the guidance scales; ``labels`` is -1 where none was asked."""
     _, labels, w = request.rows(flow.experiment.conditions, rows.start, len(rows))
     if request.labels is None:
@@ -249,7 +253,7 @@ def write_picture(target: SampleFiles, flow: TrainedFlow, request: Request) -> N
     if not is_shown(codec):
         return
     num = min(target.num, pictured(codec, _IMAGES, _VECTORS))
-    if codec.kind == "text":
+    if isinstance(codec, Text):
         write_texts(codec, first_samples(target, num), target.out / TEXTS)
         return
     classes = shown_classes(flow.experiment, request, num)

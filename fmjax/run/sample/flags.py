@@ -1,6 +1,7 @@
 """The flags that say what to sample, how to solve, how to guide, and with which parameters."""
 
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
@@ -229,7 +230,7 @@ def weights() -> Weights:
 
 
 def _chosen_solver(name: str, steps: int | None) -> Solver:
-    grid = GRID.value
+    grid: Any = GRID.value
     grid = _numbers("grid", grid, float) if grid and grid[0].isdigit() else grid
     on_grid = {"shift": SHIFT.value, "grid": grid}
     if name != "jumps" and _given("renoise"):

@@ -52,6 +52,18 @@ class Request(NamedTuple):
     end: float | None = None
 
     @property
+    def number(self) -> int:
+        """How many samples a resolved request is for."""
+        assert self.num is not None, "resolve says how many"
+        return self.num
+
+    @property
+    def scales(self) -> tuple[float, ...]:
+        """The guidance scales of a resolved request."""
+        assert self.w is not None, "resolve says which"
+        return self.w
+
+    @property
     def period(self) -> int:
         """How many samples come before the next guidance scale: one for each label."""
         if self.labels is None:
@@ -82,7 +94,7 @@ class Request(NamedTuple):
             count: how many.
         """
         index = np.arange(start, start + count, dtype=np.int32)
-        scales = np.array(self.w, np.float32)[index // self.period % len(self.w)]
+        scales = np.array(self.scales, np.float32)[index // self.period % len(self.scales)]
         if self.labels is None:
             return index, nulls(conditions, count), scales
         asked = np.array(self.labels, np.int32) if isinstance(self.labels, tuple) else self.labels
@@ -110,7 +122,7 @@ def resolve(
     guidance = (recipe.guidance or Guidance())._replace(weak=weak)
     request = _with_files(request, experiment)
     if isinstance(request.labels, tuple) and not request.labels:
-        each = -(-request.num // len(request.w or (1,)))
+        each = -(-request.number // len(request.w or (1,)))
         request = request._replace(labels=_all_labels(experiment, each))
     if request.w is None:
         unscaled = request.labels is None or guidance.scales
@@ -119,11 +131,11 @@ def resolve(
     check_request(request)
     _check_labels(request, experiment)
     _check_product(request)
-    scaled = any(w != 1 for w in request.w)
+    scaled = any(w != 1 for w in request.scales)
     able = request.labels is not None or weak
     if scaled and not able:
         raise InputError(
-            f"guidance ({request.w[0]:g}) needs labels to guide by, and there are none here: "
+            f"guidance ({request.scales[0]:g}) needs labels to guide by, and there are none here: "
             "leave it out, or ask for labels of a conditional model."
         )
     if scaled and guidance.scales:
@@ -131,11 +143,11 @@ def resolve(
     needed = able and (scaled or guidance.zero_until > 0 or guidance.scales != ())
     if needed or guidance != Guidance():
         check_guidance(guidance, experiment)
-    check_scales(request.w, experiment)
+    check_scales(request.scales, experiment)
     solver = fit_solver(recipe.solver, experiment)
     request, ends = _between(request, experiment)
-    guidance = guidance if needed else None
-    return request, recipe._replace(solver=solver, guidance=guidance, **ends)
+    recipe = recipe._replace(solver=solver, guidance=guidance if needed else None, **ends)
+    return request, recipe
 
 
 def _between(request: Request, experiment: Experiment) -> tuple[Request, dict[str, float]]:
@@ -177,7 +189,7 @@ def _with_files(request: Request, experiment: Experiment) -> Request:
         most = max(rows.values(), default=1)
         request = request._replace(num=most if most > 1 else _usual(request, experiment))
     for what, count in rows.items():
-        check_rows(what, count, request.num)
+        check_rows(what, count, request.number)
     return request
 
 
@@ -205,11 +217,11 @@ def check_request(request: Request) -> None:
 
 def _check_product(request: Request) -> None:
     """Checks that every guidance scale gets a sample."""
-    least = (len(request.w) - 1) * request.period + 1
-    if request.num < least:
+    least = (len(request.scales) - 1) * request.period + 1
+    if request.number < least:
         raise InputError(
-            f"{len(request.w)} guidance scales, each with {request.period} labels, need at least "
-            f"{least} samples; got --num={request.num}. Give more, or fewer labels."
+            f"{len(request.scales)} guidance scales, each with {request.period} labels, need at "
+            f"least {least} samples; got --num={request.num}. Give more, or fewer labels."
         )
 
 

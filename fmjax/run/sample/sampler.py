@@ -36,7 +36,7 @@ class SampleBatch(NamedTuple):
 @lru_cache(maxsize=8)
 def make_sample_fn(
     experiment: Experiment, recipe: Recipe, mesh: Mesh, pairs: bool = False
-) -> Callable[[Any, jax.Array, jax.Array, jax.Array, jax.Array], Solution]:
+) -> jax.stages.Wrapped:
     """Compiles ``sample(params, key, index, labels, w, x0=None) -> Solution``, its x1 the samples.
 
     Everything but the recipe and the batch size is traced, so no other labels, scale or seed
@@ -72,7 +72,7 @@ def make_sample_fn(
 
 
 def lower_for(
-    sample_fn: Callable,
+    sample_fn: jax.stages.Wrapped,
     conditions: Any,
     params: Any,
     key: jax.Array | jax.ShapeDtypeStruct,
@@ -149,12 +149,12 @@ def draw_batches(
 
     def fetch(rows: range, labels: Labels, solution: Solution) -> SampleBatch:
         n = len(rows)
-        solution = jax.tree.map(lambda x: np.asarray(x.addressable_data(0))[:n], solution)
-        check_solution(solution, first=rows.start)
-        return SampleBatch(solution.x1, jax.tree.map(lambda x: x[:n], labels), solution.nfe)
+        here: Any = jax.tree.map(lambda x: np.asarray(x.addressable_data(0))[:n], solution)
+        check_solution(here, first=rows.start)
+        return SampleBatch(here.x1, jax.tree.map(lambda x: x[:n], labels), here.nfe)
 
     pending = None
-    spans = [range(request.num)] if spans is None else spans
+    spans = [range(request.number)] if spans is None else spans
     for rows in (span[i : i + batch] for span in spans for i in range(0, len(span), batch)):
         following = dispatch(rows)
         if pending is not None:

@@ -105,7 +105,7 @@ def sample(
     request, recipe = resolve(experiment, request, recipe, weak=weights.weak is not None)
     if trajectory:
         check_shown(experiment.spec.codec)
-    target = SampleFiles(out, request.num, shard_size, overwrite)
+    target = SampleFiles(out, request.number, shard_size, overwrite)
     with _claimed(target, experiment.spec):
         flow = restore_flow(workdir, experiment, weights.needed(recipe), local=True)
         return _sample(target, flow, request, recipe, batch_size, trajectory)
@@ -145,7 +145,7 @@ def _sample(
     return SampleResult(
         folder=target.out,
         step=flow.step,
-        num=request.num,
+        num=request.number,
         drawn=sum(len(target.spans[k]) for k in missing),
         compile_seconds=timing["compile_seconds"],
         seconds=seconds,

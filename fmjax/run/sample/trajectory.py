@@ -7,7 +7,8 @@ import jax
 import numpy as np
 
 from fmjax import plots
-from fmjax.data.codecs import Codec
+from fmjax.data.codecs import Codec, vocabulary_of
+from fmjax.data.token_codecs import Text
 from fmjax.factory import Recipe, make_sampler
 from fmjax.run.pictures import draw_states, pictured, shown_classes, standardised
 from fmjax.run.restore import TrainedFlow
@@ -38,9 +39,11 @@ def write_trajectory(flow: TrainedFlow, request: Request, recipe: Recipe, out: P
     """
     experiment = flow.experiment
     codec = experiment.spec.codec
-    num = min(request.num, _TEXTS if codec.kind == "text" else pictured(codec, _IMAGES, _VECTORS))
+    num = min(
+        request.number, _TEXTS if codec.kind == "text" else pictured(codec, _IMAGES, _VECTORS)
+    )
     request = request._replace(num=num)
-    index, labels, w = request.rows(experiment.conditions, 0, request.num)
+    index, labels, w = request.rows(experiment.conditions, 0, num)
     times = _times(recipe)
     sampler = make_sampler(experiment, recipe)
 
@@ -53,7 +56,7 @@ def write_trajectory(flow: TrainedFlow, request: Request, recipe: Recipe, out: P
     key, points = jax.random.key(request.seed), request.points(0, num)
     solution = check_solution(sampled(flow.params, key, index, labels, w, *points))
     states = np.asarray(solution.trajectory)
-    if codec.kind == "text":
+    if isinstance(codec, Text):
         write_steps(codec, states, times, out / TRAJECTORY_OF_TEXTS)
         return
     options = _window(codec, states) | {"classes": shown_classes(experiment, request, num)}
@@ -66,7 +69,8 @@ def _window(codec: Codec, states: np.ndarray) -> dict[str, Any]:
     if codec.kind == "pixels":
         return {}
     if codec.kind == "tokens":  # a masked one is the number after the last
-        return {"limits": (0, codec.vocabulary, 0, codec.vocabulary)}
+        vocabulary = vocabulary_of(codec)
+        return {"limits": (0, vocabulary, 0, vocabulary)}
     reach = 1.05 * float(np.abs(standardised(codec, np.asarray(codec.decode(states)))).max())
     return {"limits": (-reach, reach, -reach, reach)}
 

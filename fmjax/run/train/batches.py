@@ -41,8 +41,15 @@ class RunStream(NamedTuple):
 
     dataset: Dataset
     experiment: Experiment
-    exact = True
-    number = None  # a batch may be larger than the set: it spans epochs
+
+    @property
+    def exact(self) -> bool:
+        """True."""
+        return True
+
+    @property
+    def number(self) -> None:
+        """None: a batch may be larger than the set, and spans epochs."""
 
     def take(self, limit: int) -> dict[str, Any]:
         """Some training examples."""

@@ -7,6 +7,7 @@ e.g. ``--config.train.steps=3000``; ``--help-config`` lists them all.
 """
 
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 from ml_collections import config_flags
@@ -25,7 +26,7 @@ CONFIG = config_flags.DEFINE_config_file(
 WORKDIR = flags.DEFINE_string(
     "workdir", None, "Folder of the run; default: runs/ and the name of the configuration."
 )
-PARALLEL = flags.DEFINE_enum(
+PARALLEL: flags.FlagHolder[Any] = flags.DEFINE_enum(
     "parallel", "jit", ["jit", "pmap"], "How several devices share a step."
 )
 PROFILE = flags.DEFINE_bool("profile", False, "Write a trace of a few steps to the workdir.")

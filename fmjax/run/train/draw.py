@@ -1,6 +1,7 @@
 """The draw of a configuration, as `fmjax.training.fit` takes it."""
 
-from typing import Any, NamedTuple
+import dataclasses
+from typing import Any
 
 import jax
 
@@ -8,7 +9,8 @@ from fmjax.factory import Experiment
 from fmjax.training.parallelism import Jit, Pmap
 
 
-class RunDraw(NamedTuple):
+@dataclasses.dataclass(frozen=True, eq=False)
+class RunDraw:
     """``draw(key, index, x1, labels, x0)``, for a batch that is whole or spread over devices.
 
     Attributes:
@@ -21,7 +23,7 @@ class RunDraw(NamedTuple):
 
     def on(self, layout: Jit | Pmap) -> "RunDraw":
         """The same for a layout: a coupling over the whole batch has to know the devices."""
-        return self._replace(layout=layout)
+        return dataclasses.replace(self, layout=layout)
 
     def __call__(
         self, key: jax.Array, index: jax.Array, x1: Any, labels: Any = None, x0: Any = None

@@ -1,8 +1,9 @@
 """The losses of a run as a picture: ``loss.png``, from its ``metrics.jsonl``."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -46,7 +47,7 @@ def draw_curves(curves: dict[str, np.ndarray]) -> np.ndarray:
     values = np.concatenate([points[:, 1] for points in curves.values()])
     steps = np.concatenate([points[:, 0] for points in curves.values()])
     log = values.min() > 0 and values.max() > 10 * values.min()
-    scale = np.log10 if log else lambda x: np.asarray(x, float)
+    scale: Callable[[Any], Any] = np.log10 if log else lambda x: np.asarray(x, float)
     low, high = scale(values.min()), scale(values.max())
     margin = 0.05 * (high - low) or 0.5
     low, high = low - margin, high + margin
@@ -83,7 +84,7 @@ def draw_curves(curves: dict[str, np.ndarray]) -> np.ndarray:
     return np.asarray(image.resize((_WIDTH, _HEIGHT), Image.Resampling.BOX))
 
 
-def _ticks(low: float, high: float) -> Sequence[float]:
+def _ticks(low: float, high: float) -> np.ndarray:
     """At most seven round numbers in a range, at equal distances."""
     rough = max((high - low) / 6, 1e-30)
     power = 10 ** np.floor(np.log10(rough))
@@ -91,7 +92,7 @@ def _ticks(low: float, high: float) -> Sequence[float]:
     return np.arange(np.ceil(low / step), np.floor(high / step) + 1) * step
 
 
-def _log_ticks(low: float, high: float) -> Sequence[float]:
+def _log_ticks(low: float, high: float) -> np.ndarray:
     """The numbers 1, 2, 5 times a power of ten in a range; powers of ten alone in a wide one."""
     powers = 10.0 ** np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
     mantissas = (1,) if high > 1e3 * low else (1, 2, 5)

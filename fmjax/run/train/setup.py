@@ -13,7 +13,7 @@ from fmjax.data.dataset import Dataset
 from fmjax.data.pairs.records import open_pairs
 from fmjax.errors import InputError
 from fmjax.factory import Experiment, make_experiment, spec_of
-from fmjax.factory.lora import without_lora
+from fmjax.factory.lora import Lora, without_lora
 from fmjax.factory.settings import DataSettings, check_settings
 from fmjax.factory.training import abstract_state
 from fmjax.first_process import on_first_process, say
@@ -23,7 +23,7 @@ from fmjax.run.weights.initial import Initial, beginning, check_initial, initial
 from fmjax.storage.checkpoints import Checkpoints
 from fmjax.training.folder import Folder
 from fmjax.training.mesh import row_shards
-from fmjax.training.parallelism import Jit, Pmap, check_divides, make_layout
+from fmjax.training.parallelism import Jit, Parallel, Pmap, check_divides, make_layout
 from fmjax.training.state import TrainState
 
 
@@ -54,7 +54,7 @@ class Run(NamedTuple):
         return folder.Record(self.config, self.experiment.spec, self.dataset.fingerprint)
 
 
-def build(config: ConfigDict, workdir: Path, parallel: str) -> Run:
+def build(config: ConfigDict, workdir: Path, parallel: Parallel) -> Run:
     """Makes the objects of a run; no array is allocated and no file is written.
 
     Args:
@@ -72,7 +72,7 @@ def build(config: ConfigDict, workdir: Path, parallel: str) -> Run:
     if hasattr(dataset.train, "read_pairs") and experiment.pairs is None:
         _check_paired(config)
     if experiment.pairs is not None:
-        classes = experiment.classes and experiment.classes.num_classes
+        classes = None if experiment.classes is None else experiment.classes.num_classes
         training = open_pairs(Path(experiment.pairs), dataset.shape, classes)
     layout = make_layout(
         parallel,
@@ -188,7 +188,7 @@ def restore(run: Run, checkpoints: Checkpoints, initial: Initial | None) -> tupl
     params = initial_params(initial, _network_of(run), mesh)
     record = run.record._replace(began=beginning(initial, params))
     on_first_process(lambda: folder.save_record(run.workdir, record))
-    return 0, params if experiment.lora is None else _with_adapters(run, params)
+    return 0, params if experiment.lora is None else _with_adapters(run, experiment.lora, params)
 
 
 def _network_of(run: Run) -> Experiment:
@@ -198,10 +198,10 @@ def _network_of(run: Run) -> Experiment:
     return make_experiment(without_lora(run.config), run.experiment.spec)
 
 
-def _with_adapters(run: Run, params: Any) -> Any:
+def _with_adapters(run: Run, lora: Lora, params: Any) -> Any:
     """A network's parameters and the adapters that a run trains, each device its own part."""
     experiment = run.experiment
-    key = experiment.lora.key(jax.random.key(experiment.train.seed))
+    key = lora.key(jax.random.key(experiment.train.seed))
     target = abstract_state(experiment, run.layout.mesh).params
     shardings = jax.tree.map(lambda leaf: leaf.sharding, target)
-    return jax.jit(experiment.lora.beside, out_shardings=shardings)(params, key)
+    return jax.jit(lora.beside, out_shardings=shardings)(params, key)

@@ -16,6 +16,7 @@ from fmjax.run.train.setup import Run, build, check, claimed, restore, with_teac
 from fmjax.run.weights.initial import Initial
 from fmjax.training import fit
 from fmjax.training.folder import Folder
+from fmjax.training.parallelism import Parallel
 from fmjax.training.signals import Stopped
 from fmjax.training.state import TrainState
 
@@ -23,7 +24,7 @@ from fmjax.training.state import TrainState
 def train(
     config: ConfigDict,
     workdir: Path,
-    parallel: str = "jit",
+    parallel: Parallel = "jit",
     overwrite: bool = False,
     init_from: Path | None = None,
     profile: bool = False,
@@ -85,7 +86,7 @@ def _initial(init_from: Path | None, layout: str | None, fresh: tuple[str, ...])
     return None
 
 
-def _fit(run: Run, own: Folder, begin: Any, parallel: str, profile: bool) -> TrainState:
+def _fit(run: Run, own: Folder, begin: Any, parallel: Parallel, profile: bool) -> TrainState:
     """`fmjax.training.fit` with everything that the configuration stands for."""
     experiment, settings = run.experiment, run.experiment.train
     every = settings.sample_every or settings.steps

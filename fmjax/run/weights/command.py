@@ -11,6 +11,7 @@ which other programs read; `fmjax.models.pretrained` has the layouts.
 """
 
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
@@ -50,7 +51,8 @@ def main() -> int:
     check_weights(Weights(CHECKPOINT.value, EMA.value))
     launch.join_processes()
     check_dtype(DTYPE.value)
-    how = {"checkpoint": CHECKPOINT.value, "ema": EMA.value, "overwrite": OVERWRITE.value}
+    how: dict[str, Any] = {"checkpoint": CHECKPOINT.value, "ema": EMA.value}
+    how["overwrite"] = OVERWRITE.value
     workdir, out = Path(WORKDIR.value), Path(OUT.value)
     if ADAPTERS.value:
         if LAYOUT.value is not None or DTYPE.value != "float32":

@@ -1,6 +1,7 @@
 """A run's parameters out, under the names of a published layout, for other programs to read."""
 
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -56,7 +57,7 @@ def export_in_layout(
     on_first_process(lambda: _check_out(out, size, overwrite))
     mesh = make_mesh(sizes=MeshSizes(data=1, fsdp=-1))  # each device holds a part of a large model
     step, params = load_params(workdir, experiment, checkpoint, ema, mesh)
-    how = {"shape": experiment.spec.shape, "dtype": dtype}
+    how: dict[str, Any] = {"shape": experiment.spec.shape, "dtype": dtype}
     pretrained.save(out, params, layout, experiment.model, **how)
     return f"{out}: step {step} as {pretrained.LAYOUTS[layout]}, {size / 1e6:.1f} MB"
 

@@ -66,7 +66,7 @@ def check_initial(initial: Initial, experiment: Experiment) -> None:
         return check_published(*initial, experiment)
     file = _file(source)
     # Stored pairs are learned along a path of their own, beginning with the flow that made them.
-    free = () if experiment.pairs is None else ("path.",)
+    free: tuple[str, ...] = () if experiment.pairs is None else ("path.",)
     if experiment.two_times:
         free += OF_FLOW_MAPS
     if file is not None:

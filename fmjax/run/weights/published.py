@@ -114,7 +114,7 @@ def _layout(source: Path, layout: str | None) -> str | None:
     return known[0] if known else None
 
 
-def _what(layout: str | None) -> str:
+def _what(layout: str) -> str:
     return pretrained.LAYOUTS[layout]
 
 

@@ -19,6 +19,8 @@ def diffrax_solver(
 ) -> diffrax.AbstractSolver:
     """The diffrax solver of a name of `fmjax.samplers.ode_solver.SOLVERS`.
 
+    One in geodesics that is asked for the times of its stages alone has no manifold.
+
     Args:
         name: of the solver.
         schedule: of the path, for solvers in its signal-to-noise ratio.
@@ -27,8 +29,8 @@ def diffrax_solver(
     own = {
         "ab2": lambda: AdamsBashforth(2),
         "ab3": lambda: AdamsBashforth(3),
-        "geodesic_euler": lambda: GeodesicEuler(manifold),
-        "geodesic_heun": lambda: GeodesicHeun(manifold),
+        "geodesic_euler": lambda: GeodesicEuler(manifold),  # type: ignore[arg-type]  # see above
+        "geodesic_heun": lambda: GeodesicHeun(manifold),  # type: ignore[arg-type]
         "dpmpp_2m": lambda: LogSNRMultistep(schedule),
         "rk4": RK4,
         "unipc": lambda: LogSNRMultistep(schedule, "paper"),

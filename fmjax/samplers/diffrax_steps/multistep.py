@@ -50,14 +50,15 @@ class _Multistep(diffrax.AbstractSolver):
     term_structure: ClassVar = diffrax.AbstractTerm
     interpolation_cls: ClassVar[Callable] = diffrax.LocalLinearInterpolation
 
-    def func(self, terms: Any, t0: Array, y0: Any, args: Any) -> Any:
+    def func(self, terms: Any, t0: Array | np.ndarray | float, y0: Any, args: Any) -> Any:
         """The velocity."""
         return terms.vf(t0, y0, args)
 
     def step(self, terms, t0, t1, y0, args, solver_state, made_jump):
         """One step from t0 to t1."""
         field, ends = _in_time(terms, t0, t1, args)
-        y1, solver_state = self.advance(field, *ends, y0, solver_state)
+        advance = self.advance  # type: ignore[attr-defined]  # of each solver below
+        y1, solver_state = advance(field, *ends, y0, solver_state)
         return y1, None, {"y0": y0, "y1": y1}, solver_state, diffrax.RESULTS.successful
 
 

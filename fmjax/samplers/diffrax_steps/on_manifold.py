@@ -22,9 +22,12 @@ from typing import Any, ClassVar
 
 import diffrax
 import jax
+import numpy as np
 
 from fmjax.conventions import Array
 from fmjax.manifolds import Manifold
+
+Time = Array | np.ndarray | float  # as diffrax says
 
 
 def field_on(manifold: Manifold, field: Callable[..., Any]) -> Callable[..., Any]:
@@ -40,7 +43,7 @@ def field_on(manifold: Manifold, field: Callable[..., Any]) -> Callable[..., Any
 class Projected(diffrax.AbstractWrappedSolver):
     """A solver each of whose steps ends at the nearest point of the manifold."""
 
-    solver: diffrax.AbstractSolver
+    solver: diffrax.AbstractSolver  # type: ignore[misc]  # diffrax's AbstractVar is a field
     manifold: Manifold
 
     @property
@@ -49,7 +52,7 @@ class Projected(diffrax.AbstractWrappedSolver):
         return self.solver.term_structure
 
     @property
-    def interpolation_cls(self) -> Callable:
+    def interpolation_cls(self) -> Callable:  # type: ignore[override]  # of the object, not the class
         """That of the solver, between the ends before they are projected."""
         return self.solver.interpolation_cls
 
@@ -61,7 +64,7 @@ class Projected(diffrax.AbstractWrappedSolver):
     @property
     def scan_kind(self) -> Any:
         """That of the solver, which diffrax sets for derivatives in forward mode."""
-        return self.solver.scan_kind
+        return self.solver.scan_kind  # type: ignore[attr-defined]  # a field of some alone
 
     def order(self, terms: Any) -> int | None:
         """That of the solver."""
@@ -71,7 +74,7 @@ class Projected(diffrax.AbstractWrappedSolver):
         """The state of the solver."""
         return self.solver.init(terms, t0, t1, y0, args)
 
-    def func(self, terms: Any, t0: Array, y0: Any, args: Any) -> Any:
+    def func(self, terms: Any, t0: Time, y0: Any, args: Any) -> Any:
         """The velocity."""
         return self.solver.func(terms, t0, y0, args)
 
@@ -84,14 +87,19 @@ class Projected(diffrax.AbstractWrappedSolver):
 class GeodesicInterpolation(diffrax.AbstractLocalInterpolation):
     """exp_{y0}(s first + s^2 bend), with s from 0 to 1 over the step."""
 
-    t0: Array
-    t1: Array
+    t0: Array  # type: ignore[misc]  # diffrax's AbstractVar is a field
+    t1: Array  # type: ignore[misc]  # as above
     y0: Any
     first: Any
     bend: Any
     manifold: Manifold
 
-    def evaluate(self, t0: Array, t1: Array | None = None, left: bool = True) -> Any:
+    def evaluate(
+        self,
+        t0: Time,
+        t1: Time | None = None,
+        left: bool = True,
+    ) -> Any:
         """The point at t0; diffrax asks for no differences, which a manifold has not."""
         s = (t0 - self.t0) / (self.t1 - self.t0)
         u = jax.tree.map(lambda a, b: s * a + s**2 * b, self.first, self.bend)
@@ -106,7 +114,7 @@ class GeodesicEuler(diffrax.AbstractSolver):
     term_structure: ClassVar = diffrax.AbstractTerm
 
     @property
-    def interpolation_cls(self) -> Callable:
+    def interpolation_cls(self) -> Callable:  # type: ignore[override]  # of the object, not the class
         """Points of the geodesic."""
         return functools.partial(GeodesicInterpolation, manifold=self.manifold)
 
@@ -118,7 +126,7 @@ class GeodesicEuler(diffrax.AbstractSolver):
         """No state."""
         return
 
-    def func(self, terms: Any, t0: Array, y0: Any, args: Any) -> Any:
+    def func(self, terms: Any, t0: Time, y0: Any, args: Any) -> Any:
         """The velocity."""
         return terms.vf(t0, y0, args)
 
@@ -147,7 +155,7 @@ class GeodesicHeun(diffrax.AbstractAdaptiveSolver):
         """No state."""
         return
 
-    def func(self, terms: Any, t0: Array, y0: Any, args: Any) -> Any:
+    def func(self, terms: Any, t0: Time, y0: Any, args: Any) -> Any:
         """The velocity."""
         return terms.vf(t0, y0, args)
 

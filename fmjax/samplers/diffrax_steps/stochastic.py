@@ -40,10 +40,11 @@ from typing import Any, ClassVar, NamedTuple
 import diffrax
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from fmjax.conventions import Array, Labels
 from fmjax.manifolds import Manifold
-from fmjax.schedules import Schedule, inverse_log_snr, log_snr
+from fmjax.schedules import inverse_log_snr, log_snr
 
 
 class StepArgs(NamedTuple):
@@ -85,7 +86,7 @@ class NoisySolver(diffrax.AbstractSolver):
     base: diffrax.AbstractSolver
     kind: str
     diffusion: Callable[[Array], Array]
-    schedule: Schedule | None
+    schedule: Any  # of the path; None where it has none, which is for ``drift`` alone
     last: int  # the step that takes no noise; -1 for none
     key_impl: Any  # of the keys, as `jax.random.key_impl` names it
     manifold: Manifold | None = None
@@ -97,7 +98,7 @@ class NoisySolver(diffrax.AbstractSolver):
         """The number of the step."""
         return jnp.zeros((), jnp.int32)
 
-    def func(self, terms: Any, t0: Array, y0: Any, args: Any) -> Any:
+    def func(self, terms: Any, t0: Array | np.ndarray | float, y0: Any, args: Any) -> Any:
         """The velocity."""
         return terms.vf(t0, y0, args)
 

@@ -143,6 +143,7 @@ def test_what_cannot_be_read_is_explained(data_dir, reading, sentence):
         load("foreign", reading=reading)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("reading", "train", "test"),
     [

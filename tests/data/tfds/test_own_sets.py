@@ -120,6 +120,12 @@ def test_a_pair_of_images_is_mirrored_as_one(data_dir):
     np.testing.assert_array_equal(batch["x0"], to_unit(batch["x1"]))
 
 
+def test_vectors_that_are_not_scaled_are_read_back(data_dir):
+    _, x = CODECS["table"]
+    write(data_dir, Vectors(5), {"x": x}, {})
+    np.testing.assert_array_equal(load("own").codec.encode(x), x)
+
+
 def test_pairs_without_a_test_part_are_held_out_as_pairs(data_dir):
     codec, x = CODECS["table"]
     write_set("own", data_dir, OwnData(codec, {}, ArrayExamples({"x": x, "x0": x}), None))

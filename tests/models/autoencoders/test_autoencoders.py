@@ -36,6 +36,7 @@ def test_sides_shrink_by_the_factor_and_come_back(name):
     assert model.factor == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_bfloat16_computes_near_float32_and_gives_float32(name):
     model = MODELS[name]

@@ -152,6 +152,7 @@ AUTOENCODERS = {
 every_autoencoder = pytest.mark.parametrize("folder", AUTOENCODERS)
 
 
+@pytest.mark.slow
 @every_autoencoder
 def test_an_autoencoder_encodes_and_decodes_as_pytorch_does(folder):
     found, arrays = pretrained.load(GOLDEN / folder), np.load(GOLDEN / f"{folder}.npz")
@@ -164,6 +165,7 @@ def test_an_autoencoder_encodes_and_decodes_as_pytorch_does(folder):
         assert relative(latent.logvar, arrays["logvar"]) < 1e-5
 
 
+@pytest.mark.slow
 def test_large_latents_are_decoded_by_tiles_as_diffusers_does():
     folder = "diffusers_kl_quant"
     found, arrays = pretrained.load(GOLDEN / folder), np.load(GOLDEN / f"{folder}.npz")
@@ -193,6 +195,7 @@ def test_older_names_of_the_attention_are_the_same_network(axes, tmp_path):
     }
 
 
+@pytest.mark.slow
 @every_autoencoder
 def test_an_autoencoder_goes_out_again_bit_for_bit(folder, tmp_path, float16):
     found = pretrained.load(GOLDEN / folder, dtype=jnp.float16)

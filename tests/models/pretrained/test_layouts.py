@@ -51,6 +51,7 @@ TABLE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", TABLE)
 def test_the_table_names_every_tensor_with_its_shape(layout):
     name, left_out, count = TABLE[layout]

@@ -171,6 +171,7 @@ def test_heads_of_a_size_that_was_not_published_are_asked_for(tmp_path, model, n
         load(saved(tmp_path, model))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in PRESETS if name.startswith("JiT")])
 def test_a_published_jit_is_built_from_its_shapes(name):
     model = preset(name, conditions=ClassIds(1000), time_scale=1.0)

@@ -108,6 +108,7 @@ EARLY = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EARLY)
 def test_what_does_not_fit_is_said_before_a_number_is_read(name, tmp_path, monkeypatch):
     def fill(*_):

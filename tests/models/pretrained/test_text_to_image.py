@@ -52,6 +52,7 @@ def unfolded(layout):
             yield name.replace("*", str(i)), tuple(shape)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_velocity_and_gradient_are_those_of_diffusers(name):
     net, known = loaded(name), reference(name)
@@ -76,6 +77,7 @@ def test_in_bfloat16_the_velocity_is_within_its_rounding(name):
     assert 1e-4 < error < 0.03  # 8 bits, 0.4 %, in each of some ten products one after another
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_what_came_in_goes_out_bit_for_bit(name, tmp_path):
     net = load(GOLDEN / name, dtype=jnp.float16)

@@ -71,6 +71,7 @@ def test_outputs_and_gradients_are_those_of_pytorch(name):
     )
 
 
+@pytest.mark.slow
 @every_network
 def test_bfloat16_is_within_its_rounding(name):
     net, (arrays, rest) = loaded(name), given(name)
@@ -97,6 +98,7 @@ def test_the_row_of_no_class_that_torchcfm_lacks_is_zero():
     assert np.abs(table[:-1]).min(axis=1).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PRESETS)
 @pytest.mark.parametrize("layout", ["torchcfm-unet", "flow-matching-unet"])
 def test_a_published_size_is_known_from_its_shapes(name, layout):

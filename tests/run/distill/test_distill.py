@@ -74,6 +74,7 @@ def test_the_report_has_teacher_and_student_side_by_side(trained, distilled):
     assert table[-2].startswith("many_step, jumps_1, jumps_2, jumps_4: W2")
 
 
+@pytest.mark.slow
 def test_the_student_is_a_run_that_samples_in_one_evaluation(distilled):
     experiment = open_run(distilled)
     assert experiment.two_times

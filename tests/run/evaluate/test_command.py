@@ -43,6 +43,7 @@ def test_what_cannot_be_evaluated_is_refused(trained):
         check_evaluated(experiment, Request(9, (2,)), HEUN, LATEST)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("seed", "another"), [(7, 8), (2**32 - 1, 0)])
 def test_samples_without_a_class_are_another_draw(trained, monkeypatch, seed, another):
     asked = []

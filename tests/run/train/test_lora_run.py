@@ -54,6 +54,7 @@ def assert_same(one, other):
         np.testing.assert_array_equal(leaf, other[name], err_msg=name)
 
 
+@pytest.mark.slow
 def test_the_network_it_began_with_stays_and_the_merged_one_does_the_same(tuned, trained):
     run, x = open_run(tuned), jax.random.normal(jax.random.key(0), (4, 2))
     t, labels = np.linspace(0.1, 0.9, 4, dtype=np.float32), np.array([0, 1, 2, 0])

@@ -35,6 +35,7 @@ def tuned(tmp_path_factory):
     return run_of(tmp_path_factory.mktemp("tuned") / "run")
 
 
+@pytest.mark.slow
 def test_what_was_not_trained_is_as_in_the_file_to_the_bit(tuned, tmp_path):
     for ema in (True, False):
         out = tmp_path / f"{ema}.safetensors"
