@@ -20,6 +20,9 @@ whole numbers from 0 to K - 1:
 A public set of tensorflow_datasets (needs the network, and TensorFlow for this one step):
 
     python -m fmjax prepare --name=mnist
+
+A preparation that was stopped, however, goes on when the same command is given again; until it is
+finished there is no set of that name.
 """
 
 import argparse
@@ -61,7 +64,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         _prepare(options)
     except KeyboardInterrupt:
-        print("nothing was written; the same command begins again.", file=sys.stderr)
+        print("the set is not there yet; the same command goes on with it.", file=sys.stderr)
         raise
     return 0
 

@@ -99,13 +99,14 @@ def test_a_set_is_replaced_only_when_asked(npz, folder, data_dir, capsys):
     assert load("same").classes.num_classes == 2
 
 
-def test_a_broken_image_is_named_and_leaves_nothing(folder, data_dir, capsys):
+def test_a_broken_image_is_named_and_leaves_no_set(folder, data_dir, capsys):
     cut = folder / "rose" / "7.png"
     cut.write_bytes(cut.read_bytes()[:100])
     assert run("--name=flowers", f"--source={folder}") == 2
     assert f"fmjax prepare: the image {cut} cannot be read" in capsys.readouterr().err
     assert data_dir.exists()  # it failed in the middle of the writing
-    assert list(data_dir.iterdir()) == []
+    # No set; the parts of others, which are not decoded again once the image is repaired.
+    assert {path.name for path in data_dir.iterdir()} <= {".parts-flowers"}
 
 
 @pytest.mark.parametrize(
@@ -235,7 +236,7 @@ def test_an_interrupted_preparation_leaves_nothing_and_says_so(npz, data_dir, mo
 
     monkeypatch.setattr(prepare, "_with_bar", interrupted)
     assert run("--name=noise", f"--source={npz}") == 130
-    assert "nothing was written; the same command begins again." in capsys.readouterr().err
+    assert "the set is not there yet; the same command goes on with it." in capsys.readouterr().err
     assert list(data_dir.iterdir()) == []
     monkeypatch.undo()
     monkeypatch.setenv("TFDS_DATA_DIR", str(data_dir))

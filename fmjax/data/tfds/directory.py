@@ -6,13 +6,13 @@ The layout is TFDS's: ``<root>/<name>[/<config>]/<version>/`` with a ``dataset_i
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from fmjax.errors import InputError
 from fmjax.files import first_line
+from fmjax.folders import working_folder
 
 # As in tensorflow_datasets, which need not be imported to know where things lie.
 DEFAULT = "~/tensorflow_datasets"
@@ -95,7 +95,8 @@ def publish(
 ) -> Path:
     """Prepares a set in a hidden folder and moves it to its place in one rename.
 
-    Nothing half-written is ever seen under the final name. Two processes that prepare the same
+    Nothing half-written is ever seen under the final name. A process that is killed leaves its
+    hidden folder, which the next one removes. Two processes that prepare the same
     set do not meet: each works in a folder of its own, the first rename wins, and the second
     finds the set there.
 
@@ -113,13 +114,13 @@ def publish(
     """
     try:
         root.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".preparing-", dir=root) as scratch:
-            builder = build(scratch)
-            downloads = download_dir or Path(scratch, "downloads")
+        with working_folder(root, ".preparing-") as scratch:
+            builder = build(str(scratch))
+            downloads = download_dir or scratch / "downloads"
             builder.download_and_prepare(file_format=FORMAT, download_dir=downloads)
             folder = Path(builder.data_dir)
             if replaces is not None and replaces.exists():
-                replaces.rename(Path(scratch, "replaced"))
+                replaces.rename(scratch / "replaced")
             return _move(folder, root / folder.relative_to(scratch))
     except InputError:
         raise
