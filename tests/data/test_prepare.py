@@ -197,6 +197,18 @@ def test_a_csv_becomes_a_table_with_its_conditions(data_dir, tmp_path, capsys):
     assert f"\n  {train_command(dataset)}\n" in out
 
 
+def test_columns_of_a_csv_are_grouped_by_the_command(data_dir, tmp_path, capsys):
+    lines = [f"{i},{i / 10},{-i / 10},{'ab'[i % 2]}" for i in range(40)]
+    (tmp_path / "t.csv").write_text("\n".join(["u,morning,evening,kind", *lines]))
+    options = ["--condition=kind", "--condition=dose:morning,evening"]
+    assert run("--name=people", f"--source={tmp_path / 't.csv'}", *options) == 0
+    dataset = load("people")
+    assert dataset.conditions == {"kind": ClassIds(2, names=("a", "b")), "dose": Vector(2)}
+    x, labels = dataset.train.read(range(30))
+    np.testing.assert_allclose(labels["dose"], x / 10 * [1, -1], rtol=1e-6)
+    assert "conditions kind (class), dose (vector), in" in capsys.readouterr().out
+
+
 def test_a_condition_far_from_the_order_of_one_is_said(data_dir, tmp_path, capsys):
     x = np.random.default_rng(0).normal(size=(30, 2))
     np.savez(tmp_path / "a.npz", x=x, age=np.linspace(20, 80, 30), dose=x)

@@ -141,6 +141,23 @@ def weights_of(arrays: Arrays, part: str, count: int) -> np.ndarray:
     return check_weights(arrays.name("weights", part), weights, count)
 
 
+def check_condition_name(said: str, name: str) -> None:
+    """Checks the name of a condition.
+
+    Args:
+        said: what would have it, as the message names it.
+        name: of the condition.
+
+    Raises:
+        InputError: it is no name, or another thing has it.
+    """
+    if not _NAME.fullmatch(name) or name in _RESERVED:
+        raise InputError(
+            f"{said} would be a condition, whose name must be of letters, digits and _, a letter "
+            f"first, and none of {', '.join(_RESERVED)}; rename it."
+        )
+
+
 def check_condition(arrays: Arrays, name: str, part: str, count: int) -> np.ndarray:
     """A condition as it is kept: texts as they are, int64 (n,), float32, bool, or uint8 images.
 
@@ -148,11 +165,7 @@ def check_condition(arrays: Arrays, name: str, part: str, count: int) -> np.ndar
         InputError: it has another length than the data, is not finite, or no condition is such.
     """
     x, said = getattr(arrays, part)[name], arrays.name(name, part)
-    if not _NAME.fullmatch(name) or name in _RESERVED:
-        raise InputError(
-            f"{said} would be a condition, whose name must be of letters, digits and _, a letter "
-            f"first, and none of {', '.join(_RESERVED)}; rename it."
-        )
+    check_condition_name(said, name)
     if x.shape[:1] != (count,):
         raise InputError(
             f"{said} must have one entry for each of the {count} examples, got shape {x.shape}: "
