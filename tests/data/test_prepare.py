@@ -99,6 +99,14 @@ def test_a_set_is_replaced_only_when_asked(npz, folder, data_dir, capsys):
     assert load("same").classes.num_classes == 2
 
 
+def test_a_folder_that_is_no_set_is_never_replaced(folder, capsys):
+    flags = ["--name=flowers", f"--source={folder}", f"--data_dir={folder.parent}"]
+    for more in ([], ["--overwrite"]):
+        assert run(*flags, *more) == 2
+    assert f"{folder} holds no data set, and is not replaced by one" in capsys.readouterr().err
+    assert len(list(folder.glob("*/*.png"))) == 20
+
+
 def test_a_broken_image_is_named_and_leaves_no_set(folder, data_dir, capsys):
     cut = folder / "rose" / "7.png"
     cut.write_bytes(cut.read_bytes()[:100])

@@ -70,7 +70,8 @@ def check_new(name: str, root: Path, overwrite: bool = False) -> None:
         overwrite: whether it may replace a set of that name.
 
     Raises:
-        InputError: for a name that cannot be used, or one that is there already.
+        InputError: for a name that cannot be used, or one that is there already; what is no set is
+            never replaced.
     """
     if not re.fullmatch(r"[a-z][a-z0-9_]{0,63}", name):
         raise InputError(
@@ -84,6 +85,16 @@ def check_new(name: str, root: Path, overwrite: bool = False) -> None:
             f"a data set {name!r} exists in {root}; add --overwrite to replace it, or choose "
             "another name."
         )
+    if overwrite and (root / name).exists() and not _holds_set(root / name):
+        raise InputError(
+            f"{root / name} holds no data set, and is not replaced by one; choose another name or "
+            "another --data_dir."
+        )
+
+
+def _holds_set(folder: Path) -> bool:
+    """Whether there is a version of a set in a folder, or in a configuration's folder below it."""
+    return any(_version(path) for below in ("*", "*/*") for path in folder.glob(below))
 
 
 def publish(
