@@ -44,13 +44,13 @@ def read_csv(path: Path, conditions: Sequence[str] = (), weights: str | None = N
     train = {name: _condition(path, columns, group) for name, group in groups.items()}
     if weights is not None:
         train["weights"] = _numbers(path, weights, columns[weights])
-    left = tuple(name for name in names if name not in used)
+    left = [name for name in names if name not in used]
     if not left:
         raise InputError(f"{path} has no column left that is data: each is a condition or weight.")
     train["x"] = np.stack([_numbers(path, name, columns[name]) for name in left], axis=1)
     called = {name: f"column {', '.join(group)}" for name, group in groups.items()}
     called |= {"x": "the table", "weights": f"column {weights}"}
-    return Arrays(path, train, None, called, left)
+    return Arrays(path, train, None, called, {"x": left} | groups)
 
 
 def _groups(conditions: Sequence[str]) -> dict[str, list[str]]:

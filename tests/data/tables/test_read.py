@@ -196,6 +196,16 @@ BAD_TABLES = {
     "no rows": ("a,b\n", {}, "has no rows"),
     "nothing": ("", {}, "has no rows"),
     "nan": ("a,b\n1,2\n3,nan\n5,6\n", {}, r"row 1 holds nan in column 'b', the first of 1"),
+    "nan in a condition": (
+        "a,b\n1,2.5\n3,nan\n5,6\n",
+        {"conditions": ["b"]},
+        "'column b' in .* row 1 holds nan in column 'b'",
+    ),
+    "nan in a group": (
+        "a,b,c\n1,2,3\n3,4,nan\n5,6,7\n",
+        {"conditions": ["d:c,b"]},
+        "row 1 holds nan in column 'c'",
+    ),
     "constant": ("a,b\n1,7\n2,7\n3,7\n4,7\n", {}, "constant columns b, over the rows"),
     "unknown": (
         "age,b\n1,7\n2,8\n",
