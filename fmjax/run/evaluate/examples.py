@@ -39,6 +39,11 @@ class Examples:
         for start in range(0, len(self.places), _AT_ONCE):
             yield self.read(self.places[start : start + _AT_ONCE])
 
+    @property
+    def dtype(self) -> np.dtype:
+        """Of the examples."""
+        return self.read(self.places[:1]).dtype
+
     def choose(self, most: int) -> "Examples":
         """At most so many of them: a fixed random choice."""
         order = np.random.default_rng(0).permutation(len(self.places))[:most]
