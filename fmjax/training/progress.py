@@ -95,7 +95,7 @@ class Progress:
             ) from error
 
     def estimate(self, step: int, seconds: float, timed: int) -> None:
-        """Says how long the steps that are left will take.
+        """Says how long the steps that are left will take, if they are more than were timed.
 
         Args:
             step: the last one that is done.
@@ -103,7 +103,7 @@ class Progress:
             timed: over how many steps.
         """
         left = self._steps - step
-        if left > 0:
+        if left > timed:
             self.say(
                 f"about {duration(seconds * left)} for the {left} steps that are left, estimated "
                 f"from the first {timed}; what is done beside steps comes on top"

@@ -80,7 +80,7 @@ def test_the_time_that_is_left_is_estimated_once_from_the_first_steps(monkeypatc
 def test_an_estimate_names_what_it_is_made_of(capsys):
     with Progress(None, 0, 3000) as log:
         log.estimate(10, 0.32, 8)
-        log.estimate(3000, 0.32, 8)  # nothing is left
+        log.estimate(2995, 0.32, 8)  # hardly anything is left
     said = "about 16 min for the 2990 steps that are left, estimated from the first 8; what is done"
     assert capsys.readouterr().err.count(said) == 1
 
