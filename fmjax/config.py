@@ -88,8 +88,58 @@ KEYS = {
             None, COUNT, "of mmdit: the longest side of an image it takes", "patches", kind=int
         ),
         time_scale=Key(None, POSITIVE, "t is multiplied by it first; the network's", kind=float),
+        at_steps=Key(
+            False,
+            "",
+            "the network is asked at the step of path.name=discrete_vp that t lies at, as "
+            "published DiT are, and not at t",
+        ),
         variance=Key(
             False, "", "of dit: room in the last layer for the variance of published DiT and SiT"
+        ),
+        norm=Key(
+            None,
+            ("layer", "rms"),
+            "of dit: LayerNorm, or RMSNorm with a learned scale; None: layer",
+            kind=str,
+        ),
+        mlp=Key(
+            None,
+            ("gelu", "swiglu"),
+            "of dit: the layer on each token, of two products or gated, of three; None: gelu",
+            kind=str,
+        ),
+        mlp_ratio=Key(
+            None,
+            POSITIVE,
+            "of dit: features inside that layer over model.width, at least one of them; None: 4",
+            kind=float,
+        ),
+        qk_norm=Key(
+            None, "", "of dit and mmdit: queries and keys of each head are normalised", kind=bool
+        ),
+        rope=Key(
+            None,
+            "",
+            "of dit: queries and keys are turned by row and column of the patch",
+            kind=bool,
+        ),
+        bottleneck=Key(
+            None,
+            COUNT,
+            "of dit: a linear layer before that which embeds patches; None: none",
+            "features",
+            kind=int,
+        ),
+        label_tokens=Key(
+            None, "[0, inf)", "of dit: of the labels, in front of the patches", "tokens", kind=int
+        ),
+        label_tokens_from=Key(
+            None,
+            "[0, inf)",
+            "of dit: how many blocks are without them, the first ones",
+            "blocks",
+            kind=int,
         ),
         tied=Key(
             False, "", "of token_transformer: tokens are guessed by the table that embeds them"
@@ -122,7 +172,8 @@ KEYS = {
         name=Key(
             "linear",
             NAME,
-            "linear, vp, linear_vp, cosine, polynomial, noisy, bridge; of tokens: mask, uniform; "
+            "linear, vp, linear_vp, discrete_vp (the 1000 steps of DDPM), cosine, polynomial, "
+            "noisy, bridge; of tokens: mask, uniform; "
             "or your own my_module:Name",
         ),
         sigma_min=Key(0.0, "[0, 1)", "of linear: the standard deviation that is left at t = 1"),

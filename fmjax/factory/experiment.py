@@ -46,7 +46,7 @@ from fmjax.paths import Path, schedule_of
 from fmjax.predictions import as_velocity
 from fmjax.predictions.conversions import Prediction
 from fmjax.samplers import Solver
-from fmjax.schedules import Linear
+from fmjax.schedules import DiscreteVP, Linear, at_steps
 from fmjax.sources import Source, StandardNormal
 from fmjax.training.frozen import split
 from fmjax.training.mesh import MeshSizes
@@ -198,7 +198,8 @@ def make_experiment(
     model = make_model(config, conditions, portable, vocabulary)
     lora = make_lora(config)
     if vocabulary is None:
-        network, example = adapters.from_linen(model), jax.ShapeDtypeStruct(spec.shape, jnp.float32)
+        network = _network(config, model, path)
+        example = jax.ShapeDtypeStruct(spec.shape, jnp.float32)
     else:  # logits take the place of a velocity
         network, example = token_network(config, model, spec)
     network = adapted(network, lora)
@@ -267,6 +268,21 @@ def make_experiment(
         solver=registry.make_usual_solver(config, vocabulary is not None),
         guidance_scale=registry.usual_scale(config),
     )
+
+
+def _network(config: ConfigDict, model: Any, path: Path) -> ApplyFn:
+    """The network as a function of times."""
+    network = adapters.from_linen(model)
+    if not config.model.at_steps:
+        return network
+    schedule = schedule_of(path)
+    if not isinstance(schedule, DiscreteVP) or registry.is_flow_map(config):
+        raise InputError(
+            "model.at_steps=True asks the network at the steps of a diffusion, and needs path.name="
+            f"discrete_vp and flow_map.name=none; got path.name={config.path.name!r} and "
+            f"flow_map.name={config.flow_map.name!r}."
+        )
+    return at_steps(network, schedule)
 
 
 def _ends(

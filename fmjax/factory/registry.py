@@ -28,6 +28,7 @@ PATHS = {
     "linear": lambda c: paths.AffinePath(schedules.Linear(c.sigma_min)),
     "vp": lambda c: paths.AffinePath(schedules.VP(c.beta_min, c.beta_max)),
     "linear_vp": lambda c: paths.AffinePath(schedules.LinearVP()),
+    "discrete_vp": lambda c: paths.AffinePath(schedules.DiscreteVP()),
     "cosine": lambda c: paths.AffinePath(schedules.Cosine()),
     "polynomial": lambda c: paths.AffinePath(schedules.Polynomial(c.power)),
     "noisy": lambda c: paths.NoisyStraight(c.sigma),

@@ -89,12 +89,12 @@ def measure(
 
     Args:
         workdir: a trained run.
-        question: of which examples.
+        question: of which examples, as `check_question` has passed it.
         solver: how to solve; jumps for a network that learned the average divergence; draws of the
             bound for a flow of tokens.
         trace: how to take the divergence; jumps and tokens take none.
         weights: with which parameters of the run.
-        batch_size: examples per call, over all devices.
+        batch_size: examples per call, over all devices; it has passed with the question.
 
     Returns:
         A dict that goes into JSON: what was asked; ``nats`` per example and, for images and tokens,
@@ -106,7 +106,6 @@ def measure(
         InputError: something does not fit, in one sentence.
         FloatingPointError: an adaptive solve ran out of steps, or a density is not finite.
     """
-    check_question(question, batch_size)
     # The divergence takes a forward-mode derivative, which the fused attention has not.
     experiment = open_run(workdir, portable=True)
     _check_way(solver, experiment)
@@ -213,6 +212,10 @@ def _described(solver: Solver | Draws, trace: Trace | None, experiment: Experime
 
 def check_question(question: Question, batch_size: int) -> None:
     """Checks what is asked, whatever the run.
+
+    Args:
+        question: of which examples.
+        batch_size: examples per call.
 
     Raises:
         InputError: a number is too small, or the choice of labels is unknown.

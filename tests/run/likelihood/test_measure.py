@@ -21,6 +21,7 @@ from fmjax.run.likelihood.measure import (
     Densities,
     Question,
     _check_finished,
+    check_question,
     figures,
     measure,
     measure_arrays,
@@ -146,17 +147,16 @@ def test_the_error_of_the_probes_is_a_part_of_the_whole():
 @pytest.mark.parametrize(
     ("question", "message"),
     [
-        (Question(split="validation"), 'the split must be "train" or "test"'),
         (Question(num=1), "at least 2"),
         (Question(labels="flase"), "unknown choice of labels 'flase'"),
         (Question(seed=-1), "seed"),
     ],
 )
-def test_a_wrong_question_is_refused(trained, question, message):
+def test_a_wrong_question_is_refused(question, message):
     with pytest.raises(InputError, match=message):
-        measure(trained, question, FIXED, Exact())
+        check_question(question, 8)
     with pytest.raises(InputError, match="batch size"):
-        measure(trained, Question(), FIXED, Exact(), batch_size=0)
+        check_question(Question(), 0)
 
 
 @pytest.mark.parametrize(
@@ -165,6 +165,7 @@ def test_a_wrong_question_is_refused(trained, question, message):
         ({"path__name": "noisy"}, Question(), "NoisyStraight is stochastic"),
         ({"path__name": "bridge"}, Question(), "BrownianBridge is stochastic"),
         ({"labels__conditional": False}, Question(labels="true"), "write --labels=none"),
+        ({}, Question(split="validation"), 'the split must be "train" or "test"'),
     ],
 )
 def test_a_model_that_has_no_such_likelihood_is_refused(changed, keys, question, message):
