@@ -104,6 +104,7 @@ class StepMetrics:
 
     def _estimate(self, step: int) -> None:
         """Says once how long the other steps will take, from those that are done."""
+        assert self._first is not None, "the first step has been read, and none was estimated"
         then, first = self._first
         seconds = (time.perf_counter() - then) / (step - first)
         self._progress.estimate(step, seconds, step - first)

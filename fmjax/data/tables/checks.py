@@ -209,8 +209,8 @@ def check_varies(arrays: Arrays, x: np.ndarray) -> None:
         return
     if x.ndim != 2:
         raise InputError(f"{arrays.name('x')} is constant: there is nothing to learn.")
-    named = arrays.columns.get("x", range(x.shape[1]))
+    named = arrays.columns.get("x", [str(i) for i in range(x.shape[1])])
     raise InputError(
-        f"{arrays.name('x')} has the constant columns {', '.join(str(named[i]) for i in constant)}"
+        f"{arrays.name('x')} has the constant columns {', '.join(named[int(i)] for i in constant)}"
         ", over the rows that are trained on: leave them out."
     )

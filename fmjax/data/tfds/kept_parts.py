@@ -49,7 +49,7 @@ class KeptParts:
         # Where another process has finished the same set, the folder may be gone by now.
         with contextlib.suppress(FileNotFoundError):
             self._folder.mkdir(parents=True, exist_ok=True)
-            np.savez(path, **_packed(made))
+            np.savez(path, allow_pickle=False, **_packed(made))
         return made
 
     def remove(self) -> None:
