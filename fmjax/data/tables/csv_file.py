@@ -40,9 +40,7 @@ def read_csv(path: Path, conditions: Sequence[str] = (), weights: str | None = N
                 f"column {name!r} of {path} has two uses: a column is one condition, a part of "
                 "one, or the weights."
             )
-    columns: dict[str, Sequence[str]] = dict(
-        zip(names, zip(*rows, strict=True), strict=True)
-    )
+    columns: dict[str, Sequence[str]] = dict(zip(names, zip(*rows, strict=True), strict=True))
     train = {name: _condition(path, columns, group) for name, group in groups.items()}
     if weights is not None:
         train["weights"] = _numbers(path, weights, columns[weights])
