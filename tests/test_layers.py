@@ -41,7 +41,7 @@ ASSEMBLY = ("config", "factory", "run", "__main__")
 
 # Where the halves meet beside `factory`: a published checkpoint says what network it is and on what
 # path it was trained, and lies in a file and on a mesh.
-MEETING = {"fmjax/models/pretrained": {"paths", "schedules", "storage", "training"}}
+MEETING = {"fmjax/models/pretrained": {"paths", "predictions", "schedules", "storage", "training"}}
 
 # The doors: a dependency and the only files that may import it, as glob patterns.
 DOORS = {

@@ -10,6 +10,10 @@ how often an example counts, and every other array a condition under its own nam
 names end in _test are held out; else a tenth of the examples is.
 
     python -m fmjax prepare --name=cells --source=cells.csv --condition=tissue,age
+    python -m fmjax prepare --name=cells --source=cells.csv --condition=dose:morning,evening
+
+A condition of whole numbers or of texts is a class, one of other numbers a vector; NAME:COLUMN,...
+makes one vector of several columns, or gives one column another name.
 
 Your own text, as blocks of characters or, with --bytes, of bytes; or an .npz or .npy of tokens,
 whole numbers from 0 to K - 1:
@@ -20,6 +24,9 @@ whole numbers from 0 to K - 1:
 A public set of tensorflow_datasets (needs the network, and TensorFlow for this one step):
 
     python -m fmjax prepare --name=mnist
+
+A preparation that was stopped, however, goes on when the same command is given again; until it is
+finished there is no set of that name.
 """
 
 import argparse
@@ -54,14 +61,15 @@ def main(argv: Sequence[str]) -> int:
         OSError: the system does not let a file be read or written.
     """
     options = parser().parse_args(argv)
-    for name, value in vars(options).items():
-        if isinstance(value, str):
-            check_utf8(f"--{name}", value)
-            check_given(f"--{name}", value)
+    for name, given in vars(options).items():
+        for value in given if isinstance(given, list) else [given]:
+            if isinstance(value, str):
+                check_utf8(f"--{name}", value)
+                check_given(f"--{name}", value)
     try:
         _prepare(options)
     except KeyboardInterrupt:
-        print("nothing was written; the same command begins again.", file=sys.stderr)
+        print("the set is not there yet; the same command goes on with it.", file=sys.stderr)
         raise
     return 0
 
@@ -87,7 +95,13 @@ def parser() -> argparse.ArgumentParser:
     add("--size", type=int, help="resize the shorter side to this and crop the centre (folders)")
     add("--channels", type=int, help="1 (grey) or 3 (colour); default: as the images (folders)")
     add("--test_fraction", type=float, help="share to test on where there is no test part (0.1)")
-    add("--condition", help="columns of a .csv that are conditions, joined by commas")
+    add(
+        "--condition",
+        action="append",
+        default=[],
+        help="columns of a .csv that are conditions: COLUMN,COLUMN, or NAME:COLUMN,COLUMN for one "
+        "vector of several columns; may be given more than once",
+    )
     add("--weights", help="the column of a .csv that says how often a row counts")
     add("--tokens", type=int, help="x of an .npz or .npy are tokens from 0 to this, exclusively")
     add("--length", type=int, help="how many symbols of a .txt an example has (128)")
@@ -110,7 +124,7 @@ def _download(options: argparse.Namespace, root: Path) -> Path:
 
     of_own = ("size", "channels", "test_fraction", "condition", "weights", "tokens", "length")
     for name in (*of_own, "bytes"):
-        if getattr(options, name) not in (None, False):
+        if getattr(options, name) not in (None, False, []):
             raise InputError(f"--{name} needs --source: a public set is stored as it is.")
     return prepare_public(options.name, root, overwrite=options.overwrite)
 
@@ -124,7 +138,7 @@ def _import_own(options: argparse.Namespace, root: Path) -> Path:
         size=options.size,
         channels=options.channels,
         test_fraction=options.test_fraction,
-        conditions=options.condition.split(",") if options.condition else (),
+        conditions=options.condition,
         weights=options.weights,
         tokens=options.tokens,
         length=options.length,

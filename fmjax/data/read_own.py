@@ -37,7 +37,7 @@ def read_own(
         channels: of a folder: 1 or 3.
         test_fraction: the share to set apart for testing where the source has no test part, a
             tenth if None.
-        conditions: of a ``.csv``: which columns are conditions.
+        conditions: of a ``.csv``: which columns are conditions, as `read_csv` takes them.
         weights: of a ``.csv``: which column says how often a row counts.
         tokens: of an ``.npz`` or an ``.npy``: the data are tokens of a vocabulary of this size.
         length: of a ``.txt``: how many symbols an example has, 128 if None.

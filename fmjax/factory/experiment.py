@@ -12,6 +12,7 @@ from fmjax.conditions import ClassIds, nulls
 from fmjax.config import ConfigDict
 from fmjax.conventions import ApplyFn, Span, Velocity, diagonal
 from fmjax.data.codecs import Codec, vocabulary_of
+from fmjax.data.snapshots import SnapshotSplits
 from fmjax.data.token_codecs import Tokens
 from fmjax.draws import LossArgs
 from fmjax.errors import InputError
@@ -62,6 +63,7 @@ class Experiment:
     Attributes:
         spec: the data it is for.
         data: which data set, and how it is read.
+        snapshots: of a flow through snapshots: their states; None for any other.
         pairs: the folder of stored pairs that it trains on; None for the data set itself.
         source: where the flow starts.
         source_codec: what points to start from are in a user's file: the data that are the source,
@@ -109,6 +111,7 @@ class Experiment:
 
     spec: DataSpec
     data: DataSettings
+    snapshots: SnapshotSplits | None
     pairs: str | None
     source: Source
     source_codec: Codec
@@ -165,6 +168,7 @@ def make_experiment(
     spec: DataSpec,
     portable: bool = False,
     teacher: Velocity | None = None,
+    snapshots: SnapshotSplits | None = None,
 ) -> Experiment:
     """Builds everything, and so checks everything, without computing anything on a device.
 
@@ -175,6 +179,8 @@ def make_experiment(
             forward-mode derivatives.
         teacher: the velocity of ``flow_map.teacher``, as `fmjax.run.teacher` reads it; it is needed
             to train, and for nothing else.
+        snapshots: of a flow through snapshots: their states, where they have been read; else they
+            are read here.
 
     Raises:
         InputError: a name is unknown, or a value does not fit; each says what to write.
@@ -185,7 +191,9 @@ def make_experiment(
     check_flow_map(config, conditions)
     check_snapshots(config, spec)
     check_tokens(config, spec)
-    path, source, source_codec = _ends(config, spec)
+    if spec.timeline is not None and snapshots is None:
+        snapshots = DataSettings(**config.data).load().snapshots
+    path, source, source_codec = _ends(config, spec, snapshots)
     vocabulary = vocabulary_of(spec.codec)
     model = make_model(config, conditions, portable, vocabulary)
     lora = make_lora(config)
@@ -225,6 +233,7 @@ def make_experiment(
     return Experiment(
         spec=spec,
         data=DataSettings(**config.data),
+        snapshots=snapshots,
         pairs=config.coupling.dir if config.coupling.name == "pairs" else None,
         source=source,
         source_codec=source_codec,
@@ -276,15 +285,17 @@ def _network(config: ConfigDict, model: Any, path: Path) -> ApplyFn:
     return at_steps(network, schedule)
 
 
-def _ends(config: ConfigDict, spec: DataSpec) -> tuple[Path, Source, Codec]:
+def _ends(
+    config: ConfigDict, spec: DataSpec, snapshots: SnapshotSplits | None
+) -> tuple[Path, Source, Codec]:
     """The path, where it starts, and what points to start from are in a user's file."""
     vocabulary = vocabulary_of(spec.codec)
     if vocabulary is not None:
         tokens = make_token_path(config, vocabulary)
         return tokens, tokens.source, Tokens(spec.shape, tokens.states)
     path = registry.make_path(config)
-    if spec.timeline is not None:
-        return path, snapshot_source(DataSettings(**config.data)), spec.codec
+    if snapshots is not None:
+        return path, snapshot_source(snapshots), spec.codec
     return path, registry.make_source(config, spec), registry.make_source_codec(config, spec)
 
 

@@ -1,6 +1,8 @@
 """Arrays from an ``.npz`` or an ``.npy``, by what they are: the data, its pairs, its conditions."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -20,7 +22,7 @@ class Arrays(NamedTuple):
         train: arrays by what they are: ``"x"``, and perhaps ``"x0"``, ``"weights"`` and conditions.
         test: the same of the held-out part; None where the file has none.
         called: by what they are: the names that the file has for them, for messages.
-        columns: the names of the columns of x; None where they have none.
+        columns: by what they are: the names of their columns, where they have names.
         vocabulary: of x that are tokens, how many symbols there are; None for any other.
     """
 
@@ -28,7 +30,7 @@ class Arrays(NamedTuple):
     train: dict[str, np.ndarray]
     test: dict[str, np.ndarray] | None
     called: dict[str, str]
-    columns: tuple[str, ...] | None = None
+    columns: Mapping[str, Sequence[str]] = MappingProxyType({})
     vocabulary: int | None = None
 
     def name(self, role: str, part: str = "train") -> str:
