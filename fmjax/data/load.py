@@ -8,12 +8,15 @@ from fmjax.conditions import ClassIds
 from fmjax.data import random_images
 from fmjax.data.codecs import Pixels, Vectors
 from fmjax.data.dataset import AS_IT_SAYS, Dataset, Reading
+from fmjax.data.points import Points, check_points, space_of
 from fmjax.data.texts import corpus
 from fmjax.data.tfds import directory
 from fmjax.data.token_codecs import Levels, Tokens
 from fmjax.data.toys import TOYS
 from fmjax.errors import InputError, unknown_name
 from fmjax.names import load_maker
+
+_LOOKED_AT = 1000  # points of a set of one's own, which nothing has checked yet
 
 
 def load(
@@ -75,6 +78,7 @@ def _load_toy(name: str) -> Dataset:
         raise unknown_name("toy", name, [f"toy/{known}" for known in TOYS])
     toy = TOYS[name.removeprefix("toy/")]
     codec = Vectors(2) if toy.vocabulary is None else Tokens((2,), toy.vocabulary)
+    codec = codec if toy.manifold is None else Points(toy.manifold, 2)
     return Dataset(name, codec, _numbered(toy.num_classes), toy=toy)
 
 
@@ -92,6 +96,8 @@ def _load_own(name: str) -> Dataset:
             f"data.name={name!r} must be a function without arguments that gives a "
             f"fmjax.data.dataset.Dataset; it gave a {type(dataset).__name__}."
         )
+    if space_of(dataset.codec) is not None:
+        check_points(f"data.name={name!r}", dataset.arrays("train", _LOOKED_AT)[0], dataset.codec)
     return dataclasses.replace(dataset, name=name)
 
 

@@ -14,6 +14,7 @@
 `UniformOn`         a source: the uniform distribution on a compact manifold
 `WrappedNormal`     a source: a normal distribution carried over from a tangent space
 `in_tangent_space`  a network that gives tangent vectors
+`manifold_by_name`  one of these by its name and the count of its numbers
 ==================  ============================================================================
 
 A manifold is a frozen dataclass of pure functions of arrays. Points are (..., *shape) with any
@@ -24,6 +25,7 @@ distance has none, at coincident points and at the farthest ones.
 """
 
 from fmjax.manifolds.base import Manifold
+from fmjax.manifolds.by_name import manifold_by_name
 from fmjax.manifolds.flat import Euclidean, Torus
 from fmjax.manifolds.hyperbolic import Hyperbolic
 from fmjax.manifolds.positive import SPD
@@ -48,4 +50,5 @@ __all__ = [
     "UniformOn",
     "WrappedNormal",
     "in_tangent_space",
+    "manifold_by_name",
 ]

@@ -22,6 +22,8 @@ class Arrays(NamedTuple):
         called: by what they are: the names that the file has for them, for messages.
         columns: the names of the columns of x; None where they have none.
         vocabulary: of x that are tokens, how many symbols there are; None for any other.
+        manifold: of x that are points on one, its name; None for any other.
+        project: whether such points may lie off it, and are moved to the nearest ones.
     """
 
     path: Path
@@ -30,6 +32,8 @@ class Arrays(NamedTuple):
     called: dict[str, str]
     columns: tuple[str, ...] | None = None
     vocabulary: int | None = None
+    manifold: str | None = None
+    project: bool = False
 
     def name(self, role: str, part: str = "train") -> str:
         """One array as a message names it."""
