@@ -85,12 +85,18 @@ def as_points(what: str, x: np.ndarray, codec: Points, project: bool = False) ->
     points = np.asarray(x, np.float32).reshape(len(x), *codec.shape)
     check_finite(what, points)
     if not project:
-        check_points(what, points, codec)
+        check_points(what, points, codec, " The flag --project of `fmjax prepare` projects them.")
     return np.asarray(codec.manifold.project(points))
 
 
-def check_points(what: str, points: np.ndarray, codec: Points) -> None:
-    """Checks points (n, *shape) on the host.
+def check_points(what: str, points: np.ndarray, codec: Points, advice: str = "") -> None:
+    """Checks points on the host.
+
+    Args:
+        what: the points, as the message names them.
+        points: (n, *shape).
+        codec: says which manifold.
+        advice: what else to do, with a space before it.
 
     Raises:
         InputError: they are off the manifold; the message says by how much, and what to do.
@@ -98,6 +104,4 @@ def check_points(what: str, points: np.ndarray, codec: Points) -> None:
     try:
         codec.manifold.check("x", points)
     except InputError as error:
-        raise InputError(
-            f"{what}: {error} The flag --project of `fmjax prepare` projects them."
-        ) from error
+        raise InputError(f"{what}: {error}{advice}") from error

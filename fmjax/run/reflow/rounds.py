@@ -18,8 +18,8 @@ from fmjax.checks import check_at_least
 from fmjax.config import ConfigDict, default_config
 from fmjax.errors import InputError, unknown_name
 from fmjax.factory import Recipe, make_experiment
-from fmjax.factory.snapshots import check_one_distribution
 from fmjax.factory.manifolds import check_flat
+from fmjax.factory.snapshots import check_one_distribution
 from fmjax.factory.tokens import check_of_numbers
 from fmjax.first_process import on_first_process, say
 from fmjax.names import named_leaves

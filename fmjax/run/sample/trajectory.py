@@ -65,6 +65,8 @@ def _window(codec: Codec, states: np.ndarray) -> dict[str, Any]:
     """The limits of a plot of points, one for all times."""
     if codec.kind == "pixels":
         return {}
+    if codec.kind == "points":
+        return {"window": states.reshape(-1, *codec.shape)}
     if codec.kind == "tokens":  # a masked one is the number after the last
         return {"limits": (0, codec.vocabulary, 0, codec.vocabulary)}
     reach = 1.05 * float(np.abs(standardised(codec, np.asarray(codec.decode(states)))).max())
