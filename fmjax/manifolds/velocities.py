@@ -18,7 +18,7 @@ def in_ambient_space(
     It sees `Manifold.ambient` of x, such as the cosines and sines of angles, and what it gives in
     that space is taken back: of a velocity the part along the manifold's coordinates, of a point
     the numbers of the point. `in_tangent_space`, or a projection, does the rest. On all manifolds
-    but a `Torus` and products with one it is the network itself.
+    but a `Torus` and a `FlatProduct` with one it is the network itself.
 
     Args:
         apply_fn: ``apply_fn(params, x, t, labels)``, x (batch, ..., *ambient_shape), of arrays
