@@ -22,9 +22,9 @@ ROOT = Path(__file__).resolve().parent.parent
 SHARED = (
     *("errors", "first_process", "files", "folders", "machine", "npz", "json_files", "checks"),
     *("keys", "axes", "conventions", "array_checks", "names", "conditions", "numerics"),
+    "manifolds",
 )
 MATHEMATICS = (
-    ("manifolds",),
     ("schedules", "times", "sources", "intervals"),
     ("paths", "predictions", "couplings"),
     ("losses", "guidance"),

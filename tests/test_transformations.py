@@ -488,6 +488,13 @@ TABLE = {
         ),
         (X, KEY),
     ),
+    "manifolds.in_ambient_space": Use(
+        lambda params, x, t: manifolds.in_ambient_space(network, manifolds.Torus(1))(
+            params, x[:, :1], t, None
+        ),
+        (ONE, X, T),
+    ),
+    "manifolds.manifold_by_name": MAKES,
     "manifolds.in_tangent_space": Use(
         lambda x, t: manifolds.in_tangent_space(velocity, manifolds.Sphere(1))(x, t, None), (X, T)
     ),

@@ -22,7 +22,7 @@ def architecture(config: ConfigDict, model: Any) -> Architecture:
         config: every key.
         model: the network that was made of it.
     """
-    fields = ("heads", "patch_size", "time_scale")
+    fields = ("heads", "patch_size", "time_scale", "frequency")
     values = {f"model.{name}": getattr(model, name, config.model[name]) for name in fields}
     if hasattr(model, "head_size"):  # heads by number or by size: the same where sizes are
         sizes = ", ".join(map(str, sorted(model.head_sizes())))

@@ -12,6 +12,7 @@ from fmjax.conditions import ClassIds, nulls
 from fmjax.config import ConfigDict
 from fmjax.conventions import ApplyFn, Span, Velocity, diagonal
 from fmjax.data.codecs import Codec, vocabulary_of
+from fmjax.data.points import space_of
 from fmjax.data.snapshots import SnapshotSplits
 from fmjax.data.token_codecs import Tokens
 from fmjax.draws import LossArgs
@@ -28,6 +29,12 @@ from fmjax.factory.flow_map import (
     needs_derivative,
 )
 from fmjax.factory.lora import FROZEN, Lora, adapted, make_lora
+from fmjax.factory.manifolds import (
+    check_manifold,
+    kappa_of,
+    make_geodesic_path,
+    make_source_on,
+)
 from fmjax.factory.model import make_model
 from fmjax.factory.settings import (
     DataSettings,
@@ -39,10 +46,11 @@ from fmjax.factory.snapshots import check_snapshots, snapshot_source
 from fmjax.factory.tokens import check_tokens, make_token_path, token_network
 from fmjax.intervals import on_intervals
 from fmjax.losses import LossFn
+from fmjax.manifolds import Manifold, in_ambient_space, in_tangent_space
 from fmjax.models import adapters
 from fmjax.models.flops import training_flops
 from fmjax.names import matching
-from fmjax.paths import Path, schedule_of
+from fmjax.paths import Path, manifold_of, schedule_of
 from fmjax.predictions import as_velocity
 from fmjax.predictions.conversions import Prediction
 from fmjax.samplers import Solver
@@ -158,6 +166,11 @@ class Experiment:
         return vocabulary_of(self.spec.codec)
 
     @property
+    def manifold(self) -> Manifold | None:
+        """Where the points are, of a flow on a manifold; None in flat space."""
+        return space_of(self.spec.codec)
+
+    @property
     def has_score(self) -> bool:
         """Whether the velocity tells the score: x0 is standard normal and independent of x1."""
         return isinstance(self.source, StandardNormal) and self.independent
@@ -191,6 +204,7 @@ def make_experiment(
     check_flow_map(config, conditions)
     check_snapshots(config, spec)
     check_tokens(config, spec)
+    check_manifold(config, spec)
     if spec.timeline is not None and snapshots is None:
         snapshots = DataSettings(**config.data).load().snapshots
     path, source, source_codec = _ends(config, spec, snapshots)
@@ -198,8 +212,7 @@ def make_experiment(
     model = make_model(config, conditions, portable, vocabulary)
     lora = make_lora(config)
     if vocabulary is None:
-        network = _network(config, model, path)
-        example = jax.ShapeDtypeStruct(spec.shape, jnp.float32)
+        network, example = _network(config, model, spec, path)
     else:  # logits take the place of a velocity
         network, example = token_network(config, model, spec)
     network = adapted(network, lora)
@@ -214,7 +227,11 @@ def make_experiment(
             config,
             average,
             smooth
-            and _average(adapted(adapters.from_linen(smooth), lora), path, config.loss.prediction),
+            and _average(
+                adapted(_network(config, smooth, spec, path)[0], lora),
+                path,
+                config.loss.prediction,
+            ),
             path,
             conditions,
             teacher,
@@ -225,6 +242,9 @@ def make_experiment(
             scaled, velocity, average = velocity, *map(_at_scale_one, (velocity, average))
     else:
         local = network if spec.timeline is None else on_intervals(network)
+        curved = manifold_of(path)
+        if curved is not None and config.loss.prediction == "velocity":
+            local = in_tangent_space(local, curved)
         loss_fn = registry.make_configured_loss_fn(config, local, path)
     init_params = _make_init(model, example, conditions, two_times, scaled is not None)
     init_params = init_params if lora is None else lora.init(init_params)
@@ -265,14 +285,44 @@ def make_experiment(
         lora=lora,
         evaluation=EvalSettings(**config.eval),
         conditions=conditions,
-        solver=registry.make_usual_solver(config, vocabulary is not None),
+        solver=_usual_solver(config, spec, path),
         guidance_scale=registry.usual_scale(config),
     )
 
 
-def _network(config: ConfigDict, model: Any, path: Path) -> ApplyFn:
+def _ends(
+    config: ConfigDict, spec: DataSpec, snapshots: SnapshotSplits | None
+) -> tuple[Path, Source, Codec]:
+    """The path, where it starts, and what points to start from are in a user's file."""
+    vocabulary = vocabulary_of(spec.codec)
+    if vocabulary is not None:
+        tokens = make_token_path(config, vocabulary)
+        return tokens, tokens.source, Tokens(spec.shape, tokens.states)
+    registry.check_source_data(config)
+    space = space_of(spec.codec)
+    if space is not None:
+        return make_geodesic_path(config, space), make_source_on(config, spec), spec.codec
+    path = registry.make_path(config)
+    if snapshots is not None:
+        return path, snapshot_source(snapshots), spec.codec
+    return path, registry.make_source(config, spec), registry.make_source_codec(config, spec)
+
+
+def _network(
+    config: ConfigDict, model: Any, spec: DataSpec, path: Path
+) -> tuple[ApplyFn, jax.ShapeDtypeStruct]:
+    """A network of numbers as one of states and times, and one example as the module takes it."""
+    manifold, prediction = space_of(spec.codec), config.loss.prediction
+    network = _at_steps(config, adapters.from_linen(model), path)
+    if manifold is None:
+        return network, jax.ShapeDtypeStruct(spec.shape, jnp.float32)
+    if prediction in ("velocity", "x1"):  # of any other the loss says that there is none
+        network = in_ambient_space(network, manifold, prediction)
+    return network, jax.ShapeDtypeStruct(manifold.ambient_shape, jnp.float32)
+
+
+def _at_steps(config: ConfigDict, network: ApplyFn, path: Path) -> ApplyFn:
     """The network as a function of times."""
-    network = adapters.from_linen(model)
     if not config.model.at_steps:
         return network
     schedule = schedule_of(path)
@@ -285,18 +335,12 @@ def _network(config: ConfigDict, model: Any, path: Path) -> ApplyFn:
     return at_steps(network, schedule)
 
 
-def _ends(
-    config: ConfigDict, spec: DataSpec, snapshots: SnapshotSplits | None
-) -> tuple[Path, Source, Codec]:
-    """The path, where it starts, and what points to start from are in a user's file."""
-    vocabulary = vocabulary_of(spec.codec)
-    if vocabulary is not None:
-        tokens = make_token_path(config, vocabulary)
-        return tokens, tokens.source, Tokens(spec.shape, tokens.states)
-    path = registry.make_path(config)
-    if snapshots is not None:
-        return path, snapshot_source(snapshots), spec.codec
-    return path, registry.make_source(config, spec), registry.make_source_codec(config, spec)
+def _usual_solver(config: ConfigDict, spec: DataSpec, path: Path) -> Solver:
+    curved = space_of(spec.codec) is not None
+    solver = registry.make_usual_solver(config, vocabulary_of(spec.codec) is not None, curved)
+    if curved:
+        solver.on_path(path)  # refuses what steps in the signal-to-noise ratio
+    return solver
 
 
 def _check_data(config: ConfigDict, spec: DataSpec) -> None:
@@ -331,7 +375,10 @@ def _make_init(
 
 def _average(network: ApplyFn, path: Path, prediction: Prediction) -> ApplyFn:
     """The network as one that predicts average velocities, with all that it gives beside them."""
-    return network if prediction == "velocity" else _velocity(network, path, prediction)
+    if prediction != "velocity":
+        return _velocity(network, path, prediction)
+    manifold = manifold_of(path)
+    return network if manifold is None else in_tangent_space(network, manifold)
 
 
 def _at_scale_one(scaled: ApplyFn) -> ApplyFn:
@@ -355,6 +402,9 @@ def _differentiable(config: ConfigDict, conditions: Any, model: Any) -> Any:
 
 def _velocity(network: ApplyFn, path: Path, prediction: Prediction) -> ApplyFn:
     """The network as one that predicts velocities, of a part of what it gives."""
+    manifold = manifold_of(path)
+    if manifold is not None:
+        return as_velocity(network, kappa_of(path) or Linear(), prediction, manifold=manifold)
     schedule = schedule_of(path)
     return as_velocity(network, Linear() if schedule is None else schedule, prediction)
 

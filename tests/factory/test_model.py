@@ -34,7 +34,7 @@ def made(conditions=None, **fields):
 def test_every_name_gives_its_network():
     of_tokens = {"token_transformer", *token_transformer.PRESETS}
     of_text = {"mmdit", "flux", *mmdit.PRESETS, "FLUX.1-schnell"}
-    others = {"mlp", "dit", "unet", *PRESETS, *unet.PRESETS}
+    others = {"mlp", "fourier_mlp", "dit", "unet", *PRESETS, *unet.PRESETS}
     assert set(MODELS) == others | of_text | of_tokens
     assert made(name="mlp", width=16) == MLP(width=16)
     assert made(TWO, name="mlp") == MLP(conditions=TWO)

@@ -1,12 +1,15 @@
 """What is wrong with arrays, found before anything is written, each in one sentence."""
 
+import math
 import re
 
 import numpy as np
 
 from fmjax.checks import check_at_least
+from fmjax.data.points import Points, as_points
 from fmjax.data.resampling import check_weights
 from fmjax.data.tables.files import Arrays
+from fmjax.data.tables.globe import is_globe, on_globe
 from fmjax.data.token_codecs import as_tokens
 from fmjax.errors import InputError
 
@@ -18,10 +21,11 @@ _CHANNELS = (1, 3)
 def check_x(arrays: Arrays) -> np.ndarray:
     """The data as they are kept: uint8 (n, h, w, c), or float32 (n, ...), a column as (n, 1).
 
-    Those of a vocabulary are tokens, int32 (n, ...).
+    Those of a vocabulary are tokens, int32 (n, ...); those of a manifold its points, (n, *shape).
 
     Raises:
-        InputError: they are neither, have no examples, are not finite, or are no such tokens.
+        InputError: they are neither, have no examples, are not finite, or are no such tokens or
+            points.
     """
     return _data(arrays, "x", "train")
 
@@ -69,7 +73,7 @@ def _data(arrays: Arrays, role: str, part: str) -> np.ndarray:
         raise InputError(
             f"{name} must be uint8 (0 to 255), got {x.dtype}; floats such as latents are 'x'."
         )
-    if x.dtype == np.uint8:
+    if x.dtype == np.uint8 and arrays.manifold is None:
         return _pixels(name, x)
     if x.dtype.kind in "US":
         raise InputError(f"{name} must be numbers, got text; texts can only be classes.")
@@ -84,11 +88,29 @@ def _data(arrays: Arrays, role: str, part: str) -> np.ndarray:
         )
     x = x[:, None] if x.ndim == 1 else x
     _check_finite(arrays, role, name, x)
+    if arrays.manifold is not None:
+        return _points(arrays, name, x)
     if x.ndim == 4 and x.shape[-1] in _CHANNELS and _are_levels(x):
         raise InputError(
             f"{name} holds whole numbers from 0 to 255, which are pixels: write x.astype(np.uint8)."
         )
     return x.astype(np.float32)
+
+
+def _points(arrays: Arrays, name: str, x: np.ndarray) -> np.ndarray:
+    if is_globe(arrays):
+        x = on_globe(name, x, arrays.columns["x"])
+    return as_points(name, x, codec_of_points(arrays, x), arrays.project)
+
+
+def codec_of_points(arrays: Arrays, x: np.ndarray) -> Points:
+    """The codec of points (n, ...) on the manifold that the arrays say.
+
+    Raises:
+        InputError: there is none of that name, or none with points of so many numbers.
+    """
+    assert arrays.manifold is not None, "asked where there is a manifold"
+    return Points(arrays.manifold, math.prod(x.shape[1:]))
 
 
 def _tokens(name: str, x: np.ndarray, vocabulary: int) -> np.ndarray:

@@ -24,6 +24,8 @@ class Arrays(NamedTuple):
         called: by what they are: the names that the file has for them, for messages.
         columns: by what they are: the names of their columns, where they have names.
         vocabulary: of x that are tokens, how many symbols there are; None for any other.
+        manifold: of x that are points on one, its name; None for any other.
+        project: whether such points may lie off it, and are moved to the nearest ones.
     """
 
     path: Path
@@ -32,6 +34,8 @@ class Arrays(NamedTuple):
     called: dict[str, str]
     columns: Mapping[str, Sequence[str]] = MappingProxyType({})
     vocabulary: int | None = None
+    manifold: str | None = None
+    project: bool = False
 
     def name(self, role: str, part: str = "train") -> str:
         """One array as a message names it."""

@@ -18,6 +18,7 @@ from fmjax.checks import check_at_least, check_seed
 from fmjax.conditions import nulls
 from fmjax.conventions import Labels, example_keys
 from fmjax.data.codecs import Codec, vocabulary_of
+from fmjax.data.points import space_of
 from fmjax.discrete import token_log_likelihood
 from fmjax.discrete.base import check_token_path
 from fmjax.errors import InputError, unknown_name
@@ -340,9 +341,11 @@ def _check_finished(start, log_p, std_error, nfe, success, t_end) -> None:
 def figures(found: Densities, codec: Codec) -> dict:
     """Means and standard errors, in nats per example and, of levels, in bits per dimension.
 
-    Nats are those of states: of data that a codec scales, they count in its unit.
+    Nats are those of states: of data that a codec scales, they count in its unit; of points on a
+    manifold, in its volume.
     """
-    n, dims = len(found.log_p), math.prod(codec.shape)
+    space = space_of(codec)
+    n, dims = len(found.log_p), math.prod(codec.shape) if space is None else space.dim
     log_p, probes = found.log_p.astype(np.float64), found.std_error.astype(np.float64)
     error = np.std(log_p, ddof=1) / math.sqrt(n)
     probe_error = None if np.isnan(probes).any() else float(np.sqrt(np.sum(probes**2)) / n)
