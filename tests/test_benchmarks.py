@@ -108,6 +108,19 @@ def test_a_classifier_is_trained_on_real_images_and_read_again(run_benchmark, tm
     assert hashlib.sha256(out.read_bytes()).hexdigest() in said
 
 
+@pytest.mark.slow
+def test_own_images_are_timed_from_the_file_to_the_first_steps(run_benchmark, tmp_path):
+    small = ("--images=200", "--steps=6", "--statistics=100", "--repeat=1")
+    out = f"--out={tmp_path / 'x.json'}"
+    run_benchmark("benchmarks.own_data", *small, out, devices=1, env=OPTIMISED)
+    found = json.loads((tmp_path / "x.json").read_text())
+    for source in ("npz", "folder"):
+        assert set(found["prepare"][source]) == {"a_second", "a_second_of_cpu"}
+    assert 0 <= found["reading"]["data_wait"] <= 1
+    assert found["statistics"]["pca"]["statistics"] > 0
+    assert found["load"] >= 0
+
+
 def _near_the_pole(rng, n):
     x = rng.normal(size=(n, 3)) * 0.1 + [0.0, 0.0, 1.0]
     return x / np.linalg.norm(x, axis=1, keepdims=True)
