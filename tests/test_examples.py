@@ -1,8 +1,13 @@
-"""The examples of docstrings run as they stand, after `from fmjax import ...` and `import jax`."""
+"""The examples of docstrings run as they stand, after `from fmjax import ...` and `import jax`.
+
+An example may use the public names of `fmjax`, those of its own package, and those of its module.
+"""
 
 import doctest
 import importlib
 import inspect
+from types import ModuleType
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,11 +29,15 @@ def _examples() -> list[doctest.DocTest]:
             continue
         name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
         module = importlib.import_module(name)
-        public = {name: getattr(fmjax, name) for name in fmjax.__all__}
-        names = public | KNOWN | vars(module)
+        package = importlib.import_module(name.rpartition(".")[0])
+        names = _public(fmjax) | _public(package) | KNOWN | vars(module)
         finder = doctest.DocTestFinder(exclude_empty=True)
         found += [test for test in finder.find(module, globs=names) if test.examples]
     return found
+
+
+def _public(package: ModuleType) -> dict[str, Any]:
+    return {name: getattr(package, name) for name in getattr(package, "__all__", ())}
 
 
 @pytest.mark.parametrize("example", _examples(), ids=lambda example: example.name)
@@ -38,8 +47,9 @@ def test_it_gives_what_it_says(example):
     assert not report, "".join(report)
 
 
-def test_every_public_function_and_class_has_one():
-    values = {name: getattr(fmjax, name) for name in fmjax.__all__}
+@pytest.mark.parametrize("package", [fmjax, fmjax.testing, fmjax.training])
+def test_every_public_function_and_class_has_one(package):
+    values = _public(package)
     able = {k: v for k, v in values.items() if inspect.isfunction(v) or inspect.isclass(v)}
-    assert len(able) > 30
+    assert able
     assert [name for name, value in able.items() if ">>>" not in (value.__doc__ or "")] == []

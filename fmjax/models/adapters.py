@@ -31,6 +31,13 @@ def from_linen(module: nn.Module) -> ApplyFn:
 
     Returns:
         `apply_fn`, for `params = module.init(key, x, t, labels)["params"]`.
+
+    Example:
+        >>> from fmjax.models.mlp import MLP
+        >>> model, x, t = MLP(width=16, depth=1), jnp.zeros((4, 2)), jnp.zeros(4)
+        >>> params = model.init(jax.random.key(0), x, t, None)["params"]
+        >>> from_linen(model)(params, x, t, None).shape
+        (4, 2)
     """
 
     def apply_fn(params: Any, x: Any, t: Any, labels: Any = None) -> Any:

@@ -43,6 +43,13 @@ class MLP(HashableConditions, nn.Module):
         parts: further outputs of a network of two times, names of `fmjax.models.parts.PARTS`, e.g.
             ``("divergence",)``. Each is one more linear map of h_depth: the divergence starts at
             zero, and the diagonal as the velocity does.
+
+    Example:
+        >>> model = MLP(width=16, depth=1)
+        >>> x, t = jnp.zeros((4, 2)), jnp.zeros(4)
+        >>> params = model.init(jax.random.key(0), x, t, None)["params"]
+        >>> model.apply({"params": params}, x, t, None).shape
+        (4, 2)
     """
 
     width: int = 128

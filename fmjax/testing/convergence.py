@@ -28,6 +28,11 @@ def convergence_order(
     Raises:
         InputError: fewer than two numbers of steps, another shape than that of exact, or an error
             that is 0 or not finite, which has no slope.
+
+    Example:
+        >>> by_euler = lambda steps: np.array([(1 + 1 / steps) ** steps])  # of x' = x
+        >>> round(convergence_order(by_euler, [np.e]), 1)
+        1.0
     """
     if len(set(steps)) < 2:
         raise InputError(f"an order needs at least two numbers of steps; got {tuple(steps)}.")

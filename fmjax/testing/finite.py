@@ -35,6 +35,11 @@ class FiniteDataFlow:
 
     Raises:
         InputError: data has no point, no leading axis, or is not finite.
+
+    Example:
+        >>> flow = FiniteDataFlow(jnp.array([[-1.0], [1.0]]))
+        >>> flow.expected_x1(jnp.array([[0.0]]), jnp.array([0.5]))  # between the two
+        Array([[0.]], dtype=float32)
     """
 
     data: Any

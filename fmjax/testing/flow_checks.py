@@ -50,6 +50,12 @@ def check_density_integrates_to_one(
     Raises:
         AssertionError: the integral is further from 1, or not a number; the message has it.
         InputError: the borders are not those of an interval or a rectangle.
+
+    Example:
+        >>> flow = GaussianFlow(jnp.zeros(1))
+        >>> log_density = lambda x: flow.log_density(x, jnp.ones(len(x)))
+        >>> round(check_density_integrates_to_one(log_density, [-8.0], [8.0]), 3)
+        1.0
     """
     borders = np.atleast_2d(np.stack([np.asarray(low, float), np.asarray(high, float)], axis=-1))
     scalar = np.ndim(low) == 0
@@ -98,6 +104,11 @@ def check_score_matches_density(
 
     Raises:
         AssertionError: the difference is larger than the tolerance, or not a number.
+
+    Example:
+        >>> flow, x, t = GaussianFlow(jnp.zeros(2)), jnp.ones((4, 2)), jnp.full(4, 0.5)
+        >>> check_score_matches_density(flow.score, flow.log_density, x, t) < 1e-3
+        True
     """
 
     def both(x, t, labels):
@@ -135,6 +146,11 @@ def check_velocity_matches_score(
 
     Raises:
         AssertionError: the difference is larger than the tolerance, or not a number.
+
+    Example:
+        >>> flow, x, t = GaussianFlow(jnp.ones(2)), jnp.zeros((4, 2)), jnp.full(4, 0.5)
+        >>> check_velocity_matches_score(flow.velocity, flow.score, x, t) < 1e-3
+        True
     """
     schedule = Linear() if schedule is None else schedule
 
@@ -173,6 +189,11 @@ def check_continuity(
 
     Raises:
         AssertionError: it is larger than the tolerance, or not a number.
+
+    Example:
+        >>> flow, x, t = GaussianFlow(jnp.ones(2)), jnp.zeros((4, 2)), jnp.full(4, 0.5)
+        >>> check_continuity(flow.velocity, flow.log_density, x, t) < 1e-3
+        True
     """
 
     def terms(x, t, label):
@@ -227,6 +248,12 @@ def check_recovers(
 
     Raises:
         AssertionError: the figure is larger than the tolerance, or not a number.
+
+    Example:
+        >>> flow = GaussianFlow(jnp.ones(2))
+        >>> network = lambda params, x, t, labels: flow.velocity(x, t) + params
+        >>> check_recovers(network, 0.01, flow, jax.random.key(0)) < 0.01
+        True
     """
     of_times, of_points = jax.random.split(key)
     t = jax.random.uniform(of_times, (n,), minval=low, maxval=high)

@@ -24,6 +24,11 @@ class GaussianFlow:
 
     Raises:
         InputError: as in `MixtureFlow`.
+
+    Example:
+        >>> flow = GaussianFlow(center=jnp.array([2.0]), spread=1.0)
+        >>> flow.velocity(jnp.array([[0.0]]), jnp.array([0.0]))  # E[x1] - x0
+        Array([[2.]], dtype=float32)
     """
 
     center: Any

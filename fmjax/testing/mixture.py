@@ -62,6 +62,14 @@ class MixtureFlow:
     Raises:
         InputError: shapes that do not fit, weights or standard deviations that are not positive, or
             covariances that are not symmetric and positive definite.
+
+    Example:
+        >>> flow = MixtureFlow([0.5, 0.5], [[-1.0], [3.0]], 0.1)  # a component a class
+        >>> x, t = jnp.zeros((3, 1)), jnp.zeros(3)
+        >>> flow.velocity(x, t, labels=jnp.array([0, 1, 2])).round(2)  # class 2 is none
+        Array([[-1.],
+               [ 3.],
+               [ 1.]], dtype=float32)
     """
 
     weights: Any

@@ -129,6 +129,13 @@ def fit(
             ended before the last step.
         FloatingPointError: a loss, a gradient or the state became NaN or infinite.
         Stopped: a signal came, and the state was saved; a ``KeyboardInterrupt``.
+
+    Example:
+        >>> apply_fn = lambda params, x, t, labels: jnp.broadcast_to(params, x.shape)
+        >>> how = {"loss_fn": make_loss_fn(apply_fn), "draw": Draw(), "optimizer": optax.sgd(0.1)}
+        >>> state = fit(apply_fn, jnp.zeros(2), np.ones((64, 2)), steps=100, batch_size=64, **how)
+        >>> state.params.round(0)  # the mean of x1 - x0
+        Array([1., 1.], dtype=float32)
     """
     settings = check_numbers(
         Settings(

@@ -117,7 +117,7 @@ def _folder(path: Path, split: str, size: int | None) -> Examples:
         parts = [_npz_array(shard, split) for shard in shards]
         return _examples(str(path), np.concatenate(parts))
     train, test = read_folder(path, size)[2:]
-    part = test if split == "test" else train
+    part = train if split == "train" else test
     if part is None:
         raise InputError(f"{path} has no folder test/; leave --split out.")
     return Examples(str(path), lambda places: _decoded(part, places), np.arange(len(part)))
