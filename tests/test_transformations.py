@@ -554,6 +554,12 @@ TABLE = {
     "schedules.LinearVP": schedule(schedules.LinearVP()),
     "schedules.Polynomial": schedule(schedules.Polynomial(3.0)),
     "schedules.VP": schedule(schedules.VP()),
+    "schedules.at_steps": Use(
+        lambda x, t: schedules.at_steps(
+            lambda params, x, k, labels: x * jnp.cos(k / 500)[:, None], schedules.DiscreteVP()
+        )({}, x, t, None),
+        (X, T),
+    ),
     "schedules.clamp": Use(lambda t: schedules.clamp(t, 0.3, 0.7), (T,)),
     "schedules.inverse_log_snr": Use(
         lambda v: schedules.inverse_log_snr(schedules.Cosine(), v), (W - 1,)

@@ -102,6 +102,12 @@ def at_steps(apply_fn: ApplyFn, schedule: DiscreteVP) -> ApplyFn:
     Returns:
         ``apply_fn(params, x, t, labels)``, t (batch,) in [0, 1], 1 for the data. It raises
         InputError where the network gives what is not shaped as x.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> network = lambda params, x, k, labels: x * k[:, None]
+        >>> at_steps(network, DiscreteVP())({}, jnp.ones((1, 2)), jnp.zeros(1), None)
+        Array([[999., 999.]], dtype=float32)
     """
 
     def asked(params: Params, x: Array, t: Array, labels: Labels = None) -> Array:
