@@ -194,6 +194,8 @@ def check_utf8(what: str, text: str) -> None:
     """
     if any("\ud800" <= letter <= "\udfff" for letter in text):
         raise InputError(f"{what} {text!a} is not UTF-8; rename the file that it names.")
+    if "\0" in text:
+        raise InputError(f"{what} {text!a} has a null character, which no name of a file holds.")
 
 
 def check_given(what: str, value: object) -> None:

@@ -166,6 +166,8 @@ def test_a_text_that_is_not_utf_8_is_refused():
     check_utf8("--name", "naïve 猫 👩\u200d👧")
     found = refused(check_utf8, "--name", "cat\udcff")
     assert found == r"--name 'cat\udcff' is not UTF-8; rename the file that it names."
+    found = refused(check_utf8, "--out", "a\0b")
+    assert found == r"--out 'a\x00b' has a null character, which no name of a file holds."
 
 
 def test_the_largest_number_of_float32_is_that_of_numpy():

@@ -1,5 +1,6 @@
 """The command line: flags parsed, and a mistake answered with one sentence."""
 
+import contextlib
 import difflib
 import hashlib
 import io
@@ -41,8 +42,9 @@ def find_config(name: str) -> Path:
     """
     folders = [Path("configs"), _configs_of_fmjax()]
     for path in (Path(name), *(folder / f"{name}.py" for folder in folders)):
-        if path.is_file():
-            return path
+        with contextlib.suppress(OSError):  # the name may be longer than a file's can be
+            if path.is_file():
+                return path
     near = Path(name).parent
     if near != Path() and near.is_dir():
         raise unknown_name("config file", name, [str(path) for path in near.glob("*.py")])

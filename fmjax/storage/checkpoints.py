@@ -18,11 +18,21 @@ from jax.experimental import multihost_utils
 
 from fmjax.errors import InputError
 from fmjax.files import first_line
-from fmjax.json_files import NUMBER, read_json
+from fmjax.json_files import NUMBER, OBJECT, TEXT, WHOLE, Kind, read_json
 from fmjax.storage.fingerprint import fingerprint
 
 log = logging.getLogger(__name__)
 _MEANING = "architecture/"
+_HANDLERS = Kind("an object {...} or a text", lambda x: OBJECT.accepts(x) or TEXT.accepts(x))
+_METADATA = {
+    "item_handlers": _HANDLERS.or_null(),
+    "metrics": OBJECT.or_null(),
+    "performance_metrics": OBJECT.or_null(),
+    "init_timestamp_nsecs": WHOLE.or_null(),
+    "commit_timestamp_nsecs": WHOLE.or_null(),
+    "custom_metadata": OBJECT.or_null(),
+}
+"""What orbax writes of a checkpoint, and takes nothing else for."""
 
 
 @contextlib.contextmanager
@@ -172,6 +182,10 @@ class Checkpoints:
             raise InputError(f"the checkpoint of step {step} is damaged: it has no fingerprints.")
         self._check_architecture(step, check)
         for name, part in restored["state"].items():
+            if not all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(part)):
+                raise InputError(
+                    f"the checkpoint of step {step} is damaged: it lacks arrays of {name}."
+                )
             if int(fingerprint(part)) != check.get(name):  # its name may be damaged
                 raise InputError(
                     f"the checkpoint of step {step} is damaged: the fingerprint of {name} differs."
@@ -228,7 +242,7 @@ class Checkpoints:
                 continue
             except InputError:
                 bad.append(int(name))
-        bad += [step for step in self._too_deep() if step not in bad]
+        bad += [step for step in self._of_odd_metadata() if step not in bad]
         if bad and self._read_only:
             raise InputError(
                 f"the checkpoints {bad} in {self.directory} are damaged and hide the others; "
@@ -238,16 +252,20 @@ class Checkpoints:
             self._notify(f"the checkpoint of step {step} is damaged: orbax cannot list it.")
         self._set_aside(bad)
 
-    def _too_deep(self) -> list[int]:
-        """The checkpoints whose metadata has more brackets than Python's own reader follows."""
+    def _of_odd_metadata(self) -> list[int]:
+        """The checkpoints whose metadata orbax fails at: other values, or too many brackets."""
         steps = []
         for path in self.directory.glob("*/_CHECKPOINT_METADATA"):
             try:
-                json.loads(path.read_bytes())
+                found = json.loads(path.read_bytes())
             except RecursionError:
                 steps.append(path.parent.name)
             except (OSError, ValueError):  # orbax passes these over
                 continue
+            else:
+                values = found if isinstance(found, dict) else {}
+                if not all(kind.accepts(values.get(name)) for name, kind in _METADATA.items()):
+                    steps.append(path.parent.name)
         return [int(step) for step in steps if step.isdecimal()]
 
     def _set_aside(self, steps: list[int]) -> None:

@@ -269,6 +269,8 @@ def test_a_configuration_is_found_by_path_or_by_name(tmp_path, monkeypatch):
     assert find_config("configs/mine.py") == find_config("mine") == Path("configs/mine.py")
     with pytest.raises(InputError, match=r"unknown configuration 'mein'. Did you mean 'mine'\?"):
         find_config("mein")
+    with pytest.raises(InputError, match="unknown configuration 'xxx"):
+        find_config("x" * 300)
     with pytest.raises(
         InputError,
         match=r"unknown configuration ''\. Known: checkerboard, cifar10, cifar10_unet, digits",

@@ -113,12 +113,36 @@ def break_a_name_in_the_check(folder):
     path.write_text(path.read_text().replace("params", "qarams"))
 
 
+def change(path, name, value):
+    path.write_text(json.dumps(json.loads(path.read_text()) | {name: value}))
+
+
+def number_the_performance(folder):
+    change(folder / "_CHECKPOINT_METADATA", "performance_metrics", 5)
+
+
+def list_the_handlers(folder):
+    change(folder / "_CHECKPOINT_METADATA", "item_handlers", [1])
+
+
+def date_it_in_words(folder):
+    change(folder / "_CHECKPOINT_METADATA", "init_timestamp_nsecs", "today")
+
+
+def leave_out_arrays(folder):
+    path = folder / "state" / "_METADATA"
+    found = path.read_text()
+    assert '"skip_deserialize": false' in found
+    path.write_text(found.replace('"skip_deserialize": false', '"skip_deserialize": true'))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "damage",
     [
         *(truncate, flip_a_bit, delete_the_arrays, empty_every_file),
         *(break_the_metrics, nest_the_metadata, break_a_name_in_the_check),
+        *(number_the_performance, list_the_handlers, date_it_in_words, leave_out_arrays),
     ],
 )
 def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(copied, target, damage):

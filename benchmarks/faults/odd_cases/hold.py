@@ -26,7 +26,7 @@ from fmjax.run import cli  # noqa: F401  for the flags that absl defines when it
 CODES = (0, 2, 3, 4)
 SECONDS = 10  # of the processor: a machine may be busy with other things
 STOP = 300  # by the clock, after which a case is taken to hang
-_BAR = re.compile(r"\d+%\|| \[\d\d:\d\d")
+_BAR = re.compile(r"^[\w /]*:? *\d+%\|| \[\d\d:\d\d")
 
 
 class Answer(NamedTuple):

@@ -1,9 +1,11 @@
 """Images from folders, one folder per class, checked by their headers and decoded one by one."""
 
+import contextlib
 import dataclasses
 import hashlib
 import itertools
-from collections.abc import Iterable, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -179,14 +181,23 @@ def _common_shape(paths: Sequence[Path], size: int | None, channels: int | None)
     return height, width, channels or (1 if grey else 3)
 
 
-def _header(path: Path) -> tuple[tuple[int, int], str]:
-    """Width and height as shown (a camera may store its photo turned), and pixel mode."""
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """An image, whose decoder raises one error whatever it meets, and warns of nothing."""
     try:
-        with Image.open(path) as image:
-            turned = _has_exif(image) and image.getexif().get(ORIENTATION, 1) >= 5
-            (width, height), mode = image.size, image.mode
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path) as image:
+                yield image
     except Exception as error:  # Pillow's decoders raise whatever they meet
         raise _broken(path, error) from error
+
+
+def _header(path: Path) -> tuple[tuple[int, int], str]:
+    """Width and height as shown (a camera may store its photo turned), and pixel mode."""
+    with _opened(path) as image:
+        turned = _has_exif(image) and image.getexif().get(ORIENTATION, 1) >= 5
+        (width, height), mode = image.size, image.mode
     if mode not in GREY + COLOUR:
         raise InputError(
             f"the image {path} has pixels of kind {mode!r}; convert it to 8 bits a channel."
@@ -213,12 +224,9 @@ def decode(path: Path, shape: Shape) -> np.ndarray:
         InputError: for a file that is broken.
     """
     height, width, channels = shape
-    try:
-        with Image.open(path) as file:
-            upright = ImageOps.exif_transpose(file) if _has_exif(file) else file
-            image = _flatten(upright, channels)
-    except Exception as error:  # Pillow's decoders raise whatever they meet
-        raise _broken(path, error) from error
+    with _opened(path) as file:
+        upright = ImageOps.exif_transpose(file) if _has_exif(file) else file
+        image = _flatten(upright, channels)
     if image.size != (width, height):
         image = to_square(image, width)
     return np.array(image).reshape(shape)

@@ -1,3 +1,5 @@
+import warnings
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -191,6 +193,17 @@ def test_an_image_cut_short_is_named_when_it_is_decoded(tmp_path):
     found = read_own(str(tmp_path))
     with pytest.raises(InputError, match=f"the image {cut} cannot be read .*truncated"):
         multiset(found.train), multiset(found.test)
+
+
+def test_what_a_decoder_warns_of_is_not_said(tmp_path):
+    cut = b"Exif\0\0II*\0\x08\0\0\0\x05\0"  # announces five entries, and has none
+    for i in range(10):
+        Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(tmp_path / f"{i}.jpg", exif=cut)
+    with pytest.warns(UserWarning, match="Corrupt EXIF"), Image.open(tmp_path / "0.jpg") as image:
+        image.getexif()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(multiset(read_own(str(tmp_path)).train)) > 0
 
 
 def test_sixteen_bits_are_refused(tmp_path):

@@ -282,7 +282,7 @@ def test_the_second_picture_compiles_nothing(trained, count_compilations, tmp_pa
         ({"model__name": "dit"}, "needs model.heads, model.patch_size"),
         ({"model__heads": 4}, "no such fields; leave out model.heads=4"),
         ({"model__dtype": "float16"}, "model.dtype .* one of float32, bfloat16"),
-        ({"path__name": "curved"}, "Known: bridge, cosine, linear"),
+        ({"path__name": "curved"}, "Known: bridge, cosine, discrete_vp"),
         ({"path__sigma_min": 2.0}, "sigma_min"),
         ({"coupling__name": "ott"}, "Did you mean 'ot'"),
         ({"coupling__groups": 3}, "must divide train.batch_size=32"),
