@@ -10,7 +10,7 @@ import optax
 
 from fmjax.conditions import ClassIds, nulls
 from fmjax.config import ConfigDict
-from fmjax.conventions import ApplyFn, Span, Velocity, diagonal
+from fmjax.conventions import ApplyFn, Prediction, Span, Velocity, diagonal
 from fmjax.data.codecs import Codec, vocabulary_of
 from fmjax.data.token_codecs import Tokens
 from fmjax.draws import LossArgs
@@ -43,7 +43,6 @@ from fmjax.models.flops import training_flops
 from fmjax.names import matching
 from fmjax.paths import Path, schedule_of
 from fmjax.predictions import as_velocity
-from fmjax.predictions.conversions import Prediction
 from fmjax.samplers import Solver
 from fmjax.schedules import Linear
 from fmjax.sources import Source, StandardNormal
