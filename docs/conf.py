@@ -34,6 +34,7 @@ extensions = [
     "sphinx_copybutton",
     "sphinx-mathjax-offline",  # formulas without the network
     "docstrings",
+    "notebooks",
 ]
 exclude_patterns = ["_build", "jupyter_execute", ".jupyter_cache"]
 

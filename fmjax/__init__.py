@@ -40,7 +40,7 @@ from fmjax.errors import InputError
 from fmjax.guidance import Guided, autoguidance, classifier_free, scale_from_excess
 from fmjax.likelihood import Exact, Hutchinson, bits_per_dim, log_likelihood, sample_with_log_prob
 from fmjax.losses import make_loss_fn
-from fmjax.paths import AffinePath, BrownianBridge, Joint, NoisyStraight
+from fmjax.paths import AffinePath, BrownianBridge, GeodesicPath, Joint, NoisyStraight
 from fmjax.predictions import as_velocity, convert
 from fmjax.samplers import (
     Solution,
@@ -76,6 +76,7 @@ __all__ = [
     "ClassIds",
     "Draw",
     "Exact",
+    "GeodesicPath",
     "Guided",
     "Hutchinson",
     "InputError",

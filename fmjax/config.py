@@ -65,8 +65,8 @@ KEYS = {
         name=Key(
             "dit",
             NAME,
-            "dit, unet, mmdit, flux, mlp, token_transformer (for texts), a preset such as DiT-B/2, "
-            "or your own my_module:build",
+            "dit, unet, mmdit, flux, mlp, fourier_mlp (for few numbers), token_transformer (for "
+            "texts), a preset such as DiT-B/2, or your own my_module:build",
         ),
         width=Key(None, COUNT, "of each token, or of each layer", "features", kind=int),
         depth=Key(None, COUNT, "how many blocks; of unet: on each level", "blocks", kind=int),
@@ -87,9 +87,63 @@ KEYS = {
         grid=Key(
             None, COUNT, "of mmdit: the longest side of an image it takes", "patches", kind=int
         ),
+        features=Key(None, COUNT, "of fourier_mlp: its frequencies", "frequencies", kind=int),
+        frequency=Key(
+            None, POSITIVE, "of fourier_mlp: the largest, one over the finest width", kind=float
+        ),
         time_scale=Key(None, POSITIVE, "t is multiplied by it first; the network's", kind=float),
+        at_steps=Key(
+            False,
+            "",
+            "the network is asked at the step of path.name=discrete_vp that t lies at, as "
+            "published DiT are, and not at t",
+        ),
         variance=Key(
             False, "", "of dit: room in the last layer for the variance of published DiT and SiT"
+        ),
+        norm=Key(
+            None,
+            ("layer", "rms"),
+            "of dit: LayerNorm, or RMSNorm with a learned scale; None: layer",
+            kind=str,
+        ),
+        mlp=Key(
+            None,
+            ("gelu", "swiglu"),
+            "of dit: the layer on each token, of two products or gated, of three; None: gelu",
+            kind=str,
+        ),
+        mlp_ratio=Key(
+            None,
+            POSITIVE,
+            "of dit: features inside that layer over model.width, at least one of them; None: 4",
+            kind=float,
+        ),
+        qk_norm=Key(
+            None, "", "of dit and mmdit: queries and keys of each head are normalised", kind=bool
+        ),
+        rope=Key(
+            None,
+            "",
+            "of dit: queries and keys are turned by row and column of the patch",
+            kind=bool,
+        ),
+        bottleneck=Key(
+            None,
+            COUNT,
+            "of dit: a linear layer before that which embeds patches; None: none",
+            "features",
+            kind=int,
+        ),
+        label_tokens=Key(
+            None, "[0, inf)", "of dit: of the labels, in front of the patches", "tokens", kind=int
+        ),
+        label_tokens_from=Key(
+            None,
+            "[0, inf)",
+            "of dit: how many blocks are without them, the first ones",
+            "blocks",
+            kind=int,
         ),
         tied=Key(
             False, "", "of token_transformer: tokens are guessed by the table that embeds them"
@@ -110,9 +164,15 @@ KEYS = {
     ),
     "source": Group(
         "where flows start",
-        name=Key("normal", NAME, "normal, uniform, data, or your own my_module:Name"),
+        name=Key(
+            "normal",
+            NAME,
+            "normal, uniform, data; on a manifold: uniform, wrapped_normal, data; or your own "
+            "my_module:Name",
+        ),
         low=Key(-1.0, FINITE, "of uniform: the lower end in every dimension"),
         high=Key(1.0, FINITE, "of uniform: the upper end, above source.low"),
+        scale=Key(1.0, POSITIVE, "of wrapped_normal, around the origin of the manifold"),
         data=Key(None, NAME, "of data: the data set that flows start from", kind=str),
         dir=Key(None, TEXT, "of data: where that set lies, as data.dir", kind=str),
         size=Key(10_000, COUNT, "of data: how many of its training examples, at most", "examples"),
@@ -122,7 +182,8 @@ KEYS = {
         name=Key(
             "linear",
             NAME,
-            "linear, vp, linear_vp, cosine, polynomial, noisy, bridge; of tokens: mask, uniform; "
+            "linear, vp, linear_vp, discrete_vp (the 1000 steps of DDPM), cosine, polynomial, "
+            "noisy, bridge; of tokens: mask, uniform; on a manifold: geodesic; "
             "or your own my_module:Name",
         ),
         sigma_min=Key(0.0, "[0, 1)", "of linear: the standard deviation that is left at t = 1"),
@@ -132,8 +193,8 @@ KEYS = {
         kappa=Key(
             "linear",
             NAME,
-            "of mask and uniform, the share of the tokens that are data at t: linear, polynomial, "
-            "cosine, cubic, or your own",
+            "of mask and uniform, the share of the tokens that are data at t; of geodesic, the "
+            "share of the way: linear, polynomial, cosine, cubic, or your own",
         ),
         sigma=Key(0.1, POSITIVE, "of noisy, bridge and schroedinger_bridge: the noise's scale"),
     ),

@@ -9,7 +9,8 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterable, Mapping
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO
 
@@ -134,3 +135,51 @@ def _move_into(going: Path, folder: Path, content: Content) -> None:
             else:
                 path.rename(target)
     shutil.rmtree(going)
+
+
+@contextlib.contextmanager
+def working_folder(root: Path, prefix: str) -> Iterator[Path]:
+    """A new folder for work in progress, which is removed at the end.
+
+    Those that killed processes left in the same place are removed at the beginning.
+
+    Args:
+        root: where it lies; a folder that exists.
+        prefix: of its name.
+
+    Yields:
+        The folder.
+    """
+    for left in root.glob(f"{prefix}*"):
+        if _is_abandoned(left):
+            shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=root) as folder, _held(Path(folder)):
+        yield Path(folder)
+
+
+@contextlib.contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """Says to other processes, as long as it lasts, that a folder is in use."""
+    try:
+        import fcntl
+    except ImportError:  # not a Unix: nobody will know, and nothing will be removed
+        yield
+        return
+    with (folder / ".new-lock").open("w") as handle:
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Only now has it the name that others look at: there it is always locked.
+            (folder / ".new-lock").rename(folder / ".lock")
+        yield
+
+
+def _is_abandoned(folder: Path) -> bool:
+    """Whether the process that worked in a folder is gone; False where nobody can tell."""
+    try:
+        import fcntl
+
+        with (folder / ".lock").open("r+") as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (ImportError, OSError):
+        return False
+    return True

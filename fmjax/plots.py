@@ -192,7 +192,9 @@ def scatter(
     labels: ArrayLike | None = None,
     *,
     size: int = 320,
+    height: int | None = None,
     limits: tuple[float, float, float, float] | None = None,
+    lines: Sequence[ArrayLike] = (),
     reference: ArrayLike | None = None,
     reference_labels: ArrayLike | None = None,
 ) -> np.ndarray:
@@ -201,15 +203,17 @@ def scatter(
     Args:
         points: ``(n, 2)``, as (x, y); y points up.
         labels: class ids, ``(n,)``, one colour each. Without them there is one colour.
-        size: height and width of the picture, in pixels.
+        size: width of the picture, in pixels.
+        height: of the picture; as its width if None.
         limits: ``(x_min, x_max, y_min, y_max)``; points outside are not drawn. By default a square
             around the reference, or around the points if there is none.
+        lines: drawn behind the points, each through ``(k, 2)`` places.
         reference: real points, ``(m, 2)``, for a second picture left of the first, with the same
             limits.
         reference_labels: their class ids.
 
     Returns:
-        uint8, ``(size, size, 3)``, or ``(size, 2 size + size // 20, 3)`` with a reference.
+        uint8, ``(height, size, 3)``, or ``(height, 2 size + size // 20, 3)`` with a reference.
 
     Raises:
         InputError: for points that are not finite or not 2-D, labels that do not match them, or
@@ -218,14 +222,17 @@ def scatter(
     points = _checked_points(points, "points")
     labels = _checked_labels(labels, "labels", len(points))
     check_at_least("size, in pixels,", size, 16)
+    height = size if height is None else check_at_least("height, in pixels,", height, 16)
     if reference is None:
-        return _draw_points(points, labels, size, _checked_limits(limits, points))
+        box = _checked_limits(limits, points)
+        return _draw_points(points, labels, (size, height), box, lines)
     reference = _checked_points(reference, "reference")
     reference_labels = _checked_labels(reference_labels, "reference_labels", len(reference))
     box = _checked_limits(limits, reference)
-    left = _draw_points(reference, reference_labels, size, box)
-    gap = np.full((size, size // 20, 3), _BACKGROUND, np.uint8)
-    return np.concatenate([left, gap, _draw_points(points, labels, size, box)], axis=1)
+    left = _draw_points(reference, reference_labels, (size, height), box, lines)
+    gap = np.full((height, size // 20, 3), _BACKGROUND, np.uint8)
+    right = _draw_points(points, labels, (size, height), box, lines)
+    return np.concatenate([left, gap, right], axis=1)
 
 
 def pair_plots(
@@ -370,25 +377,36 @@ def _checked_limits(
 
 
 def _draw_points(
-    points: np.ndarray, labels: np.ndarray, size: int, limits: np.ndarray
+    points: np.ndarray,
+    labels: np.ndarray,
+    size: tuple[int, int],
+    limits: np.ndarray,
+    lines: Sequence[ArrayLike],
 ) -> np.ndarray:
-    """One square picture: dots in the colour of their class, in a thin frame."""
+    """One picture of a width and a height: dots in the colour of their class, in a thin frame."""
     from PIL import Image, ImageDraw
 
     low, high = limits
     inside = ((points >= low) & (points <= high)).all(axis=1)
-    spots = (points[inside] - low) / (high - low)
-    spots[:, 1] = 1 - spots[:, 1]
+    large = _ZOOM * np.asarray(size)
+
+    def place(x: ArrayLike) -> np.ndarray:
+        spots = (np.asarray(x, np.float64) - low) / (high - low)
+        return large * np.stack([spots[:, 0], 1 - spots[:, 1]], axis=1)
+
+    spots = place(points[inside])
     colour_of = {label: _colour(label) for label in np.unique(labels)}
     colours = [colour_of[label] for label in labels[inside]]
     # Drawn larger and averaged down, which smooths the rims; in a random order, so that no class
     # lies on top of the others.
-    picture = Image.new("RGB", (_ZOOM * size, _ZOOM * size), (_BACKGROUND,) * 3)
+    picture = Image.new("RGB", tuple(large.tolist()), (_BACKGROUND,) * 3)
     pen = ImageDraw.Draw(picture, "RGBA")
+    for line in lines:
+        pen.line(place(line).ravel().tolist(), fill=_FRAME, width=_ZOOM)
     for i in np.random.default_rng(0).permutation(len(spots)):
-        pen.circle(_ZOOM * size * spots[i], _ZOOM * max(size / 170, 1.0), fill=colours[i])
-    picture = picture.resize((size, size), Image.Resampling.BOX)
-    ImageDraw.Draw(picture).rectangle((0, 0, size - 1, size - 1), outline=_FRAME)
+        pen.circle(spots[i], _ZOOM * max(min(size) / 170, 1.0), fill=colours[i])
+    picture = picture.resize(size, Image.Resampling.BOX)
+    ImageDraw.Draw(picture).rectangle((0, 0, size[0] - 1, size[1] - 1), outline=_FRAME)
     return np.array(picture)
 
 

@@ -10,12 +10,13 @@
 
 import contextlib
 import dataclasses
+import gc
 import os
 import re
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 
@@ -71,6 +72,21 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
     return LoadFileScheduling(config, log)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What is for the night is slow, too, wherever an -m of the command line names slow alone."""
+    for item in items:
+        if item.get_closest_marker("nightly"):
+            item.add_marker("slow")
+
+
+def nightly_but(cases: Iterable, *kept: object) -> list:
+    """The cases of a parametrized test, all for the night but those that stand for the others."""
+    cases, night = list(cases), pytest.mark.nightly
+    assert all(case in cases for case in kept), kept
+    return [case if case in kept else pytest.param(case, marks=night) for case in cases]
+
+
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("filterwarnings", r"error:::fmjax(\..*)?$")
 
@@ -95,6 +111,14 @@ class Compilations:
     @property
     def count(self) -> int:
         return len(self.names)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def frozen() -> Iterator[None]:
+    """What is left of a module's tests, compiled programs above all, is looked through no more."""
+    yield
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -70,7 +70,7 @@ def _text(file):
     return " ".join(file.read_text().split())
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_two_dimensional_table_is_made_and_goes_on_from_its_cache(run_benchmark, tmp_path):
     out = tmp_path / "two_dim.json"
     arguments = (
@@ -90,7 +90,7 @@ def test_the_two_dimensional_table_is_made_and_goes_on_from_its_cache(run_benchm
     assert json.loads(out.read_text())["fmjax"]["rows"] == results["fmjax"]["rows"]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_classifier_is_trained_on_real_images_and_read_again(run_benchmark, tmp_path):
     images, labels = load_digits(return_X_y=True)
     images = (images * 255 / 16).astype(np.uint8).reshape(-1, 8, 8)
@@ -106,6 +106,19 @@ def test_a_classifier_is_trained_on_real_images_and_read_again(run_benchmark, tm
     assert f"{right:.2%} of 397 test images" in said
     assert judge.features(images[:3, ..., None]).shape == (3, 128)
     assert hashlib.sha256(out.read_bytes()).hexdigest() in said
+
+
+@pytest.mark.slow
+def test_own_images_are_timed_from_the_file_to_the_first_steps(run_benchmark, tmp_path):
+    small = ("--images=200", "--steps=6", "--statistics=100", "--repeat=1")
+    out = f"--out={tmp_path / 'x.json'}"
+    run_benchmark("benchmarks.own_data", *small, out, devices=1, env=OPTIMISED)
+    found = json.loads((tmp_path / "x.json").read_text())
+    for source in ("npz", "folder"):
+        assert set(found["prepare"][source]) == {"a_second", "a_second_of_cpu"}
+    assert 0 <= found["reading"]["data_wait"] <= 1
+    assert found["statistics"]["pca"]["statistics"] > 0
+    assert found["load"] >= 0
 
 
 def _near_the_pole(rng, n):
@@ -130,7 +143,6 @@ def test_the_kernel_density_of_the_sphere_integrates_to_one():
 
 
 @pytest.mark.nightly
-@pytest.mark.slow
 def test_the_densities_of_the_earth_go_on_from_their_file(run_benchmark, tmp_path):
     x = _near_the_pole(np.random.default_rng(0), 300)
     degrees = np.rad2deg(np.stack([np.arcsin(x[:, 2]), np.arctan2(x[:, 1], x[:, 0])], axis=1))
@@ -148,7 +160,6 @@ def test_the_densities_of_the_earth_go_on_from_their_file(run_benchmark, tmp_pat
 
 
 @pytest.mark.nightly
-@pytest.mark.slow
 def test_known_densities_are_learned_on_manifolds(run_benchmark, tmp_path):
     out = tmp_path / "known.json"
     arguments = ("--tasks", "mixture, hyperbolic plane", "--flow-steps", "300", "--map-steps", "20")
@@ -159,7 +170,7 @@ def test_known_densities_are_learned_on_manifolds(run_benchmark, tmp_path):
     assert row["energy distance"]["flow"] < row["energy distance"]["1 jumps"] + 0.1
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_sampling_benchmark_compares_equal_work(run_benchmark, tmp_path):
     out = tmp_path / "sampling.json"
     arguments = ("--toy", "--repeat", "1", "--only", "diffrax", "--out", out)
@@ -169,7 +180,7 @@ def test_the_sampling_benchmark_compares_equal_work(run_benchmark, tmp_path):
     assert {"ours / scan", "seconds"} <= result["diffrax"]["digits' DiT"].keys()
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_guided_sampling_is_timed_in_images_per_second(run_benchmark, tmp_path):
     out = tmp_path / "sampling_xl.json"
     arguments = ("--toy", "--rounds", "1", "--batch", "4", "--out", out)
@@ -278,7 +289,6 @@ def test_the_evaluations_needed_are_read_off_the_curve(run_python):
 
 
 @pytest.mark.nightly
-@pytest.mark.slow
 def test_token_flows_are_measured_against_what_is_known(run_benchmark, tmp_path):
     out = tmp_path / "board.json"
     arguments = (

@@ -18,7 +18,7 @@ from fmjax.keys import NAME, TEXT, walk
 from fmjax.losses.regression import TARGETS
 from fmjax.models import dit, flux, mmdit, token_transformer, unet
 from fmjax.models.attention import KERNELS
-from fmjax.models.transformer import REMAT
+from fmjax.models.transformer import FEED_FORWARDS, NORMS, REMAT
 from fmjax.predictions import PREDICTIONS
 from fmjax.run.cli import find_config
 from fmjax.run.compile.programs import compile_training, record_of
@@ -79,6 +79,8 @@ WORDS = {
     "model.dtype": model.COMPUTE_DTYPES,
     "model.attention": ("auto", *KERNELS),
     "model.remat": REMAT,
+    "model.norm": NORMS,
+    "model.mlp": FEED_FORWARDS,
     "loss.target": TARGETS,
     "loss.prediction": PREDICTIONS,
     "optimizer.schedule": SCHEDULES,
@@ -155,6 +157,9 @@ OUTSIDE = {
     "model.width": [0],
     "model.time_scale": [0.0],
     "model.dtype": ["float16"],
+    "model.norm": ["batch"],
+    "model.mlp_ratio": [0.0],
+    "model.bottleneck": [0],
     "mesh.data": [0, -2],
     "eval.num": [1, -1],
     "eval.reference": [3],

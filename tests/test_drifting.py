@@ -248,7 +248,7 @@ def test_a_conditional_network_of_ours_is_a_generator():
     assert max(float(jnp.abs(g).max()) for g in jax.tree.leaves(grads)) > 0
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_weight_of_the_unconditional_data_is_that_of_its_formula():
     n, w = 5, np.array([1.0, 2.5], np.float32)
     x0, x1, free = normal(2, n, 2), normal(2, 6, 2), normal(K, 2)

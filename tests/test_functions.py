@@ -33,7 +33,7 @@ from fmjax.guidance import (
 )
 from fmjax.likelihood import log_likelihood, sample_with_log_prob, velocity_and_divergence
 from fmjax.likelihood.divergence import EXACT_TRACE
-from fmjax.manifolds import Euclidean, in_tangent_space
+from fmjax.manifolds import Euclidean, Torus, in_ambient_space, in_tangent_space
 from fmjax.metrics import curvature, path_energy, path_statistics, straightness
 from fmjax.paths import BrownianBridge
 from fmjax.samplers import (
@@ -352,6 +352,13 @@ TABLE = {
         "velocity": like_x(lambda f: fit_source(f, X, log_density_of_x, iterations=1)),
         "cost": one_each(lambda f: fit_source(right, X, f, iterations=1)),
     },
+    "manifolds.in_ambient_space": {
+        "apply_fn": like_x(
+            lambda f: in_ambient_space(lambda p, x, t, labels: f(x, t, labels), Torus(D))(
+                None, X, T, None
+            )
+        )
+    },
     "manifolds.in_tangent_space": {
         "function": like_x(lambda f: in_tangent_space(f, Euclidean(D))(X, T, None))
     },
@@ -399,6 +406,9 @@ TABLE = {
             )
             for wrong in WRONG.values()
         ]
+    },
+    "schedules.at_steps": {
+        "apply_fn": like_x(lambda f: schedules.at_steps(f, schedules.DiscreteVP())(None, X, T))
     },
     "schedules.Custom": {
         "alpha_fn": like_t(lambda f: schedule(alpha=f)),

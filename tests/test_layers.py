@@ -22,9 +22,9 @@ ROOT = Path(__file__).resolve().parent.parent
 SHARED = (
     *("errors", "first_process", "files", "folders", "machine", "npz", "json_files", "checks"),
     *("keys", "axes", "conventions", "array_checks", "names", "conditions", "numerics"),
+    "manifolds",
 )
 MATHEMATICS = (
-    ("manifolds",),
     ("schedules", "times", "sources", "intervals"),
     ("paths", "predictions", "couplings"),
     ("losses", "guidance"),
@@ -41,7 +41,7 @@ ASSEMBLY = ("config", "factory", "run", "__main__")
 
 # Where the halves meet beside `factory`: a published checkpoint says what network it is and on what
 # path it was trained, and lies in a file and on a mesh.
-MEETING = {"fmjax/models/pretrained": {"paths", "schedules", "storage", "training"}}
+MEETING = {"fmjax/models/pretrained": {"paths", "predictions", "schedules", "storage", "training"}}
 
 # The doors: a dependency and the only files that may import it, as glob patterns.
 DOORS = {

@@ -6,8 +6,9 @@ import zipfile
 import numpy as np
 import pytest
 
+from fmjax import npz
 from fmjax.errors import InputError
-from fmjax.npz import read_arrays
+from fmjax.npz import read_array, read_arrays
 
 
 def header(shape, dtype="|u1", version=b"\x01\x00"):
@@ -40,26 +41,48 @@ def test_what_numpy_writes_is_read(tmp_path, save):
         assert found[name].flags.writeable
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"no array",
-        header((9 * 2**40,)),
-        header((-3,)) + b"abc",
-        header((-1, 0)),
-        header((2**62, 4)) + b"a",
-        header((2,), "|O") + b"ab",
-        header((3,)) + b"ab",
-        header((3,)) + b"abcd",
-        header("(" * 5000),
-        header((1,), version=b"\x03\x00") + b"a",
-        b"\x93NUMPY\x01\x00\xff\xff",
-    ],
-)
+DAMAGED = [
+    b"no array",
+    header((9 * 2**40,)),
+    header((-3,)) + b"abc",
+    header((-1, 0)),
+    header((2**62, 4)) + b"a",
+    header((2,), "|O") + b"ab",
+    header((3,)) + b"ab",
+    header((3,)) + b"abcd",
+    header("(" * 5000),
+    header((1,), version=b"\x03\x00") + b"a",
+    b"\x93NUMPY\x01\x00\xff\xff",
+]
+
+
+@pytest.mark.parametrize("content", DAMAGED)
 def test_a_member_that_is_no_plain_array_is_refused(tmp_path, content):
     path = write(tmp_path / "a.npz", x=content)
     with pytest.raises(InputError, match="cannot be read as an"):
         read_arrays(path)
+
+
+@pytest.mark.parametrize("mapped", [False, True])
+@pytest.mark.parametrize("content", [*DAMAGED, b""])
+def test_a_file_that_is_no_plain_array_is_refused(tmp_path, content, mapped):
+    (tmp_path / "a.npy").write_bytes(content)
+    with pytest.raises(InputError, match=r"a\.npy cannot be read as an \.npy"):
+        read_array(tmp_path / "a.npy", mapped)
+
+
+@pytest.mark.parametrize("shape", [(), (6,), (2, 3), (0, 3)])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_an_array_is_the_same_whether_it_is_read_or_mapped(tmp_path, shape, order, monkeypatch):
+    array = np.asarray(np.arange(np.prod(shape, dtype=int)).reshape(shape), order=order)
+    np.save(tmp_path / "a.npy", array)
+    read, mapped = read_array(tmp_path / "a.npy"), read_array(tmp_path / "a.npy", mapped=True)
+    for found in (read, mapped):
+        np.testing.assert_array_equal(found, array)
+        assert found.dtype == array.dtype
+    assert isinstance(mapped, np.memmap) == bool(array.size)
+    monkeypatch.setattr(npz, "check_memory", lambda *_: pytest.fail("no memory is taken"))
+    read_array(tmp_path / "a.npy", mapped=True)
 
 
 def test_a_npy_and_half_a_file_and_a_flipped_bit_are_refused(tmp_path):

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 import fmjax
 from fmjax import conditions, couplings, paths, samplers, schedules, sources, times
+from fmjax.manifolds import Euclidean
 from tests.calls import (
     ANY,
     COUNT,
@@ -38,6 +39,7 @@ from tests.calls import (
     RATE,
     SCALE,
     SCHEDULED,
+    SHAPES,
     SPEC,
     TRACE,
     Argument,
@@ -208,6 +210,21 @@ TABLE = {
         {"chunk": Argument(COUNT, "count").needed, "x1": Argument(X, "finite batch"), "key": ANY},
         each("x1"),
         slow=True,
+    ),
+    "GeodesicPath": Case(
+        sampled(fmjax.GeodesicPath),
+        {
+            "manifold": Argument(
+                SHAPES.map(lambda shape: Euclidean(shape[1:])), "object", wrong=(Euclidean,)
+            ).needed,
+            "kappa": Argument(
+                st.sampled_from([schedules.Linear(), schedules.Cosine()]),
+                "object",
+                wrong=(schedules.Linear,),
+            ).needed,
+            **OF_A_PATH,
+        },
+        of("x1"),
     ),
     "Guided": Case(
         guided(lambda: fmjax.classifier_free(velocity, 3)),

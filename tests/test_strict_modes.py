@@ -182,7 +182,7 @@ QUICK = ("losses", "guidance", "stochastic_heun")
 @pytest.mark.parametrize(
     ("mode", "case"),
     [
-        pytest.param(m, c, marks=() if c in QUICK else pytest.mark.slow)
+        pytest.param(m, c, marks=() if c in QUICK else pytest.mark.nightly)
         for m in MODES
         for c in CASES
     ],

@@ -488,6 +488,13 @@ TABLE = {
         ),
         (X, KEY),
     ),
+    "manifolds.in_ambient_space": Use(
+        lambda params, x, t: manifolds.in_ambient_space(network, manifolds.Torus(1))(
+            params, x[:, :1], t, None
+        ),
+        (ONE, X, T),
+    ),
+    "manifolds.manifold_by_name": MAKES,
     "manifolds.in_tangent_space": Use(
         lambda x, t: manifolds.in_tangent_space(velocity, manifolds.Sphere(1))(x, t, None), (X, T)
     ),
@@ -547,6 +554,12 @@ TABLE = {
     "schedules.LinearVP": schedule(schedules.LinearVP()),
     "schedules.Polynomial": schedule(schedules.Polynomial(3.0)),
     "schedules.VP": schedule(schedules.VP()),
+    "schedules.at_steps": Use(
+        lambda x, t: schedules.at_steps(
+            lambda params, x, k, labels: x * jnp.cos(k / 500)[:, None], schedules.DiscreteVP()
+        )({}, x, t, None),
+        (X, T),
+    ),
     "schedules.clamp": Use(lambda t: schedules.clamp(t, 0.3, 0.7), (T,)),
     "schedules.inverse_log_snr": Use(
         lambda v: schedules.inverse_log_snr(schedules.Cosine(), v), (W - 1,)

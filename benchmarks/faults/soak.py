@@ -18,7 +18,7 @@ from pathlib import Path
 from benchmarks import machine
 from benchmarks.faults.compare_runs import read_states, saved
 from benchmarks.faults.forked_runs import Child, finish, import_packages
-from benchmarks.faults.soak_faults import ALONE, EVERY, OF_TWO, Chain, kill, small_disk, stop
+from benchmarks.faults.soak_faults import ALONE, OF_TWO, RARELY, Chain, kill, small_disk, stop
 from benchmarks.faults.watch import quarters, watch
 
 RESULTS = machine.RESULTS / "soak.json"
@@ -90,15 +90,14 @@ def _under_faults(chain: Chain, faults: tuple, minutes: float) -> dict:
 def _left_alone(chain: Chain, steps: int) -> dict:
     """Trains to a step in one go; says what the process held in each quarter of the time."""
     began = time.monotonic()
-    children = chain.start(steps)
-    warm = steps // 20  # until then it compiles, and fills its buffers
-    children[0].until(lambda: chain.newest >= warm)
-    found = watch(children[0], lambda: chain.newest >= steps - EVERY)
+    children = chain.start(steps, every=RARELY)
+    children[0].until(lambda: chain.newest > 0)  # until then it compiles, and fills its buffers
+    found = watch(children[0], lambda: chain.newest >= steps - RARELY)
     finish(*children)
     memory, files = (quarters([values[i] for values in found]) for i in (0, 1))
     return {
         "minutes": round((time.monotonic() - began) / 60, 1),
-        "checkpoints": steps // EVERY,
+        "checkpoints": steps // RARELY,
         "seconds_watched": len(found),
         "memory_mb_by_quarter": [round(x / 1e6, 2) for x in memory],
         "memory_growth": round(memory[-1] / memory[0] - 1, 5),

@@ -10,14 +10,15 @@ from benchmarks.faults.forked_runs import Child
 
 
 def watch(child: Child, until: Callable[[], bool], every: float = 1.0) -> list[tuple[int, int]]:
-    """The resident bytes and the open files of a process until something is so, or it ends.
+    """The bytes and the open files of a process until something is so, or it ends.
 
-    The memory is the process's own: pages of programs and of files come and go as the system likes.
+    The bytes are the process's own, in memory or swapped out: pages of programs and of files come
+    and go as the system likes.
     """
     found = []
     while child.poll() is None and not until():
         status = Path(f"/proc/{child.pid}/status").read_text()
-        kilobytes = int(re.search(r"RssAnon:\s+(\d+)", status)[1])
+        kilobytes = sum(map(int, re.findall(r"^(?:RssAnon|VmSwap):\s+(\d+)", status, re.M)))
         found.append((1024 * kilobytes, len(os.listdir(f"/proc/{child.pid}/fd"))))
         time.sleep(every)
     return found

@@ -28,11 +28,11 @@ import optax
 
 from benchmarks import machine
 from benchmarks.manifolds.kernel_density import KernelDensity, fit_kernel_density
-from benchmarks.manifolds.network import GatedFourierMLP
 from fmjax.likelihood import log_likelihood
 from fmjax.losses import make_loss_fn
 from fmjax.manifolds import Sphere, UniformOn, in_tangent_space
 from fmjax.models import adapters
+from fmjax.models.fourier_mlp import FourierMLP
 from fmjax.paths import GeodesicPath
 from fmjax.samplers import solver_spec
 from fmjax.samplers.time_grids import BetaGrid
@@ -121,7 +121,7 @@ class Flow:
 
     def __init__(self, setting: Setting):
         self.setting = setting
-        self.model = GatedFourierMLP(setting.features, setting.largest)
+        self.model = FourierMLP(setting.features, setting.largest)
         self.apply_fn = in_tangent_space(adapters.from_linen(self.model), SPHERE)
         # Equal steps of the root of 1 - t: the velocity is roughest near the data.
         late = BetaGrid(1.0, 0.5)

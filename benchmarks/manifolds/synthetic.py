@@ -24,9 +24,9 @@ import optax
 
 from benchmarks import machine
 from benchmarks.manifolds.known import Task, tasks
-from benchmarks.manifolds.network import GatedFourierMLP
 from fmjax import Draw, Span, diagonal, log_likelihood, make_loss_fn, solve, solver_spec
 from fmjax.flow_maps import Jumps, Lagrangian, make_flow_map_loss_fn
+from fmjax.models.fourier_mlp import FourierMLP
 from fmjax.paths import Adaptive, GeodesicPath
 from fmjax.times import SortedPair, WithDiagonal
 from fmjax.training.ema import update_ema
@@ -41,7 +41,7 @@ class Learner:
 
     def __init__(self, task: Task):
         self.task = task
-        self.model = GatedFourierMLP(48, 12.0, 128, 3, task.outputs, span=True)
+        self.model = FourierMLP(48, 12.0, 128, 3, outputs=task.outputs, span=True)
         self.path = GeodesicPath(task.manifold)
 
     def apply_fn(self, params: Any, x: jax.Array, span: Any, labels: None = None) -> jax.Array:

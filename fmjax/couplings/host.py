@@ -13,13 +13,19 @@ import numpy as np
 from fmjax.array_checks import check_leading_size, check_pairs
 from fmjax.checks import check_at_least, check_multiple
 from fmjax.couplings.conditions import NearConditions, SameClass, pick
-from fmjax.couplings.cost import check_memory
+from fmjax.couplings.cost import check_memory, geodesic_cost
 from fmjax.errors import InputError
+from fmjax.manifolds import Manifold
 from fmjax.numerics.host_assignment import least_cost_columns
 
 
 def host_exact(
-    x0: np.ndarray, x1: np.ndarray, labels: Any = None, conditions: Any = None
+    x0: np.ndarray,
+    x1: np.ndarray,
+    labels: Any = None,
+    conditions: Any = None,
+    *,
+    manifold: Manifold | None = None,
 ) -> np.ndarray:
     """Minibatch optimal transport in numpy: x0 in the order of least total squared distance.
 
@@ -30,27 +36,37 @@ def host_exact(
         x1: data (n, ...).
         labels: numpy conditions of x1 (a pytree), needed with `conditions`.
         conditions: `SameClass` or `NearConditions`, with the meaning they have in `exact`.
+        manifold: where the points are, for squared lengths of geodesics, which jax computes on its
+            CPU; None in flat space.
 
     Returns:
         x0 (n, ...) permuted, in its dtype: row j belongs to x1[j].
 
     Raises:
-        InputError: shapes differ, a value is not finite, the cost matrix would be too large, or
-            conditions are asked without labels.
+        InputError: shapes differ, a value is not finite or off the manifold, the cost matrix would
+            be too large, or conditions are asked without labels.
     """
     x0, x1 = np.asarray(x0), np.asarray(x1)
     check_pairs(x0, x1)
-    a = x0.reshape(len(x0), -1).astype(np.result_type(x0, x1, np.float32))
-    b = x1.reshape(len(x1), -1).astype(a.dtype)
     if isinstance(conditions, SameClass):
-        return x0[_within_classes(a, b, _condition_rows(conditions, labels, len(x1)))]
-    check_memory(len(a), 8)
-    cost = _squared(a, b)
+        condition = _condition_rows(conditions, labels, len(x1))
+        return x0[_within_classes(x0, x1, condition, manifold)]
+    cost = _cost(x0, x1, manifold)
     if isinstance(conditions, NearConditions):
         cost = _weighted(cost, conditions, _condition_rows(conditions, labels, len(x1)))
     elif conditions is not None:
         raise InputError(f"conditions must be SameClass or NearConditions; got {conditions!r}.")
     return x0[least_cost_columns(cost.T)]
+
+
+def _cost(x0: np.ndarray, x1: np.ndarray, manifold: Manifold | None) -> np.ndarray:
+    """Squared distances (n, n), float64."""
+    if manifold is not None:
+        with jax.default_device(jax.local_devices(backend="cpu")[0]):
+            return np.asarray(geodesic_cost(manifold, x0, x1), np.float64)
+    check_memory(len(x0), 8)
+    a = x0.reshape(len(x0), -1).astype(np.result_type(x0, x1, np.float32))
+    return _squared(a, x1.reshape(len(x1), -1).astype(a.dtype))
 
 
 def _squared(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -72,14 +88,15 @@ def _condition_rows(conditions: SameClass | NearConditions, labels: Any, batch: 
     return c.reshape(batch, -1)
 
 
-def _within_classes(a: np.ndarray, b: np.ndarray, condition: np.ndarray) -> np.ndarray:
+def _within_classes(
+    x0: np.ndarray, x1: np.ndarray, condition: np.ndarray, manifold: Manifold | None
+) -> np.ndarray:
     """Class after class: a matrix of blocks is as many small problems."""
     _, name = np.unique(condition, axis=0, return_inverse=True)
-    order = np.empty(len(a), int)
+    order = np.empty(len(x0), int)
     for label in range(name.max() + 1):
         rows = np.flatnonzero(name.ravel() == label)
-        check_memory(len(rows), 8)
-        order[rows] = rows[least_cost_columns(_squared(a[rows], b[rows]).T)]
+        order[rows] = rows[least_cost_columns(_cost(x0[rows], x1[rows], manifold).T)]
     return order
 
 

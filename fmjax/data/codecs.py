@@ -6,7 +6,8 @@
 `States`     floats of any shape, such as latents        one shift and one scale; never clipped
 ===========  ==========================================  ======================================
 
-Those of tokens, whose states are whole numbers, are in `fmjax.data.token_codecs`.
+Those of tokens, whose states are whole numbers, are in `fmjax.data.token_codecs`; that of points on
+a manifold is in `fmjax.data.points`.
 
 A data set has one, a run's record keeps it, and pictures, files and figures ask it what the data
 are. One of your own is a frozen dataclass of numbers and tuples with the members of `Codec`.
@@ -68,7 +69,7 @@ def vocabulary_of(codec: Codec) -> int | None:
     return getattr(codec, "vocabulary", None)
 
 
-class _WithoutLevels:
+class WithoutLevels:
     """The part of a codec of floats: as data they have the shape of states, and no levels."""
 
     data_dtype: ClassVar[np.dtype] = np.dtype(np.float32)
@@ -128,7 +129,7 @@ class Pixels:
 
 
 @dataclass(frozen=True)
-class Vectors(_WithoutLevels):
+class Vectors(WithoutLevels):
     """Float vectors, each number standardised: states are ``(data - mean) / scale``.
 
     Args:
@@ -175,7 +176,7 @@ class Vectors(_WithoutLevels):
 
     def encode(self, data: Any) -> Any:
         """(data - mean) / scale, float32."""
-        x = _floats(data, "Vectors")
+        x = floats(data, "Vectors")
         x = x if self.mean is None else x - _like(x, self.mean)
         return x if self.scale is None else x / _like(x, self.scale)
 
@@ -186,7 +187,7 @@ class Vectors(_WithoutLevels):
 
 
 @dataclass(frozen=True)
-class States(_WithoutLevels):
+class States(WithoutLevels):
     """Floats of any shape, which are states already, up to one shift and one scale for all.
 
     States are ``(data - shift) * scale``, as latents of an autoencoder are normalised by the
@@ -212,7 +213,7 @@ class States(_WithoutLevels):
 
     def encode(self, data: Any) -> Any:
         """(data - shift) * scale, float32."""
-        x = _floats(data, "States")
+        x = floats(data, "States")
         return x if (self.shift, self.scale) == (0, 1) else (x - self.shift) * self.scale
 
     def decode(self, x: jax.Array) -> jax.Array:
@@ -220,7 +221,16 @@ class States(_WithoutLevels):
         return x if (self.shift, self.scale) == (0, 1) else x / self.scale + self.shift
 
 
-def _floats(data: Any, kind: str) -> Any:
+def floats(data: Any, kind: str) -> Any:
+    """Data as floats, float32 or wider; of numpy arrays by numpy alone.
+
+    Args:
+        data: an array.
+        kind: the codec, as the message names it.
+
+    Raises:
+        InputError: they are no floats.
+    """
     xp = np if isinstance(data, np.ndarray) else jnp
     x = xp.asarray(data)
     if not jnp.issubdtype(x.dtype, jnp.floating):

@@ -6,14 +6,17 @@ from pathlib import Path
 
 from fmjax.conditions import ClassIds
 from fmjax.data import random_images
-from fmjax.data.codecs import Pixels, Vectors
+from fmjax.data.codecs import Codec, Pixels, Vectors
 from fmjax.data.dataset import AS_IT_SAYS, Dataset, Reading
+from fmjax.data.points import Points, check_points
 from fmjax.data.texts import corpus
 from fmjax.data.tfds import directory
 from fmjax.data.token_codecs import Levels, Tokens
 from fmjax.data.toys import TOYS
 from fmjax.errors import InputError, unknown_name
 from fmjax.names import load_maker
+
+_LOOKED_AT = 1000  # points of a set of one's own, which nothing has checked yet
 
 
 def load(
@@ -74,7 +77,9 @@ def _load_toy(name: str) -> Dataset:
     if name.removeprefix("toy/") not in TOYS:
         raise unknown_name("toy", name, [f"toy/{known}" for known in TOYS])
     toy = TOYS[name.removeprefix("toy/")]
-    codec = Vectors(2) if toy.vocabulary is None else Tokens((2,), toy.vocabulary)
+    codec: Codec = Vectors(2) if toy.vocabulary is None else Tokens((2,), toy.vocabulary)
+    if toy.manifold is not None:
+        codec = Points(toy.manifold, 2)
     return Dataset(name, codec, _numbered(toy.num_classes), toy=toy)
 
 
@@ -92,6 +97,8 @@ def _load_own(name: str) -> Dataset:
             f"data.name={name!r} must be a function without arguments that gives a "
             f"fmjax.data.dataset.Dataset; it gave a {type(dataset).__name__}."
         )
+    if isinstance(dataset.codec, Points):
+        check_points(f"data.name={name!r}", dataset.arrays("train", _LOOKED_AT)[0], dataset.codec)
     return dataclasses.replace(dataset, name=name)
 
 

@@ -14,6 +14,8 @@ class Examples(Protocol):
     """Examples by their position, each a dictionary of arrays by what they are.
 
     ``"x"`` is the data; ``"x0"``, ``"weights"`` and the names of conditions may stand beside it.
+    Those that take long to make may have ``fingerprint(indices)``, a text that changes whenever one
+    of these examples does: a preparation that was stopped does not make them again.
     """
 
     def __len__(self) -> int:

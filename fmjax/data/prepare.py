@@ -10,6 +10,16 @@ how often an example counts, and every other array a condition under its own nam
 names end in _test are held out; else a tenth of the examples is.
 
     python -m fmjax prepare --name=cells --source=cells.csv --condition=tissue,age
+    python -m fmjax prepare --name=cells --source=cells.csv --condition=dose:morning,evening
+
+A condition of whole numbers or of texts is a class, one of other numbers a vector; NAME:COLUMN,...
+makes one vector of several columns, or gives one column another name.
+
+Points on a manifold, kept as they are: the sphere, torus (angles in radians), so3, hyperbolic, spd,
+simplex, and products in slices of the columns, such as so3,euclidean3. The columns latitude and
+longitude, in degrees, are places on the sphere:
+
+    python -m fmjax prepare --name=flood --source=flood.csv --manifold=sphere
 
 Your own text, as blocks of characters or, with --bytes, of bytes; or an .npz or .npy of tokens,
 whole numbers from 0 to K - 1:
@@ -20,6 +30,9 @@ whole numbers from 0 to K - 1:
 A public set of tensorflow_datasets (needs the network, and TensorFlow for this one step):
 
     python -m fmjax prepare --name=mnist
+
+A preparation that was stopped, however, goes on when the same command is given again; until it is
+finished there is no set of that name.
 """
 
 import argparse
@@ -34,6 +47,7 @@ from fmjax.checks import check_given, check_utf8
 from fmjax.data.dataset import Dataset
 from fmjax.data.load import load
 from fmjax.data.own import LARGE, large_vectors
+from fmjax.data.points import space_of
 from fmjax.data.read_own import read_own
 from fmjax.data.tfds import directory
 from fmjax.data.train_command import train_command
@@ -54,14 +68,15 @@ def main(argv: Sequence[str]) -> int:
         OSError: the system does not let a file be read or written.
     """
     options = parser().parse_args(argv)
-    for name, value in vars(options).items():
-        if isinstance(value, str):
-            check_utf8(f"--{name}", value)
-            check_given(f"--{name}", value)
+    for name, given in vars(options).items():
+        for value in given if isinstance(given, list) else [given]:
+            if isinstance(value, str):
+                check_utf8(f"--{name}", value)
+                check_given(f"--{name}", value)
     try:
         _prepare(options)
     except KeyboardInterrupt:
-        print("nothing was written; the same command begins again.", file=sys.stderr)
+        print("the set is not there yet; the same command goes on with it.", file=sys.stderr)
         raise
     return 0
 
@@ -87,9 +102,17 @@ def parser() -> argparse.ArgumentParser:
     add("--size", type=int, help="resize the shorter side to this and crop the centre (folders)")
     add("--channels", type=int, help="1 (grey) or 3 (colour); default: as the images (folders)")
     add("--test_fraction", type=float, help="share to test on where there is no test part (0.1)")
-    add("--condition", help="columns of a .csv that are conditions, joined by commas")
+    add(
+        "--condition",
+        action="append",
+        default=[],
+        help="columns of a .csv that are conditions: COLUMN,COLUMN, or NAME:COLUMN,COLUMN for one "
+        "vector of several columns; may be given more than once",
+    )
     add("--weights", help="the column of a .csv that says how often a row counts")
     add("--tokens", type=int, help="x of an .npz or .npy are tokens from 0 to this, exclusively")
+    add("--manifold", help="where x lies: sphere, torus, so3, ..., or so3,euclidean3")
+    add("--project", action="store_true", help="move x to the nearest points of --manifold")
     add("--length", type=int, help="how many symbols of a .txt an example has (128)")
     add("--bytes", action="store_true", help="the symbols of a .txt are bytes, not characters")
     add("--data_dir", help="where sets are kept; default: TFDS_DATA_DIR, or TFDS's own")
@@ -109,8 +132,8 @@ def _download(options: argparse.Namespace, root: Path) -> Path:
     from fmjax.data.tfds.public import prepare_public
 
     of_own = ("size", "channels", "test_fraction", "condition", "weights", "tokens", "length")
-    for name in (*of_own, "bytes"):
-        if getattr(options, name) not in (None, False):
+    for name in (*of_own, "manifold", "project", "bytes"):
+        if getattr(options, name) not in (None, False, []):
             raise InputError(f"--{name} needs --source: a public set is stored as it is.")
     return prepare_public(options.name, root, overwrite=options.overwrite)
 
@@ -124,9 +147,11 @@ def _import_own(options: argparse.Namespace, root: Path) -> Path:
         size=options.size,
         channels=options.channels,
         test_fraction=options.test_fraction,
-        conditions=options.condition.split(",") if options.condition else (),
+        conditions=options.condition,
         weights=options.weights,
         tokens=options.tokens,
+        manifold=options.manifold,
+        project=options.project,
         length=options.length,
         by_bytes=options.bytes,
     )
@@ -150,9 +175,11 @@ def _print_summary(dataset: Dataset, folder: Path, options: argparse.Namespace) 
     paired = ", paired with x0" if hasattr(dataset.train, "read_pairs") else ""
     weighted = ", with weights" if getattr(dataset.train, "weights", None) is not None else ""
     train, test = (len(dataset.stored(split)) for split in ("train", "test"))
+    space = space_of(dataset.codec)
+    where = "" if space is None else f" on {space}"
     print(
         f"{options.name}: {train} train and {test} test {what} of shape "
-        f"{dataset.shape}{paired}{weighted}, {_described(dataset)}, in {folder}"
+        f"{dataset.shape}{where}{paired}{weighted}, {_described(dataset)}, in {folder}"
     )
     place = options.data_dir and str(directory.data_root(options.data_dir))
     print(f"Train on it with:\n  {train_command(dataset, place)}")

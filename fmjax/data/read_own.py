@@ -24,6 +24,8 @@ def read_own(
     conditions: Sequence[str] = (),
     weights: str | None = None,
     tokens: int | None = None,
+    manifold: str | None = None,
+    project: bool = False,
     length: int | None = None,
     by_bytes: bool = False,
 ) -> OwnData:
@@ -37,9 +39,12 @@ def read_own(
         channels: of a folder: 1 or 3.
         test_fraction: the share to set apart for testing where the source has no test part, a
             tenth if None.
-        conditions: of a ``.csv``: which columns are conditions.
+        conditions: of a ``.csv``: which columns are conditions, as `read_csv` takes them.
         weights: of a ``.csv``: which column says how often a row counts.
         tokens: of an ``.npz`` or an ``.npy``: the data are tokens of a vocabulary of this size.
+        manifold: of a ``.npz``, ``.npy`` or ``.csv``: the data are points on the manifold of this
+            name; see `fmjax.manifolds.manifold_by_name`.
+        project: whether these are moved to the nearest points.
         length: of a ``.txt``: how many symbols an example has, 128 if None.
         by_bytes: of a ``.txt``: whether its symbols are bytes, and not characters.
 
@@ -60,6 +65,7 @@ def read_own(
             f"--tokens is the size of the vocabulary of an .npz or an .npy; got {source}. A .txt "
             "has a tokeniser, and the grey levels of images become tokens by data.levels."
         )
+    _check_manifold(path, source, tokens, manifold, project)
     if (length is not None or by_bytes) and path.suffix != ".txt":
         raise InputError(f"--length and --bytes are for a .txt; got {source}.")
     if path.is_dir():
@@ -74,9 +80,25 @@ def read_own(
     if path.suffix == ".txt":
         return own_text(path, length, by_bytes, test_fraction)
     if path.suffix == ".csv":
-        return own_arrays(read_csv(path, conditions, weights), test_fraction)
-    arrays = _FILES[path.suffix](path)._replace(vocabulary=tokens)
-    return own_arrays(arrays, test_fraction)
+        arrays = read_csv(path, conditions, weights)
+    else:
+        arrays = _FILES[path.suffix](path)._replace(vocabulary=tokens)
+    return own_arrays(arrays._replace(manifold=manifold, project=project), test_fraction)
+
+
+def _check_manifold(
+    path: Path, source: str, tokens: int | None, manifold: str | None, project: bool
+) -> None:
+    if project and manifold is None:
+        raise InputError("--project moves data to the nearest points of --manifold: give both.")
+    if manifold is None:
+        return
+    if path.suffix not in (*_FILES, ".csv"):
+        raise InputError(
+            f"--manifold says where the numbers of an .npz, .npy or .csv live; got {source}."
+        )
+    if tokens is not None:
+        raise InputError("--tokens are no points of a --manifold: leave one of the two out.")
 
 
 def _check_options(size: int | None, channels: int | None, test_fraction: float | None) -> None:

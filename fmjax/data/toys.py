@@ -1,4 +1,4 @@
-"""The 2-D toys: eight distributions one can see, each drawn afresh from a numpy generator."""
+"""The 2-D toys: nine distributions one can see, each drawn afresh from a numpy generator."""
 
 import dataclasses
 import sys
@@ -75,6 +75,23 @@ def checkerboard_tokens(rng: np.random.Generator, n: int) -> tuple[np.ndarray, n
     labels, corner = _dark_squares(rng, n)
     side = _CELLS // 4
     return (side * corner + rng.integers(side, size=(n, 2))).astype(np.int32), labels
+
+
+def torus_checkerboard(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """The same board over all angles, [-pi, pi]^2: it goes on across the edges.
+
+    Its density is 1 / (2 pi^2) on the dark squares, so that its entropy is ln(2 pi^2) = 2.9826
+    nats.
+
+    Args:
+        rng: the generator to draw from.
+        n: how many points.
+
+    Returns:
+        Angles in radians, float32 ``(n, 2)``, and labels int32 ``(n,)``, the square.
+    """
+    labels, corner = _dark_squares(rng, n)
+    return _typed(np.pi * ((corner + rng.uniform(size=(n, 2))) / 2 - 1), labels)
 
 
 def _dark_squares(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
@@ -167,11 +184,13 @@ class Toy:
         sample: ``(rng, n) -> (points float32 (n, 2), labels int32 (n,))``.
         num_classes: how many modes, arms or rings the labels name; None where there are none.
         vocabulary: of points that are tokens, int32, how many symbols there are; None for floats.
+        manifold: of points on one, its name; None for the plane.
     """
 
     sample: Sample
     num_classes: int | None
     vocabulary: int | None = None
+    manifold: str | None = None
 
 
 TOYS: dict[str, Toy] = {
@@ -179,6 +198,7 @@ TOYS: dict[str, Toy] = {
     "moons": Toy(moons, 2),
     "checkerboard": Toy(checkerboard, 8),
     "checkerboard_tokens": Toy(checkerboard_tokens, 8, _CELLS),
+    "torus_checkerboard": Toy(torus_checkerboard, 8, manifold="torus"),
     "scurve": Toy(s_curve, None),
     "spirals": Toy(spirals, 2),
     "pinwheel": Toy(pinwheel, 5),

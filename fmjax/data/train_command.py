@@ -5,6 +5,8 @@ import shlex
 
 from fmjax.data.codecs import vocabulary_of
 from fmjax.data.dataset import Dataset
+from fmjax.data.points import space_of
+from fmjax.manifolds import Manifold
 
 # Sets that have a configuration of their own, which holds where the images are the known ones.
 _OWN_CONFIG = {"mnist": (28, 28, 1), "fashion_mnist": (28, 28, 1), "cifar10": (32, 32, 3)}
@@ -50,6 +52,9 @@ def train_command(dataset: Dataset, data_dir: str | None = None) -> str:
         flags.append(f"--config.train.steps={choose_steps(count, batch)}")
     elif config == "table" and count < TABLE_BATCH:
         flags.append(f"--config.train.batch_size={_power_of_two(count)}")
+    space = space_of(dataset.codec)
+    if space is not None:
+        flags += _on_manifold(space)
     if config in ("images", "table") and dataset.conditions is None:
         flags.append("--config.labels.conditional=False")
     if config == "text" and dataset.conditions is not None:
@@ -57,6 +62,7 @@ def train_command(dataset: Dataset, data_dir: str | None = None) -> str:
     if config == "images" and vocabulary_of(dataset.codec) is not None:
         flags.append("--config.path.name=mask")
     if hasattr(dataset.train, "read_pairs"):
+        flags = [flag for flag in flags if not flag.startswith("--config.source.name=")]
         flags += ["--config.source.name=data", f"--config.source.data={dataset.name}"]
         if data_dir is not None:
             flags.append(f"--config.source.dir={data_dir}")
@@ -67,6 +73,13 @@ def _config_for(dataset: Dataset) -> str:
     if vocabulary_of(dataset.codec) is not None and len(dataset.shape) == 1:
         return "text"
     return "images" if len(dataset.shape) == 3 else "table"
+
+
+def _on_manifold(manifold: Manifold) -> list[str]:
+    """The path and the source, and a network with fine features."""
+    source = "uniform" if math.isfinite(manifold.volume) else "wrapped_normal"
+    names = {"path": "geodesic", "source": source, "model": "fourier_mlp"}
+    return [f"--config.{key}.name={name}" for key, name in names.items()]
 
 
 def _has_own_config(dataset: Dataset) -> bool:

@@ -22,15 +22,18 @@ def architecture(config: ConfigDict, model: Any) -> Architecture:
         config: every key.
         model: the network that was made of it.
     """
-    fields = ("heads", "patch_size", "time_scale")
+    fields = ("heads", "patch_size", "time_scale", "frequency")
     values = {f"model.{name}": getattr(model, name, config.model[name]) for name in fields}
     if hasattr(model, "head_size"):  # heads by number or by size: the same where sizes are
         sizes = ", ".join(map(str, sorted(model.head_sizes())))
         values["model.heads"] = f"of {sizes} channels"
-    values |= {key: getattr(model, key.removeprefix("model."), None) for key in OF_FLOW_MAPS}
+    # Of the fields of a DiT's blocks the one that no shape tells.
+    unseen = ("model.rope", *OF_FLOW_MAPS)
+    values |= {key: getattr(model, key.removeprefix("model."), None) for key in unseen}
     if values["model.span"]:
         values["model.span"] = f"t - s times {SPAN_SCALE:g}"
     values |= {"loss.prediction": config.loss.prediction, "model.time": config.model.time}
+    values |= {"model.at_steps": config.model.at_steps}
     values |= {f"path.{name}": value for name, value in sorted(config.path.items())}
     return tuple((key, str(value)) for key, value in values.items() if value is not None)
 

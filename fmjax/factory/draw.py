@@ -13,6 +13,7 @@ from fmjax.axes import ROWS
 from fmjax.config import ConfigDict
 from fmjax.conventions import example_keys
 from fmjax.data.codecs import States
+from fmjax.data.points import space_of
 from fmjax.draws import Draw, LossArgs
 from fmjax.factory.data_spec import DataSpec, chosen_labels
 from fmjax.factory.flow_map import make_span_distribution
@@ -52,7 +53,7 @@ def make_draw(
     Raises:
         InputError: a name is unknown, or a value does not fit.
     """
-    coupling = make_coupling(config, conditions)
+    coupling = make_coupling(config, conditions, space_of(spec.codec))
     groups, stratified = config.coupling.groups, config.time.stratified
     # Stored pairs are states, whatever the data are: a flow made them. So are snapshots.
     stored = config.coupling.name == "pairs" or spec.timeline is not None

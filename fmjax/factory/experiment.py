@@ -12,6 +12,8 @@ from fmjax.conditions import ClassIds, nulls
 from fmjax.config import ConfigDict
 from fmjax.conventions import ApplyFn, Prediction, Span, Velocity, diagonal
 from fmjax.data.codecs import Codec, vocabulary_of
+from fmjax.data.points import space_of
+from fmjax.data.snapshots import SnapshotSplits
 from fmjax.data.token_codecs import Tokens
 from fmjax.draws import LossArgs
 from fmjax.errors import InputError
@@ -27,6 +29,12 @@ from fmjax.factory.flow_map import (
     needs_derivative,
 )
 from fmjax.factory.lora import FROZEN, Lora, adapted, make_lora
+from fmjax.factory.manifolds import (
+    check_manifold,
+    kappa_of,
+    make_geodesic_path,
+    make_source_on,
+)
 from fmjax.factory.model import make_model
 from fmjax.factory.settings import (
     DataSettings,
@@ -38,13 +46,14 @@ from fmjax.factory.snapshots import check_snapshots, snapshot_source
 from fmjax.factory.tokens import check_tokens, make_token_path, token_network
 from fmjax.intervals import on_intervals
 from fmjax.losses import LossFn
+from fmjax.manifolds import Manifold, in_ambient_space, in_tangent_space
 from fmjax.models import adapters
 from fmjax.models.flops import training_flops
 from fmjax.names import matching
-from fmjax.paths import Path, schedule_of
+from fmjax.paths import Path, manifold_of, schedule_of
 from fmjax.predictions import as_velocity
 from fmjax.samplers import Solver
-from fmjax.schedules import Linear
+from fmjax.schedules import DiscreteVP, Linear, at_steps
 from fmjax.sources import Source, StandardNormal
 from fmjax.training.frozen import split
 from fmjax.training.mesh import MeshSizes
@@ -61,6 +70,7 @@ class Experiment:
     Attributes:
         spec: the data it is for.
         data: which data set, and how it is read.
+        snapshots: of a flow through snapshots: their states; None for any other.
         pairs: the folder of stored pairs that it trains on; None for the data set itself.
         source: where the flow starts.
         source_codec: what points to start from are in a user's file: the data that are the source,
@@ -108,6 +118,7 @@ class Experiment:
 
     spec: DataSpec
     data: DataSettings
+    snapshots: SnapshotSplits | None
     pairs: str | None
     source: Source
     source_codec: Codec
@@ -154,6 +165,11 @@ class Experiment:
         return vocabulary_of(self.spec.codec)
 
     @property
+    def manifold(self) -> Manifold | None:
+        """Where the points are, of a flow on a manifold; None in flat space."""
+        return space_of(self.spec.codec)
+
+    @property
     def has_score(self) -> bool:
         """Whether the velocity tells the score: x0 is standard normal and independent of x1."""
         return isinstance(self.source, StandardNormal) and self.independent
@@ -164,6 +180,7 @@ def make_experiment(
     spec: DataSpec,
     portable: bool = False,
     teacher: Velocity | None = None,
+    snapshots: SnapshotSplits | None = None,
 ) -> Experiment:
     """Builds everything, and so checks everything, without computing anything on a device.
 
@@ -174,6 +191,8 @@ def make_experiment(
             forward-mode derivatives.
         teacher: the velocity of ``flow_map.teacher``, as `fmjax.run.teacher` reads it; it is needed
             to train, and for nothing else.
+        snapshots: of a flow through snapshots: their states, where they have been read; else they
+            are read here.
 
     Raises:
         InputError: a name is unknown, or a value does not fit; each says what to write.
@@ -184,12 +203,15 @@ def make_experiment(
     check_flow_map(config, conditions)
     check_snapshots(config, spec)
     check_tokens(config, spec)
-    path, source, source_codec = _ends(config, spec)
+    check_manifold(config, spec)
+    if spec.timeline is not None and snapshots is None:
+        snapshots = DataSettings(**config.data).load().snapshots
+    path, source, source_codec = _ends(config, spec, snapshots)
     vocabulary = vocabulary_of(spec.codec)
     model = make_model(config, conditions, portable, vocabulary)
     lora = make_lora(config)
     if vocabulary is None:
-        network, example = adapters.from_linen(model), jax.ShapeDtypeStruct(spec.shape, jnp.float32)
+        network, example = _network(config, model, spec, path)
     else:  # logits take the place of a velocity
         network, example = token_network(config, model, spec)
     network = adapted(network, lora)
@@ -204,7 +226,11 @@ def make_experiment(
             config,
             average,
             smooth
-            and _average(adapted(adapters.from_linen(smooth), lora), path, config.loss.prediction),
+            and _average(
+                adapted(_network(config, smooth, spec, path)[0], lora),
+                path,
+                config.loss.prediction,
+            ),
             path,
             conditions,
             teacher,
@@ -215,6 +241,9 @@ def make_experiment(
             scaled, velocity, average = velocity, *map(_at_scale_one, (velocity, average))
     else:
         local = network if spec.timeline is None else on_intervals(network)
+        curved = manifold_of(path)
+        if curved is not None and config.loss.prediction == "velocity":
+            local = in_tangent_space(local, curved)
         loss_fn = registry.make_configured_loss_fn(config, local, path)
     init_params = _make_init(model, example, conditions, two_times, scaled is not None)
     init_params = init_params if lora is None else lora.init(init_params)
@@ -223,6 +252,7 @@ def make_experiment(
     return Experiment(
         spec=spec,
         data=DataSettings(**config.data),
+        snapshots=snapshots,
         pairs=config.coupling.dir if config.coupling.name == "pairs" else None,
         source=source,
         source_codec=source_codec,
@@ -254,21 +284,62 @@ def make_experiment(
         lora=lora,
         evaluation=EvalSettings(**config.eval),
         conditions=conditions,
-        solver=registry.make_usual_solver(config, vocabulary is not None),
+        solver=_usual_solver(config, spec, path),
         guidance_scale=registry.usual_scale(config),
     )
 
 
-def _ends(config: ConfigDict, spec: DataSpec) -> tuple[Path, Source, Codec]:
+def _ends(
+    config: ConfigDict, spec: DataSpec, snapshots: SnapshotSplits | None
+) -> tuple[Path, Source, Codec]:
     """The path, where it starts, and what points to start from are in a user's file."""
     vocabulary = vocabulary_of(spec.codec)
     if vocabulary is not None:
         tokens = make_token_path(config, vocabulary)
         return tokens, tokens.source, Tokens(spec.shape, tokens.states)
+    registry.check_source_data(config)
+    space = space_of(spec.codec)
+    if space is not None:
+        return make_geodesic_path(config, space), make_source_on(config, spec), spec.codec
     path = registry.make_path(config)
-    if spec.timeline is not None:
-        return path, snapshot_source(DataSettings(**config.data)), spec.codec
+    if snapshots is not None:
+        return path, snapshot_source(snapshots), spec.codec
     return path, registry.make_source(config, spec), registry.make_source_codec(config, spec)
+
+
+def _network(
+    config: ConfigDict, model: Any, spec: DataSpec, path: Path
+) -> tuple[ApplyFn, jax.ShapeDtypeStruct]:
+    """A network of numbers as one of states and times, and one example as the module takes it."""
+    manifold, prediction = space_of(spec.codec), config.loss.prediction
+    network = _at_steps(config, adapters.from_linen(model), path)
+    if manifold is None:
+        return network, jax.ShapeDtypeStruct(spec.shape, jnp.float32)
+    if prediction in ("velocity", "x1"):  # of any other the loss says that there is none
+        network = in_ambient_space(network, manifold, prediction)
+    return network, jax.ShapeDtypeStruct(manifold.ambient_shape, jnp.float32)
+
+
+def _at_steps(config: ConfigDict, network: ApplyFn, path: Path) -> ApplyFn:
+    """The network as a function of times."""
+    if not config.model.at_steps:
+        return network
+    schedule = schedule_of(path)
+    if not isinstance(schedule, DiscreteVP) or registry.is_flow_map(config):
+        raise InputError(
+            "model.at_steps=True asks the network at the steps of a diffusion, and needs path.name="
+            f"discrete_vp and flow_map.name=none; got path.name={config.path.name!r} and "
+            f"flow_map.name={config.flow_map.name!r}."
+        )
+    return at_steps(network, schedule)
+
+
+def _usual_solver(config: ConfigDict, spec: DataSpec, path: Path) -> Solver:
+    curved = space_of(spec.codec) is not None
+    solver = registry.make_usual_solver(config, vocabulary_of(spec.codec) is not None, curved)
+    if curved:
+        solver.on_path(path)  # refuses what steps in the signal-to-noise ratio
+    return solver
 
 
 def _check_data(config: ConfigDict, spec: DataSpec) -> None:
@@ -303,7 +374,10 @@ def _make_init(
 
 def _average(network: ApplyFn, path: Path, prediction: Prediction) -> ApplyFn:
     """The network as one that predicts average velocities, with all that it gives beside them."""
-    return network if prediction == "velocity" else _velocity(network, path, prediction)
+    if prediction != "velocity":
+        return _velocity(network, path, prediction)
+    manifold = manifold_of(path)
+    return network if manifold is None else in_tangent_space(network, manifold)
 
 
 def _at_scale_one(scaled: ApplyFn) -> ApplyFn:
@@ -327,6 +401,9 @@ def _differentiable(config: ConfigDict, conditions: Any, model: Any) -> Any:
 
 def _velocity(network: ApplyFn, path: Path, prediction: Prediction) -> ApplyFn:
     """The network as one that predicts velocities, of a part of what it gives."""
+    manifold = manifold_of(path)
+    if manifold is not None:
+        return as_velocity(network, kappa_of(path) or Linear(), prediction, manifold=manifold)
     schedule = schedule_of(path)
     return as_velocity(network, Linear() if schedule is None else schedule, prediction)
 

@@ -26,6 +26,7 @@ from fmjax.guidance import (
     guide_in_turn,
     network_calls,
 )
+from fmjax.guidance.rules import check_rule_on_manifold
 from fmjax.samplers import Solution, Solver
 
 _NOISE = 2**31  # what a sample's noise is keyed by, apart from its starting point
@@ -91,7 +92,12 @@ def fit_solver(solver: Solver, experiment: Experiment) -> Solver:
         InputError: the solver needs what the path does not have, a score that this velocity does
             not tell, a network of two times, or tokens where there are numbers, or the reverse.
     """
-    check_solver_fits(solver, experiment.two_times, experiment.vocabulary is not None)
+    check_solver_fits(
+        solver,
+        experiment.two_times,
+        experiment.vocabulary is not None,
+        experiment.manifold is not None,
+    )
     if getattr(solver, "needs_span", False) and experiment.levels is not None:
         _check_dyadic(solver, experiment.levels)
     if getattr(solver, "needs_score", False) and not experiment.has_score:
@@ -160,10 +166,9 @@ def check_guidance(guidance: Guidance, experiment: Experiment) -> None:
         )
     if experiment.vocabulary is not None:
         _check_token_guidance(guidance)
-    if guidance.rule == "apg" and getattr(experiment.path, "schedule", None) is None:
-        raise InputError(
-            f"the rule 'apg' needs an affine path; this model has {type(experiment.path).__name__}."
-        )
+    rule = GUIDANCE_RULES[guidance.rule](experiment.path)
+    if experiment.manifold is not None:
+        check_rule_on_manifold(rule, experiment.manifold)
     if experiment.conditions is None and not guidance.weak:
         raise InputError(
             "this model is unconditional: there is nothing to guide. Leave the guidance out, or "
@@ -270,6 +275,7 @@ def guided_velocity(
         "rule": GUIDANCE_RULES[guidance.rule](experiment.path),
         "schedule": guidance.schedule,
         "interval": guidance.interval,
+        "manifold": experiment.manifold,
     }
     if guidance.weak:
         strong, weak = (partial(experiment.apply_fn, p) for p in params)

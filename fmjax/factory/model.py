@@ -6,13 +6,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from fmjax.conditions import Sequence, Vector
+from fmjax.conditions import Mask, Sequence, Vector
 from fmjax.config import ConfigDict
 from fmjax.errors import InputError, unknown_name
 from fmjax.factory.flow_map import output_parts
 from fmjax.factory.registry import is_flow_map
-from fmjax.models import dit, flux, mlp, mmdit, token_transformer, unet
+from fmjax.models import dit, flux, fourier_mlp, mlp, mmdit, token_transformer, unet
 from fmjax.models.attention import choose_attention
+from fmjax.models.text_to_image import MASK
 from fmjax.names import load_maker
 
 COMPUTE_DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
@@ -22,6 +23,12 @@ _FLUX_SIZES = ("width", "depth", "single_depth", "heads", "patch_size")
 _UNSET = 0  # a vocabulary, until the data say it
 _OF_UNET = ("channel_mult", "attention_factors")
 _OF_TEXT = ("single_depth", "grid")
+_LATER = (
+    *("norm", "mlp", "mlp_ratio", "qk_norm", "rope"),
+    *("bottleneck", "label_tokens", "label_tokens_from"),
+)
+_OF_DIT = ("variance", *_LATER)
+_OF_FOURIER = ("features", "frequency")
 
 
 def make_model(
@@ -102,41 +109,55 @@ def _of_two_times(model: Any, config: ConfigDict) -> Any:
 
 
 def _mlp(c: ConfigDict, conditions: Any) -> mlp.MLP:
-    _check_unused(c, "heads", "patch_size", "scan", "variance", *_OF_UNET, *_OF_TEXT)
-    if (c.dtype, c.attention, c.remat) != ("float32", "auto", "none"):
-        raise InputError(
-            "the mlp is float32 and has no attention or remat; got "
-            f"{ {name: c[name] for name in ('dtype', 'attention', 'remat')} }."
-        )
+    _check_plain(c)
+    _check_unused(c, *_OF_FOURIER)
     return mlp.MLP(**_given(c, "width", "depth", "time_scale"), conditions=conditions)
 
 
+def _fourier_mlp(c: ConfigDict, conditions: Any) -> fourier_mlp.FourierMLP:
+    _check_plain(c)
+    _check_unused(c, "time_scale")
+    sizes = _given(c, "width", "depth", *_OF_FOURIER)
+    return fourier_mlp.FourierMLP(**sizes, conditions=conditions)
+
+
+def _check_plain(c: ConfigDict) -> None:
+    """Checks that nothing is asked of an MLP which it has not."""
+    _check_unused(c, "heads", "patch_size", "scan", *_OF_DIT, *_OF_UNET, *_OF_TEXT)
+    if (c.dtype, c.attention, c.remat) != ("float32", "auto", "none"):
+        raise InputError(
+            f"the {c.name} is float32 and has no attention or remat; got "
+            f"{ {name: c[name] for name in ('dtype', 'attention', 'remat')} }."
+        )
+
+
 def _dit_fields(c: ConfigDict, conditions: Any) -> dict[str, Any]:
-    _check_unused(c, *_OF_UNET, *_OF_TEXT)
+    _check_unused(c, *_OF_UNET, *_OF_TEXT, *_OF_FOURIER)
     how = {"dtype": COMPUTE_DTYPES[c.dtype], "scan": c.scan, "remat": c.remat}
     how |= {"variance": c.variance}
-    return _given(c, *_DIT_SIZES, "time_scale") | how | {"conditions": conditions}
+    return _given(c, *_DIT_SIZES, *_LATER, "time_scale") | how | {"conditions": conditions}
 
 
 def _unet_fields(c: ConfigDict, conditions: Any) -> dict[str, Any]:
-    _check_unused(c, "patch_size", "scan", "variance", *_OF_TEXT)
+    _check_unused(c, "patch_size", "scan", *_OF_DIT, *_OF_TEXT, *_OF_FOURIER)
     how = {"dtype": COMPUTE_DTYPES[c.dtype], "remat": c.remat, "conditions": conditions}
     lists = {name: _numbers(name, text) for name, text in _given(c, *_OF_UNET).items()}
     return _given(c, *_UNET_SIZES, "time_scale") | lists | how
 
 
 def _transformer_fields(c: ConfigDict, conditions: Any) -> dict[str, Any]:
-    _check_unused(c, "patch_size", "variance", *_OF_UNET, *_OF_TEXT)
+    _check_unused(c, "patch_size", *_OF_DIT, *_OF_UNET, *_OF_TEXT, *_OF_FOURIER)
     how = {"dtype": COMPUTE_DTYPES[c.dtype], "scan": c.scan, "remat": c.remat, "tied": c.tied}
     given = _given(c, *_TRANSFORMER_SIZES, "time_scale")
     return given | how | {"conditions": conditions, "vocabulary": _UNSET}
 
 
 def _mmdit_fields(c: ConfigDict, conditions: Any) -> dict[str, Any]:
-    _check_unused(c, "single_depth", "time_scale", "variance", *_OF_UNET)
+    others = (name for name in _OF_DIT if name != "qk_norm")
+    _check_unused(c, "single_depth", "time_scale", *others, *_OF_UNET, *_OF_FOURIER)
     # As far apart as in the published networks, whose grids are of 192 and 384, or by one.
     table = {} if c.grid is None else {"grid": c.grid, "spacing": min(1.0, 64 / c.grid)}
-    return _given(c, *_MMDIT_SIZES) | table | _of_text(c, conditions)
+    return _given(c, *_MMDIT_SIZES, "qk_norm") | table | _of_text(c, conditions)
 
 
 def _sized_flux(**fields: Any) -> flux.Flux:
@@ -145,7 +166,7 @@ def _sized_flux(**fields: Any) -> flux.Flux:
 
 
 def _flux_fields(c: ConfigDict, conditions: Any) -> dict[str, Any]:
-    _check_unused(c, "grid", "time_scale", "variance", *_OF_UNET)
+    _check_unused(c, "grid", "time_scale", *_OF_DIT, *_OF_UNET, *_OF_FOURIER)
     sizes = _given(c, *_FLUX_SIZES)
     if "depth" in sizes:
         sizes["joint_depth"] = sizes.pop("depth")
@@ -156,11 +177,11 @@ def _of_text(c: ConfigDict, conditions: Any) -> dict[str, Any]:
     """How it is computed, and the sizes of the text that the labels describe."""
     kinds = {"text": Sequence, "pooled": Vector}
     found = conditions if isinstance(conditions, dict) else {}
-    if {name: type(condition) for name, condition in found.items()} != kinds:
+    if {n: type(x) for n, x in found.items()} not in (kinds, kinds | {MASK: Mask}):
         raise InputError(
             f"model.name={c.name!r} takes the features of a text, conditions called text, a "
-            f"sequence, and pooled, a vector; got {conditions!r:.200}: choose features of the data "
-            "by data.conditions=text,pooled. There is no mask: all places of a text are attended."
+            "sequence, and pooled, a vector, and perhaps the text's mask, text_mask; got "
+            f"{conditions!r:.200}: choose features of the data by data.conditions=text,pooled."
         )
     how = {"dtype": COMPUTE_DTYPES[c.dtype], "scan": c.scan, "remat": c.remat, "channels": None}
     text = {"text_size": found["text"].size, "text_length": found["text"].length}
@@ -247,6 +268,7 @@ _FAMILIES = {
 }
 MODELS: dict[str, Callable[[ConfigDict, Any], Any]] = {
     "mlp": _mlp,
+    "fourier_mlp": _fourier_mlp,
     **{name: family.of_sizes for name, family in _FAMILIES.items()},
     **{name: family.of_preset for family in _FAMILIES.values() for name in family.presets},
 }

@@ -13,14 +13,16 @@ from fmjax.conventions import Array
 from fmjax.couplings.host import HostCoupling
 from fmjax.data.codecs import Codec, States
 from fmjax.data.load import load
+from fmjax.data.points import space_of
 from fmjax.discrete import Corrector, Purity, TauLeap, Unmask
 from fmjax.errors import InputError, unknown_name
 from fmjax.factory.data_spec import DataSpec
 from fmjax.flow_maps import Jumps
 from fmjax.guidance import Projected, Rescale, Rule, ZeroStar, linear
+from fmjax.manifolds import Manifold
 from fmjax.names import load_maker, load_object, named_leaves
 from fmjax.predictions import convert_weight
-from fmjax.samplers import METHODS, Solver, sde_spec, solver_spec
+from fmjax.samplers import METHODS, SOLVERS, Solver, sde_spec, solver_spec
 from fmjax.samplers.base import check_solver
 from fmjax.samplers.time_grids import fixed_grid
 
@@ -28,6 +30,7 @@ PATHS = {
     "linear": lambda c: paths.AffinePath(schedules.Linear(c.sigma_min)),
     "vp": lambda c: paths.AffinePath(schedules.VP(c.beta_min, c.beta_max)),
     "linear_vp": lambda c: paths.AffinePath(schedules.LinearVP()),
+    "discrete_vp": lambda c: paths.AffinePath(schedules.DiscreteVP()),
     "cosine": lambda c: paths.AffinePath(schedules.Cosine()),
     "polynomial": lambda c: paths.AffinePath(schedules.Polynomial(c.power)),
     "noisy": lambda c: paths.NoisyStraight(c.sigma),
@@ -50,7 +53,7 @@ TIMES = {
 SOURCES = {
     "normal": lambda c, spec: sources.StandardNormal(),
     "uniform": lambda c, spec: sources.UniformBox(c.low, c.high),
-    "data": lambda c, spec: _points_of(c, spec),
+    "data": lambda c, spec: points_of(c, spec),
 }
 DISTANCES = {
     "squared": lambda c: None,  # the path's own, which is the squared error of all paths here
@@ -60,21 +63,21 @@ DISTANCES = {
 WEIGHTS = ("none", "velocity", "clipped_velocity")
 _LARGEST_WEIGHT = 400.0  # 1 / 0.05^2: JiT (arXiv:2511.13720) divides by max(1 - t, 0.05)
 COUPLINGS = {
-    "independent": lambda c, conditions: couplings.independent,
-    "ot": lambda c, conditions: couplings.exact(conditions),
-    "sinkhorn": lambda c, conditions: couplings.sinkhorn(
-        c.coupling.epsilon, c.coupling.rounding, conditions
+    "independent": lambda c, where: couplings.independent,
+    "ot": lambda c, where: couplings.exact(**where),
+    "sinkhorn": lambda c, where: couplings.sinkhorn(
+        c.coupling.epsilon, c.coupling.rounding, **where
     ),
-    "schroedinger_bridge": lambda c, conditions: couplings.schroedinger_bridge(
-        c.path.sigma, conditions
+    "schroedinger_bridge": lambda c, where: couplings.schroedinger_bridge(
+        c.path.sigma, where["conditions"]
     ),
-    "unbalanced": lambda c, conditions: couplings.unbalanced(
-        c.coupling.epsilon, c.coupling.relax, conditions=conditions
+    "unbalanced": lambda c, where: couplings.unbalanced(
+        c.coupling.epsilon, c.coupling.relax, **where
     ),
-    "partial": lambda c, conditions: couplings.partial(c.coupling.fraction, conditions),
+    "partial": lambda c, where: couplings.partial(c.coupling.fraction, **where),
     # These two come paired from the data pipeline.
-    "host_ot": lambda c, conditions: couplings.independent,
-    "pairs": lambda c, conditions: couplings.independent,
+    "host_ot": lambda c, where: couplings.independent,
+    "pairs": lambda c, where: couplings.independent,
 }
 
 
@@ -84,9 +87,18 @@ GUIDANCE_RULES: dict[str, Callable[[paths.Path], Rule]] = {
     "linear": lambda path: linear,
     "rescale": lambda path: Rescale(),
     "zero_star": lambda path: ZeroStar(),
-    "apg": lambda path: Projected(schedule=path.schedule),  # type: ignore[attr-defined]
+    "apg": lambda path: _projected(path),
 }
 """The rules of guidance, with the values of their papers; other values from Python."""
+
+
+def _projected(path: paths.Path) -> Rule:
+    schedule = paths.schedule_of(path)
+    if schedule is None:
+        raise InputError(
+            f"the rule 'apg' needs an affine path; this model has {type(path).__name__}."
+        )
+    return Projected(schedule=schedule)
 
 
 def choose(kind: str, name: str, table: Mapping[str, Any]) -> Any:
@@ -123,12 +135,13 @@ def _usual_steps(name: str) -> int:
     return {"jumps": 1, **dict.fromkeys(TOKEN_SOLVERS, 64)}.get(name, 25)
 
 
-def make_usual_solver(config: ConfigDict, tokens: bool = False) -> Solver:
+def make_usual_solver(config: ConfigDict, tokens: bool = False, curved: bool = False) -> Solver:
     """The solver of ``config.sample``.
 
     Args:
         config: where it names none, it is that of `usual_solver`.
         tokens: whether it is to draw tokens.
+        curved: whether it is on a manifold.
 
     Raises:
         InputError: as `make_solver` and `check_solver_fits`.
@@ -136,21 +149,22 @@ def make_usual_solver(config: ConfigDict, tokens: bool = False) -> Solver:
     s = config.sample
     name = s.solver or usual_solver(config)
     solver = make_solver(name, s.steps or _usual_steps(name), shift=s.shift)
-    check_solver_fits(solver, is_flow_map(config), tokens)
+    check_solver_fits(solver, is_flow_map(config), tokens, curved)
     return solver
 
 
-def check_solver_fits(solver: Solver, two_times: bool, tokens: bool) -> None:
+def check_solver_fits(solver: Solver, two_times: bool, tokens: bool, curved: bool = False) -> None:
     """Checks that a solver finds what it asks for.
 
     Args:
         solver: which.
         two_times: whether the network is of two times.
         tokens: whether states are tokens.
+        curved: whether states are points on a manifold.
 
     Raises:
         InputError: it jumps and the network has one time; or one of the two is of tokens, and the
-            other of numbers.
+            other of numbers; or it adds noise on a manifold, or follows geodesics off one.
     """
     described = solver.describe()
     name = described.get("method") or described.get("solver") or type(solver).__name__
@@ -163,6 +177,16 @@ def check_solver_fits(solver: Solver, two_times: bool, tokens: bool) -> None:
         raise InputError(
             f"{name} draws tokens, and this run is of numbers, which move along a velocity: take a "
             "solver such as heun."
+        )
+    if curved and getattr(solver, "needs_score", False):
+        raise InputError(
+            f"{name} adds noise by the score, which a flow on a manifold does not tell: take "
+            "--solver=geodesic_heun, heun or another solver of the ODE (sample.solver)."
+        )
+    if not curved and name in SOLVERS and SOLVERS[name].geodesic:
+        raise InputError(
+            f"{name} steps along the geodesics of a manifold, and this run is in flat space: take "
+            "heun (sample.solver)."
         )
     if getattr(solver, "needs_span", False) and not two_times:
         raise InputError(
@@ -263,12 +287,21 @@ def make_source(config: ConfigDict, spec: DataSpec) -> sources.Source:
             shape.
     """
     c = config.source
+    return choose("source", c.name, SOURCES)(c, spec)
+
+
+def check_source_data(config: ConfigDict) -> None:
+    """Checks that a source which is data has the name of its set, and no other has.
+
+    Raises:
+        InputError: it does not.
+    """
+    c = config.source
     if (c.name == "data") != (c.data is not None):
         raise InputError(
             "source.name='data' and source.data, the name of its data set, go together; got "
             f"source.name={c.name!r} and source.data={c.data!r}."
         )
-    return choose("source", c.name, SOURCES)(c, spec)
 
 
 def make_source_codec(config: ConfigDict, spec: DataSpec) -> Codec:
@@ -277,13 +310,23 @@ def make_source_codec(config: ConfigDict, spec: DataSpec) -> Codec:
     return load(c.data, c.dir).codec if c.name == "data" else States(spec.shape)
 
 
-def _points_of(c: ConfigDict, spec: DataSpec) -> sources.Empirical:
-    """Training examples of a data set as a source."""
+def points_of(c: ConfigDict, spec: DataSpec) -> sources.Empirical:
+    """Training examples of a data set as a source.
+
+    Raises:
+        InputError: they have another shape than the data, or are on another manifold.
+    """
     dataset = load(c.data, c.dir)
     if dataset.shape != spec.shape:
         raise InputError(
             f"source.data={c.data!r} has examples of shape {dataset.shape}, and the data of shape "
             f"{spec.shape}; a flow starts from points of the data's own shape."
+        )
+    here, there = space_of(spec.codec), space_of(dataset.codec)
+    if here != there:
+        raise InputError(
+            f"source.data={c.data!r} is on {there or 'no manifold'}, and the data on "
+            f"{here or 'none'}; a flow starts from points of the data's own space."
         )
     read_pairs = getattr(dataset.train, "read_pairs", None)
     if read_pairs is not None:  # its flow starts from what its data are paired with
@@ -368,12 +411,15 @@ def make_configured_loss_fn(
     )
 
 
-def make_coupling(config: ConfigDict, conditions: Any) -> couplings.Coupling:
+def make_coupling(
+    config: ConfigDict, conditions: Any, manifold: Manifold | None = None
+) -> couplings.Coupling:
     """The coupling of ``config.coupling`` for one batch on one device.
 
     Args:
         config: the configuration.
         conditions: of the model.
+        manifold: whose geodesics are the cost; None in flat space.
 
     Raises:
         InputError: the name is unknown, a value does not fit, or stored pairs have no folder.
@@ -385,7 +431,8 @@ def make_coupling(config: ConfigDict, conditions: Any) -> couplings.Coupling:
             "coupling.name='pairs' and coupling.dir, the folder of the pairs, go together; "
             f"got coupling.name={c.name!r} and coupling.dir={c.dir!r}."
         )
-    return make(config, _pairs_within(config, conditions))
+    where = {"conditions": _pairs_within(config, conditions)}
+    return make(config, where if manifold is None else where | {"manifold": manifold})
 
 
 def make_host_coupling(

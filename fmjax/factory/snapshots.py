@@ -3,9 +3,10 @@
 import numpy as np
 
 from fmjax.config import ConfigDict
+from fmjax.data.snapshots import SnapshotSplits
 from fmjax.errors import InputError
 from fmjax.factory.data_spec import DataSpec
-from fmjax.factory.settings import DataSettings, changed_keys
+from fmjax.factory.settings import changed_keys
 from fmjax.sources import Empirical
 
 _USUAL = (
@@ -58,17 +59,16 @@ def check_one_distribution(spec: DataSpec, what: str) -> None:
         )
 
 
-def snapshot_source(data: DataSettings, time: float | None = None) -> Empirical:
+def snapshot_source(snapshots: SnapshotSplits, time: float | None = None) -> Empirical:
     """The states of the snapshot at a time, training and held-out ones, as a source.
 
     Args:
-        data: which data set, with ``data.time``.
+        snapshots: of the data set.
         time: of which snapshot; the first one if None.
 
     Raises:
-        InputError: there is none at that time, or the data cannot be read.
+        InputError: there is none at that time.
     """
-    snapshots = data.load().snapshots
     known = snapshots.test.times
     if time is None:
         time = known[0]

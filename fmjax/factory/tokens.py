@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from fmjax.config import ConfigDict
 from fmjax.conventions import ApplyFn
 from fmjax.data.codecs import vocabulary_of
+from fmjax.data.points import space_of
 from fmjax.discrete import (
     CosineKappa,
     CrossEntropy,
@@ -53,7 +54,7 @@ _OF_NUMBERS = (
     "loss.weight",
     "data.dequantize",
 )
-_OF_TOKENS = ("path.kappa", "loss.tokens", "model.time", "model.tied")
+_OF_TOKENS = ("loss.tokens", "model.time", "model.tied")
 
 
 def check_tokens(config: ConfigDict, spec: DataSpec) -> None:
@@ -76,6 +77,8 @@ def check_tokens(config: ConfigDict, spec: DataSpec) -> None:
             "data.levels=256, which makes tokens of their grey levels."
         )
     kind, foreign = ("tokens", _OF_NUMBERS) if tokens else ("numbers", _OF_TOKENS)
+    if not tokens and space_of(spec.codec) is None:
+        foreign = (*foreign, "path.kappa")
     for key, value in changed_keys(config, foreign).items():
         raise InputError(
             f"a flow of {kind} (data.name={config.data.name!r}) has no {key}; got {value!r}: "

@@ -43,7 +43,7 @@ from fmjax.losses import STRAIGHT, LossFn, declare
 from fmjax.manifolds import Manifold
 from fmjax.paths import Path, manifold_of
 from fmjax.paths.base import check_is_path
-from fmjax.paths.distances import Distance
+from fmjax.paths.distances import Distance, distance_on
 
 
 class _Setting(NamedTuple):
@@ -128,7 +128,7 @@ def make_flow_map_loss_fn(
         teacher,
         guidance,
         divergence,
-        path.distance if distance is None else distance,
+        distance_on(path, distance),
         manifold_of(path),
     )
     laws = dict(path.noise) | dict(identity.noise)

@@ -13,6 +13,7 @@ from fmjax.errors import InputError
 from fmjax.losses.base import LossFn, declare
 from fmjax.paths import AffinePath, Distance, Path, PathSample, schedule_of
 from fmjax.paths.base import check_is_path
+from fmjax.paths.distances import distance_on
 from fmjax.predictions import PREDICTIONS, target_of
 from fmjax.schedules import Linear
 
@@ -46,7 +47,8 @@ def make_per_example_loss_fn(
             such a network into a velocity, and converts weights); on a `GeodesicPath` one of the
             first two.
         distance: ``distance(predicted, target, x_t, t) -> (batch,)``: `fmjax.paths.PseudoHuber`,
-            `fmjax.paths.Adaptive`, one of your own; the path's own if None.
+            `fmjax.paths.Adaptive`, which on a manifold take the length of the error in its metric;
+            or one of your own; the path's own if None.
 
     Returns:
         A function of params, x0 (batch, ...), x1 (batch, ...), t (batch,) and labels that gives the
@@ -67,7 +69,7 @@ def make_per_example_loss_fn(
         path, prediction = path.predicting(prediction), "velocity"
     regress = _regression(path, target, prediction)
     part = getattr(path, "takes", prediction)
-    measure = path.distance if distance is None else distance
+    measure = distance_on(path, distance)
 
     def per_example_loss_fn(params, x0, x1, t, labels, *, noise=None):
         check_training_batch(x0, x1, t, labels)

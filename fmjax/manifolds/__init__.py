@@ -14,6 +14,8 @@
 `UniformOn`         a source: the uniform distribution on a compact manifold
 `WrappedNormal`     a source: a normal distribution carried over from a tangent space
 `in_tangent_space`  a network that gives tangent vectors
+`in_ambient_space`  a network that sees angles as cosines and sines
+`manifold_by_name`  one of these by its name and the count of its numbers
 ==================  ============================================================================
 
 A manifold is a frozen dataclass of pure functions of arrays. Points are (..., *shape) with any
@@ -24,6 +26,7 @@ distance has none, at coincident points and at the farthest ones.
 """
 
 from fmjax.manifolds.base import Manifold
+from fmjax.manifolds.by_name import manifold_by_name
 from fmjax.manifolds.flat import Euclidean, Torus
 from fmjax.manifolds.hyperbolic import Hyperbolic
 from fmjax.manifolds.positive import SPD
@@ -32,7 +35,7 @@ from fmjax.manifolds.rotations import SO3
 from fmjax.manifolds.simplex import Simplex
 from fmjax.manifolds.sources import UniformOn, WrappedNormal
 from fmjax.manifolds.sphere import Sphere
-from fmjax.manifolds.velocities import in_tangent_space
+from fmjax.manifolds.velocities import in_ambient_space, in_tangent_space
 
 __all__ = [
     "SO3",
@@ -47,5 +50,7 @@ __all__ = [
     "Torus",
     "UniformOn",
     "WrappedNormal",
+    "in_ambient_space",
     "in_tangent_space",
+    "manifold_by_name",
 ]

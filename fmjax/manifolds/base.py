@@ -49,6 +49,11 @@ class Manifold(ABC):
         """The shape of one point."""
 
     @property
+    def ambient_shape(self) -> tuple[int, ...]:
+        """The shape of one point in the space around; see `ambient`."""
+        return self.shape
+
+    @property
     @abstractmethod
     def dim(self) -> int:
         """The dimension of the manifold."""
@@ -164,6 +169,22 @@ class Manifold(ABC):
             InputError: as in `exp`.
         """
         return self._transport(*self._floats(x=x, y=y, u=u))
+
+    def ambient(self, x: Any) -> Any:
+        """Points as a network is to see them: without a seam, in the space around the manifold.
+
+        The angles of a torus as their cosines and sines; all others as they are.
+
+        Args:
+            x: points (..., *shape).
+
+        Returns:
+            Arrays (..., *ambient_shape).
+
+        Raises:
+            InputError: as in `exp`.
+        """
+        return self._ambient(*self._floats(x=x))
 
     def tangent(self, x: Any, coordinates: Array) -> Any:
         """The tangent vector at x with given coordinates in one orthonormal frame.
@@ -362,6 +383,17 @@ class Manifold(ABC):
 
     def _log_volume_element(self, x: Any) -> Array:
         return jnp.zeros(self._batch(x), jax.tree.leaves(x)[0].dtype)
+
+    def _ambient(self, x: Any) -> Any:
+        return x
+
+    def _pull_back(self, x: Any, w: Any) -> Any:
+        """The vector at x of a vector in the space around, by the transpose of its derivative."""
+        return w
+
+    def _from_ambient(self, w: Any) -> Any:
+        """Numbers shaped as points, of a point in the space around; `project` does the rest."""
+        return w
 
     def _log_det_exp(self, x: Any, u: Any) -> Array:
         """The log-determinant (...) of the derivative of u -> exp(x, u), in orthonormal frames."""

@@ -127,6 +127,20 @@ class Torus(OfDimension):
     def _tangent(self, x, coordinates):
         return coordinates
 
+    @property
+    def ambient_shape(self) -> tuple[int, ...]:
+        """(2 n,), the cosines and then the sines."""
+        return (2 * self.n,)
+
+    def _ambient(self, x):
+        return jnp.concatenate([jnp.cos(x), jnp.sin(x)], axis=-1)
+
+    def _pull_back(self, x, w):
+        return jnp.cos(x) * w[..., self.n :] - jnp.sin(x) * w[..., : self.n]
+
+    def _from_ambient(self, w):
+        return jnp.arctan2(w[..., self.n :], w[..., : self.n])
+
     def _uniform(self, key, shape):
         return jax.random.uniform(key, (*shape, self.n), minval=-math.pi, maxval=math.pi)
 

@@ -298,5 +298,40 @@ class FlatProduct(Manifold):
     def _wrapped_normal_log_prob(self, x, mean, scale):
         return self._product._wrapped_normal_log_prob(self._split(x), self._split(mean), scale)
 
+    @property
+    def ambient_shape(self) -> tuple[int, ...]:
+        """(the sum of the sizes of the parts in the space around,)."""
+        return (sum(self._ambient_sizes),)
+
+    @property
+    def _ambient_sizes(self) -> list[int]:
+        return [math.prod(part.ambient_shape) for part in self.parts]
+
+    def _ambient(self, x):
+        each = self._each(lambda part, own: part._ambient(own), self._split(x))
+        return jnp.concatenate([one.reshape(*x.shape[:-1], -1) for one in each], axis=-1)
+
+    def _pull_back(self, x, w):
+        pieces = self._ambient_pieces(w)
+        return self._join(
+            self._each(lambda part, *own: part._pull_back(*own), self._split(x), pieces)
+        )
+
+    def _from_ambient(self, w):
+        pieces = self._ambient_pieces(w)
+        return self._join(self._each(lambda part, own: part._from_ambient(own), pieces))
+
+    def _each(self, f: Callable[..., Any], *values: tuple[Array, ...]) -> tuple[Array, ...]:
+        return tuple(f(*each) for each in zip(self.parts, *values, strict=True))
+
+    def _ambient_pieces(self, w: Array) -> tuple[Array, ...]:
+        sizes = self._ambient_sizes
+        ends = [sum(sizes[:i]) for i in range(1, len(sizes))]
+        pieces = jnp.split(w, ends, axis=-1)
+        return tuple(
+            piece.reshape(w.shape[:-1] + part.ambient_shape)
+            for piece, part in zip(pieces, self.parts, strict=True)
+        )
+
     def _off(self, x):
         return self._product._off(self._split(x))

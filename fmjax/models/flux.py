@@ -26,6 +26,7 @@ from fmjax.axes import split_rows
 from fmjax.checks import check_at_least, check_flag, check_multiple
 from fmjax.conventions import Span
 from fmjax.errors import InputError
+from fmjax.models.embedders import ConditionEmbed
 from fmjax.models.joint import (
     MLP_RATIO,
     Heads,
@@ -37,7 +38,16 @@ from fmjax.models.joint import (
 )
 from fmjax.models.presets import from_preset
 from fmjax.models.rope import Rotation, axial_rotation, grid_positions
-from fmjax.models.text_to_image import check_network, condition, condition_embed, last_layer
+from fmjax.models.text_to_image import (
+    attended,
+    check_network,
+    condition,
+    condition_embed,
+    head_sizes,
+    image_tokens,
+    last_layer,
+    network_flops,
+)
 from fmjax.models.transformer import Modulation, modulate, stacked
 
 _SIZES = {"width": 3072, "joint_depth": 19, "single_depth": 38, "heads": 24}
@@ -61,14 +71,19 @@ class SingleBlock(nn.Module):
     kernel: str
 
     @nn.compact
-    def __call__(self, z: jax.Array, c: jax.Array, rotation: Rotation) -> tuple[jax.Array, None]:
-        """Transform tokens z (B, T, D) under the condition c (B, D); same shape and dtype out."""
+    def __call__(
+        self, z: jax.Array, c: jax.Array, rotation: Rotation, mask: jax.Array | None = None
+    ) -> tuple[jax.Array, None]:
+        """Transform tokens z (B, T, D) under the condition c (B, D); same shape and dtype out.
+
+        `rotation` and `mask` are as in `fmjax.models.joint.JointAttention`.
+        """
         z = split_rows(z)
         D = z.shape[-1]
         shift, scale, gate = Modulation(3, name="adaln")(c)
         n = modulate(z, shift, scale)
         q, k, v = Heads(self.heads, True, self.dtype, name="attention")(n)
-        seen = attend_turned(q, k, v, rotation, self.kernel)
+        seen = attend_turned(q, k, v, rotation, self.kernel, mask)
         hidden = nn.gelu(rowwise(n, MLP_RATIO * D, self.dtype, "up"), approximate=True)
         both = rowwise(jnp.concatenate([seen, hidden], axis=-1), D, self.dtype, "out")
         return (z + gate * both).astype(self.dtype), None
@@ -94,7 +109,7 @@ class Flux(nn.Module):
         dtype: dtype of the tokens and of the large products, e.g. `jnp.bfloat16`. Parameters, time
             embedding, modulation, normalisation, softmax and output stay float32.
         attention: ``"xla"``, or ``"cudnn"`` for the fused kernel of NVIDIA GPUs, which has no
-            forward-mode derivative.
+            forward-mode derivative and is not taken where there is a mask.
         scan: whether equal blocks are compiled once, as the body of a loop, or each by itself.
         remat: what each block keeps for its backward pass: a name of
             `fmjax.models.transformer.REMAT`.
@@ -131,7 +146,8 @@ class Flux(nn.Module):
             t: times in [0, 1], shape (B,), float32, 1 for data; with `span`, ``Span(s, t)``.
             labels: ``{"text": (B, n, text_size), "pooled": (B, pooled_size)}``, floats, with any
                 number n of places; with `guidance`, ``"guidance": (B,)`` beside them, the scale
-                as users of FLUX.1 dev write it, 3.5 say.
+                as users of FLUX.1 dev write it, 3.5 say; perhaps ``"text_mask": (B, n)``, bool,
+                True where a place counts.
 
         Returns:
             Shape of `x`, float32 (float64 if `dtype` is).
@@ -141,13 +157,13 @@ class Flux(nn.Module):
                 `fmjax.models.text_to_image`. Raised while tracing, before any work on a device.
         """
         self._check(x, t, labels)
-        embed = condition_embed(self.width, self.pooled_size, self.guidance, self.span)
-        c = condition(embed, t, labels)
+        c = condition(self._embedding(), t, labels)
         init = nn.initializers.xavier_uniform()
         patch = nn.Dense(self.width, kernel_init=init, dtype=self.dtype, name="patch")
         h = patch(pack(x, self.patch_size))
         y = nn.Dense(self.width, dtype=self.dtype, name="text")(labels["text"])
-        h = self._blocks(h, y, c, self._rotation(x, y.shape[1]))
+        shared = c, self._rotation(x, y.shape[1]), attended(labels, h.shape[1])
+        h = self._blocks(h, y, shared)
         packed = last_layer(h, c, self.patch_size**2 * x.shape[-1])
         return unpack(packed, self.patch_size, x.shape)
 
@@ -157,17 +173,16 @@ class Flux(nn.Module):
         image = np.pad(grid, ((0, 0), (1, 0)))
         return axial_rotation(np.pad(image, ((places, 0), (0, 0))), self.axes)
 
-    def _blocks(self, h: jax.Array, y: jax.Array, c: jax.Array, rotation: Rotation) -> jax.Array:
+    def _blocks(self, h: jax.Array, y: jax.Array, shared: tuple) -> jax.Array:
+        """All blocks one after another; `shared` is what each is given beside the tokens."""
         if self.joint_depth:
             stack = stacked(JointBlock, self.joint_depth, self.scan, self.remat)
             blocks = stack(self.heads, True, self.dtype, self.attention, name="joint_blocks")
-            h, y = blocks((h, y), c, rotation)[0]
+            h, y = blocks((h, y), *shared)[0]
         z = jnp.concatenate([y, h], axis=1)
         if self.single_depth:
             stack = stacked(SingleBlock, self.single_depth, self.scan, self.remat)
-            z = stack(self.heads, self.dtype, self.attention, name="single_blocks")(z, c, rotation)[
-                0
-            ]
+            z = stack(self.heads, self.dtype, self.attention, name="single_blocks")(z, *shared)[0]
         return z[:, y.shape[1] :]
 
     @nn.nowrap
@@ -177,21 +192,22 @@ class Flux(nn.Module):
         Args:
             shape: of the image, (H, W, C).
         """
-        height, width, channels = shape
-        patch, D = self.patch_size**2 * channels, self.width
-        T, places = height * width // self.patch_size**2, self.text_length
-        total = 2 * T * patch * D + places * self.text_size * D + D * 2 * D
-        total += self.joint_depth * joint_block_products(T, places, D, dual=False, last=False)
+        T, places, D = image_tokens(self, shape), self.text_length, self.width
+        joint = joint_block_products(T, places, D, dual=False, last=False)
         both = T + places
         products = 3 * D * D + MLP_RATIO * D * D + (1 + MLP_RATIO) * D * D  # q, k, v; up; out
-        total += self.single_depth * (both * products + 2 * both**2 * D + D * 3 * D)
-        embed = condition_embed(D, self.pooled_size, self.guidance, self.span)
-        return 2 * total + (embed.forward_flops() or 0)
+        single = both * products + 2 * both**2 * D + D * 3 * D
+        blocks = self.joint_depth * joint + self.single_depth * single
+        return network_flops(self, shape, self._embedding(), blocks)
 
     @nn.nowrap
     def head_sizes(self) -> set[int]:
         """The channels of a head."""
-        return {self.width // max(self.heads, 1)}
+        return head_sizes(self)
+
+    @nn.nowrap
+    def _embedding(self) -> ConditionEmbed:
+        return condition_embed(self.width, self.pooled_size, self.guidance, self.span)
 
     def _check(self, x: jax.Array, t: Any, labels: Any) -> None:
         check_at_least("joint_depth", self.joint_depth, 0)

@@ -8,6 +8,8 @@ their own weights and their own modulation, and meet in attention alone:
     h      = h + gate_3 * attention of h to h                               with `dual`
     h      = h + gate_2 * mlp(...)       y = y + gate_2 * mlp(...)
 
+Places of the text that only fill it up are attended by none where there is a mask.
+
 The last block of some networks only reads the text: it has no V and no second mlp (`last`).
 Dual attention is that of SD3.5 medium.
 """
@@ -98,27 +100,47 @@ class JointAttention(nn.Module):
 
     @nn.compact
     def __call__(
-        self, h: jax.Array, y: jax.Array, rotation: Rotation | None
+        self,
+        h: jax.Array,
+        y: jax.Array,
+        rotation: Rotation | None,
+        mask: jax.Array | None = None,
     ) -> tuple[jax.Array, jax.Array | None]:
-        """Let tokens h (B, T, D) and y (B, L, D) attend; `rotation` is of L + T tokens, y first."""
+        """Let tokens h (B, T, D) and y (B, L, D) attend.
+
+        Args:
+            h: of the image.
+            y: of the text.
+            rotation: of all L + T tokens, those of the text first.
+            mask: which of all are attended, bool (B, 1, 1, L + T); None for every one.
+
+        Returns:
+            What each has seen, shaped as h and y; None in the place of the text's if `last`.
+        """
         streams = {"text": y, "image": h}
         parts = [
             Heads(self.heads, self.norm, self.dtype, name=name)(x) for name, x in streams.items()
         ]
         q, k, v = (jnp.concatenate(pair, axis=1) for pair in zip(*parts, strict=True))
-        seen = attend_turned(q, k, v, rotation, self.kernel)
+        seen = attend_turned(q, k, v, rotation, self.kernel, mask)
         text, image = seen[:, : y.shape[1]], seen[:, y.shape[1] :]
         image = rowwise(image, h.shape[-1], self.dtype, "image_out")
         return image, None if self.last else rowwise(text, y.shape[-1], self.dtype, "text_out")
 
 
 def attend_turned(
-    q: jax.Array, k: jax.Array, v: jax.Array, rotation: Rotation | None, kernel: str
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    rotation: Rotation | None,
+    kernel: str,
+    mask: jax.Array | None = None,
 ) -> jax.Array:
     """Attention of queries and keys (B, T, heads, d) that are turned first: (B, T, heads d)."""
     if rotation is not None:
         q, k = rotate(q, rotation), rotate(k, rotation)
-    seen = attend(q, k, v, kernel)
+    # The fused kernel takes a mask in a few shapes only, and a table of T x T numbers for it.
+    seen = attend(q, k, v, kernel if mask is None else "xla", mask)
     return seen.reshape(*seen.shape[:2], -1)
 
 
@@ -165,7 +187,11 @@ class JointBlock(nn.Module):
 
     @nn.compact
     def __call__(
-        self, tokens: tuple[jax.Array, jax.Array], c: jax.Array, rotation: Rotation | None
+        self,
+        tokens: tuple[jax.Array, jax.Array],
+        c: jax.Array,
+        rotation: Rotation | None,
+        mask: jax.Array | None = None,
     ) -> tuple[tuple[jax.Array, jax.Array | None], None]:
         """Transform the tokens of image and text under the condition c (B, D).
 
@@ -173,6 +199,7 @@ class JointBlock(nn.Module):
             tokens: h (B, T, D) and y (B, L, D).
             c: (B, D).
             rotation: as in `JointAttention`.
+            mask: as in `JointAttention`.
 
         Returns:
             The tokens, of the same shapes and dtype, None in the place of the text's if `last`;
@@ -189,7 +216,7 @@ class JointBlock(nn.Module):
         joint = JointAttention(
             self.heads, self.norm, self.dtype, self.kernel, self.last, name="attention"
         )
-        image_seen, text_seen = joint(normed, modulate(y, y_shift, y_scale), rotation)
+        image_seen, text_seen = joint(normed, modulate(y, y_shift, y_scale), rotation, mask)
         again = modulate(h, second[0], second[1]) if self.dual else h
         h = (h + gate_1 * image_seen).astype(self.dtype)
         if self.dual:

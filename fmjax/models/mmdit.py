@@ -20,11 +20,20 @@ from fmjax.checks import check_at_least, check_positive
 from fmjax.conventions import Span
 from fmjax.errors import InputError
 from fmjax.models.dit import patchify, unpatchify
-from fmjax.models.embedders import sincos_2d
+from fmjax.models.embedders import ConditionEmbed, sincos_2d
 from fmjax.models.input_checks import check_width
 from fmjax.models.joint import JointBlock, joint_block_products, sharding_rules
 from fmjax.models.presets import from_preset
-from fmjax.models.text_to_image import check_network, condition, condition_embed, last_layer
+from fmjax.models.text_to_image import (
+    attended,
+    check_network,
+    condition,
+    condition_embed,
+    head_sizes,
+    image_tokens,
+    last_layer,
+    network_flops,
+)
 from fmjax.models.transformer import rematerialised, stacked
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -62,7 +71,7 @@ class MMDiT(nn.Module):
         dtype: dtype of the tokens and of the large products, e.g. `jnp.bfloat16`. Parameters, time
             embedding, modulation, normalisation, softmax and output stay float32.
         attention: ``"xla"``, or ``"cudnn"`` for the fused kernel of NVIDIA GPUs, which has no
-            forward-mode derivative.
+            forward-mode derivative and is not taken where there is a mask.
         scan: whether equal blocks are compiled once, as the body of a loop, or each by itself.
         remat: what each block keeps for its backward pass: a name of
             `fmjax.models.transformer.REMAT`.
@@ -102,7 +111,7 @@ class MMDiT(nn.Module):
             x: images, shape (B, H, W, channels), any floating dtype.
             t: times in [0, 1], shape (B,), float32, 1 for data; with `span`, ``Span(s, t)``.
             labels: ``{"text": (B, n, text_size), "pooled": (B, pooled_size)}``, floats, with any
-                number n of places.
+                number n of places; perhaps ``"text_mask": (B, n)``, bool, True where one counts.
 
         Returns:
             Shape of `x`, float32 (float64 if `dtype` is).
@@ -112,11 +121,10 @@ class MMDiT(nn.Module):
                 `fmjax.models.text_to_image`. Raised while tracing, before any work on a device.
         """
         self._check(x, t, labels)
-        embed = condition_embed(self.width, self.pooled_size, span=self.span)
-        c = condition(embed, t, labels)
+        c = condition(self._embedding(), t, labels)
         h = self._tokens(x)
         y = nn.Dense(self.width, dtype=self.dtype, name="text")(labels["text"])
-        h = self._blocks(h, y, c)
+        h = self._blocks(h, y, c, attended(labels, h.shape[1]))
         patches = last_layer(h, c, self.patch_size**2 * x.shape[-1])
         return unpatchify(patches, self.patch_size, x.shape)
 
@@ -131,17 +139,19 @@ class MMDiT(nn.Module):
         rows, columns = x.shape[1] // self.patch_size, x.shape[2] // self.patch_size
         return h + jax.lax.stop_gradient(cut(table, rows, columns)).astype(self.dtype)[None]
 
-    def _blocks(self, h: jax.Array, y: jax.Array, c: jax.Array) -> jax.Array:
+    def _blocks(
+        self, h: jax.Array, y: jax.Array, c: jax.Array, mask: jax.Array | None
+    ) -> jax.Array:
         fields = (self.heads, self.qk_norm, self.dtype, self.attention)
         tokens, plain = (h, y), self.depth - 1 - self.dual
         if self.dual:
             stack = stacked(JointBlock, self.dual, self.scan, self.remat)
-            tokens = stack(*fields, dual=True, name="dual_blocks")(tokens, c, None)[0]
+            tokens = stack(*fields, dual=True, name="dual_blocks")(tokens, c, None, mask)[0]
         if plain:
             stack = stacked(JointBlock, plain, self.scan, self.remat)
-            tokens = stack(*fields, name="blocks")(tokens, c, None)[0]
+            tokens = stack(*fields, name="blocks")(tokens, c, None, mask)[0]
         last = rematerialised(JointBlock, self.remat)(*fields, last=True, name="last_block")
-        return last(tokens, c, None)[0][0]
+        return last(tokens, c, None, mask)[0][0]
 
     @nn.nowrap
     def forward_flops(self, shape: tuple[int, ...]) -> int:
@@ -150,20 +160,22 @@ class MMDiT(nn.Module):
         Args:
             shape: of the image, (H, W, C).
         """
-        height, width, channels = shape
-        patch, D = self.patch_size**2 * channels, self.width
-        T, places = height * width // self.patch_size**2, self.text_length
-        total = 2 * T * patch * D + places * self.text_size * D + D * 2 * D
-        for i in range(self.depth):
-            last = i == self.depth - 1
-            total += joint_block_products(T, places, D, i < self.dual, last)
-        embed = condition_embed(D, self.pooled_size, span=self.span)
-        return 2 * total + (embed.forward_flops() or 0)
+        sizes = image_tokens(self, shape), self.text_length, self.width
+        last = self.depth - 1
+        blocks = sum(
+            joint_block_products(*sizes, dual=i < self.dual, last=i == last)
+            for i in range(self.depth)
+        )
+        return network_flops(self, shape, self._embedding(), blocks)
 
     @nn.nowrap
     def head_sizes(self) -> set[int]:
         """The channels of a head."""
-        return {self.width // max(self.heads, 1)}
+        return head_sizes(self)
+
+    @nn.nowrap
+    def _embedding(self) -> ConditionEmbed:
+        return condition_embed(self.width, self.pooled_size, span=self.span)
 
     def _check(self, x: jax.Array, t: Any, labels: Any) -> None:
         check_at_least("depth", self.depth)

@@ -5,6 +5,9 @@ text encoders of the published models give:
 
     {"text": (B, n, k), "pooled": (B, p)}        and "guidance": (B,) for FLUX.1 dev
 
+Beside them may stand "text_mask", bool (B, n), True where a place holds something: the others then
+change nothing. The published networks were trained without one, on texts filled up to one length.
+
 They count time the other way round, sigma = 1 - t, and predict noise minus data. Here they take our
 time and give our velocity: they embed 1000 (1 - t), and their output is multiplied by -1. Published
 weights fit as they are.
@@ -16,7 +19,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from fmjax.conditions import Vector
+from fmjax.conditions import Mask, Vector
 from fmjax.conventions import Span
 from fmjax.errors import InputError
 from fmjax.models.embedders import ConditionEmbed
@@ -29,6 +32,7 @@ from fmjax.models.input_checks import (
 )
 from fmjax.models.transformer import Modulation, check_computing, modulate
 
+MASK = "text_mask"
 _GUIDANCE_SCALE = 1000.0  # of FLUX.1: the scale is embedded as a time is
 _FROM_ENCODERS = "take the text encoders that the network was trained with"
 _ADVICE = {
@@ -58,11 +62,54 @@ def condition(embed: ConditionEmbed, t: Any, labels: dict[str, jax.Array]) -> ja
     return nn.silu(embed(theirs, {"pooled": labels["pooled"]}, labels.get("guidance")))
 
 
+def attended(labels: dict[str, jax.Array], tokens: int) -> jax.Array | None:
+    """Which tokens of the text and then of the image are attended; None for every one.
+
+    Args:
+        labels: of the network.
+        tokens: T, how many the image has.
+
+    Returns:
+        Bool (B, 1, 1, n + T), for all heads and all that attend.
+    """
+    mask = labels.get(MASK)
+    if mask is None:
+        return None
+    return jnp.pad(mask, ((0, 0), (0, tokens)), constant_values=True)[:, None, None, :]
+
+
 def last_layer(h: jax.Array, c: jax.Array, size: int) -> jax.Array:
     """Our velocity of each patch (B, T, size) from tokens h (B, T, D), in a compact method."""
     scale, shift = Modulation(2, name="adaln")(c)  # in this order in the published weights
     zeros = nn.initializers.zeros_init()
     return -nn.Dense(size, kernel_init=zeros, name="out")(modulate(h, shift, scale))
+
+
+def image_tokens(model: nn.Module, shape: tuple[int, ...]) -> int:
+    """How many tokens an image of a shape (H, W, C) has."""
+    return shape[0] * shape[1] // model.patch_size**2
+
+
+def network_flops(
+    model: nn.Module, shape: tuple[int, ...], embed: ConditionEmbed, blocks: int
+) -> int:
+    """Operations of one forward pass over one example; see `fmjax.models.flops`.
+
+    Args:
+        model: as in `check_network`.
+        shape: of the image, (H, W, C).
+        embed: its embedding of times, pooled features and guidance scales.
+        blocks: multiply-adds of its blocks.
+    """
+    D, patch = model.width, model.patch_size**2 * shape[2]
+    ends = 2 * image_tokens(model, shape) * patch * D + D * 2 * D  # patches, the last layer
+    ends += model.text_length * model.text_size * D
+    return 2 * (ends + blocks) + (embed.forward_flops() or 0)
+
+
+def head_sizes(model: nn.Module) -> set[int]:
+    """The channels of a head."""
+    return {model.width // max(model.heads, 1)}
 
 
 def check_network(model: nn.Module, x: jax.Array, t: Any, labels: Any, guidance: bool) -> None:
@@ -103,7 +150,7 @@ def check_text(
 
     Args:
         labels: ``{"text": (B, n, text_size), "pooled": (B, pooled_size)}``, floats, and with
-            `guidance` ``"guidance": (B,)`` beside them.
+            `guidance` ``"guidance": (B,)`` beside them; perhaps ``"text_mask": (B, n)``, bool.
         batch: B.
         text_size: width of the features of each place of the text.
         pooled_size: width of the features of the text as a whole.
@@ -127,19 +174,24 @@ def check_text(
                 f"{getattr(x, 'dtype', type(x).__name__)} of shape {_shape(found)}: "
                 f"{_ADVICE[name]}."
             )
+    if MASK in labels:
+        Mask(jnp.shape(labels["text"])[1], of="text").check(MASK, labels[MASK], batch)
 
 
 def _check_names(labels: Any, shapes: dict[str, tuple]) -> None:
-    if isinstance(labels, dict) and labels.keys() == shapes.keys():
+    if isinstance(labels, dict) and labels.keys() - {MASK} == shapes.keys():
         return
-    if isinstance(labels, dict) and labels.keys() - shapes.keys() == {"guidance"}:
+    if isinstance(labels, dict) and labels.keys() - {MASK} - shapes.keys() == {"guidance"}:
         raise InputError(
             "a guidance scale came to a network that does not take one (guidance=False): leave "
             '"guidance" out of labels.'
         )
     found = f"the keys {sorted(map(str, labels))}" if isinstance(labels, dict) else repr(labels)
     expected = ", ".join(f'"{name}": {_shape(shape)}' for name, shape in shapes.items())
-    raise InputError(f"labels must be {{{expected}}}, arrays of floats; got {found:.80}.")
+    raise InputError(
+        f'labels must be {{{expected}}}, arrays of floats, and may have "{MASK}" beside, bool; got '
+        f"{found:.80}."
+    )
 
 
 def _shape(shape: tuple) -> str:

@@ -3,10 +3,14 @@
 The distances here see the difference e = predicted - target alone. One of your own sees all four,
 so that it may compare what the two say of the data: on the straight path, x_t + (1 - t) predicted
 with x_t + (1 - t) target.
+
+Those here depend on the squared length of e alone, which on a manifold is that of the metric at
+x_t: `distance_on` makes them so.
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -37,6 +41,49 @@ def error_of(predicted: Array, target: Array) -> Array:
     return at_least_float32(predicted) - target
 
 
+class SquaredError(NamedTuple):
+    """How long the errors of a batch are.
+
+    Attributes:
+        square: the squared length of each example's error (batch,).
+        features: how many numbers it is summed over.
+    """
+
+    square: Array
+    features: int
+
+
+class OfLength(ABC):
+    """A distance that depends on the squared length of the error alone."""
+
+    @abstractmethod
+    def of_square(self, error: SquaredError) -> Array:
+        """Distances (batch,)."""
+
+    def __call__(self, predicted: Array, target: Array, x_t: Any = None, t: Any = None) -> Array:
+        """Distances (batch,) of arrays (batch, ...)."""
+        del x_t, t
+        error = error_of(predicted, target)
+        return self.of_square(SquaredError(per_example_sum(jnp.square(error)), error[0].size))
+
+
+def distance_on(path: Any, distance: Distance | None) -> Distance:
+    """The distance as a loss on a path measures it: the path's own if None.
+
+    Of a path on a manifold, one that depends on the length of the error alone takes its length in
+    the metric.
+
+    Args:
+        path: with ``squared_error(predicted, target, x_t, t)``, where it has its own lengths.
+        distance: one of this module, one of your own, or None.
+    """
+    if distance is None:
+        return path.distance
+    if not (isinstance(distance, OfLength) and hasattr(path, "squared_error")):
+        return distance
+    return lambda *compared: distance.of_square(path.squared_error(*compared))
+
+
 def squared(predicted: Array, target: Array, x_t: Any = None, t: Any = None) -> Array:
     """The mean squared error over the features, ``||e||^2 / d``: (batch, ...) -> (batch,)."""
     del x_t, t
@@ -45,7 +92,7 @@ def squared(predicted: Array, target: Array, x_t: Any = None, t: Any = None) -> 
 
 
 @dataclass(frozen=True)
-class PseudoHuber:
+class PseudoHuber(OfLength):
     """The pseudo-Huber distance: quadratic below c, linear above, smooth everywhere.
 
     D(e) = sqrt(||e||^2 + c^2) - c, with ||e||^2 summed over the d features. Source: Song and
@@ -64,17 +111,16 @@ class PseudoHuber:
         if self.c is not None:
             check_positive("c of the pseudo-Huber distance", self.c)
 
-    def __call__(self, predicted: Array, target: Array, x_t: Any = None, t: Any = None) -> Array:
-        """Distances (batch,) of arrays (batch, ...)."""
-        error = error_of(predicted, target)
-        c = 0.00054 * (error[0].size ** 0.5) if self.c is None else self.c
-        square = per_example_sum(jnp.square(error))
+    def of_square(self, error: SquaredError) -> Array:
+        """Distances (batch,)."""
+        square = error.square
+        c = 0.00054 * (error.features**0.5) if self.c is None else self.c
         # sqrt(s + c^2) - c without the cancellation at small errors.
         return square / (jnp.sqrt(square + c**2) + c)
 
 
 @dataclass(frozen=True)
-class Adaptive:
+class Adaptive(OfLength):
     """The squared error divided by a power of itself, the divisor taken as a constant.
 
     D(e) = ||e||^2 / stop_gradient(||e||^2 + c)^p, with ||e||^2 summed over the features: p = 0 is
@@ -96,7 +142,7 @@ class Adaptive:
         check_between("the power of the adaptive weight", self.power, 0, 1)
         check_positive("c of the adaptive weight", self.c)
 
-    def __call__(self, predicted: Array, target: Array, x_t: Any = None, t: Any = None) -> Array:
-        """Weighted errors (batch,) of arrays (batch, ...)."""
-        square = per_example_sum(jnp.square(error_of(predicted, target)))
+    def of_square(self, error: SquaredError) -> Array:
+        """Weighted errors (batch,)."""
+        square = error.square
         return square / jax.lax.stop_gradient((square + self.c) ** self.power)

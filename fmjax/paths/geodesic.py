@@ -16,6 +16,7 @@ from fmjax.conventions import Array, at_least_float32, expand
 from fmjax.errors import InputError
 from fmjax.manifolds import Manifold
 from fmjax.paths.base import Path, PathSample, check_noise
+from fmjax.paths.distances import SquaredError
 from fmjax.schedules import Linear, Schedule
 from fmjax.schedules.base import check_schedule
 from fmjax.sources import NO_NOISE
@@ -104,9 +105,14 @@ class GeodesicPath:
 
     def distance(self, predicted: Any, target: Any, x_t: Any, t: Any) -> Array:
         """The squared length of the error in the metric at x_t, over the dimension (batch,)."""
+        square, features = self.squared_error(predicted, target, x_t, t)
+        return square / features
+
+    def squared_error(self, predicted: Any, target: Any, x_t: Any, t: Any) -> SquaredError:
+        """The squared length of the error in the metric at x_t, and the dimension."""
         check_returned("apply_fn", predicted, "x", target)
         error = jax.tree.map(lambda u, v: at_least_float32(u) - v, predicted, target)
-        return self._mean(self.manifold.inner(x_t, error, error))
+        return self._summed(self.manifold.inner(x_t, error, error))
 
     def predicting(self, prediction: str) -> Path:
         """The path on which a network predicts the velocity, this one, or the end x1.
@@ -117,10 +123,10 @@ class GeodesicPath:
         check_name("prediction on a manifold", prediction, ("velocity", "x1"))
         return self if prediction == "velocity" else Endpoint(self)
 
-    def _mean(self, square: Array) -> Array:
-        """Squared lengths over the dimension, and the mean over points of one example."""
+    def _summed(self, square: Array) -> SquaredError:
+        """Squared lengths, summed over the points of one example."""
         whole = square.reshape(len(square), -1)
-        return jnp.sum(whole, axis=1) / (whole.shape[1] * self.manifold.dim)
+        return SquaredError(jnp.sum(whole, axis=1), whole.shape[1] * self.manifold.dim)
 
     def _times(self, t: Any, x: Any) -> Array:
         leaf = jax.tree.leaves(x)[0]
@@ -158,6 +164,11 @@ class Endpoint:
 
     def distance(self, predicted: Any, target: Any, x_t: Any, t: Any) -> Array:
         """The squared distance of x1' and x1, over the dimension (batch,)."""
+        square, features = self.squared_error(predicted, target, x_t, t)
+        return square / features
+
+    def squared_error(self, predicted: Any, target: Any, x_t: Any, t: Any) -> SquaredError:
+        """The squared distance of x1' and x1, and the dimension."""
         check_returned("apply_fn", predicted, "x", target)
         end = self.manifold.project(predicted)
-        return self.path._mean(jnp.square(self.manifold.dist(end, target)))
+        return self.path._summed(jnp.square(self.manifold.dist(end, target)))

@@ -1,4 +1,4 @@
-"""What is shown of samples, by what the data are: grids of images, plots of points, texts."""
+"""What is shown of samples, by what the data are: images, plots, pictures of manifolds, texts."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,12 +10,14 @@ import numpy as np
 from fmjax import plots
 from fmjax.data.codecs import Codec, vocabulary_of
 from fmjax.data.dataset import Dataset
+from fmjax.data.points import space_of
 from fmjax.data.token_codecs import Text
 from fmjax.errors import InputError
 from fmjax.factory import Experiment, Recipe
 from fmjax.run.restore import TrainedFlow
 from fmjax.run.sample.request import Request, resolve
 from fmjax.run.sample.sampler import draw_samples
+from fmjax.run.space_pictures import draw_points
 from fmjax.run.texts import write_texts
 
 _ROWS = 10
@@ -25,9 +27,9 @@ _MASKED = (120, 150, 215)
 
 
 def is_pictured(codec: Codec) -> bool:
-    """Whether there is a picture for such data: pixels, vectors, and a few tokens in a row."""
+    """Whether such data have a picture: pixels, vectors, points, and a few tokens in a row."""
     few = codec.kind == "tokens" and len(codec.shape) == 1 and codec.shape[0] <= _COLUMNS
-    return codec.kind in ("pixels", "vectors") or few
+    return codec.kind in ("pixels", "vectors", "points") or few
 
 
 def is_shown(codec: Codec) -> bool:
@@ -77,10 +79,14 @@ def draw_picture(
         captions: of the columns of a grid of images.
         row_captions: of its rows.
         **options: of `fmjax.plots.pair_plots`, for vectors, which are shown standardised: their
-            columns may have units that no window holds together.
+            columns may have units that no window holds together; for points on a manifold those of
+            `fmjax.run.space_pictures.draw_points`.
     """
     if codec.kind == "pixels":
         return plots.image_grid(samples, columns, captions=captions, row_captions=row_captions)
+    space = space_of(codec)
+    if space is not None:
+        return draw_points(space, samples, classes, **options)
     return plots.pair_plots(standardised(codec, samples), classes, **options)
 
 
@@ -100,7 +106,7 @@ def draw_states(codec: Codec, states: np.ndarray, columns: int, **options: Any) 
         columns: as in `draw_picture`.
         **options: as in `draw_picture`.
     """
-    if codec.kind == "tokens":
+    if codec.kind in ("tokens", "points"):
         return draw_picture(codec, states, columns, **options)
     images = np.asarray(codec.decode(states))
     vocabulary = vocabulary_of(codec)
@@ -181,9 +187,10 @@ def save_overview(flow: TrainedFlow, dataset: Dataset, seed: int, path: Path) ->
         write_texts(codec, samples, path)
         return
     beside: dict[str, Any] = {}
-    if codec.kind in ("vectors", "tokens"):  # a distribution has to be seen beside its model
+    if codec.kind in ("vectors", "tokens", "points"):
+        # A distribution has to be seen beside its model.
         real, labels = _real(dataset, num)
-        beside["reference"] = standardised(codec, real)
+        beside["reference"] = real if codec.kind == "points" else standardised(codec, real)
         beside["reference_labels"] = labels if dataset.classes else None
     asked = shown_classes(experiment, request, num)
     captions = captions_of(experiment, request, columns)

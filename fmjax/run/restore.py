@@ -104,7 +104,8 @@ def open_run(workdir: Path, portable: bool = False) -> Experiment:
     experiment = make_experiment(without_lora(record.config), record.spec, portable)
     if record.config.lora.rank == 0:
         return experiment
-    trained = make_experiment(record.config, record.spec, portable)
+    snapshots = experiment.snapshots
+    trained = make_experiment(record.config, record.spec, portable, snapshots=snapshots)
     return dataclasses.replace(experiment, adapted=trained)
 
 

@@ -20,7 +20,7 @@ from fmjax.schedules.base import (
 )
 from fmjax.schedules.closed_form import VP, Cosine, Linear, LinearVP, Polynomial
 from fmjax.schedules.custom import Custom
-from fmjax.schedules.discrete import DiscreteVP
+from fmjax.schedules.discrete import DiscreteVP, at_steps
 
 __all__ = [
     "END",
@@ -32,6 +32,7 @@ __all__ = [
     "LinearVP",
     "Polynomial",
     "Schedule",
+    "at_steps",
     "clamp",
     "inverse_log_snr",
     "log_snr",

@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fmjax.array_checks import check_returned
 from fmjax.checks import check_at_least
-from fmjax.conventions import Array
+from fmjax.conventions import ApplyFn, Array, Labels, Params
 from fmjax.errors import InputError
 from fmjax.schedules.base import END, clamp, with_slope
 
@@ -26,9 +27,9 @@ class DiscreteVP:
     and t = 1 is the data itself, one step before the first. Between the steps log alpha is the
     smooth function that the sum of log(1 - beta_i) is of k: each power of beta sums to a polynomial
     in k, and those of the powers up to 7 leave next to nothing.
-    A network of such a diffusion is asked at ``step(t)``. The derivative of sigma_t is bounded at
-    t = 1 (see `fmjax.schedules`). Source: Ho et al., arXiv:2006.11239; steps as in Lu et al.,
-    arXiv:2206.00927, appendix D.4.
+    A network of such a diffusion is asked at ``step(t)``; see `at_steps`. The derivative of sigma_t
+    is bounded at t = 1 (see `fmjax.schedules`). Source: Ho et al., arXiv:2006.11239; steps as in Lu
+    et al., arXiv:2206.00927, appendix D.4.
 
     Args:
         beta_min: of step 0, the nearest to the data.
@@ -89,6 +90,32 @@ class DiscreteVP:
         """Equal to -alpha_t d_alpha_t / sigma_t, read at most at t = 1 - `END`."""
         t = clamp(t, 0.0, 1.0 - END)
         return -self.alpha(t) * self.d_alpha(t) / self._sigma(t)
+
+
+def at_steps(apply_fn: ApplyFn, schedule: DiscreteVP) -> ApplyFn:
+    """A network of a diffusion of discrete steps, asked at times instead: at t, at ``step(t)``.
+
+    Args:
+        apply_fn: ``apply_fn(params, x, k, labels)``, k (batch,) in [0, K - 1].
+        schedule: of the diffusion of K steps.
+
+    Returns:
+        ``apply_fn(params, x, t, labels)``, t (batch,) in [0, 1], 1 for the data. It raises
+        InputError where the network gives what is not shaped as x.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> network = lambda params, x, k, labels: x * k[:, None]
+        >>> at_steps(network, DiscreteVP())({}, jnp.ones((1, 2)), jnp.zeros(1), None)
+        Array([[999., 999.]], dtype=float32)
+    """
+
+    def asked(params: Params, x: Array, t: Array, labels: Labels = None) -> Array:
+        out = apply_fn(params, x, schedule.step(t), labels)
+        check_returned("the network", out, "x", x)
+        return out
+
+    return asked
 
 
 def _polynomial(coefficients: tuple[float, ...], s: Array) -> Array:

@@ -52,6 +52,7 @@ class Progress:
     def __init__(self, workdir: Path | None, start: int, steps: int):
         self._active = jax.process_index() == 0
         self._path = None if workdir is None else workdir / METRICS
+        self._steps = steps
         if not self._active:
             return
         if workdir is not None and self._path is not None:
@@ -92,6 +93,21 @@ class Progress:
             raise OSError(
                 f"{error} The same command goes on from the newest checkpoint."
             ) from error
+
+    def estimate(self, step: int, seconds: float, timed: int) -> None:
+        """Says how long the steps that are left will take, if they are more than were timed.
+
+        Args:
+            step: the last one that is done.
+            seconds: that a step took.
+            timed: over how many steps.
+        """
+        left = self._steps - step
+        if left > timed:
+            self.say(
+                f"about {duration(seconds * left)} for the {left} steps that are left, estimated "
+                f"from the first {timed}; what is done beside steps comes on top"
+            )
 
     def say(self, text: str) -> None:
         """Prints a sentence without breaking the bar."""

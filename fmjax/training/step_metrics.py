@@ -16,6 +16,7 @@ from fmjax.training.progress import Progress
 
 _AHEAD = 2  # calls the host may run ahead of the device: enough to hide dispatch, few to hold
 _SKIPPED = "skipped"
+_TIMED = 3.0  # seconds of steps from which the time of the others is estimated
 
 
 def not_finite(name: str, value: float, step: int) -> FloatingPointError:
@@ -62,6 +63,8 @@ class StepMetrics:
         self._read: list[dict[str, float]] = []
         # (time, step, seconds waited for data) of the last line
         self._since: tuple[float, int, float] | None = None
+        # (time, step) of the first call, until the rest is estimated
+        self._first: tuple[float, int] | None = None
 
     def add(self, step: int, metrics: dict[str, jax.Array], waited: float) -> None:
         """Takes the metrics of a call, still being computed, and reads those of two calls before.
@@ -73,7 +76,10 @@ class StepMetrics:
         """
         self._pending.append((step, metrics, waited))
         # The first call may still compile, and warms up: speed is counted from its end.
-        self._drain(leave=_AHEAD if self._since else 0)
+        timed = self._first is not None and time.perf_counter() - self._first[0] >= _TIMED
+        self._drain(leave=_AHEAD if self._since and not timed else 0)
+        if timed:
+            self._estimate(step)
 
     def drain(self) -> None:
         """Waits for all steps taken, and reads and checks them.
@@ -90,9 +96,19 @@ class StepMetrics:
             steps = len(values["loss"])
             for k in range(steps):
                 self._check(step - steps + 1 + k, {name: float(x[k]) for name, x in values.items()})
-            self._since = self._since or (time.perf_counter(), step, waited)
+            if self._since is None:
+                now = time.perf_counter()
+                self._since, self._first = (now, step, waited), (now, step)
             if step % self._log_every == 0:
                 self._report(step, waited)
+
+    def _estimate(self, step: int) -> None:
+        """Says once how long the other steps will take, from those that are done."""
+        assert self._first is not None, "the first step has been read, and none was estimated"
+        then, first = self._first
+        seconds = (time.perf_counter() - then) / (step - first)
+        self._progress.estimate(step, seconds, step - first)
+        self._first = None
 
     def _check(self, step: int, values: dict[str, float]) -> None:
         """Keeps the metrics of one step, which are finite unless it was left out."""
@@ -141,6 +157,9 @@ class StepMetrics:
         """Leaves the time inside out of the speed: it goes into something else than steps."""
         began = time.perf_counter()
         yield
+        took = time.perf_counter() - began
         assert self._since is not None, "the first step has been read"
         then, step, waited = self._since
-        self._since = (then + time.perf_counter() - began, step, waited)
+        self._since = (then + took, step, waited)
+        if self._first is not None:
+            self._first = (self._first[0] + took, self._first[1])

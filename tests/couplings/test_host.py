@@ -6,6 +6,7 @@ import pytest
 
 from fmjax.couplings import HostCoupling, NearConditions, SameClass, exact, host_exact
 from fmjax.errors import InputError
+from fmjax.manifolds import Sphere
 
 KEY = jax.random.key(0)
 RNG = np.random.default_rng(0)
@@ -94,3 +95,16 @@ def test_images_of_bytes_are_paired():
 def test_bad_input_is_refused(call, sentence):
     with pytest.raises(InputError, match=sentence):
         call()
+
+
+@pytest.mark.parametrize("within", [False, True])
+def test_on_a_manifold_the_cost_is_that_of_the_device(within):
+    sphere = Sphere(2)
+    x0, x1 = (np.asarray(sphere.uniform(jax.random.key(k), (12,))) for k in (0, 1))
+    labels = np.arange(12) % 2
+    conditions = SameClass() if within else None
+    found = host_exact(x0, x1, labels, conditions, manifold=sphere)
+    expected = exact(conditions, manifold=sphere)(jax.random.key(0), x0, x1, labels)[0]
+    np.testing.assert_array_equal(found, expected)
+    with pytest.raises(InputError, match="points off by up to 1"):
+        host_exact(2 * x0, x1, manifold=sphere)

@@ -5,6 +5,7 @@ import pytest
 from fmjax.conditions import ClassIds
 from fmjax.data.codecs import Vectors
 from fmjax.data.load import in_levels, load
+from fmjax.data.points import Points
 from fmjax.data.token_codecs import Levels, Tokens
 from fmjax.data.toys import TOYS
 from fmjax.errors import InputError
@@ -15,6 +16,7 @@ def test_toys_load_by_name():
     for name, toy in TOYS.items():
         dataset = load(f"toy/{name}")
         codec = Vectors(2) if toy.vocabulary is None else Tokens((2,), toy.vocabulary)
+        codec = codec if toy.manifold is None else Points(toy.manifold, 2)
         assert (dataset.codec, dataset.toy) == (codec, toy)
         k = toy.num_classes
         named = k and ClassIds(k, names=tuple(map(str, range(k))))

@@ -99,13 +99,22 @@ def test_a_set_is_replaced_only_when_asked(npz, folder, data_dir, capsys):
     assert load("same").classes.num_classes == 2
 
 
-def test_a_broken_image_is_named_and_leaves_nothing(folder, data_dir, capsys):
+def test_a_folder_that_is_no_set_is_never_replaced(folder, capsys):
+    flags = ["--name=flowers", f"--source={folder}", f"--data_dir={folder.parent}"]
+    for more in ([], ["--overwrite"]):
+        assert run(*flags, *more) == 2
+    assert f"{folder} holds no data set, and is not replaced by one" in capsys.readouterr().err
+    assert len(list(folder.glob("*/*.png"))) == 20
+
+
+def test_a_broken_image_is_named_and_leaves_no_set(folder, data_dir, capsys):
     cut = folder / "rose" / "7.png"
     cut.write_bytes(cut.read_bytes()[:100])
     assert run("--name=flowers", f"--source={folder}") == 2
     assert f"fmjax prepare: the image {cut} cannot be read" in capsys.readouterr().err
     assert data_dir.exists()  # it failed in the middle of the writing
-    assert list(data_dir.iterdir()) == []
+    # No set; the parts of others, which are not decoded again once the image is repaired.
+    assert {path.name for path in data_dir.iterdir()} <= {".parts-flowers"}
 
 
 @pytest.mark.parametrize(
@@ -196,6 +205,18 @@ def test_a_csv_becomes_a_table_with_its_conditions(data_dir, tmp_path, capsys):
     assert f"\n  {train_command(dataset)}\n" in out
 
 
+def test_columns_of_a_csv_are_grouped_by_the_command(data_dir, tmp_path, capsys):
+    lines = [f"{i},{i / 10},{-i / 10},{'ab'[i % 2]}" for i in range(40)]
+    (tmp_path / "t.csv").write_text("\n".join(["u,morning,evening,kind", *lines]))
+    options = ["--condition=kind", "--condition=dose:morning,evening"]
+    assert run("--name=people", f"--source={tmp_path / 't.csv'}", *options) == 0
+    dataset = load("people")
+    assert dataset.conditions == {"kind": ClassIds(2, names=("a", "b")), "dose": Vector(2)}
+    x, labels = dataset.train.read(range(30))
+    np.testing.assert_allclose(labels["dose"], x / 10 * [1, -1], rtol=1e-6)
+    assert "conditions kind (class), dose (vector), in" in capsys.readouterr().out
+
+
 def test_a_condition_far_from_the_order_of_one_is_said(data_dir, tmp_path, capsys):
     x = np.random.default_rng(0).normal(size=(30, 2))
     np.savez(tmp_path / "a.npz", x=x, age=np.linspace(20, 80, 30), dose=x)
@@ -235,7 +256,7 @@ def test_an_interrupted_preparation_leaves_nothing_and_says_so(npz, data_dir, mo
 
     monkeypatch.setattr(prepare, "_with_bar", interrupted)
     assert run("--name=noise", f"--source={npz}") == 130
-    assert "nothing was written; the same command begins again." in capsys.readouterr().err
+    assert "the set is not there yet; the same command goes on with it." in capsys.readouterr().err
     assert list(data_dir.iterdir()) == []
     monkeypatch.undo()
     monkeypatch.setenv("TFDS_DATA_DIR", str(data_dir))

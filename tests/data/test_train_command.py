@@ -14,6 +14,7 @@ from fmjax.data import pipeline
 from fmjax.data.codecs import Pixels, States, Vectors
 from fmjax.data.dataset import Dataset
 from fmjax.data.load import load
+from fmjax.data.points import Points
 from fmjax.data.token_codecs import Levels, Text, Tokens
 from fmjax.data.train_command import (
     BATCH,
@@ -50,7 +51,7 @@ def configuration(command):
         section = config
         for part in parts:
             section = section[part]
-        words = name.startswith("config.data.") or name == "config.path.name"
+        words = name.startswith("config.data.") or name.endswith(".name")
         section[key] = text if words else ast.literal_eval(text)
     return config
 
@@ -94,6 +95,18 @@ def test_a_set_trains_by_the_command(data_dir, shape, classes, train):
     key = jax.random.key(0)
     params = jax.eval_shape(experiment.init_params, key)
     assert jax.eval_shape(jax.value_and_grad(loss), params, key, batch)[0].shape == ()
+
+
+@pytest.mark.parametrize(
+    ("codec", "source"),
+    [(Points("sphere", 3), "uniform"), (Points("so3,euclidean3", 12), "wrapped_normal")],
+)
+def test_points_train_along_geodesics(codec, source):
+    dataset = Dataset("own", codec, None, range(1000), range(10))
+    config = configuration(train_command(dataset))
+    experiment = make_experiment(config, spec_of(dataset))
+    assert experiment.path.manifold == codec.manifold
+    assert (config.source.name, config.model.name) == (source, "fourier_mlp")
 
 
 @pytest.mark.parametrize(("name", "shape"), [("mnist", (28, 28, 1)), ("cifar10", (32, 32, 3))])

@@ -89,7 +89,7 @@ def _inside(z, y, angle):
     return angle <= jnp.pi / 2
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @GEOMETRY
 def test_the_exact_posterior_reaches_the_law_of_the_data(geometry):
     path, n = SimplexPath(3, geometry), 20_000

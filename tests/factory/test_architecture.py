@@ -27,3 +27,10 @@ SIZES = {"width": 128, "depth": 2, "channel_mult": "1,2,2,2"}
 def test_heads_of_a_unet_are_compared_by_their_sizes(other, changed):
     name = "UNet-CIFAR10/torchcfm"
     assert architecture_changes(of(name=name), of(**{"name": name, **other})) == changed
+
+
+def test_a_rotation_that_no_shape_tells_is_compared():
+    changed = ["model.rope=False (here: True)"]
+    assert architecture_changes(of(name="DiT-S/2"), of(name="DiT-S/2", rope=True)) == changed
+    light = of(name="LightningDiT-XL/1")
+    assert architecture_changes(light, of(name="LightningDiT-XL/1", rope=True)) == []

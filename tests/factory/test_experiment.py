@@ -41,6 +41,7 @@ def experiment(**changes):
         ({"name": "linear", "sigma_min": 0.1}, paths.AffinePath(schedules.Linear(0.1))),
         ({"name": "vp", "beta_max": 10.0}, paths.AffinePath(schedules.VP(0.1, 10.0))),
         ({"name": "linear_vp"}, paths.AffinePath(schedules.LinearVP())),
+        ({"name": "discrete_vp"}, paths.AffinePath(schedules.DiscreteVP())),
         ({"name": "cosine"}, paths.AffinePath(schedules.Cosine())),
         ({"name": "polynomial", "power": 3.0}, paths.AffinePath(schedules.Polynomial(3.0))),
         ({"name": "noisy", "sigma": 0.2}, paths.NoisyStraight(0.2)),
@@ -54,7 +55,7 @@ def test_every_path_has_a_name(changes, expected):
 
 def test_every_table_is_covered_here():
     assert set(registry.PATHS) == {
-        "linear", "vp", "linear_vp", "cosine", "polynomial", "noisy", "bridge",
+        "linear", "vp", "linear_vp", "discrete_vp", "cosine", "polynomial", "noisy", "bridge",
     }  # fmt: skip
     assert set(LAWS) == set(registry.TIMES)
     assert set(PAIRED) | {"independent", "host_ot", "pairs"} == set(registry.COUPLINGS)
@@ -198,6 +199,14 @@ def test_the_keys_of_the_levels_are_not_those_of_the_draw(monkeypatch):
     assert not np.array_equal(seen[0], same_step)
 
 
+@pytest.mark.parametrize(
+    "changes", [{}, {"path__name": "discrete_vp", "flow_map__name": "meanflow"}]
+)
+def test_steps_are_asked_for_on_their_path_alone(changes):
+    with pytest.raises(InputError, match=r"and needs path.name=discrete_vp and flow_map.name=none"):
+        experiment(model__at_steps=True, **changes)
+
+
 def test_points_have_no_levels():
     with pytest.raises(InputError, match=r"no pixels to dequantise; write data.dequantize=False"):
         experiment(data__dequantize=True)
@@ -233,7 +242,7 @@ def test_the_pieces_combine_and_the_loss_falls(changes):
         assert jnp.all(jnp.isfinite(velocity))
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_coupling_gives_the_same_pairs_on_one_device_and_on_eight(run_python):
     """Under jit over a mesh and under pmap, over the global batch and in groups."""
     out = run_python(

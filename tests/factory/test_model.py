@@ -34,7 +34,7 @@ def made(conditions=None, **fields):
 def test_every_name_gives_its_network():
     of_tokens = {"token_transformer", *token_transformer.PRESETS}
     of_text = {"mmdit", "flux", *mmdit.PRESETS, "FLUX.1-schnell"}
-    others = {"mlp", "dit", "unet", *PRESETS, *unet.PRESETS}
+    others = {"mlp", "fourier_mlp", "dit", "unet", *PRESETS, *unet.PRESETS}
     assert set(MODELS) == others | of_text | of_tokens
     assert made(name="mlp", width=16) == MLP(width=16)
     assert made(TWO, name="mlp") == MLP(conditions=TWO)
@@ -78,11 +78,45 @@ def test_a_unet_is_given_its_levels_as_text():
     assert made(name=name, heads=2, **given) == unet.preset(name, heads=2, **how)
 
 
+LATER = {
+    "norm": "rms",
+    "mlp": "swiglu",
+    "mlp_ratio": 8 / 3,
+    "qk_norm": True,
+    "rope": True,
+    "bottleneck": 6,
+    "label_tokens": 2,
+    "label_tokens_from": 1,
+}
+
+
+@pytest.mark.parametrize("name", LATER)
+def test_a_choice_of_the_blocks_of_a_dit_is_set_by_its_key(name):
+    assert getattr(made(name="dit", **SIZES, **{name: LATER[name]}), name) == LATER[name]
+    assert made(name="dit", **SIZES) == DiT(**SIZES)
+    preset_name = "JiT-B/16"
+    assert made(name=preset_name) == preset(preset_name)
+    other = {"norm": "layer", "mlp": "gelu"}.get(name, 3)
+    other = not LATER[name] if isinstance(LATER[name], bool) else other
+    assert getattr(made(name=preset_name, **{name: other}), name) == other
+
+
+def test_the_choices_of_the_blocks_together_are_a_network_that_runs():
+    model = made(ClassIds(3), name="dit", **SIZES | {"width": 16}, **LATER)
+    x, t, labels = jnp.ones((2, 4, 4, 1)), jnp.ones(2), jnp.zeros(2, jnp.int32)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), x, t, labels)["params"]
+    assert {"bottleneck", "label_tokens", "blocks", "later_blocks", "norm"} <= shapes.keys()
+
+
 def test_networks_of_texts_take_their_sizes_from_the_conditions():
     text = {"channels": None, "text_size": 6, "text_length": 5, "pooled_size": 4}
     assert made(TEXT, name="mmdit", **SIZES) == MMDiT(**SIZES, **text)
+    assert made(TEXT | {"text_mask": Mask(5, of="text")}, name="mmdit", **SIZES) == MMDiT(
+        **SIZES, **text
+    )
     small = MMDiT(**SIZES, **text, grid=8, spacing=1.0)
     assert made(TEXT, name="mmdit", **SIZES, grid=8) == small
+    assert made(TEXT, name="mmdit", **SIZES, qk_norm=True).qk_norm
     how = {"dtype": jnp.bfloat16, "scan": True, "remat": "dots"}
     given = how | {"dtype": "bfloat16"}
     wide = made(TEXT, name="SD3.5-medium", grid=384, **given)
@@ -102,7 +136,7 @@ def test_networks_of_texts_take_their_sizes_from_the_conditions():
         ClassIds(3),
         {"text": TEXT["text"]},
         {"text": TEXT["pooled"], "pooled": TEXT["text"]},
-        TEXT | {"text_mask": Mask(5, of="text")},
+        TEXT | {"mask": Mask(5, of="text")},
     ],
 )
 @pytest.mark.parametrize("name", ["SD3-medium", "FLUX.1-schnell"])
@@ -156,6 +190,10 @@ def test_the_scale_of_the_time_is_the_networks_unless_it_is_set(sizes):
         ({"name": "UNet-ImageNet64", "variance": True}, "leave out model.variance=True"),
         ({"name": "mlp", "variance": True}, "'mlp' has no such fields; leave out model.variance"),
         ({"name": "FLUX.1-schnell", "variance": True}, "leave out model.variance=True"),
+        ({"name": "mlp", "rope": True}, "'mlp' has no such fields; leave out model.rope=True"),
+        ({"name": "UNet-ImageNet64", "norm": "rms"}, "leave out model.norm='rms'"),
+        ({"name": "SD3-medium", "label_tokens": 2}, "leave out model.label_tokens=2"),
+        ({"name": "FLUX.1-schnell", "qk_norm": True}, "leave out model.qk_norm=True"),
         ({"name": "mlp", "channel_mult": "1,2"}, "'mlp' has no such fields"),
         ({"name": "DiT-S/2", "channel_mult": "1,2"}, "out model.channel_mult='1,2'"),
         ({"name": "DiT-S/2", "grid": 2, "single_depth": 1}, "model.single_depth=1, model.grid=2"),

@@ -79,7 +79,7 @@ def test_labels_reach_the_network():
     assert np.abs(found - expected)[1:].min() > 1e-4
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_trained_head_tells_the_density_of_a_mixture():
     angle = np.arange(4) * np.pi / 2
     flow = MixtureFlow(np.ones(4), 2 * np.stack([np.cos(angle), np.sin(angle)], -1), 0.7)

@@ -108,7 +108,7 @@ def test_chains_of_jumps_lead_where_one_jump_does():
         assert gap.max() > 1e-2
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_trained_map_is_a_semigroup_and_the_flow_within_its_error():
     """Its error, and how far one jump is from two, both below 0.1 where the data's scale is 1.3."""
     model = MLP(width=64, depth=3, span=True)

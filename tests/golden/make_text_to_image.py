@@ -182,16 +182,22 @@ def folded(shapes: dict[str, list[int]]) -> dict[str, list]:
     return out
 
 
-def layouts() -> dict[str, dict[str, list]]:
-    """Those of `PUBLISHED`, folded."""
+def published(name: str) -> dict:
+    """The tensors of a network of `PUBLISHED`, without memory."""
     import torch
     from diffusers import FluxTransformer2DModel, SD3Transformer2DModel
 
+    config = PUBLISHED[name]
+    kind = FluxTransformer2DModel if "guidance_embeds" in config else SD3Transformer2DModel
+    with torch.device("meta"):
+        return kind(**config).state_dict()
+
+
+def layouts() -> dict[str, dict[str, list]]:
+    """Those of `PUBLISHED`, folded."""
     made = {}
-    for name, config in PUBLISHED.items():
-        kind = FluxTransformer2DModel if "guidance_embeds" in config else SD3Transformer2DModel
-        with torch.device("meta"):
-            state = kind(**config).state_dict()
+    for name in PUBLISHED:
+        state = published(name)
         made[name] = folded({key: list(x.shape) for key, x in state.items()})
         print(name, len(state), sum(x.numel() for x in state.values()))
     return made

@@ -64,7 +64,7 @@ def test_the_density_of_a_trained_flow_integrates_to_one():
     assert p.max() > 0.3  # two bumps, and not the source: 1 / (2 pi)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("trace", [Exact(), Hutchinson(2)])
 def test_training_by_maximum_likelihood_reaches_the_entropy(trace):
     scale = jnp.array([[0.5, 0.0], [0.6, 0.8]])  # of x1 = 1 + scale z

@@ -8,7 +8,16 @@ import pytest
 from fmjax.conventions import Output
 from fmjax.errors import InputError
 from fmjax.guidance import Guided, classifier_free
-from fmjax.manifolds import SO3, Euclidean, Product, Sphere, in_tangent_space
+from fmjax.manifolds import (
+    SO3,
+    Euclidean,
+    FlatProduct,
+    Product,
+    Sphere,
+    Torus,
+    in_ambient_space,
+    in_tangent_space,
+)
 
 SPHERE = Sphere(2)
 X = SPHERE.uniform(jax.random.key(0), (4,))
@@ -78,3 +87,48 @@ def test_of_an_output_the_velocity_alone_is_projected():
 def test_what_is_no_network_is_refused(call, message):
     with pytest.raises(InputError, match=message):
         call()
+
+
+AMBIENT = {
+    "torus": Torus(3),
+    "product": FlatProduct((SO3(), Torus(2), Euclidean(2), Torus(1))),
+}
+
+
+@pytest.mark.parametrize("manifold", AMBIENT.values(), ids=AMBIENT)
+def test_what_a_network_gives_is_taken_back_by_the_transpose_of_the_derivative(manifold):
+    mean = jnp.broadcast_to(manifold.origin, (4, *manifold.shape))
+    x = manifold.wrapped_normal(jax.random.key(0), mean)
+    w = jax.random.normal(jax.random.key(1), (4, *manifold.ambient_shape))
+    u = jax.random.normal(jax.random.key(2), x.shape)
+    seen, moved = jax.jvp(manifold.ambient, (x,), (u,))
+
+    def apply_fn(params, x, t, labels):
+        np.testing.assert_array_equal(x, seen)
+        return params
+
+    back = in_ambient_space(apply_fn, manifold)(w, x, T, None)
+    assert seen.shape == w.shape
+    np.testing.assert_allclose(jnp.sum(back * u, 1), jnp.sum(w * moved, 1), atol=1e-4)
+    # A point comes back as its numbers, however long its cosines and sines are together.
+    end = in_ambient_space(lambda *given: 2 * seen, manifold, "x1")(None, x, T)
+    angles = [0, 1, 2] if manifold == Torus(3) else [9, 10, 13]
+    np.testing.assert_allclose(end[:, angles], x[:, angles], atol=1e-5)
+
+
+def test_of_an_output_all_that_is_shaped_as_x_is_taken_back():
+    torus, x = Torus(2), jnp.zeros((4, 2))
+
+    def several(params, x, t, labels):
+        return Output(velocity=x + 1, diagonal=x + 2, divergence=t)
+
+    found = in_ambient_space(several, torus)(None, x, T, None)
+    np.testing.assert_array_equal(found["divergence"], T)
+    np.testing.assert_array_equal(found["velocity"], jnp.full((4, 2), 1.0))
+    np.testing.assert_array_equal(found["diagonal"], jnp.full((4, 2), 2.0))
+
+
+def test_without_angles_the_network_is_the_same():
+    assert in_ambient_space(network, SPHERE) is network
+    with pytest.raises(InputError, match="unknown prediction on a manifold 'score'"):
+        in_ambient_space(network, SPHERE, "score")

@@ -49,8 +49,8 @@ MLP64 = functools.partial(MLP, width=64, depth=2)
 DIT32 = functools.partial(DiT, patch_size=1, width=32, depth=2, heads=2)
 CASES = [
     pytest.param(MLP64, Vector(2), vectors, id="vector"),
-    pytest.param(MLP64, TEXT, sequences, id="sequence", marks=pytest.mark.slow),
-    pytest.param(MLP64, ImageCondition((2, 2, 1)), images, id="image", marks=pytest.mark.slow),
+    pytest.param(MLP64, TEXT, sequences, id="sequence", marks=pytest.mark.nightly),
+    pytest.param(MLP64, ImageCondition((2, 2, 1)), images, id="image", marks=pytest.mark.nightly),
     pytest.param(DIT32, TEXT, sequences, id="sequence, dit", marks=pytest.mark.slow),
 ]
 

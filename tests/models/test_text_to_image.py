@@ -14,7 +14,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr
 
 from fmjax.conventions import Span
 from fmjax.errors import InputError
-from fmjax.models import flux, mmdit
+from fmjax.models import flux, joint, mmdit
 from fmjax.models.dit import patchify
 from fmjax.models.flux import Flux, pack, unpack
 from fmjax.models.mmdit import MMDiT, cut
@@ -89,6 +89,45 @@ def test_every_input_matters_and_examples_do_not_meet(name):
         moved = np.abs(apply(model, params, X, t, given) - out).max(axis=(1, 2, 3))
         assert moved[1] > 1e-3, changed
         assert moved[0] < 1e-5, changed
+
+
+MASK = np.array([[True, True, False], [True, True, True]])
+
+
+@pytest.mark.parametrize("name", ["mmdit, dual", "flux"])
+def test_places_that_fill_up_a_text_change_nothing(name):
+    model = NETWORKS[name]
+    params, labels = trained(model), labels_of(model)
+    masked = apply(model, params, X, T, labels | {"text_mask": MASK})
+    other = np.where(MASK[..., None], labels["text"], 100.0).astype(np.float32)
+    of_others = apply(model, params, X, T, labels | {"text": other, "text_mask": MASK})
+    np.testing.assert_allclose(of_others, masked, rtol=0, atol=1e-6)
+    first = jax.tree.map(lambda a: a[:1], labels)
+    short = apply(model, params, X[:1], T[:1], first | {"text": first["text"][:, :2]})
+    np.testing.assert_allclose(masked[:1], short, rtol=0, atol=1e-5)
+
+
+def test_a_text_that_is_masked_as_a_whole_leaves_the_image():
+    model = NETWORKS["flux"]
+    labels = TEXT | {"text_mask": np.zeros((2, 3), bool)}
+    none = apply(model, trained(model), X, T, labels)
+    moved = apply(model, trained(model), X, T, labels | {"text": TEXT["text"] + 1})
+    assert np.isfinite(none).all()
+    np.testing.assert_array_equal(none, moved)
+
+
+def test_a_mask_takes_the_kernel_that_has_one(monkeypatch):
+    kernels = []
+
+    def attend(q, k, v, kernel, mask):
+        kernels.append((kernel, mask is None))
+        return v
+
+    monkeypatch.setattr(joint, "attend", attend)
+    fused = {"attention": "cudnn", "dtype": jnp.bfloat16}
+    trace(**fused)
+    trace(**fused, labels=TEXT | {"text_mask": MASK})
+    assert set(kernels) == {("cudnn", True), ("xla", False)}
 
 
 @pytest.mark.slow
@@ -237,6 +276,12 @@ NO_GUIDANCE = {"labels": GUIDED}
         ({"labels": TEXT | {"pooled": TEXT["pooled"][0]}}, r'labels\["pooled"\] must be .*\(5,\)'),
         ({"labels": TEXT | {"pooled": np.ones((2, 5), int)}}, "must be floats .* got int32"),
         ({"labels": TEXT | {"pooled": 1.0}}, r"must be floats .* of shape \(\)"),
+        (
+            {"labels": TEXT | {"text_mask": MASK[:, :2]}},
+            r"text_mask must be masks, bool of shape \(2, 3\); got bool of shape \(2, 2\)",
+        ),
+        ({"labels": TEXT | {"text_mask": np.ones((2, 3))}}, "text_mask must be .* got float"),
+        ({"labels": TEXT | {"mask": MASK}}, r'may have "text_mask" beside.*got the keys'),
         ({"heads": 0}, "heads must be a whole number of at least 1; got 0"),
         ({"channels": 0}, "channels must be a whole number"),
         ({"text_length": 0}, "text_length must be a whole number"),

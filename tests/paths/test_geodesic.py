@@ -22,7 +22,7 @@ from fmjax.manifolds import (
     WrappedNormal,
     in_tangent_space,
 )
-from fmjax.paths import AffinePath, GeodesicPath, Joint, manifold_of
+from fmjax.paths import Adaptive, AffinePath, GeodesicPath, Joint, PseudoHuber, manifold_of
 from fmjax.predictions import as_velocity, change_path, convert
 from fmjax.schedules import VP, Cosine, Linear
 from fmjax.sources import JointSource, StandardNormal
@@ -252,3 +252,45 @@ def test_a_network_of_another_shape_is_refused():
 def test_tools_of_affine_paths_refuse_a_geodesic_path_for_a_schedule(call):
     with pytest.raises(InputError, match=r"schedule.* must be an object with alpha.*GeodesicPath"):
         call()
+
+
+def test_distances_by_length_take_the_metric_of_the_manifold():
+    """A loss takes it by itself, of a velocity and of the end of the path."""
+    ball = Hyperbolic(2)
+    path = GeodesicPath(ball)
+    mean = jnp.broadcast_to(ball.origin, (16, 2))
+    x0, x1 = (ball.wrapped_normal(jax.random.key(k), mean) for k in (0, 1))
+    t = jnp.linspace(0, 0.9, 16)
+    x_t, target = path.sample(x0, x1, t)
+    error = jnp.full((16, 2), 0.1)
+    square = ball.inner(x_t, error, error)
+
+    def apply_fn(params, x, t, labels):
+        return target + error
+
+    for distance, expected in (
+        (PseudoHuber(0.3), jnp.sqrt(square + 0.09) - 0.3),
+        (PseudoHuber(), jnp.sqrt(square + 2 * 0.00054**2) - 0.00054 * 2**0.5),
+        (Adaptive(0.5, 1e-2), square / jnp.sqrt(square + 1e-2)),
+    ):
+        losses = make_per_example_loss_fn(apply_fn, path, distance=distance)
+        found = losses({}, x0, x1, t, None)
+        np.testing.assert_allclose(found, expected, rtol=1e-4)
+    end = 0.5 * x1
+    losses = make_per_example_loss_fn(
+        lambda params, x, t, labels: end, path, prediction="x1", distance=PseudoHuber(0.3)
+    )
+    square = jnp.square(ball.dist(end, x1))
+    expected = jnp.sqrt(square + 0.09) - 0.3
+    np.testing.assert_allclose(losses({}, x0, x1, t, None), expected, rtol=1e-4)
+
+
+def test_a_distance_of_ones_own_sees_what_it_is_given():
+    path = GeodesicPath(Sphere(2))
+    x0, x1 = (Sphere(2).uniform(jax.random.key(k), (4,)) for k in (0, 1))
+    losses = make_per_example_loss_fn(
+        lambda params, x, t, labels: 0 * x, path, distance=lambda u, v, x, t: x[:, 0] + t
+    )
+    t = jnp.full(4, 0.5)
+    expected = path.sample(x0, x1, t).x_t[:, 0] + 0.5
+    np.testing.assert_allclose(losses({}, x0, x1, t, None), expected, rtol=1e-6)

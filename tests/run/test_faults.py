@@ -182,7 +182,7 @@ def test_what_is_said_to_a_closed_stream_is_said_on_the_open_one(script):
         assert line.startswith(f"{script}: ")
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_no_run_is_lost(run_python, tmp_path):
     # Two of the twelve, which take an hour. The script ends with an error where a run is lost.
     out, faults = tmp_path / "faults.json", ("failing_store", "one_of_two")

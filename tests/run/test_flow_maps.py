@@ -29,6 +29,7 @@ from fmjax.run.train.training import train
 from fmjax.run.weights.export import export_weights
 from fmjax.run.weights.initial import Initial, initial_params
 from fmjax.samplers import sde_spec, solver_spec
+from tests.conftest import nightly_but
 from tests.run.conftest import small_config, write_record
 from tests.run.forked import finish
 from tests.run.train.test_train import assert_same_bits, read_state
@@ -204,7 +205,7 @@ def test_each_identity_has_a_loss_of_the_draw(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(IDENTITIES))
+@pytest.mark.parametrize("name", nightly_but(sorted(IDENTITIES), "meanflow", "shortcut"))
 def test_each_identity_trains_without_a_teacher(name, tmp_path):
     config = without_teacher(name)
     config.train.steps = 4
@@ -214,7 +215,7 @@ def test_each_identity_trains_without_a_teacher(name, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", ["fsdp", "pmap", "accumulate"])
+@pytest.mark.parametrize("how", nightly_but(["fsdp", "pmap", "accumulate"], "fsdp"))
 def test_two_devices_train_a_student_as_one_does(how, student, trained, tmp_path, run_python):
     changes = {"fsdp": {"mesh__fsdp": 2}, "accumulate": {"train__accumulate": 2}}.get(how, {})
     keys = flatten_dict(student_config(trained, **changes).to_dict(), sep=".")

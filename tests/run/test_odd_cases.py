@@ -64,7 +64,7 @@ SLOW = {"train", "reflow", "distill", "evaluate", "likelihood"}
 
 @pytest.mark.parametrize(
     "command",
-    [pytest.param(c, marks=[pytest.mark.slow] if c in SLOW else []) for c in NUMBERS],
+    [pytest.param(c, marks=[pytest.mark.nightly] if c in SLOW else []) for c in NUMBERS],
 )
 def test_odd_cases_end_as_documented(commands, world, tmp_path, command):
     counts, output = counts_of(commands, world, tmp_path, command, NUMBERS[command])

@@ -6,6 +6,7 @@ import shlex
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 from fmjax.conditions import ClassIds, Vector
 from fmjax.data import prepare
@@ -162,3 +163,27 @@ def test_the_command_of_prepare_trains_and_samples(tmp_path, commands, capsys):
     assert isinstance(conditions["kind"], ClassIds)
     assert isinstance(conditions["age"], Vector)
     assert jax.tree.leaves(conditions)
+
+
+@pytest.mark.slow
+def test_two_folders_that_are_not_paired_lead_from_the_one_to_the_other(tmp_path):
+    rng = np.random.default_rng(0)
+    place = f"--data_dir={tmp_path / 'sets'}"
+    for name, level in (("summer", 200), ("winter", 60)):
+        (tmp_path / name).mkdir()
+        for k in range(60):
+            image = np.clip(rng.normal(level, 20, (4, 4)), 0, 255).astype(np.uint8)
+            Image.fromarray(image).save(tmp_path / name / f"{k}.png")
+        assert prepare.main([f"--name={name}", f"--source={tmp_path / name}", place]) == 0
+    own = {"source__name": "data", "source__data": "summer", "source__dir": str(tmp_path / "sets")}
+    own |= {"labels__conditional": False, "coupling__name": "ot", "train__batch_size": 32}
+    own |= {"train__steps": 300, "train__checkpoint_every": 300, "train__ema": 0.9}
+    own |= {"optimizer__learning_rate": 1e-2, "train__log_every": 100}
+    workdir = tmp_path / "run"
+    assert train(small(tmp_path / "sets", "winter", **own), workdir) == 0
+    np.save(tmp_path / "x0.npy", rng.normal(200, 20, (20, 4, 4, 1)).astype(np.uint8))
+    sample(workdir, tmp_path / "out", Request(None, x0=tmp_path / "x0.npy", labels=None), RECIPE)
+    with np.load(tmp_path / "out" / "samples.npz") as found:
+        samples = found["samples"]
+    assert (samples.shape, samples.dtype) == ((20, 4, 4, 1), np.uint8)
+    assert samples.mean() == pytest.approx(60, abs=25)

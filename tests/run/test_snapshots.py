@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from fmjax import solve, solver_spec
+from fmjax.data.load import load
 from fmjax.data.prepare import main as prepare
 from fmjax.data.snapshots import Snapshots, Timeline
 from fmjax.errors import InputError
-from fmjax.factory import Recipe
+from fmjax.factory import Recipe, settings
 from fmjax.factory.settings import DataSettings
 from fmjax.likelihood import Exact
 from fmjax.run.distill.student import distill
@@ -20,6 +21,7 @@ from fmjax.run.reflow import rounds as reflow_rounds
 from fmjax.run.restore import open_run, restore_flow
 from fmjax.run.sample.request import Request, resolve
 from fmjax.run.sample.to_disk import sample
+from fmjax.run.train.setup import build
 from fmjax.run.train.training import train
 from tests.run.conftest import small_config
 from tests.run.train.test_train import assert_same_bits, read_state
@@ -96,6 +98,17 @@ def test_without_points_they_start_from_the_snapshot_of_that_time(run):
     assert (whole.t0, whole.t1) == (0.0, 1.0)
     drawn = experiment.source.sample(jax.random.key(0), np.arange(50), (2,))
     assert np.asarray(experiment.spec.codec.decode(drawn)).max() < 5  # those of hour 0
+
+
+def test_the_table_is_read_once(data_dir, tmp_path, monkeypatch):
+    names = []
+    once = lambda name, *rest: names.append(name) or load(name, *rest)  # noqa: E731
+    monkeypatch.setattr(settings, "load", once)
+    run = build(config_of(data_dir), tmp_path / "run", "jit")
+    assert names == ["numbers"]
+    assert run.experiment.snapshots is run.dataset.snapshots
+    resolve(run.experiment, Request(5, start=6.0), Recipe(solver_spec("euler", 1)))
+    assert names == ["numbers"]
 
 
 def test_times_may_be_classes_whose_names_are_numbers(data_dir):

@@ -22,6 +22,7 @@ from fmjax.manifolds import (
 from fmjax.paths import AffinePath, BrownianBridge, GeodesicPath, Joint
 from fmjax.samplers import SOLVERS, invert, solve, solver_spec
 from fmjax.samplers.time_grids import GRIDS
+from tests.conftest import nightly_but
 
 SPHERE = Sphere(2)
 POSE = Product({"position": Euclidean(3), "rotation": SO3()})
@@ -36,7 +37,6 @@ MANIFOLDS = {
     "flat pose": FlatProduct((Euclidean(3), SO3())),
 }
 X0 = SPHERE.uniform(jax.random.key(0), (3,))
-SLOW = pytest.mark.slow
 EXACT = {"rtol": 1e-5, "atol": 1e-5}
 
 
@@ -71,7 +71,7 @@ def error(solution, expected):
 
 QUICK = {"geodesic_euler", "geodesic_heun", "tsit5"}
 ON = [name for name, method in sorted(SOLVERS.items()) if not method.log_snr]
-EVERY = [pytest.param(name, marks=() if name in QUICK else SLOW) for name in ON]
+EVERY = nightly_but(ON, *sorted(QUICK))
 
 
 @pytest.mark.slow
@@ -117,7 +117,7 @@ def off(manifold, x):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MANIFOLDS)
-@pytest.mark.parametrize("solver", ["geodesic_euler", "geodesic_heun", "heun"])
+@pytest.mark.parametrize("solver", nightly_but(["geodesic_euler", "geodesic_heun", "heun"], "heun"))
 def test_states_never_leave_any_manifold_whatever_the_velocity(name, solver):
     manifold = MANIFOLDS[name]
     x0, end = points(manifold, 0), points(manifold, 1)

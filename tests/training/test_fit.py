@@ -23,6 +23,7 @@ from fmjax.training import fit
 from fmjax.training.mesh import MeshSizes
 from fmjax.training.signals import Stopped
 from fmjax.training.state import TrainState
+from tests.conftest import nightly_but
 
 
 def points(n=96, seed=0):
@@ -434,7 +435,7 @@ print(b"".join(np.asarray(x).tobytes() for x in jax.tree.leaves(state)).hex())
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["nnx", "equinox"])
+@pytest.mark.parametrize("name", nightly_but(["nnx", "equinox"], "nnx"))
 def test_killed_and_resumed_on_two_devices_it_is_the_same_to_the_bit(run_python, tmp_path, name):
     def run(folder, steps, kill_at=0):
         return run_python(KILLED, name, tmp_path / folder, steps, kill_at, devices=2).split()[-1]

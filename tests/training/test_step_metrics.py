@@ -21,10 +21,13 @@ class Lines:
     """In the place of the progress: it keeps what it is given."""
 
     def __init__(self):
-        self.lines = []
+        self.lines, self.estimated = [], []
 
     def write(self, step, values):
         self.lines.append((step, values))
+
+    def estimate(self, *estimated):
+        self.estimated.append(estimated)
 
 
 def told(calls, log_every=4, batch_size=8, flops=None, steps=1):
@@ -58,6 +61,28 @@ def test_steps_left_out_are_counted_and_not_averaged():
         told([step(1.0, 1.0, 0)] + 3 * [step(np.nan, np.nan, 1)])
     with pytest.raises(FloatingPointError, match="the grad_norm is inf at step 1"):
         told([step(1.0, np.inf, 0)])
+
+
+def test_the_time_that_is_left_is_estimated_once_from_the_first_steps(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+    log = Lines()
+    meter = StepMetrics(8, 1, log)
+    for step in range(2, 20, 2):
+        now[0] += 7.0 if step == 2 else 1.0  # the first call warms up
+        meter.add(step, {"loss": np.ones(2)}, waited=0.0)
+        with meter.paused():  # of which nothing is counted
+            now[0] += 50.0 if step == 4 else 0.0
+    meter.drain()
+    assert log.estimated == [(8, 0.5, 6)]  # three calls of two steps, a second each
+
+
+def test_an_estimate_names_what_it_is_made_of(capsys):
+    with Progress(None, 0, 3000) as log:
+        log.estimate(10, 0.32, 8)
+        log.estimate(2995, 0.32, 8)  # hardly anything is left
+    said = "about 16 min for the 2990 steps that are left, estimated from the first 8; what is done"
+    assert capsys.readouterr().err.count(said) == 1
 
 
 def test_utilisation_is_operations_over_the_peak(monkeypatch):

@@ -1,12 +1,14 @@
 """Images from folders, one folder per class, checked by their headers and decoded one by one."""
 
 import dataclasses
+import hashlib
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL
 from PIL import Image, ImageOps
 
 from fmjax.checks import check_class_names
@@ -44,6 +46,20 @@ class FilePart:
         """The examples at `indices` (k,)."""
         labels = None if self.labels is None else self.labels[indices]
         return FilePart([self.paths[i] for i in indices], labels, self.shape)
+
+    def fingerprint(self, indices: Iterable[int]) -> str:
+        """Of the files and the labels of some examples: when the files were changed, not each byte.
+
+        Raises:
+            OSError: a file is gone.
+        """
+        about = hashlib.sha256(f"{PIL.__version__} {self.shape}".encode())
+        for i in indices:
+            path, found = self.paths[i].absolute(), self.paths[i].stat()
+            label = None if self.labels is None else self.labels[i]
+            times = (found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+            about.update(repr((str(path), *times, label)).encode())
+        return about.hexdigest()
 
 
 def own_folder(

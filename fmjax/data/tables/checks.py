@@ -1,12 +1,15 @@
 """What is wrong with arrays, found before anything is written, each in one sentence."""
 
+import math
 import re
 
 import numpy as np
 
 from fmjax.checks import check_at_least
+from fmjax.data.points import Points, as_points
 from fmjax.data.resampling import check_weights
 from fmjax.data.tables.files import Arrays
+from fmjax.data.tables.globe import is_globe, on_globe
 from fmjax.data.token_codecs import as_tokens
 from fmjax.errors import InputError
 
@@ -18,10 +21,11 @@ _CHANNELS = (1, 3)
 def check_x(arrays: Arrays) -> np.ndarray:
     """The data as they are kept: uint8 (n, h, w, c), or float32 (n, ...), a column as (n, 1).
 
-    Those of a vocabulary are tokens, int32 (n, ...).
+    Those of a vocabulary are tokens, int32 (n, ...); those of a manifold its points, (n, *shape).
 
     Raises:
-        InputError: they are neither, have no examples, are not finite, or are no such tokens.
+        InputError: they are neither, have no examples, are not finite, or are no such tokens or
+            points.
     """
     return _data(arrays, "x", "train")
 
@@ -69,7 +73,7 @@ def _data(arrays: Arrays, role: str, part: str) -> np.ndarray:
         raise InputError(
             f"{name} must be uint8 (0 to 255), got {x.dtype}; floats such as latents are 'x'."
         )
-    if x.dtype == np.uint8:
+    if x.dtype == np.uint8 and arrays.manifold is None:
         return _pixels(name, x)
     if x.dtype.kind in "US":
         raise InputError(f"{name} must be numbers, got text; texts can only be classes.")
@@ -83,12 +87,30 @@ def _data(arrays: Arrays, role: str, part: str) -> np.ndarray:
             f"{name} must have shape (n, ...) with at least one example; got {x.shape}."
         )
     x = x[:, None] if x.ndim == 1 else x
-    _check_finite(arrays, name, x)
+    _check_finite(arrays, role, name, x)
+    if arrays.manifold is not None:
+        return _points(arrays, name, x)
     if x.ndim == 4 and x.shape[-1] in _CHANNELS and _are_levels(x):
         raise InputError(
             f"{name} holds whole numbers from 0 to 255, which are pixels: write x.astype(np.uint8)."
         )
     return x.astype(np.float32)
+
+
+def _points(arrays: Arrays, name: str, x: np.ndarray) -> np.ndarray:
+    if is_globe(arrays):
+        x = on_globe(name, x, arrays.columns["x"])
+    return as_points(name, x, codec_of_points(arrays, x), arrays.project)
+
+
+def codec_of_points(arrays: Arrays, x: np.ndarray) -> Points:
+    """The codec of points (n, ...) on the manifold that the arrays say.
+
+    Raises:
+        InputError: there is none of that name, or none with points of so many numbers.
+    """
+    assert arrays.manifold is not None, "asked where there is a manifold"
+    return Points(arrays.manifold, math.prod(x.shape[1:]))
 
 
 def _tokens(name: str, x: np.ndarray, vocabulary: int) -> np.ndarray:
@@ -114,15 +136,15 @@ def _are_levels(x: np.ndarray) -> bool:
     return bool(x.min() >= 0 and 1 < x.max() <= 255 and (x == np.round(x)).all())
 
 
-def _check_finite(arrays: Arrays, name: str, x: np.ndarray) -> None:
+def _check_finite(arrays: Arrays, role: str, name: str, x: np.ndarray) -> None:
     with np.errstate(over="ignore"):
         wrong = np.argwhere(~np.isfinite(x.astype(np.float32)))
     if not len(wrong):
         return
     row, *place = wrong[0].tolist()
     where = f"at {tuple(place)}" if len(place) != 1 else f"in column {place[0]}"
-    if len(place) == 1 and arrays.columns is not None and x.shape[1] == len(arrays.columns):
-        where = f"in column {arrays.columns[place[0]]!r}"
+    if len(place) == 1 and role in arrays.columns:
+        where = f"in column {arrays.columns[role][place[0]]!r}"
     raise InputError(
         f"{name} must be finite in float32; row {row} holds {x[tuple(wrong[0])]} {where}, the "
         f"first of {len(wrong)}. Leave such rows out, or fill them in."
@@ -141,6 +163,23 @@ def weights_of(arrays: Arrays, part: str, count: int) -> np.ndarray:
     return check_weights(arrays.name("weights", part), weights, count)
 
 
+def check_condition_name(said: str, name: str) -> None:
+    """Checks the name of a condition.
+
+    Args:
+        said: what would have it, as the message names it.
+        name: of the condition.
+
+    Raises:
+        InputError: it is no name, or another thing has it.
+    """
+    if not _NAME.fullmatch(name) or name in _RESERVED:
+        raise InputError(
+            f"{said} would be a condition, whose name must be of letters, digits and _, a letter "
+            f"first, and none of {', '.join(_RESERVED)}; rename it."
+        )
+
+
 def check_condition(arrays: Arrays, name: str, part: str, count: int) -> np.ndarray:
     """A condition as it is kept: texts as they are, int64 (n,), float32, bool, or uint8 images.
 
@@ -148,11 +187,7 @@ def check_condition(arrays: Arrays, name: str, part: str, count: int) -> np.ndar
         InputError: it has another length than the data, is not finite, or no condition is such.
     """
     x, said = getattr(arrays, part)[name], arrays.name(name, part)
-    if not _NAME.fullmatch(name) or name in _RESERVED:
-        raise InputError(
-            f"{said} would be a condition, whose name must be of letters, digits and _, a letter "
-            f"first, and none of {', '.join(_RESERVED)}; rename it."
-        )
+    check_condition_name(said, name)
     if x.shape[:1] != (count,):
         raise InputError(
             f"{said} must have one entry for each of the {count} examples, got shape {x.shape}: "
@@ -180,7 +215,7 @@ def check_condition(arrays: Arrays, name: str, part: str, count: int) -> np.ndar
             "(n, length) named after its sequence, NAME_mask; or images of uint8 (n, h, w, c)."
         )
     x = x[:, None] if x.ndim == 1 else x
-    _check_finite(arrays, said, x)
+    _check_finite(arrays, name, said, x)
     return x.astype(np.float32)
 
 
@@ -196,8 +231,8 @@ def check_varies(arrays: Arrays, x: np.ndarray) -> None:
         return
     if x.ndim != 2:
         raise InputError(f"{arrays.name('x')} is constant: there is nothing to learn.")
-    named = arrays.columns or range(x.shape[1])
+    named = arrays.columns.get("x", [str(i) for i in range(x.shape[1])])
     raise InputError(
-        f"{arrays.name('x')} has the constant columns {', '.join(str(named[i]) for i in constant)}"
+        f"{arrays.name('x')} has the constant columns {', '.join(named[int(i)] for i in constant)}"
         ", over the rows that are trained on: leave them out."
     )

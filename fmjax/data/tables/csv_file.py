@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fmjax.data.tables.checks import check_condition_name
 from fmjax.data.tables.files import Arrays
 from fmjax.errors import InputError, unknown_name
 from fmjax.files import first_line
@@ -18,29 +19,52 @@ def read_csv(path: Path, conditions: Sequence[str] = (), weights: str | None = N
 
     Args:
         path: of the file, UTF-8.
-        conditions: which columns are conditions: of whole numbers or of texts they are classes,
-            of other numbers vectors of one number.
+        conditions: which columns are conditions. ``"age,organ"``: two, called as their columns; of
+            whole numbers or of texts they are classes, of other numbers vectors of one number.
+            ``"dose:morning,evening"``: one, called dose, a vector of two columns of numbers;
+            ``"dose:morning"``: one column under another name.
         weights: which column says how often a row counts; None for none.
 
     Raises:
         InputError: it cannot be read, a row has another number of cells than the first, a cell is
-            empty or no number, or a column is unknown.
+            empty or no number, or a column is unknown or has two uses.
     """
     names, rows = _read_rows(path)
-    for name in (*conditions, *([] if weights is None else [weights])):
+    groups = _groups(conditions)
+    used = [*(one for group in groups.values() for one in group), *([weights] if weights else [])]
+    for name in used:
         if name not in names:
             raise unknown_name(f"column of {path}", name, names)
-    columns = dict(zip(names, zip(*rows, strict=True), strict=True))
-    train = {name: _condition(path, name, columns.pop(name)) for name in conditions}
+        if used.count(name) > 1:
+            raise InputError(
+                f"column {name!r} of {path} has two uses: a column is one condition, a part of "
+                "one, or the weights."
+            )
+    columns: dict[str, Sequence[str]] = dict(zip(names, zip(*rows, strict=True), strict=True))
+    train = {name: _condition(path, columns, group) for name, group in groups.items()}
     if weights is not None:
-        train["weights"] = _numbers(path, weights, columns.pop(weights))
-    if not columns:
+        train["weights"] = _numbers(path, weights, columns[weights])
+    left = [name for name in names if name not in used]
+    if not left:
         raise InputError(f"{path} has no column left that is data: each is a condition or weight.")
-    table = [_numbers(path, name, cells) for name, cells in columns.items()]
-    train["x"] = np.stack(table, axis=1)
-    called = {name: f"column {name}" for name in conditions}
+    train["x"] = np.stack([_numbers(path, name, columns[name]) for name in left], axis=1)
+    called = {name: f"column {', '.join(group)}" for name, group in groups.items()}
     called |= {"x": "the table", "weights": f"column {weights}"}
-    return Arrays(path, train, None, called, tuple(columns))
+    return Arrays(path, train, None, called, {"x": left} | groups)
+
+
+def _groups(conditions: Sequence[str]) -> dict[str, list[str]]:
+    """The columns of each condition, by its name."""
+    groups: dict[str, list[str]] = {}
+    for given in conditions:
+        name, colon, listed = given.partition(":")
+        new = {name: listed.split(",")} if colon else {one: [one] for one in given.split(",")}
+        for name, columns in new.items():
+            check_condition_name(f"{name!r} in --condition={given}", name)
+            if name in groups:
+                raise InputError(f"--condition names {name!r} twice; give each condition one name.")
+            groups[name] = columns
+    return groups
 
 
 def _read_rows(path: Path) -> tuple[list[str], list[list[str]]]:
@@ -78,8 +102,12 @@ def _check_names(path: Path, names: list[str]) -> None:
             raise InputError(f"{path} has {what}; give each column a name of its own.")
 
 
-def _condition(path: Path, name: str, cells: Sequence[str]) -> np.ndarray:
-    """Whole numbers and texts as texts, which name classes; other numbers as floats."""
+def _condition(path: Path, columns: dict[str, Sequence[str]], group: Sequence[str]) -> np.ndarray:
+    """One column: as texts, which name classes, unless its numbers are floats; several: floats."""
+    if len(group) > 1:
+        return np.stack([_numbers(path, name, columns[name]) for name in group], axis=1)
+    (name,) = group
+    cells = columns[name]
     if all(map(_is_whole, cells)):
         return np.array([str(int(cell)) for cell in cells])
     if all(map(_is_number, cells)):
@@ -98,8 +126,8 @@ def _numbers(path: Path, name: str, cells: Sequence[str]) -> np.ndarray:
             raise _empty(path, name, row) from error
         shown = cells[row][:_QUOTED]
         raise InputError(
-            f"column {name!r} of {path} holds text, {shown!r} in row {row}: make it a condition "
-            f"with --condition={name}, or leave it out of the file."
+            f"column {name!r} of {path} holds text, {shown!r} in row {row}: make it a condition of "
+            f"its own with --condition={name}, or leave it out of the file."
         ) from error
 
 

@@ -1,6 +1,8 @@
 """Arrays from an ``.npz`` or an ``.npy``, by what they are: the data, its pairs, its conditions."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -20,16 +22,20 @@ class Arrays(NamedTuple):
         train: arrays by what they are: ``"x"``, and perhaps ``"x0"``, ``"weights"`` and conditions.
         test: the same of the held-out part; None where the file has none.
         called: by what they are: the names that the file has for them, for messages.
-        columns: the names of the columns of x; None where they have none.
+        columns: by what they are: the names of their columns, where they have names.
         vocabulary: of x that are tokens, how many symbols there are; None for any other.
+        manifold: of x that are points on one, its name; None for any other.
+        project: whether such points may lie off it, and are moved to the nearest ones.
     """
 
     path: Path
     train: dict[str, np.ndarray]
     test: dict[str, np.ndarray] | None
     called: dict[str, str]
-    columns: tuple[str, ...] | None = None
+    columns: Mapping[str, Sequence[str]] = MappingProxyType({})
     vocabulary: int | None = None
+    manifold: str | None = None
+    project: bool = False
 
     def name(self, role: str, part: str = "train") -> str:
         """One array as a message names it."""

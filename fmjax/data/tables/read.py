@@ -15,6 +15,7 @@ from fmjax.data.tables.checks import (
     check_x,
     check_x0,
     check_x_test,
+    codec_of_points,
     weights_of,
 )
 from fmjax.data.tables.files import Arrays
@@ -119,13 +120,15 @@ def _as_floats(x: np.ndarray) -> np.ndarray:
 
 
 def _codec(arrays: Arrays, x: np.ndarray) -> Codec:
-    """Tokens; pixels; or floats standardised by what is trained on, each column by itself."""
+    """Tokens; pixels; points on a manifold; or floats standardised, each column by itself."""
     if arrays.vocabulary is not None:
         return Tokens(x.shape[1:], arrays.vocabulary)
     if x.dtype == np.uint8:
         return Pixels(x.shape[1:])
     if len(x) < _LEAST:
         raise InputError(f"{arrays.name('x')} has one example only; at least two are needed.")
+    if arrays.manifold is not None:
+        return codec_of_points(arrays, x)
     check_varies(arrays, x)
     if x.ndim == 2:
         return Vectors.fitted(x)

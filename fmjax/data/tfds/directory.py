@@ -6,13 +6,13 @@ The layout is TFDS's: ``<root>/<name>[/<config>]/<version>/`` with a ``dataset_i
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from fmjax.errors import InputError
 from fmjax.files import first_line
+from fmjax.folders import working_folder
 
 # As in tensorflow_datasets, which need not be imported to know where things lie.
 DEFAULT = "~/tensorflow_datasets"
@@ -70,7 +70,8 @@ def check_new(name: str, root: Path, overwrite: bool = False) -> None:
         overwrite: whether it may replace a set of that name.
 
     Raises:
-        InputError: for a name that cannot be used, or one that is there already.
+        InputError: for a name that cannot be used, or one that is there already; what is no set is
+            never replaced.
     """
     if not re.fullmatch(r"[a-z][a-z0-9_]{0,63}", name):
         raise InputError(
@@ -84,6 +85,16 @@ def check_new(name: str, root: Path, overwrite: bool = False) -> None:
             f"a data set {name!r} exists in {root}; add --overwrite to replace it, or choose "
             "another name."
         )
+    if overwrite and (root / name).exists() and not _holds_set(root / name):
+        raise InputError(
+            f"{root / name} holds no data set, and is not replaced by one; choose another name or "
+            "another --data_dir."
+        )
+
+
+def _holds_set(folder: Path) -> bool:
+    """Whether there is a version of a set in a folder, or in a configuration's folder below it."""
+    return any(_version(path) for below in ("*", "*/*") for path in folder.glob(below))
 
 
 def publish(
@@ -95,7 +106,8 @@ def publish(
 ) -> Path:
     """Prepares a set in a hidden folder and moves it to its place in one rename.
 
-    Nothing half-written is ever seen under the final name. Two processes that prepare the same
+    Nothing half-written is ever seen under the final name. A process that is killed leaves its
+    hidden folder, which the next one removes. Two processes that prepare the same
     set do not meet: each works in a folder of its own, the first rename wins, and the second
     finds the set there.
 
@@ -113,13 +125,13 @@ def publish(
     """
     try:
         root.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".preparing-", dir=root) as scratch:
-            builder = build(scratch)
-            downloads = download_dir or Path(scratch, "downloads")
+        with working_folder(root, ".preparing-") as scratch:
+            builder = build(str(scratch))
+            downloads = download_dir or scratch / "downloads"
             builder.download_and_prepare(file_format=FORMAT, download_dir=downloads)
             folder = Path(builder.data_dir)
             if replaces is not None and replaces.exists():
-                replaces.rename(Path(scratch, "replaced"))
+                replaces.rename(scratch / "replaced")
             return _move(folder, root / folder.relative_to(scratch))
     except InputError:
         raise

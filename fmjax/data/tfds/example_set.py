@@ -24,6 +24,7 @@ from fmjax.checks import check_class_names
 from fmjax.conditions import ClassIds
 from fmjax.data.own import Examples, OwnData
 from fmjax.data.tfds import directory
+from fmjax.data.tfds.kept_parts import Encoded, KeptParts
 from fmjax.data.tfds.metadata import KEY, describe_set, feature_name
 from fmjax.errors import InputError
 
@@ -42,7 +43,9 @@ def write_set(
 ) -> Path:
     """Writes examples as a TFDS set that `load`, or ``tfds.builder(name)``, reads back.
 
-    Nothing appears under the final name before every example has been written.
+    Nothing appears under the final name before every example has been written. Examples with a
+    fingerprint, see `fmjax.data.own.Examples`, are kept until then, so that the same call goes on
+    where an earlier one was stopped.
 
     Args:
         name: lower-case letters, digits and underscores, beginning with a letter.
@@ -63,11 +66,15 @@ def write_set(
     for condition in own.conditions.values():
         check_class_names(getattr(condition, "names", None) or ())
 
+    kept = KeptParts(root, name)
+
     def build(scratch: str) -> tfds.core.DatasetBuilder:
-        return ExampleSet(name=name, own=own, watch=watch, data_dir=scratch)
+        return ExampleSet(name=name, own=own, kept=kept, watch=watch, data_dir=scratch)
 
     with quiet():
-        return directory.publish(build, root, replaces=root / name if overwrite else None)
+        folder = directory.publish(build, root, replaces=root / name if overwrite else None)
+    kept.remove()
+    return folder
 
 
 class ExampleSet(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
@@ -76,9 +83,9 @@ class ExampleSet(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # ty
     VERSION = tfds.core.Version("1.0.0")
     url_infos = None  # nothing is downloaded; looking it up needs a package TFDS does not declare
 
-    def __init__(self, *, name: str, own: OwnData, watch: Watch, data_dir: str):
+    def __init__(self, *, name: str, own: OwnData, kept: KeptParts, watch: Watch, data_dir: str):
         self.name = name  # of the instance: TFDS would name it after the class
-        self._own, self._watch = own, watch
+        self._own, self._kept, self._watch = own, kept, watch
         super().__init__(data_dir=data_dir, file_format=directory.FORMAT)
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -101,7 +108,7 @@ class ExampleSet(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # ty
         like = {name: (np.shape(x), np.asarray(x).dtype) for name, x in self._own.train[0].items()}
         content = hashlib.sha256()
 
-        def encode(part: range) -> tuple[list[dict], bytes]:
+        def encode(part: range) -> Encoded:
             encoded, digest = [], hashlib.sha256()
             for i in part:
                 example = {name: np.asarray(x) for name, x in examples[i].items()}
@@ -112,8 +119,15 @@ class ExampleSet(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # ty
                 encoded.append({name: encode_array(x) for name, x in named.items()})
             return encoded, digest.digest()
 
+        fingerprint = getattr(examples, "fingerprint", None)
+
+        def encode_once(part: range) -> Encoded:
+            if fingerprint is None:
+                return encode(part)
+            return self._kept.take(fingerprint(part), lambda: encode(part))
+
         def encoded() -> Iterator[dict]:
-            for part, digest in _in_threads(encode, len(examples)):
+            for part, digest in _in_threads(encode_once, len(examples)):
                 content.update(digest)
                 yield from part
 

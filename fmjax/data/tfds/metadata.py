@@ -8,6 +8,7 @@ The file may come from somebody else: every value is checked before it is believ
 """
 
 import functools
+import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ import numpy as np
 
 from fmjax.data.codecs import Codec, Pixels, States, Vectors
 from fmjax.data.own import OwnData
+from fmjax.data.points import Points
 from fmjax.data.token_codecs import Text, Tokens
 from fmjax.errors import InputError
 from fmjax.json_files import OBJECT, TEXT, TEXTS, WHOLE, Kind, check_kind, read_json
@@ -72,6 +74,8 @@ def describe_set(own: OwnData, first: dict[str, Any]) -> dict[str, Any]:
         codec |= {"shift": own.codec.shift, "scale": own.codec.scale}
     elif isinstance(own.codec, Tokens):
         codec |= {"vocabulary": own.codec.vocabulary}
+    elif isinstance(own.codec, Points):
+        codec |= {"manifold": own.codec.name}
     elif isinstance(own.codec, Text):
         codec |= {"symbols": own.codec.symbols and "".join(own.codec.symbols)}
     return {
@@ -106,7 +110,7 @@ _KINDS = {
 
 
 _KINDS_OF_TOKENS = (Tokens.kind, Text.kind)
-_KINDS_OF_CODECS = (Pixels.kind, Vectors.kind, States.kind, *_KINDS_OF_TOKENS)
+_KINDS_OF_CODECS = (Pixels.kind, Vectors.kind, States.kind, Points.kind, *_KINDS_OF_TOKENS)
 
 
 def says_tokens(metadata: SetMetadata) -> bool:
@@ -170,6 +174,9 @@ def stored_codec(metadata: SetMetadata, shape: tuple[int, ...], path: Path) -> C
             _check(path, name, said, Kind(words, accepts))
         mean, scale = (tuple(map(float, said[name])) for name in ("mean", "scale"))
         return Vectors(shape[0], mean, scale)
+    if said.get("kind") == "points":
+        _check(path, "manifold", said, TEXT)
+        return _shaped(Points(said["manifold"], math.prod(shape)), shape, path)
     if said.get("kind") == "tokens":
         _check(path, "vocabulary", said, WHOLE)
         return Tokens(shape, said["vocabulary"])
@@ -180,6 +187,16 @@ def stored_codec(metadata: SetMetadata, shape: tuple[int, ...], path: Path) -> C
         f"the kind of the codec in {path} must be {', '.join(_KINDS_OF_CODECS)}, as its data are; "
         f"got {said.get('kind')!r:.60} for examples of shape {shape}."
     )
+
+
+def _shaped(codec: Points, shape: tuple[int, ...], path: Path) -> Points:
+    """The codec, if examples have its shape."""
+    if codec.shape != shape:
+        raise InputError(
+            f"the manifold of the codec in {path} has points of shape {codec.shape}, and the "
+            f"examples have {shape}: prepare the set again."
+        )
+    return codec
 
 
 def _all(x: Any, count: int, kind: Kind) -> bool:

@@ -33,7 +33,12 @@ def _is_shape(x: Any) -> bool:
     return known == [] or SHAPE.accepts(known)
 
 
-_LENGTH = Kind("a whole number from 0 to 2^31 - 1", lambda x: _whole(x) in range(2**31))
+def _is_length(x: Any) -> bool:
+    n = _whole(x)
+    return n is not None and 0 <= n < 2**31
+
+
+_LENGTH = Kind("a whole number from 0 to 2^31 - 1", _is_length)
 _LENGTHS = Kind(f"a list, each {_LENGTH.words}", lambda x: _all(x, _LENGTH))
 _NAME = Kind("a name without / in it", _is_name)
 _FEATURE = Kind("a feature of TFDS", lambda x: isinstance(x, str) and x.startswith(_OWN))

@@ -18,6 +18,7 @@
 | `lightningdit` | LightningDiT, official |
 | `jit` | JiT, official |
 | `text_to_image` | Stable Diffusion 3 and 3.5, and FLUX.1, of diffusers |
+| `official_text_to_image` | the same under their official names |
 | `unet` | the U-Net of torchcfm and flow_matching |
 
 Here networks meet the paths they were trained on and the files they lie in; nothing else of

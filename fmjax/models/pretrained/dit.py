@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from fmjax.conditions import ClassIds
-from fmjax.conventions import ApplyFn, Array, Labels, Params
+from fmjax.conventions import Params
 from fmjax.errors import InputError
 from fmjax.models.adapters import from_linen
 from fmjax.models.dit import PRESETS, DiT
@@ -26,7 +26,7 @@ from fmjax.models.pretrained.results import Network
 from fmjax.models.pretrained.rules import Rule, layer
 from fmjax.models.transformer import NORM_EPSILON
 from fmjax.paths import AffinePath
-from fmjax.schedules import DiscreteVP
+from fmjax.schedules import DiscreteVP, at_steps
 from fmjax.storage.safetensors import Shapes
 from fmjax.storage.weight_files import WeightFiles
 
@@ -237,28 +237,19 @@ def _inputs(model: DiT, shape: Shape) -> tuple:
     )
 
 
-def _at_steps(model: DiT) -> ApplyFn:
-    """The network of a diffusion of discrete steps, asked at times instead."""
-
-    def apply_fn(params: Params, x: Array, t: Array, labels: Labels = None) -> Any:
-        return model.apply({"params": params}, x, DIFFUSION.step(t), labels)
-
-    return apply_fn
-
-
 def _noise(
     family: Family, model: DiT, params: Params, report: Report, files: WeightFiles
 ) -> Network:
-    path, shape = AffinePath(DIFFUSION), _shape(files)
-    return Network(model, params, _at_steps(model), "x0", path, family.name, report, shape)
+    apply_fn, shape = at_steps(from_linen(model), DIFFUSION), _shape(files)
+    path = AffinePath(DIFFUSION)
+    return Network(model, params, apply_fn, "x0", path, family.name, report, shape, True)
 
 
 def _velocity(
     family: Family, model: DiT, params: Params, report: Report, files: WeightFiles
 ) -> Network:
     apply_fn, shape = from_linen(model), _shape(files)
-    path = AffinePath()
-    return Network(model, params, apply_fn, "velocity", path, family.name, report, shape, True)
+    return Network(model, params, apply_fn, "velocity", AffinePath(), family.name, report, shape)
 
 
 DIT = Family(

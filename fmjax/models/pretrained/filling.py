@@ -34,7 +34,7 @@ def fill(files: WeightFiles, origin: Origin, leaf: jax.ShapeDtypeStruct) -> jax.
         if k and not origin.stacked:
             _check_copy(files, names, origin.names[0])
             continue
-        value = origin.rule.change.forward([files.read(name) for name in names])
+        value = origin.rule.change.forward([_read(files, name, origin) for name in names])
         for key, index in parts.items():
             with np.errstate(over="ignore"):  # told apart below, in a sentence
                 written = _put(buffers[key], value, index, key, k if origin.stacked else None)
@@ -47,6 +47,12 @@ def fill(files: WeightFiles, origin: Origin, leaf: jax.ShapeDtypeStruct) -> jax.
         for device, index in indices.items()
     ]
     return jax.make_array_from_single_device_arrays(leaf.shape, leaf.sharding, arrays)
+
+
+def _read(files: WeightFiles, name: str, origin: Origin) -> np.ndarray:
+    """A tensor, or those rows of it that a parameter is made of."""
+    rows = origin.rule.rows
+    return files.read(name) if rows is None else rows.take(files.read(name))
 
 
 def _indices(leaf: jax.ShapeDtypeStruct) -> dict[Any, Index]:

@@ -72,7 +72,9 @@ def compare(found: Shapes, where: Sequence[Origin], left_out: Mapping[str, str])
             read.append(name)
     known = {*read, *missing, *other, *left_out}
     unknown = tuple(name for name in found if name not in known)
-    present = {name: why for name, why in left_out.items() if name in found}
+    # A tensor may be left out for one parameter and be read for another.
+    spare = set(found) - set(read)
+    present = {name: why for name, why in left_out.items() if name in spare}
     return Report(tuple(read), present, missing, other, unknown)
 
 

@@ -26,8 +26,8 @@ class Network(NamedTuple):
         report: what was read of the file, and what was not.
         shape: of the examples it was trained on, (height, width, channels), with None for a length
             that the file does not say.
-        direct: whether `apply_fn` asks the model at t as it is, and gives what the model gives, as
-            a run of a configuration does with its own.
+        at_steps: whether `apply_fn` asks the model at the step of a diffusion that t lies at, and
+            not at t; see `fmjax.schedules.at_steps`.
     """
 
     model: nn.Module
@@ -38,7 +38,7 @@ class Network(NamedTuple):
     family: str
     report: Report
     shape: tuple[int | None, ...]
-    direct: bool = False
+    at_steps: bool = False
 
 
 class Autoencoder(NamedTuple):

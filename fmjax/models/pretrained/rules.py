@@ -7,9 +7,10 @@ A family declares its names as a table of rules,
     Rule(("blocks.*.q.weight", "blocks.*.k.weight", "blocks.*.v.weight"),
          "blocks/attention/qkv/kernel", joined(3, by_head(16, DENSE)))
     Rule("encoder.{i}.conv.{j}.weight", "encoder/layer_{i}/conv_{j}/kernel", CONV)
+    Rule("blocks.*.qkv.weight", "blocks/attention/k/kernel", DENSE, rows=Rows(1, 2, of=3))
 
 where ``*`` counts the leading axis of a parameter that is stacked, and ``{i}``, ``{j}`` stand for
-the same numbers on both sides.
+the same numbers on both sides. The last is one of the rules that share a tensor, each its rows.
 """
 
 import re
@@ -23,6 +24,29 @@ from fmjax.models.pretrained.changes import DENSE, SAME, Change
 from fmjax.storage.safetensors import Shapes
 
 
+class Rows(NamedTuple):
+    """Some rows of a tensor there, the first axis of which is cut into equal parts.
+
+    Attributes:
+        first: the first part, from 0 on.
+        last: the first part that is not of them any more.
+        of: how many parts the whole tensor has.
+    """
+
+    first: int
+    last: int
+    of: int
+
+    def take(self, whole: np.ndarray) -> np.ndarray:
+        """These rows of a tensor."""
+        part = whole.shape[0] // self.of
+        return whole[self.first * part : self.last * part]
+
+    def shape_of_whole(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape of the tensor, of which these rows have `shape`."""
+        return shape[0] * self.of // (self.last - self.first), *shape[1:]
+
+
 class Rule(NamedTuple):
     """How one parameter of ours is made.
 
@@ -33,6 +57,7 @@ class Rule(NamedTuple):
         copies: how many equal copies ``*`` counts there, for a parameter that is single here.
         first: the number that ``*`` begins with.
         hint: what to do where the shape differs, after "; ".
+        rows: which rows of theirs it is made of; None for all. Other rules name the other rows.
     """
 
     theirs: str | tuple[str, ...]
@@ -41,6 +66,7 @@ class Rule(NamedTuple):
     copies: int = 0
     first: int = 0
     hint: str = ""
+    rows: Rows | None = None
 
 
 def layer(theirs: str, ours: str, change: Change = DENSE, **more: Any) -> tuple[Rule, Rule]:
@@ -105,6 +131,8 @@ def _origin(rules: Sequence[Rule], path: str, leaf: Any) -> Origin:
     # Without numbers behind it, an array of any shape costs nothing.
     entry = np.broadcast_to(np.zeros((), bool), leaf.shape[1:] if stacked else leaf.shape)
     shapes = tuple(part.shape for part in rule.change.backward(entry))
+    if rule.rows is not None:
+        shapes = tuple(rule.rows.shape_of_whole(shape) for shape in shapes)
     return Origin(path, names, shapes, rule, stacked)
 
 
@@ -125,11 +153,14 @@ def _fill(name: str, numbers: dict[str, str]) -> str:
 
 
 def expected(where: Sequence[Origin]) -> Iterator[tuple[str, tuple[int, ...], Origin]]:
-    """Each tensor that a file must hold: its name, its shape and what it is for."""
+    """Each tensor that a file must hold, once: its name, its shape and what it is for."""
+    seen = set()
     for origin in where:
         for row in origin.names:
             for name, shape in zip(row, origin.shapes, strict=True):
-                yield name, shape, origin
+                if name not in seen:
+                    yield name, shape, origin
+                seen.add(name)
 
 
 def expected_shapes(where: Sequence[Origin]) -> Shapes:

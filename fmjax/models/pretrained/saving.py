@@ -1,5 +1,6 @@
 """Parameters out, under the names of a published layout."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,11 +50,7 @@ def save(
         raise InputError(f"dtype={dtype!r}: expected one of {', '.join(DTYPES)}, or None.")
     target, where = _plan(family, model, shape)
     _check_params(params, target)
-    tensors: dict[str, np.ndarray] = {}
-    found = by_path(params)
-    for origin in where:
-        tensors |= _theirs(origin, on_host(found[origin.path]))
-    tensors |= family.added(model, shape)
+    tensors = {**_theirs(where, by_path(params)), **family.added(model, shape)}
     if not family.halves:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_weights(path, tensors, dtype)
@@ -98,14 +95,23 @@ def _plan(family: Family, model: nn.Module, shape: Shape) -> tuple[Any, list[Ori
         ) from error
 
 
-def _theirs(origin: Origin, ours: Any) -> dict[str, np.ndarray]:
-    """The tensors of one parameter by name."""
-    ours = np.asarray(ours)
-    made: dict[str, np.ndarray] = {}
-    for k, names in enumerate(origin.names):
-        values = origin.rule.change.backward(ours[k] if origin.stacked else ours)
-        made |= dict(zip(names, values, strict=True))
-    return made
+def _theirs(where: Sequence[Origin], params: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """The tensors by name, of parameters by their paths."""
+    parts: dict[str, dict[int, np.ndarray]] = {}
+    for origin in where:
+        ours, rows = np.asarray(on_host(params[origin.path])), origin.rule.rows
+        first = 0 if rows is None else rows.first
+        for k, names in enumerate(origin.names):
+            values = origin.rule.change.backward(ours[k] if origin.stacked else ours)
+            for name, value in zip(names, values, strict=True):
+                parts.setdefault(name, {})[first] = value
+    return {name: _joined(of_name) for name, of_name in parts.items()}
+
+
+def _joined(parts: dict[int, np.ndarray]) -> np.ndarray:
+    """A tensor of all its rows, from the parts by their places."""
+    values = [parts[first] for first in sorted(parts)]
+    return values[0] if len(values) == 1 else np.concatenate(values)
 
 
 def _check_shape(shape: Shape, family: Family) -> None:

@@ -122,15 +122,19 @@ def _network(
 # --------------------------------------------------------------------------- Stable Diffusion 3
 
 
-def _sd3(model: MMDiT) -> tuple[Rule, ...]:
-    side, last = model.grid, model.depth - 1
-    table = Change(
+def square(side: int) -> Change:
+    """The table of positions, (1, side^2, width) there and (side, side, width) here."""
+    return Change(
         lambda theirs: theirs[0].reshape(side, side, -1), lambda x: [x.reshape(1, side**2, -1)]
     )
+
+
+def _sd3(model: MMDiT) -> tuple[Rule, ...]:
+    last = model.depth - 1
     return (
         *_ends(),
         *layer("pos_embed.proj", "patch", patches(model.patch_size)),
-        Rule("pos_embed.pos_embed", "positions", table),
+        Rule("pos_embed.pos_embed", "positions", square(model.grid)),
         *_joint("transformer_blocks.*", "dual_blocks"),
         *_joint("transformer_blocks.*", "blocks", first=model.dual),
         *_joint(f"transformer_blocks.{last}", "last_block"),
@@ -167,7 +171,8 @@ def _sd3_heads(width: int, depth: int, config: Config) -> int:
     if type(heads) is not int or heads < 1 or width % heads:
         raise InputError(
             f"how many heads an MM-DiT of depth {depth} and width {width} has cannot be read from "
-            "shapes: give the folder with its config.json, or model=MMDiT(...) with its heads."
+            "shapes: give model=MMDiT(...) with its heads, or the folder of diffusers with its "
+            "config.json."
         )
     return heads
 
@@ -216,7 +221,8 @@ def _build_flux(shapes: Shapes, config: Config) -> Flux:
     if sum(config.get("axes_dims_rope", Flux.axes)) != head:
         raise InputError(
             f"how the {head} numbers of a head are turned by three positions cannot be read from "
-            "shapes: give the folder with its config.json, or model=Flux(...) with its axes."
+            "shapes: give model=Flux(...) with its axes, or the folder of diffusers with its "
+            "config.json."
         )
     return Flux(
         width=width,

@@ -199,8 +199,7 @@ def _finish(
     family: Family, model: UNet, params: Any, report: Report, files: WeightFiles
 ) -> Network:
     apply_fn, shape = from_linen(model), _shape(files)
-    path = AffinePath()
-    return Network(model, params, apply_fn, "velocity", path, family.name, report, shape, True)
+    return Network(model, params, apply_fn, "velocity", AffinePath(), family.name, report, shape)
 
 
 def _family(name: str, what: str, by_kind: bool, nulls: int) -> Family:

@@ -24,6 +24,7 @@ from fmjax.checks import check_at_least, check_finite_number, check_name
 from fmjax.config import ConfigDict, default_config
 from fmjax.errors import InputError
 from fmjax.factory import Experiment
+from fmjax.factory.manifolds import check_flat
 from fmjax.factory.snapshots import check_one_distribution
 from fmjax.factory.tokens import check_of_numbers
 from fmjax.first_process import on_first_process, say
@@ -196,6 +197,7 @@ def _check(workdir: Path, out: Path, plan: Plan) -> None:
     config, spec, *_ = folder.load_record(workdir)
     check_one_distribution(spec, "distillation")
     check_of_numbers(spec, "distillation")
+    check_flat(spec, "the command distill (a run with flow_map.teacher is of any)")
     if plan.guidance not in (None, 1) and not config.labels.conditional:
         raise InputError("this model is unconditional: nothing guides it; write --guidance=1.")
     if plan.method == "pairs" and config.flow_map.name != "none":

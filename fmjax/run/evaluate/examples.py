@@ -12,8 +12,7 @@ from fmjax.data.dataset import SPLITS, Dataset
 from fmjax.data.images.folder import FilePart, decode, read_folder
 from fmjax.data.load import load
 from fmjax.errors import InputError
-from fmjax.files import first_line
-from fmjax.npz import read_arrays
+from fmjax.npz import read_array, read_arrays
 
 _AT_ONCE = 256
 _ARRAYS = ("samples", "images", "arr_0", "x")
@@ -39,6 +38,11 @@ class Examples:
     def __iter__(self) -> Iterator[np.ndarray]:
         for start in range(0, len(self.places), _AT_ONCE):
             yield self.read(self.places[start : start + _AT_ONCE])
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Of the examples."""
+        return self.read(self.places[:1]).dtype
 
     def choose(self, most: int) -> "Examples":
         """At most so many of them: a fixed random choice."""
@@ -75,7 +79,7 @@ def open_examples(
     if path.suffix in (".npz", ".npy"):
         if not os.path.isfile(path):
             raise InputError(f"{path} does not exist.")
-        array = _npz_array(path, split) if path.suffix == ".npz" else _npy_array(path)
+        array = _npz_array(path, split) if path.suffix == ".npz" else read_array(path, True)
         return _examples(str(path), array)
     return examples_of(load(source, data_dir), split)
 
@@ -94,13 +98,6 @@ def _examples(name: str, array: np.ndarray) -> Examples:
     if array.ndim == 3 and array.dtype == np.uint8:
         array = array[..., None]
     return Examples(name, lambda places: np.asarray(array[places]), np.arange(len(array)))
-
-
-def _npy_array(path: Path) -> np.ndarray:
-    try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read as an .npy ({first_line(error)}).") from error
 
 
 def _npz_array(path: Path, split: str) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Samples beside real examples in chosen features, one pass over each, in bounded memory."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -60,6 +60,7 @@ class RealSide(NamedTuple):
     name: str
     features: Features
     found: Collected | ReferenceStatistics
+    dtype: np.dtype | None = None  # of the examples; None of statistics, which do not tell
 
     @property
     def dims(self) -> int:
@@ -98,7 +99,7 @@ def _measured_side(asked: Asked, examples: Examples) -> RealSide:
     real = collect(features, examples, len(examples), keep=2 * KEPT)
     if asked.write is not None and jax.process_index() == 0:
         write_reference(asked.write, make_reference(features, real))
-    return RealSide(examples.name, features, real)
+    return RealSide(examples.name, features, real, examples.dtype)
 
 
 def measure_in_features(
@@ -113,6 +114,22 @@ def measure_in_features(
 
     Returns:
         What `fmjax.metrics.compare` gives, and the name of the ``reference``.
+
+    Raises:
+        InputError: one side is pixels and the other is not, or they have other shapes.
     """
-    drawn = collect(real.features, samples, count, dims=real.dims)
+    drawn = collect(real.features, _of_its_kind(real, samples), count, dims=real.dims)
     return {"reference": real.name} | compare(real.features, drawn, real.found)
+
+
+def _of_its_kind(real: RealSide, samples: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """The samples, as long as they are pixels where the real examples are."""
+    for batch in map(np.asarray, samples):
+        pixels = batch.dtype == np.uint8
+        if real.dtype is not None and pixels != (real.dtype == np.uint8):
+            kind = ("floats such as latents", "pixels of uint8")
+            raise InputError(
+                f"the samples are {batch.dtype} and {real.name} is {real.dtype}: {kind[pixels]} "
+                f"have no distance from {kind[not pixels]}; give both in one form."
+            )
+        yield batch

@@ -1,8 +1,10 @@
 """Evaluates samples: class accuracy, nearest training example, Fréchet distance, class balance.
 
-Of texts, and of tokens that are no images, the bits of held-out examples stand in the place of all.
+Of texts, and of tokens that are no images, the bits of held-out examples stand in the place of all;
+of points on a manifold their negative log-likelihood.
 """
 
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -13,6 +15,8 @@ from fmjax.data.dataset import Dataset
 from fmjax.errors import InputError
 from fmjax.factory import Experiment, Recipe
 from fmjax.factory.data_spec import chosen_labels
+from fmjax.likelihood import Exact
+from fmjax.manifolds import Manifold
 from fmjax.metrics.classifier import accuracy, fit_classifier
 from fmjax.metrics.frechet import fit_pca, frechet_distance
 from fmjax.metrics.histogram import histogram_test
@@ -22,9 +26,10 @@ from fmjax.run.likelihood.measure import Draws, measure_arrays
 from fmjax.run.restore import TrainedFlow, Weights
 from fmjax.run.sample.request import Request, resolve
 from fmjax.run.sample.sampler import draw_samples
+from fmjax.samplers import solver_spec
 
 _PCA_DIMS = 32
-_DRAWS, _BATCH = 32, 128  # of the bits of tokens
+_DRAWS, _BATCH = 32, 128  # of the likelihood
 
 
 def evaluate_flow(
@@ -40,12 +45,16 @@ def evaluate_flow(
 
     Returns:
         See `evaluate`, and `evaluate_snapshots` for a flow through snapshots; of tokens that are no
-        images ``bits_per_token`` of held-out examples. None on all processes but the first.
+        images ``bits_per_token`` of held-out examples, of points on a manifold ``nll`` of them.
+        None on all processes but the first.
     """
     if dataset.snapshots is not None:
         return evaluate_snapshots(flow, dataset, recipe)
     if flow.experiment.spec.codec.kind in ("text", "tokens"):
         return _bits(flow, dataset, request.seed)
+    manifold = flow.experiment.manifold
+    if manifold is not None:
+        return _nll(flow, dataset, manifold, request.seed)
     request, guided = resolve(flow.experiment, request, recipe)
     samples = draw_samples(flow, request, guided)
     labels, unconditional = None, None
@@ -76,6 +85,20 @@ def _bits(flow: TrainedFlow, dataset: Dataset, seed: int) -> dict | None:
     if jax.process_index() != 0:
         return None
     return {"examples": len(x), "bits_per_token": found["bits_per_dim"], "nats": found["nats"]}
+
+
+def _nll(flow: TrainedFlow, dataset: Dataset, manifold: Manifold, seed: int) -> dict | None:
+    """The negative log-likelihood of held-out points, beside that of the uniform distribution."""
+    experiment = flow.experiment
+    x, labels = dataset.arrays("test", experiment.evaluation.num)
+    labels = chosen_labels(labels, experiment.conditions)
+    solver = solver_spec("dopri5", rtol=1e-4, atol=1e-4).on_path(experiment.path)
+    found = measure_arrays(flow, x, labels, solver, Exact(), seed, _BATCH)
+    if jax.process_index() != 0:
+        return None
+    nll = {"mean": -found["nats"]["mean"], "std_error": found["nats"]["std_error"]}
+    uniform = math.log(manifold.volume) if math.isfinite(manifold.volume) else None
+    return {"examples": len(x), "nll": nll, "nll_uniform": uniform, "nfe": found["nfe"]}
 
 
 def check_evaluated(
@@ -197,6 +220,13 @@ def describe_evaluation(report: dict) -> str:
         return (
             f"bits per token of {report['examples']} held-out examples: {bits['mean']:.4g} ± "
             f"{bits['std_error']:.2g} ({-nats['mean']:.5g} nats per example), an upper bound"
+        )
+    if "nll" in report:
+        nll, uniform = report["nll"], report["nll_uniform"]
+        beside = "" if uniform is None else f" (of the uniform distribution: {uniform:.4f})"
+        return (
+            f"negative log-likelihood of {report['examples']} held-out points: {nll['mean']:.4f} ± "
+            f"{nll['std_error']:.2g} nats{beside}; lower is better"
         )
     lines = []
     if "classifier" in report:

@@ -18,6 +18,7 @@ from fmjax.checks import check_at_least, check_seed
 from fmjax.conditions import nulls
 from fmjax.conventions import Labels, example_keys
 from fmjax.data.codecs import Codec, vocabulary_of
+from fmjax.data.points import space_of
 from fmjax.discrete import token_log_likelihood
 from fmjax.discrete.base import check_token_path
 from fmjax.errors import InputError, unknown_name
@@ -89,12 +90,12 @@ def measure(
 
     Args:
         workdir: a trained run.
-        question: of which examples.
+        question: of which examples, as `check_question` has passed it.
         solver: how to solve; jumps for a network that learned the average divergence; draws of the
             bound for a flow of tokens.
         trace: how to take the divergence; jumps and tokens take none.
         weights: with which parameters of the run.
-        batch_size: examples per call, over all devices.
+        batch_size: examples per call, over all devices; it has passed with the question.
 
     Returns:
         A dict that goes into JSON: what was asked; ``nats`` per example and, for images and tokens,
@@ -106,7 +107,6 @@ def measure(
         InputError: something does not fit, in one sentence.
         FloatingPointError: an adaptive solve ran out of steps, or a density is not finite.
     """
-    check_question(question, batch_size)
     # The divergence takes a forward-mode derivative, which the fused attention has not.
     experiment = open_run(workdir, portable=True)
     _check_way(solver, experiment)
@@ -213,6 +213,10 @@ def _described(solver: Solver | Draws, trace: Trace | None, experiment: Experime
 
 def check_question(question: Question, batch_size: int) -> None:
     """Checks what is asked, whatever the run.
+
+    Args:
+        question: of which examples.
+        batch_size: examples per call.
 
     Raises:
         InputError: a number is too small, or the choice of labels is unknown.
@@ -337,9 +341,11 @@ def _check_finished(start, log_p, std_error, nfe, success, t_end) -> None:
 def figures(found: Densities, codec: Codec) -> dict:
     """Means and standard errors, in nats per example and, of levels, in bits per dimension.
 
-    Nats are those of states: of data that a codec scales, they count in its unit.
+    Nats are those of states: of data that a codec scales, they count in its unit; of points on a
+    manifold, in its volume.
     """
-    n, dims = len(found.log_p), math.prod(codec.shape)
+    space = space_of(codec)
+    n, dims = len(found.log_p), math.prod(codec.shape) if space is None else space.dim
     log_p, probes = found.log_p.astype(np.float64), found.std_error.astype(np.float64)
     error = np.std(log_p, ddof=1) / math.sqrt(n)
     probe_error = None if np.isnan(probes).any() else float(np.sqrt(np.sum(probes**2)) / n)

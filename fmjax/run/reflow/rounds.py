@@ -18,6 +18,7 @@ from fmjax.checks import check_at_least
 from fmjax.config import ConfigDict, default_config
 from fmjax.errors import InputError, unknown_name
 from fmjax.factory import Recipe, make_experiment
+from fmjax.factory.manifolds import check_flat
 from fmjax.factory.snapshots import check_one_distribution
 from fmjax.factory.tokens import check_of_numbers
 from fmjax.first_process import on_first_process, say
@@ -173,6 +174,7 @@ def check_plan(workdir: Path, rounds: int, plan: Plan) -> None:
     config, spec, *_ = folder.load_record(workdir)
     check_one_distribution(spec, "reflow")
     check_of_numbers(spec, "reflow")
+    check_flat(spec, "reflow, which straightens lines,")
     if plan.guidance != 1 and not config.labels.conditional:
         raise InputError("this model is unconditional: nothing guides it; write --guidance=1.")
     # What training would refuse is refused before the pairs are drawn.

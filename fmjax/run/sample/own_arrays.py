@@ -13,6 +13,7 @@ import numpy as np
 from fmjax.array_checks import check_finite
 from fmjax.conditions import as_labels, check_labels, check_values, null_labels
 from fmjax.data.codecs import Codec
+from fmjax.data.points import Points, check_points
 from fmjax.errors import InputError, unknown_name
 from fmjax.names import named_leaves
 from fmjax.npz import read_array, read_arrays
@@ -91,6 +92,8 @@ def read_points(path: Path, codec: Codec) -> np.ndarray:
         )
     if x.dtype.kind == "f":
         check_finite(f"the points of {path}", x)
+    if isinstance(codec, Points):
+        check_points(f"the points of {path}", x, codec)
     return x
 
 

@@ -166,7 +166,8 @@ def _between(request: Request, experiment: Experiment) -> tuple[Request, dict[st
         raise InputError(f"--from and --to must be two times; got {start:g} for both.")
     ends = {"t0": timeline.scaled(start), "t1": timeline.scaled(end)}
     if request.start is not None and request.x0 is None:
-        points = np.asarray(snapshot_source(experiment.data, start).points)
+        assert experiment.snapshots is not None, "a timeline comes with its snapshots"
+        points = np.asarray(snapshot_source(experiment.snapshots, start).points)
         request = request._replace(x0=points)
     return request, ends
 

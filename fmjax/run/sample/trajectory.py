@@ -68,6 +68,8 @@ def _window(codec: Codec, states: np.ndarray) -> dict[str, Any]:
     """The limits of a plot of points, one for all times."""
     if codec.kind == "pixels":
         return {}
+    if codec.kind == "points":
+        return {"window": states.reshape(-1, *codec.shape)}
     if codec.kind == "tokens":  # a masked one is the number after the last
         vocabulary = vocabulary_of(codec)
         return {"limits": (0, vocabulary, 0, vocabulary)}

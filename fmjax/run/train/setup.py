@@ -67,7 +67,7 @@ def build(config: ConfigDict, workdir: Path, parallel: Parallel) -> Run:
     """
     check_settings(config)
     dataset = DataSettings(**config.data).load()
-    experiment = make_experiment(config, spec_of(dataset))
+    experiment = make_experiment(config, spec_of(dataset), snapshots=dataset.snapshots)
     training = dataset
     if hasattr(dataset.train, "read_pairs") and experiment.pairs is None:
         _check_paired(config)
@@ -195,7 +195,8 @@ def _network_of(run: Run) -> Experiment:
     """The experiment whose parameters are the network's own, which stored ones are."""
     if run.experiment.lora is None:
         return run.experiment
-    return make_experiment(without_lora(run.config), run.experiment.spec)
+    spec, snapshots = run.experiment.spec, run.experiment.snapshots
+    return make_experiment(without_lora(run.config), spec, snapshots=snapshots)
 
 
 def _with_adapters(run: Run, lora: Lora, params: Any) -> Any:

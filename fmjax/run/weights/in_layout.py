@@ -14,7 +14,7 @@ from fmjax.models import pretrained
 from fmjax.run.restore import load_params, open_run
 from fmjax.run.weights.adapters import check_new_file
 from fmjax.run.weights.export import check_dtype
-from fmjax.run.weights.published import is_meant_as
+from fmjax.run.weights.published import is_meant_as, meaning_of
 from fmjax.storage.safetensors import DTYPES
 from fmjax.training.mesh import MeshSizes, make_mesh
 
@@ -66,11 +66,10 @@ def _check_layout(workdir: Path, layout: str, experiment: Experiment) -> None:
     """Checks that whoever reads the file finds in it the flow that was trained."""
     network = pretrained.outline_of(layout, experiment.model, experiment.spec.shape)
     if not is_meant_as(network, experiment):
-        prediction = dict(experiment.architecture)["loss.prediction"]
         raise InputError(
-            f"{workdir} predicts {prediction} on {experiment.path}, asked at t, and --layout="
-            f"{layout}, {pretrained.LAYOUTS[layout]}, stands for {network.prediction} on "
-            f"{network.path}: its reader would take one for the other; give another --layout."
+            f"{workdir} {meaning_of(experiment)}, and --layout={layout}, "
+            f"{pretrained.LAYOUTS[layout]}, stands for {network.prediction} on {network.path}: its "
+            "reader would take one for the other; give another --layout."
         )
 
 

@@ -6,14 +6,19 @@ from typing import Any
 
 import jax
 
+from fmjax.config import default_config
 from fmjax.errors import InputError
 from fmjax.factory import Experiment
+from fmjax.factory.registry import PATHS
 from fmjax.models import pretrained
 from fmjax.run import workdir as folder
 from fmjax.storage.torch_file import SUFFIXES
 
 _FILES = (".safetensors", ".json", *SUFFIXES)
-_HOW = {"dtype", "attention", "scan", "remat", "conditions", "heads", "head_size", "name", "parent"}
+_HOW = {
+    *("dtype", "attention", "scan", "remat", "name", "parent"),
+    *("conditions", "heads", "head_size", "channels", "spacing", "text_length"),
+}
 """Fields that do not decide the function, or that shapes, or the sizes of heads, tell better."""
 _OF_TWO_TIMES = {"span": False, "guidance": False, "parts": ()}
 
@@ -126,23 +131,37 @@ def is_meant_as(network: pretrained.Network, experiment: Experiment) -> bool:
         network: as `fmjax.models.pretrained.outline` gives it.
         experiment: of the run.
     """
-    prediction = dict(experiment.architecture)["loss.prediction"]
+    meaning = dict(experiment.architecture)
     # Stored pairs are learned along a path of their own, beginning with the flow that made them.
     same_path = network.path == experiment.path or experiment.pairs is not None
-    return network.prediction == prediction and same_path and network.direct
+    same_time = str(network.at_steps) == meaning["model.at_steps"]
+    return network.prediction == meaning["loss.prediction"] and same_path and same_time
 
 
 def _check_meaning(source: Path, network: pretrained.Network, experiment: Experiment) -> None:
     """Checks that the network gives what this run learns, asked as this run asks its own."""
     if is_meant_as(network, experiment):
         return
-    prediction = dict(experiment.architecture)["loss.prediction"]
-    asked = "" if network.direct else " and is asked in its own way of counting time"
     raise InputError(
         f"{source} is {_what(network.family)}, which predicts {network.prediction} on "
-        f"{network.path}{asked}, and this run predicts {prediction} on {experiment.path}, asked at "
-        "t: train it from Python, by fmjax.training.fit with the apply_fn, path and prediction "
-        "that fmjax.models.pretrained.load gives."
+        f"{network.path}, and this run {meaning_of(experiment)}: write {_keys_of(network)}."
+    )
+
+
+def meaning_of(experiment: Experiment) -> str:
+    """What the network of a run gives, as a sentence that follows its name."""
+    meaning = dict(experiment.architecture)
+    asked = "the step that t lies at" if meaning["model.at_steps"] == "True" else "t"
+    return f"predicts {meaning['loss.prediction']} on {experiment.path}, asked at {asked}"
+
+
+def _keys_of(network: pretrained.Network) -> str:
+    """The keys of the configuration of a run that means the same as a published network."""
+    defaults = default_config().path
+    path = next(name for name, make in PATHS.items() if make(defaults) == network.path)
+    return (
+        f"loss.prediction={network.prediction}, path.name={path} and model.at_steps="
+        f"{network.at_steps}, with the other keys of path as they are by default"
     )
 
 

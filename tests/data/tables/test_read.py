@@ -169,6 +169,21 @@ def test_columns_of_a_csv_are_data_unless_they_are_conditions(tmp_path):
     np.testing.assert_array_equal(read["age"][:, 0], i / 4)
 
 
+def test_several_columns_of_a_csv_are_one_vector(tmp_path):
+    rows = "\n".join(f"{i},{i / 4},{i},{'ab'[i % 2]},{i % 3}" for i in range(20))
+    path = write_csv(tmp_path, f"u,in the morning,evening,kind,a b\n{rows}\n")
+    found = read_own(path, conditions=["kind", "dose:evening,in the morning", "group:a b"])
+    assert found.conditions == {
+        "kind": ClassIds(2, names=("a", "b")),
+        "dose": Vector(2),
+        "group": ClassIds(3, names=("0", "1", "2")),
+    }
+    i, read = np.arange(20), whole(found)
+    np.testing.assert_array_equal(read["x"][:, 0], i)
+    np.testing.assert_array_equal(read["dose"], np.stack([i, i / 4], axis=1))
+    np.testing.assert_array_equal(read["group"], i % 3)
+
+
 BAD_TABLES = {
     "text": ("a,b\n1,2\n3,x\n", {}, r"column 'b' of .* holds text, 'x' in row 1: .*--condition=b"),
     "empty cell": ("a,b\n1,2\n,4\n", {}, "column 'a' of .* is empty in row 1"),
@@ -181,6 +196,16 @@ BAD_TABLES = {
     "no rows": ("a,b\n", {}, "has no rows"),
     "nothing": ("", {}, "has no rows"),
     "nan": ("a,b\n1,2\n3,nan\n5,6\n", {}, r"row 1 holds nan in column 'b', the first of 1"),
+    "nan in a condition": (
+        "a,b\n1,2.5\n3,nan\n5,6\n",
+        {"conditions": ["b"]},
+        "'column b' in .* row 1 holds nan in column 'b'",
+    ),
+    "nan in a group": (
+        "a,b,c\n1,2,3\n3,4,nan\n5,6,7\n",
+        {"conditions": ["d:c,b"]},
+        "row 1 holds nan in column 'c'",
+    ),
     "constant": ("a,b\n1,7\n2,7\n3,7\n4,7\n", {}, "constant columns b, over the rows"),
     "unknown": (
         "age,b\n1,7\n2,8\n",
@@ -190,6 +215,17 @@ BAD_TABLES = {
     "no weights": ("a,b\n1,7\n2,8\n", {"weights": "w"}, "unknown column of .* 'w'"),
     "no data": ("a,b\n1,7\n2,8\n", {"conditions": ["a"], "weights": "b"}, "no column left"),
     "one row": ("a,b\n1,7\n", {}, "1 examples are too few to set 1 apart for testing and keep 2"),
+    "two uses": ("a,b\n1,7\n2,8\n", {"conditions": ["b", "c:b"]}, "column 'b' .* has two uses"),
+    "a weight": ("a,b\n1,7\n2,8\n", {"conditions": ["b"], "weights": "b"}, "has two uses"),
+    "twice": ("a,b\n1,7\n2,8\n", {"conditions": ["c:a", "c:b"]}, "names 'c' twice"),
+    "named x": ("x,b\n1,7\n2,8\n", {"conditions": ["x"]}, "'x' in --condition=x would be"),
+    "without a name": ("a,b\n1,7\n2,8\n", {"conditions": [":a"]}, "'' in --condition=:a would be"),
+    "without columns": ("a,b\n1,7\n2,8\n", {"conditions": ["c:"]}, "unknown column of .* ''"),
+    "text in a group": (
+        "a,b,c\n1,7,x\n2,8,y\n",
+        {"conditions": ["d:b,c"]},
+        "'c' of .* holds text, 'x' in row 0: make it a condition of its own",
+    ),
     "its name": ("a,a b\n1,7\n2,8\n", {"conditions": ["a b"]}, "must be of letters, digits and _"),
 }
 

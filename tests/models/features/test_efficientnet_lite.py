@@ -68,7 +68,7 @@ class Lite(ByHand):
         return self.dense(features, "_fc"), features
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_second_way_computes_the_same():
     tensors = random_tensors(SHAPES)
     images = np.random.default_rng(1).integers(0, 256, (1, 224, 224, 3), np.uint8)

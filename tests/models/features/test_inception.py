@@ -130,7 +130,7 @@ class Inception(ByHand):
         return self.dense(features, "fc"), features
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_second_way_computes_the_same():
     network = InceptionV3(size=139)  # 3 x 3 at the end, so that borders count everywhere
     tensors = random_tensors(SHAPES)

@@ -52,6 +52,13 @@ def test_statistics_that_were_written_give_the_same_distance(folder):
     assert read_reference(folder / "statistics.npz").count == 300
 
 
+@pytest.mark.parametrize("pixels", [True, False])
+def test_latents_and_pixels_have_no_distance(folder, pixels):
+    np.savez(folder / ("fake.npz" if pixels else "real.npz"), x=RNG.normal(size=(200, 4, 4, 1)))
+    with pytest.raises(InputError, match=r"the samples are .* is .*: (floats|pixels) .* distance"):
+        measured(folder)
+
+
 def test_few_real_examples_are_a_choice(folder):
     assert measured(folder, most=100)["real"] == 100
 

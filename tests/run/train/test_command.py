@@ -9,6 +9,7 @@ import pytest
 from fmjax.config import KEYS
 from fmjax.keys import walk
 from fmjax.run.train.command import default_workdir
+from tests.conftest import nightly_but
 from tests.run.conftest import small_flags
 from tests.run.forked import finish
 
@@ -38,11 +39,14 @@ def test_help_config_prints_every_key_and_does_nothing_else(commands, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
-    [
-        {"data__name": "toy/moons"},
-        {"data__name": "toy/scurve", "labels__conditional": False},
+    nightly_but(
+        [
+            {"data__name": "toy/moons"},
+            {"data__name": "toy/scurve", "labels__conditional": False},
+            {"data__name": "digits"},
+        ],
         {"data__name": "digits"},
-    ],
+    ),
 )
 def test_the_command_it_prints_works_when_pasted(commands, tmp_path, changes):
     """With classes and without, for points and for images, from a folder of one's own."""

@@ -1,29 +1,37 @@
 """Published weights begin a run: the same numbers, or one sentence before any is read."""
 
+import argparse
 import json
+import sys
 
 import jax
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from fmjax.conditions import ClassIds
+from fmjax.conditions import ClassIds, Sequence, Vector
+from fmjax.data.codecs import Pixels
 from fmjax.errors import InputError
 from fmjax.factory import make_experiment, spec_of
+from fmjax.factory.data_spec import DataSpec
 from fmjax.factory.settings import DataSettings
+from fmjax.losses import make_loss_fn
 from fmjax.models import pretrained
 from fmjax.models.autoencoders import TinyAutoencoder
 from fmjax.models.dit import DiT
 from fmjax.models.pretrained import loading
+from fmjax.predictions import as_velocity
 from fmjax.run.restore import load_params, open_run
 from fmjax.run.train import report
 from fmjax.run.train.training import train
+from fmjax.run.weights.in_layout import export_in_layout
 from fmjax.run.weights.initial import Initial, check_initial, initial_params
 from fmjax.run.workdir import load_record
 from fmjax.storage.fingerprint import fingerprint
 from fmjax.storage.safetensors import named
 from fmjax.training.mesh import make_mesh
 from tests.models.pretrained.test_goldens import DIFFUSERS, OFFICIAL, tiny
+from tests.models.pretrained.test_text_to_image import GOLDEN as TEXT_TO_IMAGE
 from tests.run.conftest import small_config
 
 # The network of the official golden file.
@@ -37,6 +45,11 @@ DIT = {
     "model__time_scale": 1.0,
     "model__variance": True,
     "train__batch_size": 4,
+}
+NOISE = {
+    "model__at_steps": True,
+    "path__name": "discrete_vp",
+    "loss__prediction": "x0",
 }
 SIT = Initial(OFFICIAL, "sit")
 TABLE = "condition.label.table"
@@ -118,6 +131,41 @@ def test_a_folder_of_them_is_no_run(tmp_path):
     assert_same(initial_params(Initial(folder, "sit"), experiment(), make_mesh()), net.params)
 
 
+@pytest.fixture
+def file_of_pytorch(tmp_path):
+    """As the official training programs write it: the averaged weights and the command line."""
+    torch = pytest.importorskip("torch")
+    tensors = {key: torch.from_numpy(x) for key, x in load_file(OFFICIAL).items()}
+    other = {key: torch.zeros_like(x) for key, x in tensors.items()}
+    content = {"model": other, "ema": tensors, "opt": {}, "args": argparse.Namespace(epochs=80)}
+    torch.save(content, tmp_path / "0400000.pt")
+    return tmp_path / "0400000.pt"
+
+
+def test_a_file_of_pytorch_begins_a_run_with_its_averaged_weights(file_of_pytorch):
+    found = initial_params(Initial(file_of_pytorch, "sit"), experiment(), make_mesh())
+    assert_same(found, pretrained.load(OFFICIAL, "sit", model=tiny()).params)
+    with pytest.raises(InputError, match=r"write --init_layout=dit .* or --init_layout=sit"):
+        check_initial(Initial(file_of_pytorch), experiment())
+
+
+@pytest.mark.slow
+def test_training_begins_with_a_file_of_pytorch(file_of_pytorch, tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "save_overview", lambda *arguments: None)
+    asked = config(train__steps=4, train__val_every=0)
+    how = {"init_from": file_of_pytorch, "init_layout": "sit"}
+    assert train(asked, tmp_path / "run", **how) == 0
+    assert load_record(tmp_path / "run").began["from"] == str(file_of_pytorch)
+
+
+def test_a_file_of_pytorch_needs_torch(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    path = tmp_path / "x.pt"
+    path.write_bytes(b"a")
+    with pytest.raises(InputError, match=r"x\.pt is a file of PyTorch, .* pip install torch"):
+        check_initial(Initial(path, "sit"), experiment())
+
+
 def test_a_network_of_two_times_begins_as_the_flow():
     run = experiment(flow_map__name="meanflow")
     found = initial_params(SIT, run, make_mesh())
@@ -126,6 +174,48 @@ def test_a_network_of_two_times_begins_as_the_flow():
     t, labels = np.float32([0.2, 0.7]), np.array([0, 5])
     expected = jax.jit(net.apply_fn)(net.params, x, t, labels)
     np.testing.assert_allclose(jax.jit(run.apply_fn)(found, x, t, labels), expected, atol=1e-6)
+
+
+def test_an_official_dit_is_asked_for_the_noise_at_its_steps():
+    run, initial = experiment(**NOISE), Initial(OFFICIAL, "dit")
+    found = initial_params(initial, run, make_mesh())
+    net = pretrained.load(OFFICIAL, "dit", model=tiny())
+    assert_same(found, net.params)
+    x = jax.random.normal(jax.random.key(0), (2, 8, 8, 4))
+    t, labels = np.float32([0.2, 0.7]), np.array([0, 5])
+    velocity = as_velocity(net.apply_fn, net.path.schedule, net.prediction)
+    expected = jax.jit(velocity)(net.params, x, t, labels)
+    np.testing.assert_allclose(jax.jit(run.apply_fn)(found, x, t, labels), expected, atol=1e-5)
+    loss_fn = make_loss_fn(net.apply_fn, net.path, prediction=net.prediction)
+    noise = jax.random.normal(jax.random.key(1), x.shape)
+    losses = [jax.jit(one)(found, noise, x, t, labels) for one in (run.loss_fn, loss_fn)]
+    np.testing.assert_allclose(*losses, rtol=1e-5)
+
+
+def test_a_network_of_texts_begins_with_published_ones():
+    sizes = {"width": 16, "depth": 3, "heads": 2, "patch_size": 2, "grid": 6}
+    asked = config(**{f"model__{k}": None for k in ("time_scale", "heads")})
+    asked.model.update({"name": "mmdit", "variance": False, **sizes})
+    images = DataSpec(Pixels((8, 8, 4)), {"text": Sequence(5, 10), "pooled": Vector(6)})
+    initial = Initial(TEXT_TO_IMAGE / "sd3-medium")
+    check_initial(initial, make_experiment(asked, images))
+    asked.model.heads = 4
+    with pytest.raises(InputError, match=r"channels of a head=\{8\} \(here: \{4\}\)"):
+        check_initial(initial, make_experiment(asked, images))
+
+
+@pytest.mark.slow
+def test_an_official_dit_is_trained_further_and_goes_out_as_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "save_overview", lambda *arguments: None)
+    workdir, out = tmp_path / "run", tmp_path / "tuned.safetensors"
+    asked = config(**NOISE, train__steps=4, train__val_every=0)
+    assert train(asked, workdir, init_from=OFFICIAL, init_layout="dit") == 0
+    export_in_layout(workdir, out, "dit", ema=False)
+    found, expected = load_file(out), load_file(OFFICIAL)
+    assert found.keys() == expected.keys()
+    assert any(np.abs(found[name] - x).max() > 1e-5 for name, x in expected.items())
+    with pytest.raises(InputError, match=r"asked at the step .*, and --layout=sit"):
+        export_in_layout(workdir, tmp_path / "x.safetensors", "sit")
 
 
 def changed(folder, change):
@@ -168,9 +258,15 @@ WRONG = {
         lambda d: Initial(OFFICIAL, "dit"),
         {},
         r"an official DiT, which predicts x0 on .*DiscreteVP.*and this run predicts velocity on .*"
-        r"Linear.*train it from Python, by fmjax\.training\.fit",
+        r"Linear.*asked at t: write loss.prediction=x0, path.name=discrete_vp and model.at_steps=T",
     ),
     "noise, of diffusers": (lambda d: Initial(DIFFUSERS), {}, "which predicts x0 on"),
+    "noise, asked at t": (
+        lambda d: Initial(OFFICIAL, "dit"),
+        NOISE | {"model__at_steps": False},
+        "asked at t: write .*model.at_steps=True",
+    ),
+    "a velocity, asked at steps": (lambda d: SIT, NOISE, "step that .* write .*at_steps=False"),
     "another path": (lambda d: SIT, {"path__name": "cosine"}, "this run predicts .* on .*Cosine"),
     "another prediction": (
         lambda d: SIT,
