@@ -17,7 +17,7 @@ where it enters, and its docstring says so.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -39,6 +39,9 @@ Times = Sequence[float] | np.ndarray | jax.Array
 
 Places = Sequence[int] | np.ndarray
 """Positions of several examples."""
+
+Prediction = Literal["velocity", "x1", "x0", "score", "v"]
+"""What a network predicts, by name; see `fmjax.predictions`."""
 
 ApplyFn = Callable[[Params, Any, Any, Labels], Any]
 """A network: ``apply_fn(params, x, t, labels) -> velocity``, or an `Output`.

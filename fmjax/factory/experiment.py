@@ -10,7 +10,7 @@ import optax
 
 from fmjax.conditions import ClassIds, nulls
 from fmjax.config import ConfigDict
-from fmjax.conventions import ApplyFn, Span, Velocity, diagonal
+from fmjax.conventions import ApplyFn, Prediction, Span, Velocity, diagonal
 from fmjax.data.codecs import Codec, vocabulary_of
 from fmjax.data.points import space_of
 from fmjax.data.snapshots import SnapshotSplits
@@ -52,7 +52,6 @@ from fmjax.models.flops import training_flops
 from fmjax.names import matching
 from fmjax.paths import Path, manifold_of, schedule_of
 from fmjax.predictions import as_velocity
-from fmjax.predictions.conversions import Prediction
 from fmjax.samplers import Solver
 from fmjax.schedules import DiscreteVP, Linear, at_steps
 from fmjax.sources import Source, StandardNormal

@@ -8,14 +8,13 @@ import jax.numpy as jnp
 
 from fmjax.array_checks import check_per_example, check_returned, check_training_batch
 from fmjax.checks import check_methods, check_name
-from fmjax.conventions import ApplyFn, Array, at_least_float32, take_part
+from fmjax.conventions import ApplyFn, Array, Prediction, at_least_float32, take_part
 from fmjax.errors import InputError
 from fmjax.losses.base import LossFn, declare
 from fmjax.paths import AffinePath, Distance, Path, PathSample, schedule_of
 from fmjax.paths.base import check_is_path
 from fmjax.paths.distances import distance_on
 from fmjax.predictions import PREDICTIONS, target_of
-from fmjax.predictions.conversions import Prediction
 from fmjax.schedules import Linear
 
 Target = Literal["fm", "rf"]

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,7 @@ from fmjax.checks import check_between, check_methods, check_name
 from fmjax.conventions import (
     ApplyFn,
     Array,
+    Prediction,
     Span,
     at_least_float32,
     expand,
@@ -24,7 +25,6 @@ from fmjax.predictions.geodesic import geodesic_velocity
 from fmjax.schedules import END, Schedule, clamp
 from fmjax.schedules.base import check_schedule
 
-Prediction = Literal["velocity", "x1", "x0", "score", "v"]
 PREDICTIONS: tuple[Prediction, ...] = get_args(Prediction)
 
 END_DISTANCES = (END, 1e-4, 1e-3, 1e-2, 1e-1)

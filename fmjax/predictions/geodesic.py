@@ -4,13 +4,13 @@ import jax
 import jax.numpy as jnp
 
 from fmjax.checks import check_name
-from fmjax.conventions import ApplyFn, expand
+from fmjax.conventions import ApplyFn, Prediction, expand
 from fmjax.manifolds import Manifold, in_tangent_space
 from fmjax.schedules import Schedule, clamp
 
 
 def geodesic_velocity(
-    apply_fn: ApplyFn, kappa: Schedule, prediction: str, margin: float, manifold: Manifold
+    apply_fn: ApplyFn, kappa: Schedule, prediction: Prediction, margin: float, manifold: Manifold
 ) -> ApplyFn:
     """The network as one of velocities: tangent vectors at x; see `fmjax.as_velocity`.
 

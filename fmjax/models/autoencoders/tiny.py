@@ -57,7 +57,7 @@ class TinyBlock(nn.Module):
     def _pool(self, x: jax.Array) -> jax.Array:
         wide = 4 * self.width
         h = nn.Dense(wide, use_bias=False, dtype=self.dtype, name="pool_0")(x)
-        exact = {"dtype": jnp.float32, "use_fast_variance": False}
+        exact: dict[str, Any] = {"dtype": jnp.float32, "use_fast_variance": False}
         h = nn.relu(nn.GroupNorm(4, epsilon=1e-5, name="norm", **exact)(h)).astype(self.dtype)
         return nn.Dense(self.width, use_bias=False, dtype=self.dtype, name="pool_3")(h)
 

@@ -7,11 +7,10 @@ from typing import Any, NamedTuple
 import jax
 from flax import linen as nn
 
-from fmjax.conventions import ApplyFn
+from fmjax.conventions import ApplyFn, Prediction
 from fmjax.models.autoencoders import Latent
 from fmjax.models.pretrained.report import Report
 from fmjax.paths import AffinePath
-from fmjax.predictions.conversions import Prediction
 
 
 class Network(NamedTuple):
