@@ -69,6 +69,8 @@ def main(argv: Sequence[str]) -> int:
     """
     options = parser().parse_args(argv)
     for name, given in vars(options).items():
+        if given == [] and name != "condition":  # argparse gives this for --name=--
+            raise InputError(f"--{name} needs a value; got '--'.")
         for value in given if isinstance(given, list) else [given]:
             if isinstance(value, str):
                 check_utf8(f"--{name}", value)

@@ -9,6 +9,7 @@ import gc
 import json
 import logging
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -40,12 +41,14 @@ def _dropping_unfinished_reads() -> Iterator[None]:
     """Collects the reads that were under way when one failed.
 
     Each of them raises an error when it is closed, of which Python would write the traceback
-    whenever it comes to collect it.
+    whenever it comes to collect it, or a warning where it had not begun.
     """
     hook, sys.unraisablehook = sys.unraisablehook, lambda unraisable: None
     try:
-        yield
-        gc.collect()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+            gc.collect()
     finally:
         sys.unraisablehook = hook
 

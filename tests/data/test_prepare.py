@@ -184,6 +184,11 @@ def test_an_argument_that_is_not_utf_8_is_refused(flag, folder, data_dir, capsys
     assert rf"--{flag} 'a\udcff' is not UTF-8" in capsys.readouterr().err
 
 
+def test_two_hyphens_are_no_value(folder, capsys):
+    assert run("--name=--", f"--source={folder}") == 2
+    assert "--name needs a value; got '--'." in capsys.readouterr().err
+
+
 # ------------------------------------------------------------------------------ tables
 
 
