@@ -27,6 +27,8 @@ CODES = (0, 2, 3, 4)
 SECONDS = 10  # of the processor: a machine may be busy with other things
 STOP = 300  # by the clock, after which a case is taken to hang
 _BAR = re.compile(r"^[\w /]*:? *\d+%\|| \[\d\d:\d\d")
+# What a training says before it meets what is wrong.
+_BEGAN = re.compile(r"^training: |^compiled the step in ")
 
 
 class Answer(NamedTuple):
@@ -65,7 +67,8 @@ def hold(case: Case, world: Path, answer: Callable[[Case, Path], Answer]) -> Out
 
 
 def _wrong(command: str, code: object, said: str) -> list[str]:
-    lines = [line for line in re.split(r"[\r\n]+", said) if line.strip() and not _BAR.search(line)]
+    lines = [line for line in re.split(r"[\r\n]+", said) if line.strip()]
+    lines = [line for line in lines if not _BAR.search(line) and not _BEGAN.search(line)]
     if code not in CODES:
         return [f"the exit code is {code}: {_ends(said)}"]
     if "Traceback" in said:
