@@ -108,7 +108,7 @@ def test_a_classifier_is_trained_on_real_images_and_read_again(run_benchmark, tm
     assert hashlib.sha256(out.read_bytes()).hexdigest() in said
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_own_images_are_timed_from_the_file_to_the_first_steps(run_benchmark, tmp_path):
     small = ("--images=200", "--steps=6", "--statistics=100", "--repeat=1")
     out = f"--out={tmp_path / 'x.json'}"

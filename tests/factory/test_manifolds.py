@@ -75,7 +75,7 @@ QUICK = ("sphere", "torus")
 @pytest.mark.parametrize(
     "spec",
     [
-        pytest.param(spec, id=name, marks=() if name in QUICK else pytest.mark.slow)
+        pytest.param(spec, id=name, marks=() if name in QUICK else pytest.mark.nightly)
         for name, spec in ALL.items()
     ],
 )

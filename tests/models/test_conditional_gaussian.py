@@ -51,7 +51,7 @@ CASES = [
     pytest.param(MLP64, Vector(2), vectors, id="vector"),
     pytest.param(MLP64, TEXT, sequences, id="sequence", marks=pytest.mark.nightly),
     pytest.param(MLP64, ImageCondition((2, 2, 1)), images, id="image", marks=pytest.mark.nightly),
-    pytest.param(DIT32, TEXT, sequences, id="sequence, dit", marks=pytest.mark.slow),
+    pytest.param(DIT32, TEXT, sequences, id="sequence, dit", marks=pytest.mark.nightly),
 ]
 
 

@@ -58,8 +58,9 @@ USES = {
 SLOW = {"solve, one step size", "solve, each its own"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    "use", [pytest.param(u, marks=[pytest.mark.slow] if u in SLOW else []) for u in USES]
+    "use", [pytest.param(u, marks=[pytest.mark.nightly] if u in SLOW else []) for u in USES]
 )
 def test_a_lone_label_is_the_label_of_every_example(use):
     labels = 1, np.array(1), np.ones(1, np.int32), np.full(BATCH, 1), 2

@@ -13,6 +13,7 @@ from fmjax.factory import Recipe
 from fmjax.run.sample.request import Request
 from fmjax.run.sample.to_disk import sample
 from fmjax.samplers import solver_spec
+from tests.conftest import nightly_but
 from tests.run.conftest import small_flags
 from tests.run.forked import finish, free_port
 from tests.run.train.test_train import assert_same_bits, read_state
@@ -93,7 +94,7 @@ def assert_close(workdir, other):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("parallel", ["jit", "pmap"])
+@pytest.mark.parametrize("parallel", nightly_but(["jit", "pmap"], "jit"))
 def test_two_processes_train_to_the_parameters_of_one_which_goes_on_with_theirs(
     tmp_path, trained, train_small, start, capsys, parallel
 ):

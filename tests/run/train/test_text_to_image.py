@@ -16,8 +16,8 @@ SIZES = {"width": 16, "depth": 2, "heads": 2, "patch_size": 2}
 @pytest.mark.parametrize(
     "network",
     [
-        pytest.param({"name": "mmdit", "grid": 2}, id="mmdit"),
-        pytest.param({"name": "flux", "single_depth": 1}, id="flux", marks=pytest.mark.slow),
+        pytest.param({"name": "mmdit", "grid": 2}, id="mmdit", marks=pytest.mark.slow),
+        pytest.param({"name": "flux", "single_depth": 1}, id="flux", marks=pytest.mark.nightly),
     ],
 )
 def test_it_trains_on_a_text(train_small, network):

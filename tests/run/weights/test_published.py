@@ -30,6 +30,7 @@ from fmjax.run.workdir import load_record
 from fmjax.storage.fingerprint import fingerprint
 from fmjax.storage.safetensors import named
 from fmjax.training.mesh import make_mesh
+from tests.conftest import nightly_but
 from tests.models.pretrained.test_goldens import DIFFUSERS, OFFICIAL, tiny
 from tests.models.pretrained.test_text_to_image import GOLDEN as TEXT_TO_IMAGE
 from tests.run.conftest import small_config
@@ -72,7 +73,7 @@ def assert_same(found, expected, but=()):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("parallel", ["jit", "pmap"])
+@pytest.mark.parametrize("parallel", nightly_but(["jit", "pmap"], "jit"))
 def test_a_run_begins_with_them_and_so_does_its_average(tmp_path, monkeypatch, parallel):
     monkeypatch.setattr(report, "save_overview", lambda *arguments: None)
     workdir = tmp_path / "run"
