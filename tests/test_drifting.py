@@ -77,6 +77,7 @@ def shift_generator(params, x0, labels):
     return x0 + params
 
 
+@pytest.mark.slow
 def test_the_gradient_is_that_of_points_moved_along_the_field():
     """Only the generated points have a gradient: the mean of -2 V / unit."""
     x0, x1 = normal(1, N, 2), normal(1, P, 2, seed=1) + 3

@@ -242,6 +242,7 @@ def test_the_house_keeps_its_rules():
     assert violations(ROOT) == []
 
 
+@pytest.mark.slow
 def test_import_fmjax_loads_no_optional_package(run_python):
     """What `import fmjax` loads, jax, flax, optax and diffrax load already."""
     tops = "{name.partition('.')[0] for name in sys.modules}"

@@ -126,6 +126,7 @@ COUPLINGS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 @pytest.mark.parametrize("side", [0, 1])
 @pytest.mark.parametrize("name", COUPLINGS)
@@ -139,6 +140,7 @@ def test_a_point_that_is_not_finite_never_passes_for_paired(name, side, value):
     assert np.isnan(x0).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", COUPLINGS)
 def test_finite_points_are_paired_alike_in_and_outside_of_a_program(name):
     labels = jnp.arange(6) % 2

@@ -30,6 +30,7 @@ SOURCES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("source", "shape"), SOURCES.values(), ids=SOURCES)
 def test_an_example_is_drawn_by_its_place_in_the_global_batch(source, shape):
     draw = jax.jit(lambda index: draw_source(source, KEY, index, shape))

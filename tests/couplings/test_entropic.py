@@ -61,6 +61,7 @@ def exact_cost():
     return (COST[linear_sum_assignment(COST)]).sum() * (1 - 1e-5)
 
 
+@pytest.mark.slow
 def test_a_bridge_draws_from_the_conditional_law_of_each_target():
     sigma = 1.0
     match = schroedinger_bridge(sigma).match

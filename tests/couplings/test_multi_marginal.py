@@ -29,6 +29,7 @@ def test_the_independent_coupling_leaves_them_as_they_are():
         np.testing.assert_array_equal(x, as_it_came)
 
 
+@pytest.mark.slow
 def test_a_target_drawn_again_takes_its_future_along():
     third = jnp.arange(40.0)[:, None]
     first, second = third + 0.1, third + 0.2
@@ -59,6 +60,7 @@ def test_a_larger_snapshot_becomes_a_subset_that_repeats_no_row():
         assert rows_of(x) <= rows_of(as_it_came)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [3, 7, 12])
 def test_every_row_of_a_snapshot_is_expected_equally_often(size):
     values, other = jnp.arange(7.0)[:, None], jnp.zeros((7, 1))

@@ -71,6 +71,7 @@ def joined(parts):
     return {key: value[order] for key, value in whole.items()}
 
 
+@pytest.mark.slow
 def test_a_batch_has_the_promised_types(digits):
     (batch,) = take(digits, 1, global_batch=32)
     assert {k: (v.shape, v.dtype.name) for k, v in batch.items()} == {

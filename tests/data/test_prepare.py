@@ -169,6 +169,7 @@ def test_a_folder_that_may_not_be_read_is_named(tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().err == f"fmjax prepare: {tmp_path}: Permission denied.\n"
 
 
+@pytest.mark.slow
 def test_the_module_runs_as_a_command():
     command = [sys.executable, "-m", "fmjax", "prepare", "--name=Bad", "--source=."]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

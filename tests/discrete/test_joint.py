@@ -114,6 +114,7 @@ def test_a_point_of_a_manifold_moves_along_geodesics_beside_a_token():
     assert 0.4 < kind.mean() < 0.6
 
 
+@pytest.mark.slow
 def test_a_part_draws_by_the_key_of_its_example():
     solver = JointSteps({"number": EulerStep(), "kind": Unmask(KINDS)}, 5)
     x0 = {"number": jnp.linspace(-1, 1, 6)[:, None], "kind": jnp.full((6, 1), 3)}

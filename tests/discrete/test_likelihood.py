@@ -93,6 +93,7 @@ def test_the_bound_of_the_exact_posterior_is_the_entropy(name):
     np.testing.assert_array_equal(found.nfe, 8)
 
 
+@pytest.mark.slow
 def test_the_standard_error_is_that_of_the_times():
     path, x1 = MixturePath(V, "uniform"), jnp.tile(jnp.array([[0, 2]]), (4000, 1))
     found = token_log_likelihood(wrong_network, path, x1, key=KEY, times=16)

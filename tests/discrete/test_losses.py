@@ -75,6 +75,7 @@ def test_a_bound_of_the_exact_posterior_is_the_entropy(case):
     np.testing.assert_allclose(found, ENTROPY + gap, atol=1e-3 if gap else 2e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["uniform", "any p0, cubic", "metric"])
 @pytest.mark.parametrize("loss", [GeneralisedKL(), ScoreEntropy()], ids=repr)
 def test_the_exact_posterior_has_the_least_bound(name, loss):
@@ -91,6 +92,7 @@ def test_the_exact_posterior_has_the_least_bound(name, loss):
         assert expected_loss(path, nodes=nodes) < expected_loss(path, spoiled, nodes) - 0.01
 
 
+@pytest.mark.slow
 def test_with_masks_the_three_bounds_are_one_function():
     x1, t = jnp.array([[0, 2], [1, 1]]), jnp.array([0.3, 0.6])
     x_t = jnp.array([[V, 2], [V, V]])
@@ -114,6 +116,7 @@ def drawn(path, n, key=0):
     return draw(jax.random.fold_in(key, 1), jnp.arange(n), jnp.asarray(DATA)[rows])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kappa", [Polynomial(1), Polynomial(2), CosineKappa()], ids=repr)
 def test_the_masked_loss_is_the_entropy_in_the_mean_for_any_kappa(kappa):
     path = MixturePath(V, "mask", kappa, Masked())

@@ -119,6 +119,7 @@ def test_a_draw_depends_on_the_place_in_the_global_batch_alone():
     np.testing.assert_array_equal(whole.noise["jump"][3:6], part.noise["jump"])
 
 
+@pytest.mark.slow
 @EACH_PATH
 def test_the_likelihood_of_the_own_token_makes_the_posterior_of_bayes(path):
     # A network that knows the law of one token, and nothing else of it.

@@ -120,6 +120,7 @@ def test_the_loss_is_the_cross_entropy(geometry):
     assert np.all(np.isfinite(grad))
 
 
+@pytest.mark.slow
 def test_points_of_the_dirichlet_distribution():
     source = DirichletPoints(3, 2.0)
     x = source.sample(jax.random.key(0), jnp.arange(20_000), (3,))

@@ -156,6 +156,7 @@ def test_the_distance_to_the_law_of_the_data_falls_as_the_step(name):
     assert 0.75 < order < 1.5, errors
 
 
+@pytest.mark.slow
 def test_one_unmasking_step_draws_every_token_from_its_own_law():
     x = sample(Unmask(MASK, 1)).x1
     law = np.asarray(marginal(MASK, 1.0)).reshape(V + 1, V + 1)
@@ -163,6 +164,7 @@ def test_one_unmasking_step_draws_every_token_from_its_own_law():
     check_law(MASK, x, independent.ravel())
 
 
+@pytest.mark.slow
 def test_a_law_of_independent_tokens_is_exact_in_a_few_steps_with_masks():
     law = np.outer([0.2, 0.3, 0.5], [0.6, 0.3, 0.1]).ravel()
     for steps, t in ((1, 1.0), (3, 1.0), (3, 0.4)):
@@ -262,6 +264,7 @@ def guided_law(path, w, end, steps=500):
         return np.asarray(p)
 
 
+@pytest.mark.slow
 def test_scales_of_each_example_and_negatives_go_in_one_call():
     exact = network(MASK, (LAW, OTHER))
     calls = []

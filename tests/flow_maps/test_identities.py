@@ -122,6 +122,7 @@ def at_distance(distance, identity_of):
     return np.array(found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("distance", "identity_of", "order"),
     [

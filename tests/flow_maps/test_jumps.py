@@ -90,6 +90,7 @@ def test_an_ordinary_solver_takes_the_same_callable():
     np.testing.assert_allclose(x1, solve(average, X0, None, Jumps(1)).x1, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_states_on_the_way_are_exact_and_what_they_cost_is_counted():
     times = [0.0, 0.25, 0.4, 0.5, 0.9, 1.0]
     for spec, nfe in ((Jumps(2), 5), (Jumps(4), 6)):
@@ -181,6 +182,7 @@ def test_no_noise_is_added_at_the_data():
     np.testing.assert_allclose(one, solve(average, X0, None, Jumps(1)).x1, atol=2e-6)
 
 
+@pytest.mark.slow
 def test_an_example_depends_on_its_own_key_alone():
     keys = jax.random.split(jax.random.key(0), len(X0))
     spec = Jumps(3, renoise=0.8)

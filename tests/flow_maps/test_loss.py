@@ -121,6 +121,7 @@ def test_dropped_examples_have_nothing_but_nulls():
     np.testing.assert_array_equal(is_dropped(labels, conditions), [True, False, False])
 
 
+@pytest.mark.slow
 def test_a_second_head_learns_the_velocity_and_can_be_the_tangent():
     apply_fn = network(FLOW, head=True)
     args = *pairs(N), spans(N), None
@@ -155,6 +156,7 @@ def test_averaged_parameters_are_those_of_the_frozen_side():
         averaged(live, *args)
 
 
+@pytest.mark.slow
 def test_the_derivative_is_taken_of_the_function_that_is_given_for_it():
     @jax.custom_vjp
     def fused(u):  # as fused attention: a backward derivative, and no forward one

@@ -144,6 +144,7 @@ def test_a_map_along_geodesics_obeys_those_that_follow_the_pair(identity):
     assert 1e-6 < near < far
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("identity", [Lagrangian(), Semigroup()], ids=repr)
 def test_without_a_teacher_the_diagonal_is_the_velocity(identity):
     assert losses(Sphere(2), identity, teacher=None)[0] < 1e-22
@@ -212,6 +213,7 @@ def with_divergence(params, x, span, labels=None):
     return Output(velocity=u, divergence=average + params["wrong"] * x[:, 0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("identity", [MeanFlow(), Lagrangian(), Semigroup()], ids=repr)
 def test_the_average_divergence_obeys_them_too(identity):
     with jax.enable_x64(True):

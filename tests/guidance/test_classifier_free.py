@@ -157,6 +157,7 @@ def test_a_schedule_may_be_a_function_of_the_scale_and_the_time():
     np.testing.assert_allclose(u, expected, atol=rounding(expected))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("dtype", "expected"), [("float16", jnp.float32), ("float64", jnp.float64)]
 )
@@ -181,6 +182,7 @@ def test_work_on_x_and_t_alone_is_done_once():
     assert dot.outvars[0].aval.shape == X.shape  # without a branch axis
 
 
+@pytest.mark.slow
 def test_a_pytree_of_conditions_is_guided_as_a_whole():
     def velocity(x, t, labels):
         return x * labels["scale"][:, None] + labels["text"]

@@ -132,6 +132,7 @@ def test_zeros_make_no_nan_and_no_infinite_gradient(name):
         assert all(bool(jnp.isfinite(a).all()) for a in (value, *gradient))
 
 
+@pytest.mark.slow
 def test_classifier_free_guidance_applies_its_rule():
     def velocity(x, t, labels):
         return jnp.sin(x * (1 + labels[:, None, None])) + t[:, None, None]

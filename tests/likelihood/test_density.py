@@ -166,6 +166,7 @@ def test_the_probes_agree_with_the_trace_within_the_error_they_report(kind):
     assert size[16] / size[64] == pytest.approx(2, rel=0.15)
 
 
+@pytest.mark.slow
 def test_the_error_is_the_standard_error_of_the_mean_over_the_probes():
     matrix, x = np.array([[1.0, 2.0], [0.5, -1.0]], np.float32), POINTS[:5]
     trace = Hutchinson(6, "gaussian")

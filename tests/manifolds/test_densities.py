@@ -85,6 +85,7 @@ def test_uniform_points_of_the_simplex_are_dirichlet_one_half():
     assert p.var(axis=0) == pytest.approx([(1 / 3) * (2 / 3) / 2.5] * 3, abs=0.005)
 
 
+@pytest.mark.slow
 def test_uniform_rotations_have_the_angles_of_the_volume():
     """The mean of the angle is pi / 2 + 2 / pi under the density (1 - cos) / pi."""
     x = SO3().uniform(jax.random.key(1), (20_000,))

@@ -104,6 +104,7 @@ def test_antipodal_points_have_a_rule():
     np.testing.assert_allclose(Sphere(2).dist(x, -x), math.pi, rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("axis", [[1.0, 0, 0], [-0.6, 0.8, 0], [0.1, -0.2, -0.9]])
 def test_half_a_turn_takes_the_axis_whose_largest_element_is_positive(axis):
     axis = Sphere(2).project(jnp.asarray(axis))

@@ -69,6 +69,7 @@ def entropic_cost(x, y, epsilon, steps=3000):
     return f.mean() + g.mean()
 
 
+@pytest.mark.slow
 def test_the_sinkhorn_divergence_equals_its_definition():
     x, y, epsilon = X[:12], Y[:12], 0.5
     expected = entropic_cost(x, y, epsilon) - sum(entropic_cost(a, a, epsilon) for a in (x, y)) / 2

@@ -103,6 +103,7 @@ def equinox_case():
 CASES = pytest.mark.parametrize("case", [linen_case, nnx_case, equinox_case])
 
 
+@pytest.mark.slow
 @CASES
 def test_value_and_gradient_are_those_of_the_library(case):
     apply_fn, params, value, gradient = case()
@@ -118,6 +119,7 @@ def test_value_and_gradient_are_those_of_the_library(case):
     assert max(np.abs(g).max() for g in jax.tree.leaves(our_gradient)) > 0.1
 
 
+@pytest.mark.slow
 @CASES
 def test_jit_traces_once_and_follows_the_parameters(case):
     apply_fn, params, _, _ = case()

@@ -324,6 +324,7 @@ def test_what_one_network_refuses(name, given, message):
         trace(name, **given)
 
 
+@pytest.mark.slow
 @each
 def test_the_channels_may_be_left_to_what_comes(name):
     model = NETWORKS[name]

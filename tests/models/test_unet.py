@@ -52,6 +52,7 @@ def test_a_fresh_model_outputs_exactly_zero(dtype):
     assert np.abs(params["params"]["up_0"]["residual"]["conv_0"]["kernel"]).max() > 0
 
 
+@pytest.mark.slow
 def test_time_and_class_matter_and_neighbours_do_not():
     x, model = np.broadcast_to(X[:1], X.shape), tiny()
     params = trained(model)
@@ -105,6 +106,7 @@ def test_bfloat16_keeps_parameters_time_and_output_in_float32():
     assert {a.dtype for a in stages} == {jnp.dtype(jnp.bfloat16)}
 
 
+@pytest.mark.slow
 def test_jvp_is_the_finite_difference():
     with jax.enable_x64(True):
         model = tiny(dtype=jnp.float64)
@@ -139,6 +141,7 @@ def test_what_is_computed_twice_is_the_same(remat):
         np.testing.assert_allclose(a, b, atol=1e-5 * np.abs(b).max())
 
 
+@pytest.mark.slow
 def test_remat_keeps_what_its_name_says():
     def kept(remat):
         model = tiny(remat=remat)

@@ -135,6 +135,7 @@ def tree_network(params, x, t, labels):
     return jax.tree.map(lambda leaf: params * leaf + 0.1, x)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prediction", ["velocity", "x1"])
 def test_losses_draws_and_gradients_know_nothing_of_the_manifold(prediction):
     path = GeodesicPath(POSE)

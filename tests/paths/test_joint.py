@@ -31,6 +31,7 @@ def drawn(draw=DRAW):
     return draw(KEY, INDEX, X1)
 
 
+@pytest.mark.slow
 def test_each_part_is_its_own_path_at_its_own_time():
     args = drawn()
     assert args.t["position"].shape == (8,)

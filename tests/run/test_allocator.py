@@ -28,6 +28,7 @@ print(*[page_faults(size) for _ in range(3)])
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="it is about the allocator of glibc")
 def test_freed_memory_is_kept_for_the_next_step(run_python):
     lines = run_python(FAULTS, devices=1).splitlines()

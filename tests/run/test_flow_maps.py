@@ -78,6 +78,7 @@ def test_it_begins_so_from_a_file_too(trained, tmp_path):
     assert_begins_as(trained, tmp_path / "flow" / "ema.safetensors", tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_a_teacher_is_the_guided_velocity_of_its_run(trained):
     experiment = make_experiment(student_config(trained), spec_of(load("toy/moons")))
     teacher = read_teacher(trained, experiment, GUIDANCE)
@@ -89,6 +90,7 @@ def test_a_teacher_is_the_guided_velocity_of_its_run(trained):
     np.testing.assert_allclose(alone(X, T, LABELS), plain(X, T, LABELS), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_teacher_on_another_path_is_carried_over(trained):
     config = student_config(trained, path__name="cosine")
     experiment = make_experiment(config, spec_of(load("toy/moons")))

@@ -45,6 +45,7 @@ def test_a_copy_gives_the_samples_of_the_run_it_was_copied_from(trained, moved, 
     np.testing.assert_array_equal(drawn(moved, tmp_path / "a"), drawn(trained, tmp_path / "b"))
 
 
+@pytest.mark.slow
 def test_a_copy_is_trained_on_where_it_lies(moved, tmp_path):
     before = content(tmp_path / "gone")
     assert train(small_config(train__steps=16), moved) == 0

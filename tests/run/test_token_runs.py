@@ -122,6 +122,7 @@ def test_every_solver_of_tokens_draws(solver, images, tmp_path):
     assert set(np.unique(drawn(tmp_path)["samples"])) <= {0, 85, 170, 255}
 
 
+@pytest.mark.slow
 def test_a_trajectory_shows_tokens_appear(images, tmp_path):
     sample(images, tmp_path, Request(4, (0, 1)), RECIPE, trajectory=True)
     with Image.open(tmp_path / "trajectory.gif") as gif:
@@ -202,6 +203,7 @@ def test_pmap_trains_to_the_same_parameters(images, train_small):
         np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_an_exported_sampler_draws_the_same_tokens(images, tmp_path):
     sample(images, tmp_path / "out", Request(4, (0, 1), (1.5,)), RECIPE)
     export_run(images, tmp_path / "sampler", Request(4, (0, 1), (1.5,)), RECIPE)

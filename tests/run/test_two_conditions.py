@@ -76,6 +76,7 @@ def test_samples_take_the_conditions_of_held_out_data_and_are_data(trained, tmp_
     assert (trained / "samples" / "final.png").exists()
 
 
+@pytest.mark.slow
 def test_the_guidance_of_several_conditions_is_one_call_with_all_nulls(trained, tmp_path):
     both = {}
     for w in (0.0, 300.0):  # hardly trained, it hardly heeds its conditions
@@ -128,6 +129,7 @@ def test_scales_that_do_not_fit_are_refused(guidance, w, message, trained):
         resolve(open_run(trained), Request(4, w=w), recipe)
 
 
+@pytest.mark.slow
 def test_an_exported_sampler_takes_the_conditions_by_name(trained, tmp_path):
     request, recipe = Request(6, w=(2.0,)), RECIPE
     export_run(trained, tmp_path / "sampler", request, recipe)

@@ -46,6 +46,7 @@ def test_the_prior_draws_the_length_to_that_of_noise():
     np.testing.assert_allclose(np.linalg.norm(found.x0, axis=1), np.sqrt(2), atol=0.02)
 
 
+@pytest.mark.slow
 def test_a_step_follows_the_prior_s_gradient():
     how = {"iterations": 1, "prior": 0.7, "optimizer": optax.sgd(0.1)}
     how["spec"] = solver_spec("euler", 1)

@@ -109,6 +109,7 @@ def coarse_and_fine(solver):
         return coarse, times, np.asarray(fine)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("solver", EVERY)
 def test_the_measured_order_is_the_declared_one(solver):
     solution, _, fine = coarse_and_fine(solver)

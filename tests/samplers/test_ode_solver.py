@@ -131,6 +131,7 @@ def test_a_solver_in_the_signal_to_noise_ratio_is_refused_on_a_path_that_has_non
         solver_spec(name, 5).on_path(BrownianBridge())
 
 
+@pytest.mark.slow
 def test_counts_of_numpy_are_taken_as_those_of_python():
     for given in ({"steps": np.int64(10)}, {"rtol": 1e-3, "max_steps": np.int32(50)}):
         usual = {name: x.item() if isinstance(x, np.generic) else x for name, x in given.items()}

@@ -228,6 +228,7 @@ def test_geodesic_steps_in_flat_space_are_those_of_euler_and_heun():
         np.testing.assert_allclose(solve(velocity, x0, None, geodesic).x1, flat, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_guidance_goes_through_and_stays():
     def velocity(x, t, labels):
         return jnp.stack([labels.astype(x.dtype)] * 3, axis=1)

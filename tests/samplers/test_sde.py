@@ -92,6 +92,7 @@ def mostly_slow(*quick):
     return [pytest.param(m, marks=() if m in quick else SLOW) for m in METHODS]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", mostly_slow("churn", "stochastic_heun"))
 def test_the_marginal_of_every_method_is_that_of_the_flow(method):
     means, variances = moments_of_every_law(method, 16)
@@ -99,6 +100,7 @@ def test_the_marginal_of_every_method_is_that_of_the_flow(method):
     assert abs(variances[LAWS.index("sigma")] - 0.25) < ERRORS[method]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", mostly_slow("stochastic_heun", "refresh", "overshoot"))
 def test_a_small_step_is_one_of_the_sde(method, monkeypatch):
     """x + h (u + g^2 / 2 score) + g sqrt(h) xi, for a g that is not the default."""
@@ -452,6 +454,7 @@ def test_a_wrong_call_is_refused(how, message):
         solve_sde(**arguments)
 
 
+@pytest.mark.slow
 def test_only_the_true_score_keeps_the_spread_of_a_flow_whose_noise_is_coupled_with_the_data():
     # x1 = 1 + 0.3 x0: x_t is normal, with mean t and this standard deviation.
     def std(t):

@@ -79,6 +79,7 @@ def test_the_two_rules_differ():
         assert np.abs(a - b).max() > 1e-6
 
 
+@pytest.mark.slow
 def test_from_t_0_the_first_correction_takes_half_or_all_of_the_new_prediction():
     # From pure noise, with D = D(t) alone: the state after two steps in closed form.
     def velocity(x, t, labels):

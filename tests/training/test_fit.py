@@ -81,6 +81,7 @@ def assert_same_bits(a, b):
 # What it does.
 
 
+@pytest.mark.slow
 def test_five_lines_learn_a_flow(tmp_path):
     state = fitted(
         optimizer=optax.adam(1e-2),
@@ -193,6 +194,7 @@ def test_data_of_every_kind_give_the_same_bits(kind):
     assert_same_bits(fitted(KINDS[kind](points())), fitted(points()))
 
 
+@pytest.mark.slow
 def test_numbers_of_numpy_train_as_those_of_python_and_are_kept_in_the_folder(tmp_path):
     counts = {"steps": 6, "batch_size": 32, "seed": 0, "accumulate": 1, "steps_per_call": 2}
     counts |= {"log_every": 2, "checkpoint_every": 2, "keep": 1}
@@ -287,6 +289,7 @@ def test_callbacks_see_every_call_and_the_state_after_it(tmp_path):
     np.testing.assert_allclose(seen[-1][2], fitted().params["c"], rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_callback_that_looks_does_not_count_as_a_slow_step(tmp_path):
     pause = threading.Event()
     fitted(callbacks=[lambda *_: pause.wait(0.1)], workdir=tmp_path, log_every=6)
@@ -346,6 +349,7 @@ def test_without_an_average_there_is_none(tmp_path):
 # Where it goes on.
 
 
+@pytest.mark.slow
 def test_ten_steps_and_ten_more_are_twenty(tmp_path, capsys):
     whole = fitted(steps=20)
     fitted(steps=10, workdir=tmp_path)
@@ -359,6 +363,7 @@ def test_ten_steps_and_ten_more_are_twenty(tmp_path, capsys):
     assert all(path.stat().st_mtime_ns == time for path, time in before.items())
 
 
+@pytest.mark.slow
 def test_a_state_goes_on_without_a_folder():
     assert_same_bits(fitted(params=fitted(steps=3), steps=6), fitted(steps=6))
 
@@ -369,6 +374,7 @@ def test_a_later_checkpoint_comes_before_the_state_that_is_given(tmp_path):
     assert_same_bits(fitted(params=early, steps=6, workdir=tmp_path), late)
 
 
+@pytest.mark.slow
 def test_a_signal_saves_and_raises_and_the_same_call_goes_on(tmp_path):
     def stop(step, state):
         if step == 3:
@@ -381,6 +387,7 @@ def test_a_signal_saves_and_raises_and_the_same_call_goes_on(tmp_path):
     assert_same_bits(fitted(workdir=tmp_path), fitted())
 
 
+@pytest.mark.slow
 def test_an_iterator_says_that_it_cannot_be_resumed_exactly(tmp_path, capsys):
     data = as_batches(points(), steps=6)
     fitted(data, steps=2, workdir=tmp_path)
@@ -391,6 +398,7 @@ def test_an_iterator_says_that_it_cannot_be_resumed_exactly(tmp_path, capsys):
     assert_same_bits(state, fitted(steps=5))
 
 
+@pytest.mark.slow
 def test_an_iterable_begins_anew_and_an_iterator_ends(tmp_path):
     class Batches:
         def __iter__(self):

@@ -114,6 +114,7 @@ def test_the_others_are_trained_as_if_the_frozen_were_numbers():
     np.testing.assert_allclose(state.params["b"], alone.params, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_stopped_training_goes_on_to_the_bit_and_with_the_same_frozen(tmp_path):
     how = {"workdir": tmp_path / "run", "checkpoint_every": 2}
     trained(steps=4, **how)

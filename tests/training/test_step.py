@@ -71,6 +71,7 @@ def with_target(params, x0, x1, t, labels, *, target_params):
 with_target.uses_target = True
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("parts", [1, 2])
 def test_a_loss_with_a_target_gets_the_average_and_no_gradient_flows_into_it(parts):
     rate, decay = 0.1, 0.9

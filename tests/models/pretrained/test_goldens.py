@@ -51,6 +51,7 @@ def relative(found, expected):
     return np.abs(np.asarray(found, np.float32) - expected).max() / np.abs(expected).max()
 
 
+@pytest.mark.slow
 @every_network
 def test_outputs_and_gradients_are_those_of_pytorch(name):
     net, arrays = NETWORKS[name][1](), given(name)

@@ -135,6 +135,7 @@ def filled(model, tensors):
     return jax.tree.unflatten(jax.tree.structure(target), leaves)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", [LIGHT, JIT], ids=["LightningDiT", "JiT"])
 def test_the_velocity_is_that_of_the_official_network(model):
     tensors = weights(model)

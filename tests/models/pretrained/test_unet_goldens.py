@@ -81,6 +81,7 @@ def test_bfloat16_is_within_its_rounding(name):
     assert 1e-4 < relative(out, arrays["out"]) < 2e-2
 
 
+@pytest.mark.slow
 @every_network
 def test_weights_that_go_out_again_are_the_same_bit_for_bit(name, tmp_path, float16):
     net, path = loaded(name, dtype=jnp.float16), tmp_path / "saved.safetensors"

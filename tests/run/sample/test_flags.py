@@ -77,6 +77,7 @@ def answers(commands):
     return dict(zip((*ASKED, *REFUSED), json.loads(child.out.splitlines()[-1]), strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", ASKED)
 def test_flags_ask_for_what_they_say(answers, line):
     assert answers[line] == repr(ASKED[line])

@@ -67,6 +67,7 @@ def test_scales_and_labels_act_per_sample(trained, tmp_path):
     assert (several.nfe, several.calls) == (6, 12)
 
 
+@pytest.mark.slow
 def test_no_labels_is_w_zero(trained, tmp_path):
     none = sample(trained, tmp_path / "a", Request(5, None), HEUN)
     zero = sample(trained, tmp_path / "b", Request(5, (0, 1), (0.0,)), HEUN)
@@ -148,6 +149,7 @@ def test_labels_asked_of_an_unconditional_model_are_refused(train_small, tmp_pat
     np.testing.assert_array_equal(read(result.folder)[1], -1)
 
 
+@pytest.mark.slow
 def test_samples_are_not_overwritten_unless_asked(trained, tmp_path):
     request = Request(4, (0,))
     sample(trained, tmp_path, request, HEUN)

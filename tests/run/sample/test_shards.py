@@ -124,6 +124,7 @@ def flip(content):
     return content[:200] + bytes([content[200] ^ 1]) + content[201:]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damaged", [lambda content: b"", cut, flip])
 def test_a_damaged_shard_is_drawn_again_and_said(trained, shards, own, capsys, damaged):
     path = own / "samples-00001-of-00003.npz"

@@ -77,6 +77,7 @@ def test_it_goes_on_without_being_told_again_what_it_began_with(tuned, trained, 
     assert_same(both_of(workdir), both_of(tuned))
 
 
+@pytest.mark.slow
 def test_samples_are_those_of_the_merged_network(tuned, tmp_path):
     folder = tmp_path / "folder"
     assert "step 8" in export_weights(tuned, folder)

@@ -167,6 +167,7 @@ def test_a_file_of_pytorch_needs_torch(tmp_path, monkeypatch):
         check_initial(Initial(path, "sit"), experiment())
 
 
+@pytest.mark.slow
 def test_a_network_of_two_times_begins_as_the_flow():
     run = experiment(flow_map__name="meanflow")
     found = initial_params(SIT, run, make_mesh())
