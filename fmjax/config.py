@@ -14,6 +14,7 @@ from ml_collections.config_dict import placeholder
 from fmjax.keys import NAME, TEXT, Group, Key, check_keys
 
 COUNT = "[1, inf)"
+DEPTH = "[1, 1000]"  # tracing takes some milliseconds a block
 SHARE = "[0, 1]"
 POSITIVE = "(0, inf)"
 FINITE = "(-inf, inf)"
@@ -69,7 +70,7 @@ KEYS = {
             "texts), a preset such as DiT-B/2, or your own my_module:build",
         ),
         width=Key(None, COUNT, "of each token, or of each layer", "features", kind=int),
-        depth=Key(None, COUNT, "how many blocks; of unet: on each level", "blocks", kind=int),
+        depth=Key(None, DEPTH, "how many blocks; of unet: on each level", "blocks", kind=int),
         heads=Key(None, COUNT, "of the attention", "heads", kind=int),
         patch_size=Key(None, COUNT, "the side of the square that is one token", "pixels", kind=int),
         channel_mult=Key(
@@ -82,7 +83,7 @@ KEYS = {
             kind=str,
         ),
         single_depth=Key(
-            None, COUNT, "of flux: blocks behind those of model.depth", "blocks", kind=int
+            None, DEPTH, "of flux: blocks behind those of model.depth", "blocks", kind=int
         ),
         grid=Key(
             None, COUNT, "of mmdit: the longest side of an image it takes", "patches", kind=int
