@@ -28,6 +28,7 @@ import optax
 
 from benchmarks import machine
 from benchmarks.manifolds.kernel_density import KernelDensity, fit_kernel_density
+from fmjax.data.tables.globe import unit_vectors
 from fmjax.likelihood import log_likelihood
 from fmjax.losses import make_loss_fn
 from fmjax.manifolds import Sphere, UniformOn, in_tangent_space
@@ -106,11 +107,7 @@ def read(folder: Path, setting: Setting, seed: int) -> Split:
     degrees = np.loadtxt(folder / f"{setting.file}.csv", delimiter=",", skiprows=1)
     if not setting.copies:
         degrees = np.unique(degrees, axis=0)
-    latitude, longitude = np.deg2rad(degrees).T
-    across = np.cos(latitude)
-    points = np.stack(
-        [across * np.cos(longitude), across * np.sin(longitude), np.sin(latitude)], axis=1
-    )
+    points = unit_vectors(*np.deg2rad(degrees).T)
     points = points[np.random.default_rng(seed).permutation(len(points))]
     n = len(points) // 10
     return Split(points[2 * n :], points[:n], points[n : 2 * n])

@@ -31,8 +31,8 @@ A public set of tensorflow_datasets (needs the network, and TensorFlow for this 
 
     python -m fmjax prepare --name=mnist
 
-A preparation that was stopped, however, goes on when the same command is given again; until it is
-finished there is no set of that name.
+A preparation that was stopped goes on when the same command is given again; until it is finished
+there is no set of that name.
 """
 
 import argparse

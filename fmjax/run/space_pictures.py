@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fmjax import plots
+from fmjax.data.tables.globe import unit_vectors
 from fmjax.manifolds import SO3, FlatProduct, Hyperbolic, Manifold, Sphere, Torus
 
 _SIZE = 320  # pixels of height, of a map and of a square
@@ -142,9 +143,7 @@ def _graticule() -> list[np.ndarray]:
 
 def _on_globe(longitude: np.ndarray | float, latitude: np.ndarray | float) -> np.ndarray:
     longitude, latitude = np.broadcast_arrays(longitude, latitude)
-    across = np.cos(latitude)
-    x = (across * np.cos(longitude), across * np.sin(longitude), np.sin(latitude))
-    return mollweide(np.stack(x, axis=-1))
+    return mollweide(unit_vectors(latitude, longitude))
 
 
 def _circle() -> np.ndarray:

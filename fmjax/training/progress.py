@@ -173,9 +173,8 @@ class _Lines:
 
     def __init__(self, start: int, steps: int):
         self._step, self._steps = start, steps
-        self._since: tuple[float, int] | None = (
-            None  # (time, step) after the first call, which may compile
-        )
+        # (time, step) after the first call, which may compile
+        self._since: tuple[float, int] | None = None
 
     def advance(self, steps: int) -> None:
         self._step += steps

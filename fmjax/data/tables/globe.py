@@ -10,6 +10,20 @@ from fmjax.errors import InputError
 _COLUMNS = ("latitude", "longitude")
 
 
+def unit_vectors(latitude: np.ndarray, longitude: np.ndarray) -> np.ndarray:
+    """Points (..., 3) of the unit sphere; x goes through longitude 0, z through the north.
+
+        (cos latitude cos longitude, cos latitude sin longitude, sin latitude)
+
+    Args:
+        latitude: (...,), in radians.
+        longitude: (...,), in radians.
+    """
+    across = np.cos(latitude)
+    parts = (across * np.cos(longitude), across * np.sin(longitude), np.sin(latitude))
+    return np.stack(parts, axis=-1)
+
+
 def is_globe(arrays: Arrays) -> bool:
     """Whether a table is of places on a sphere, by the names of its two columns."""
     named = sorted(name.lower() for name in arrays.columns.get("x", ()))
@@ -17,9 +31,7 @@ def is_globe(arrays: Arrays) -> bool:
 
 
 def on_globe(what: str, degrees: np.ndarray, columns: Sequence[str]) -> np.ndarray:
-    """Points (n, 3) of the unit sphere; x goes through 0 degrees of longitude, z through the north.
-
-        (cos latitude cos longitude, cos latitude sin longitude, sin latitude)
+    """The points of `unit_vectors`, (n, 3), of a table of degrees.
 
     Args:
         what: the table, as the message names it.
@@ -36,6 +48,4 @@ def on_globe(what: str, degrees: np.ndarray, columns: Sequence[str]) -> np.ndarr
             f"{what} must have latitudes in degrees, from -90 to 90; row {wrong[0]} has "
             f"{degrees[wrong[0], order[0]]:g}, the first of {wrong.size}."
         )
-    across = np.cos(latitude)
-    parts = (across * np.cos(longitude), across * np.sin(longitude), np.sin(latitude))
-    return np.stack(parts, axis=1)
+    return unit_vectors(latitude, longitude)
