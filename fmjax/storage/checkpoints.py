@@ -36,6 +36,13 @@ _METADATA = {
 """What orbax writes of a checkpoint, and takes nothing else for."""
 
 
+def _is_metadata(found: Any) -> bool:
+    values = {} if found is None else found  # null is as good as none to orbax
+    return isinstance(values, dict) and all(
+        kind.accepts(values.get(name)) for name, kind in _METADATA.items()
+    )
+
+
 @contextlib.contextmanager
 def _dropping_unfinished_reads() -> Iterator[None]:
     """Collects the reads that were under way when one failed.
@@ -266,8 +273,7 @@ class Checkpoints:
             except (OSError, ValueError):  # orbax passes these over
                 continue
             else:
-                values = found if isinstance(found, dict) else {}
-                if not all(kind.accepts(values.get(name)) for name, kind in _METADATA.items()):
+                if not _is_metadata(found):
                     steps.append(path.parent.name)
         return [int(step) for step in steps if step.isdecimal()]
 

@@ -130,6 +130,10 @@ def date_it_in_words(folder):
     change(folder / "_CHECKPOINT_METADATA", "init_timestamp_nsecs", "today")
 
 
+def list_the_metadata(folder):
+    (folder / "_CHECKPOINT_METADATA").write_text("[1]")
+
+
 def leave_out_arrays(folder):
     path = folder / "state" / "_METADATA"
     found = path.read_text()
@@ -143,7 +147,13 @@ def leave_out_arrays(folder):
     [
         *(truncate, flip_a_bit, delete_the_arrays, empty_every_file),
         *(break_the_metrics, nest_the_metadata, break_a_name_in_the_check),
-        *(number_the_performance, list_the_handlers, date_it_in_words, leave_out_arrays),
+        *(
+            number_the_performance,
+            list_the_handlers,
+            date_it_in_words,
+            leave_out_arrays,
+            list_the_metadata,
+        ),
     ],
 )
 def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(copied, target, damage):
