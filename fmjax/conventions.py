@@ -17,17 +17,22 @@ where it enters, and its docstring says so.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
+from jaxtyping import Int, Num, PRNGKeyArray, Shaped
 
 from fmjax.checks import check_methods
 from fmjax.errors import InputError
 
-Array = jax.Array
+if TYPE_CHECKING:
+    Array = jax.Array
+else:  # what holds when the program runs: as functions of jax do, ours take arrays of numpy, too
+    Array = jax.Array | np.ndarray
+
 Params = Any
 Labels = Any
 
@@ -53,12 +58,12 @@ Velocity = Callable[[Any, Any, Labels], Any]
 """A network with its parameters bound: ``velocity(x, t, labels) -> velocity``, shaped as x."""
 
 
-def expand(t: Array, x: Array) -> Array:
+def expand(t: Shaped[Array, "..."], x: Shaped[Array, "..."]) -> Shaped[Array, "..."]:
     """Appends axes of size one to t (batch,) until ``t * x`` is a product per example."""
     return jnp.reshape(t, t.shape + (1,) * (x.ndim - t.ndim))
 
 
-def per_example_sum(x: Array) -> Array:
+def per_example_sum(x: Num[Array, "batch ..."]) -> Num[Array, " batch"]:
     """The sum over all axes but the first: (batch, ...) -> (batch,)."""
     return jnp.sum(x, axis=tuple(range(1, jnp.ndim(x))))
 
@@ -109,7 +114,7 @@ def check_key(key: Any, what: str = "key") -> None:
         raise InputError(f"{what} must be one key, jax.random.key(seed); got {came}.")
 
 
-def example_keys(key: Array, index: Array) -> Array:
+def example_keys(key: PRNGKeyArray, index: Int[Array, " batch"]) -> Shaped[Array, "batch ..."]:
     """One key per example: ``fold_in(key, index)`` for each place (batch,) in the global batch.
 
     Raises:

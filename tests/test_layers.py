@@ -84,7 +84,7 @@ DOORS = {
     "tqdm": ("fmjax/run/*", "fmjax/training/progress.py", "fmjax/data/prepare.py"),
 }
 # What any module may import, beside the standard library.
-EVERYWHERE = {"jax", "flax", "optax", "numpy"}
+EVERYWHERE = {"jax", "jaxtyping", "flax", "optax", "numpy"}
 
 
 def _layers_below() -> dict[str, set[str]]:

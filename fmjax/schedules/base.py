@@ -6,6 +6,7 @@ from typing import Protocol
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from fmjax.array_checks import check_returned
 from fmjax.checks import check_methods
@@ -19,16 +20,16 @@ END = 1e-5
 class Schedule(Protocol):
     """alpha_t multiplies the data, sigma_t the source; alpha_0 = 0 and alpha_1 = sigma_0 = 1."""
 
-    def alpha(self, t: Array) -> Array:
+    def alpha(self, t: Float[Array, "*t"]) -> Float[Array, "*t"]:
         """alpha_t, the weight of the data x1."""
 
-    def sigma(self, t: Array) -> Array:
+    def sigma(self, t: Float[Array, "*t"]) -> Float[Array, "*t"]:
         """sigma_t, the weight of the source x0."""
 
-    def d_alpha(self, t: Array) -> Array:
+    def d_alpha(self, t: Float[Array, "*t"]) -> Float[Array, "*t"]:
         """The time derivative of alpha_t."""
 
-    def d_sigma(self, t: Array) -> Array:
+    def d_sigma(self, t: Float[Array, "*t"]) -> Float[Array, "*t"]:
         """The time derivative of sigma_t."""
 
     def __hash__(self) -> int:
@@ -74,7 +75,7 @@ def clamp(t: Array, low: Array | float, high: Array | float) -> Array:
     return jnp.where(t < low, low, jnp.where(t > high, high, t)).astype(t.dtype)
 
 
-def log_snr(schedule: Schedule, t: Array) -> Array:
+def log_snr(schedule: Schedule, t: Float[Array, "*t"]) -> Float[Array, "*t"]:
     """The log signal-to-noise ratio log(alpha_t^2 / sigma_t^2), any shape of t.
 
     It increases with t, from -inf where alpha_t = 0 to +inf where sigma_t = 0.

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from fmjax.checks import check_between
 from fmjax.conventions import Array
@@ -35,23 +36,23 @@ class Linear:
     def __post_init__(self):
         check_between("sigma_min", self.sigma_min, 0, 1, "[)")
 
-    def alpha(self, t: Array) -> Array:
+    def alpha(self, t: Float[Array, "*t"]) -> Float[Array, "*t"]:
         """Equal to t."""
         return t
 
-    def sigma(self, t: Array) -> Array:
+    def sigma(self, t: Float[Array, "*t"]) -> Float[Array, "*t"]:
         """Equal to 1 - (1 - sigma_min) t, written so that sigma_1 is sigma_min to the last bit."""
         return (1.0 - t) + self.sigma_min * t
 
-    def d_alpha(self, t: Array) -> Array:
+    def d_alpha(self, t: Float[Array, "*t"]) -> Float[Array, "*t"]:
         """Equal to 1."""
         return jnp.ones_like(t)
 
-    def d_sigma(self, t: Array) -> Array:
+    def d_sigma(self, t: Float[Array, "*t"]) -> Float[Array, "*t"]:
         """Equal to -(1 - sigma_min)."""
         return jnp.full_like(t, -(1.0 - self.sigma_min))
 
-    def t_at_log_snr(self, value: Array) -> Array:
+    def t_at_log_snr(self, value: Float[Array, "*value"]) -> Float[Array, "*value"]:
         """With k = 1 - sigma_min: sigmoid(value / 2 + log k) / k, at most 1."""
         k = 1.0 - self.sigma_min
         return jnp.minimum(jax.nn.sigmoid(0.5 * value + math.log(k)) / k, 1.0)
@@ -87,32 +88,32 @@ class VP:
                 f"got beta_min={self.beta_min!r} and beta_max={self.beta_max!r}."
             )
 
-    def _log_alpha(self, t: Array) -> Array:
+    def _log_alpha(self, t: Float[Array, "*t"]) -> Float[Array, "*t"]:
         s = 1.0 - t
         return -s * (0.25 * s * (self.beta_max - self.beta_min) + 0.5 * self.beta_min)
 
-    def _sigma(self, t: Array) -> Array:
+    def _sigma(self, t: Float[Array, "*t"]) -> Float[Array, "*t"]:
         return jnp.sqrt(-jnp.expm1(2.0 * self._log_alpha(t)))
 
-    def alpha(self, t: Array) -> Array:
+    def alpha(self, t: Float[Array, "*t"]) -> Float[Array, "*t"]:
         """Equal to exp(-s^2 D / 4 - s beta_min / 2)."""
         return jnp.exp(self._log_alpha(t))
 
-    def sigma(self, t: Array) -> Array:
+    def sigma(self, t: Float[Array, "*t"]) -> Float[Array, "*t"]:
         """Equal to sqrt(1 - alpha_t^2), accurate where alpha_t is close to 1."""
         return with_slope(self._sigma, self.d_sigma, t)
 
-    def d_alpha(self, t: Array) -> Array:
+    def d_alpha(self, t: Float[Array, "*t"]) -> Float[Array, "*t"]:
         """Equal to alpha_t beta_t / 2 with beta_t = beta_min + s D."""
         beta = self.beta_min + (1.0 - t) * (self.beta_max - self.beta_min)
         return 0.5 * beta * self.alpha(t)
 
-    def d_sigma(self, t: Array) -> Array:
+    def d_sigma(self, t: Float[Array, "*t"]) -> Float[Array, "*t"]:
         """Equal to -alpha_t d_alpha_t / sigma_t, read at most at t = 1 - `END`."""
         t = clamp(t, 0.0, 1.0 - END)
         return -self.alpha(t) * self.d_alpha(t) / self._sigma(t)
 
-    def t_at_log_snr(self, value: Array) -> Array:
+    def t_at_log_snr(self, value: Float[Array, "*value"]) -> Float[Array, "*value"]:
         """With m = softplus(-value): s = 2 m / (beta_min + sqrt(beta_min^2 + 2 m D)), at most 1."""
         m = jax.nn.softplus(-value)
         spread = self.beta_max - self.beta_min
@@ -132,27 +133,27 @@ class LinearVP:
     accompanying Lipman et al., arXiv:2412.06264.
     """
 
-    def alpha(self, t: Array) -> Array:
+    def alpha(self, t: Float[Array, "*t"]) -> Float[Array, "*t"]:
         """Equal to t."""
         return t
 
-    def _sigma(self, t: Array) -> Array:
+    def _sigma(self, t: Float[Array, "*t"]) -> Float[Array, "*t"]:
         return jnp.sqrt((1.0 - t) * (1.0 + t))
 
-    def sigma(self, t: Array) -> Array:
+    def sigma(self, t: Float[Array, "*t"]) -> Float[Array, "*t"]:
         """Equal to sqrt(1 - t^2)."""
         return with_slope(self._sigma, self.d_sigma, t)
 
-    def d_alpha(self, t: Array) -> Array:
+    def d_alpha(self, t: Float[Array, "*t"]) -> Float[Array, "*t"]:
         """Equal to 1."""
         return jnp.ones_like(t)
 
-    def d_sigma(self, t: Array) -> Array:
+    def d_sigma(self, t: Float[Array, "*t"]) -> Float[Array, "*t"]:
         """Equal to -t / sigma_t, read at most at t = 1 - `END`, where it is -224."""
         t = clamp(t, 0.0, 1.0 - END)
         return -t / self._sigma(t)
 
-    def t_at_log_snr(self, value: Array) -> Array:
+    def t_at_log_snr(self, value: Float[Array, "*value"]) -> Float[Array, "*value"]:
         """Equal to sqrt(sigmoid(value))."""
         # By logarithms: the sigmoid itself underflows below -87 in float32.
         return jnp.exp(0.5 * jax.nn.log_sigmoid(value))
@@ -167,23 +168,23 @@ class Cosine:
     Source: Albergo and Vanden-Eijnden, arXiv:2209.15571; named GVP by Ma et al., arXiv:2401.08740.
     """
 
-    def alpha(self, t: Array) -> Array:
+    def alpha(self, t: Float[Array, "*t"]) -> Float[Array, "*t"]:
         """Equal to sin(pi t / 2)."""
         return jnp.sin(HALF_PI * t)
 
-    def sigma(self, t: Array) -> Array:
+    def sigma(self, t: Float[Array, "*t"]) -> Float[Array, "*t"]:
         """Equal to cos(pi t / 2), as a sine, so that it is 0 at t = 1 and not -4e-8."""
         return jnp.sin(HALF_PI * (1.0 - t))
 
-    def d_alpha(self, t: Array) -> Array:
+    def d_alpha(self, t: Float[Array, "*t"]) -> Float[Array, "*t"]:
         """Equal to (pi / 2) sigma_t."""
         return HALF_PI * self.sigma(t)
 
-    def d_sigma(self, t: Array) -> Array:
+    def d_sigma(self, t: Float[Array, "*t"]) -> Float[Array, "*t"]:
         """Equal to -(pi / 2) alpha_t."""
         return -HALF_PI * self.alpha(t)
 
-    def t_at_log_snr(self, value: Array) -> Array:
+    def t_at_log_snr(self, value: Float[Array, "*value"]) -> Float[Array, "*value"]:
         """Equal to (2 / pi) arctan(exp(value / 2))."""
         # arctan(r) = pi / 2 - arctan(1 / r): the exponential never overflows.
         upper = value > 0
@@ -213,25 +214,25 @@ class Polynomial:
     def __post_init__(self):
         check_between("the degree n of Polynomial", self.n, 1, math.inf, "[)")
 
-    def alpha(self, t: Array) -> Array:
+    def alpha(self, t: Float[Array, "*t"]) -> Float[Array, "*t"]:
         """Equal to t^n."""
         return _power(t, self.n)
 
-    def sigma(self, t: Array) -> Array:
+    def sigma(self, t: Float[Array, "*t"]) -> Float[Array, "*t"]:
         """Equal to 1 - t^n, without cancellation near t = 1."""
         near_one = t > 0.5
         by_log = -jnp.expm1(self.n * jnp.log(jnp.where(near_one, t, 1.0)))
         return jnp.where(near_one, by_log, 1.0 - _power(t, self.n))
 
-    def d_alpha(self, t: Array) -> Array:
+    def d_alpha(self, t: Float[Array, "*t"]) -> Float[Array, "*t"]:
         """Equal to n t^(n - 1)."""
         return self.n * _power(t, self.n - 1)
 
-    def d_sigma(self, t: Array) -> Array:
+    def d_sigma(self, t: Float[Array, "*t"]) -> Float[Array, "*t"]:
         """Equal to -n t^(n - 1)."""
         return -self.d_alpha(t)
 
-    def t_at_log_snr(self, value: Array) -> Array:
+    def t_at_log_snr(self, value: Float[Array, "*value"]) -> Float[Array, "*value"]:
         """Equal to sigmoid(value / 2)^(1 / n)."""
         return jnp.exp(jax.nn.log_sigmoid(0.5 * value) / self.n)
 
