@@ -81,6 +81,7 @@ DOORS = {
         "fmjax/data/tfds/records.py",
     ),
     "torch": ("fmjax/storage/torch_file.py",),
+    "wandb": ("fmjax/run/train/weights_and_biases.py",),
     "tqdm": ("fmjax/run/*", "fmjax/training/progress.py", "fmjax/data/prepare.py"),
 }
 # What any module may import, beside the standard library.

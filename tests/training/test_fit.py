@@ -277,6 +277,13 @@ def test_the_held_out_loss_is_of_the_same_draws_whenever_it_is_asked_for(tmp_pat
     assert said == sorted(said)
 
 
+def test_a_log_of_the_callers_gets_what_the_folder_gets(tmp_path):
+    got = []
+    fitted(workdir=tmp_path, log_every=2, log=lambda step, values: got.append((step, values)))
+    assert [{"step": step} | values for step, values in got] == lines(tmp_path)
+    assert [step for step, _ in got] == [2, 4, 6]
+
+
 def test_callbacks_see_every_call_and_the_state_after_it(tmp_path):
     seen = []
 
@@ -530,6 +537,7 @@ NOT_A_NUMBER = {"x": np.full((96, 2), np.nan), "labels": np.zeros(96, int)}
         ({"loss_fn": "squared"}, "the loss must be a function"),
         ({"optimizer": 1e-3}, "the optimizer must be an object with init, update"),
         ({"callbacks": [3]}, "a callback must be a function"),
+        ({"log": 3}, "log must be a function"),
         ({"mesh": 3}, r"MeshSizes\(fsdp=4\) and the like; got 3"),
     ],
 )
