@@ -3,7 +3,8 @@
     pip install -e '.[docs]'
     sphinx-build -W --keep-going -b html docs docs/_build
 
-Every code cell runs on the CPU at each build, and a cell that raises stops it. Nothing is fetched.
+Every code cell runs on the CPU at each build, and a cell that raises stops it. Nothing is fetched,
+unless READTHEDOCS is set.
 """
 
 import os
