@@ -239,6 +239,7 @@ def _utils(root: Path) -> Iterator[str]:
                 yield f"{path.relative_to(root)}: a helper lives in the module that needs it"
 
 
+@pytest.mark.slow
 def test_the_house_keeps_its_rules():
     assert violations(ROOT) == []
 
