@@ -235,6 +235,7 @@ def test_each_image_is_seen_sixty_times_within_limits(examples, batch, steps):
     assert flags_of(command)["config.train.steps"] == str(choose_steps(examples, 64))
 
 
+@pytest.mark.quick_cases(2)
 @pytest.mark.parametrize(
     ("codec", "classes", "config"),
     [

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from fmjax.conditions import ClassIds
 from fmjax.data.codecs import Pixels
-from fmjax.data.images.folder import read_folder
-from fmjax.data.images.paired import read_paired_folders
+from fmjax.data.images.folder import FilePart, read_folder
+from fmjax.data.images.paired import PairedPart, read_paired_folders
 from fmjax.data.own import OwnData
 from fmjax.data.tables.split import set_apart
 from fmjax.errors import InputError
@@ -31,6 +31,8 @@ def own_folder(
         InputError: as `read_folder` and `read_paired_folders`, or there are too few to set some
             apart.
     """
+    train: FilePart | PairedPart
+    test: FilePart | PairedPart | None
     if x0 is None:
         shape, names, train, test = read_folder(path, size, channels)
     else:

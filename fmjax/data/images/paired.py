@@ -65,7 +65,7 @@ def read_paired_folders(
     Raises:
         InputError: as `read_folder`, an image has no partner, or the sizes are not the same.
     """
-    shape, names, *parts = read_folder(path, size, channels)
+    shape, names, train, test = read_folder(path, size, channels)
     shape_0, _, *parts_0 = read_folder(x0, size, channels)
     if shape[:2] != shape_0[:2]:
         raise InputError(
@@ -78,14 +78,15 @@ def read_paired_folders(
         raise InputError(
             f"two images of {x0} have one name but for the suffix; remove one of them."
         )
-    train, test = (part and _paired(part, path, found, x0, both) for part in parts)
+    pairs = _paired(train, path, found, x0, both)
+    test_pairs = None if test is None else _paired(test, path, found, x0, both)
     if found:
         file = next(iter(found.values()))
         raise InputError(
             f"{file} has no partner of its name in {path} ({len(found)} images have none); add "
             "them, or take them out of the folder."
         )
-    return both, names, train, test
+    return both, names, pairs, test_pairs
 
 
 def _name(file: Path, folder: Path) -> str:

@@ -69,9 +69,7 @@ def test_an_image_without_a_partner_is_named(folders):
     (folders[1] / "a" / "2.png").unlink()
     with pytest.raises(InputError, match=r"photos/a/2\.png has no partner .* \(1 images"):
         read_own(photos, x0=sketches)
-    with pytest.raises(
-        InputError, match=r"photos/a/2\.png has no partner .*sketches"
-    ):
+    with pytest.raises(InputError, match=r"photos/a/2\.png has no partner .*sketches"):
         read_own(sketches, x0=photos)
 
 
