@@ -138,14 +138,14 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=10_000)
     parser.add_argument("--out", default=str(RESULTS / "dirichlet_tokens.json"))
     args = parser.parse_args()
-    rows = {}
+    setting, rows = {"steps": args.steps, "batch": 512, "samples": args.samples}, {}
     for kinds in map(int, args.kinds.split(",")):
         rows[kinds] = {"floor": round((kinds - 1) / (2 * args.samples), 5)}
         for method in SOLVER_STEPS:
             rows[kinds][method] = measured(method, kinds, args)
             print(kinds, method, rows[kinds][method], flush=True)
-    setting = {"steps": args.steps, "batch": 512, "samples": args.samples}
-    write_json(Path(args.out), {**about(), "setting": setting, "kl_nats": rows})
+        # After every K, so that a run that is cut short leaves what it has.
+        write_json(Path(args.out), {**about(), "setting": setting, "kl_nats": rows})
 
 
 if __name__ == "__main__":
