@@ -67,6 +67,8 @@ def load(
         >>> params = jax.tree.map(lambda x: np.ones(x.shape, x.dtype), shapes)
         >>> path = Path(mkdtemp()) / "model.safetensors"
         >>> save(path, params, "diffusers-taesd", model)
+        >>> print(inspect(path))
+        134 tensors read
         >>> load(path).model.width
         8
     """
@@ -103,18 +105,6 @@ def inspect(
 
     Raises:
         InputError: the file is damaged, or of no known layout.
-
-    Example:
-        >>> from tempfile import mkdtemp
-        >>> from fmjax.models.autoencoders import TinyAutoencoder
-        >>> model = TinyAutoencoder(width=8)
-        >>> images = jnp.zeros((1, 8, 8, 3))
-        >>> shapes = jax.eval_shape(model.init, jax.random.key(0), images)["params"]
-        >>> params = jax.tree.map(lambda x: np.ones(x.shape, x.dtype), shapes)
-        >>> path = Path(mkdtemp()) / "model.safetensors"
-        >>> save(path, params, "diffusers-taesd", model)
-        >>> print(inspect(path))
-        134 tensors read
     """
     return _plan(*_opened(path, layout, model), fresh)[2]
 
