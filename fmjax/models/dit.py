@@ -27,6 +27,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jaxtyping import Float, Shaped
 
 from fmjax.checks import (
     check_at_least,
@@ -35,7 +36,7 @@ from fmjax.checks import (
     check_name,
     check_positive,
 )
-from fmjax.conventions import Span
+from fmjax.conventions import Array, Span
 from fmjax.errors import InputError
 from fmjax.models.context import Context, ContextEmbed, check_sides, image_sizes, images, summed
 from fmjax.models.embedders import (
@@ -104,7 +105,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
-def patchify(x: jax.Array, patch_size: int) -> jax.Array:
+def patchify(x: Shaped[Array, "B H W C"], patch_size: int) -> Shaped[Array, "B patches numbers"]:
     """Cut images into patches, row by row.
 
     Args:
@@ -120,7 +121,9 @@ def patchify(x: jax.Array, patch_size: int) -> jax.Array:
     return x.reshape(B, (H // p) * (W // p), p * p * C)
 
 
-def unpatchify(patches: jax.Array, patch_size: int, shape: tuple[int, ...]) -> jax.Array:
+def unpatchify(
+    patches: Shaped[Array, "B patches numbers"], patch_size: int, shape: tuple[int, ...]
+) -> Shaped[Array, "B H W C"]:
     """Put patches back together: the inverse of `patchify`.
 
     Args:
@@ -222,7 +225,9 @@ class DiT(HashableConditions, nn.Module):
     sharding_rules: ClassVar = SHARDING_RULES
 
     @nn.compact
-    def __call__(self, x: jax.Array, t: jax.Array | Span, labels: Any = None) -> Any:
+    def __call__(
+        self, x: Float[Array, "B H W C"], t: Float[Array, " B"] | Span, labels: Any = None
+    ) -> Any:
         """Predict the velocity.
 
         Args:

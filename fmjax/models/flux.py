@@ -21,10 +21,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from jaxtyping import Bool, Float, Shaped
 
 from fmjax.axes import split_rows
 from fmjax.checks import check_at_least, check_flag, check_multiple
-from fmjax.conventions import Span
+from fmjax.conventions import Array, Span
 from fmjax.errors import InputError
 from fmjax.models.embedders import ConditionEmbed
 from fmjax.models.joint import (
@@ -72,8 +73,12 @@ class SingleBlock(nn.Module):
 
     @nn.compact
     def __call__(
-        self, z: jax.Array, c: jax.Array, rotation: Rotation, mask: jax.Array | None = None
-    ) -> tuple[jax.Array, None]:
+        self,
+        z: Float[Array, "B T D"],
+        c: Float[Array, "B D"],
+        rotation: Rotation,
+        mask: Bool[Array, "..."] | None = None,
+    ) -> tuple[Float[Array, "B T D"], None]:
         """Transform tokens z (B, T, D) under the condition c (B, D); same shape and dtype out.
 
         `rotation` and `mask` are as in `fmjax.models.joint.JointAttention`.
@@ -146,7 +151,12 @@ class Flux(nn.Module):
     sharding_rules: ClassVar = sharding_rules("(joint|single)_blocks")
 
     @nn.compact
-    def __call__(self, x: jax.Array, t: jax.Array | Span, labels: dict[str, jax.Array]) -> Any:
+    def __call__(
+        self,
+        x: Float[Array, "B H W C"],
+        t: Float[Array, " B"] | Span,
+        labels: dict[str, Shaped[Array, "B ..."]],
+    ) -> Any:
         """Predict the velocity.
 
         Args:
@@ -237,7 +247,7 @@ def usual_axes(head: int) -> tuple[int, int, int]:
     return head - 2 * each, each, each
 
 
-def pack(x: jax.Array, patch_size: int) -> jax.Array:
+def pack(x: Shaped[Array, "B H W C"], patch_size: int) -> Shaped[Array, "B patches numbers"]:
     """The numbers of each patch as one token, channel by channel.
 
     Args:
@@ -254,7 +264,9 @@ def pack(x: jax.Array, patch_size: int) -> jax.Array:
     return x.reshape(B, (H // p) * (W // p), C * p * p)
 
 
-def unpack(packed: jax.Array, patch_size: int, shape: tuple[int, ...]) -> jax.Array:
+def unpack(
+    packed: Shaped[Array, "B patches numbers"], patch_size: int, shape: tuple[int, ...]
+) -> Shaped[Array, "B H W C"]:
     """The inverse of `pack`.
 
     Args:

@@ -12,9 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from jaxtyping import Float
 
 from fmjax.checks import check_positive
-from fmjax.conventions import Span
+from fmjax.conventions import Array, Span
 from fmjax.models.embedders import ConditionEmbed, HashableConditions
 from fmjax.models.input_checks import check_inputs, check_rank, check_sizes
 
@@ -63,7 +64,9 @@ class FourierMLP(HashableConditions, nn.Module):
     span: bool = False
 
     @nn.compact
-    def __call__(self, x: jax.Array, t: jax.Array | Span, labels: Any = None) -> jax.Array:
+    def __call__(
+        self, x: Float[Array, "B ..."], t: Float[Array, " B"] | Span, labels: Any = None
+    ) -> Float[Array, "B ..."]:
         """Predict the velocity.
 
         Args:

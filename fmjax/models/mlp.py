@@ -5,9 +5,10 @@ from typing import Any
 
 import jax
 from flax import linen as nn
+from jaxtyping import Float
 
 from fmjax.checks import check_positive
-from fmjax.conventions import Span
+from fmjax.conventions import Array, Span
 from fmjax.errors import InputError
 from fmjax.models.context import ContextEmbed, image_sizes, images, pooled, summed
 from fmjax.models.embedders import ConditionEmbed, HashableConditions
@@ -63,7 +64,9 @@ class MLP(HashableConditions, nn.Module):
     parts: tuple[str, ...] = ()
 
     @nn.compact
-    def __call__(self, x: jax.Array, t: jax.Array | Span, labels: Any = None) -> Any:
+    def __call__(
+        self, x: Float[Array, "B ..."], t: Float[Array, " B"] | Span, labels: Any = None
+    ) -> Any:
         """Predict the velocity.
 
         Args:

@@ -15,9 +15,10 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jaxtyping import Float, Shaped
 
 from fmjax.checks import check_at_least, check_positive
-from fmjax.conventions import Span
+from fmjax.conventions import Array, Span
 from fmjax.errors import InputError
 from fmjax.models.dit import patchify, unpatchify
 from fmjax.models.embedders import ConditionEmbed, sincos_2d
@@ -112,7 +113,12 @@ class MMDiT(nn.Module):
     )
 
     @nn.compact
-    def __call__(self, x: jax.Array, t: jax.Array | Span, labels: dict[str, jax.Array]) -> Any:
+    def __call__(
+        self,
+        x: Float[Array, "B H W C"],
+        t: Float[Array, " B"] | Span,
+        labels: dict[str, Shaped[Array, "B ..."]],
+    ) -> Any:
         """Predict the velocity.
 
         Args:
@@ -206,7 +212,7 @@ class MMDiT(nn.Module):
             )
 
 
-def position_table(grid: int, width: int, spacing: float) -> jax.Array:
+def position_table(grid: int, width: int, spacing: float) -> Float[Array, "{grid} {grid} {width}"]:
     """The positions of `sincos_2d` for a square grid: shape (grid, grid, width), float32."""
     along = jnp.asarray(sincos_2d(1, grid, width, spacing)[:, : width // 2])
     shape = (grid, grid, width // 2)
@@ -214,7 +220,9 @@ def position_table(grid: int, width: int, spacing: float) -> jax.Array:
     return jnp.concatenate([jnp.broadcast_to(a, shape) for a in (across, down)], axis=-1)
 
 
-def cut(table: jax.Array, rows: int, columns: int) -> jax.Array:
+def cut(
+    table: Float[Array, "grid grid D"], rows: int, columns: int
+) -> Float[Array, "{rows}*{columns} D"]:
     """The middle of a table (grid, grid, D), row by row: shape (rows * columns, D)."""
     top, left = (table.shape[0] - rows) // 2, (table.shape[1] - columns) // 2
     return table[top : top + rows, left : left + columns].reshape(rows * columns, -1)

@@ -19,8 +19,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from jaxtyping import Float, Int
 
 from fmjax.checks import check_flag, check_multiple, check_name, check_positive
+from fmjax.conventions import Array
 from fmjax.errors import InputError
 from fmjax.models.context import ContextEmbed, image_sizes, summed
 from fmjax.models.embedders import MAX_PERIOD, TIME_SCALE, ConditionEmbed, HashableConditions
@@ -103,7 +105,9 @@ class TokenTransformer(HashableConditions, nn.Module):
     sharding_rules: ClassVar = SHARDING_RULES
 
     @nn.compact
-    def __call__(self, x: jax.Array, t: jax.Array, labels: Any = None) -> jax.Array:
+    def __call__(
+        self, x: Int[Array, "B T"], t: Float[Array, " B"], labels: Any = None
+    ) -> Float[Array, "B T {self.vocabulary}"]:
         """Guess the data.
 
         Args:

@@ -11,9 +11,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jaxtyping import Float, Int
 
 from fmjax.checks import check_at_least, check_methods
-from fmjax.conventions import ApplyFn
+from fmjax.conventions import ApplyFn, Array
 from fmjax.errors import InputError
 
 _ONE_HOT = 1024  # up to this vocabulary a product with one-hot vectors is faster than a look-up
@@ -43,7 +44,9 @@ def check_tokens(x: Any) -> None:
         )
 
 
-def one_hot(x: jax.Array, vocabulary: int, dtype: Any = jnp.float32) -> jax.Array:
+def one_hot(
+    x: Int[Array, "*places"], vocabulary: int, dtype: Any = jnp.float32
+) -> Float[Array, "*places {vocabulary}+1"]:
     """Tokens (...) as one-hot vectors (..., vocabulary + 1), the last for a masked one.
 
     Those of a number that is no token are NaN: zeros would go unseen.
@@ -69,7 +72,7 @@ class TokenEmbed(nn.Module):
     def setup(self):  # noqa: D102
         self.table = self.param("table", _normal, (self.vocabulary + 1, self.width), jnp.float32)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Int[Array, "*places"]) -> Float[Array, "*places {self.width}"]:
         """Embed tokens (...) as (..., width); a number that is no token becomes NaN."""
         table = jnp.asarray(self.table, self.dtype)
         if self.vocabulary > _ONE_HOT:
@@ -77,7 +80,9 @@ class TokenEmbed(nn.Module):
         rows = one_hot(x.reshape(-1), self.vocabulary, self.dtype) @ table
         return rows.reshape(*x.shape, self.width)
 
-    def logits(self, h: jax.Array) -> jax.Array:
+    def logits(
+        self, h: Float[Array, "*places {self.width}"]
+    ) -> Float[Array, "*places {self.vocabulary}"]:
         """The product of features (..., width) with the vector of each data token, float32."""
         return h.astype(jnp.float32) @ self.table[: self.vocabulary].T
 

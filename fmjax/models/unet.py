@@ -27,9 +27,10 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jaxtyping import Float
 
 from fmjax.checks import check_at_least, check_name, check_positive, is_number
-from fmjax.conventions import Span
+from fmjax.conventions import Array, Span
 from fmjax.errors import InputError
 from fmjax.models.context import ContextEmbed, check_sides, image_sizes, images, summed
 from fmjax.models.embedders import TIME_SCALE, ConditionEmbed, HashableConditions
@@ -142,7 +143,9 @@ class UNet(HashableConditions, nn.Module):
     sharding_rules: ClassVar = SHARDING_RULES
 
     @nn.compact
-    def __call__(self, x: jax.Array, t: jax.Array | Span, labels: Any = None) -> Any:
+    def __call__(
+        self, x: Float[Array, "B H W C"], t: Float[Array, " B"] | Span, labels: Any = None
+    ) -> Any:
         """Predict the velocity.
 
         Args:

@@ -19,8 +19,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jaxtyping import Float
 
 from fmjax.axes import FSDP, TENSOR, split_rows
+from fmjax.conventions import Array
 from fmjax.models import transformer
 from fmjax.models.context import Context
 from fmjax.models.transformer import Attention, CrossAttention
@@ -88,7 +90,7 @@ def convolution(channels: int, size: int = 3, stride: int = 1, **fields: Any) ->
     return nn.Conv(channels, (size, size), strides=stride, padding=size // 2, **fields)
 
 
-def group_norm(h: jax.Array, groups: int, name: str) -> jax.Array:
+def group_norm(h: Float[Array, "B H W C"], groups: int, name: str) -> Float[Array, "B H W C"]:
     """Normalises images in groups of channels, in a module's compact method.
 
     Args:
@@ -121,7 +123,9 @@ class ResidualBlock(nn.Module):
     resample: str = ""
 
     @nn.compact
-    def __call__(self, h: jax.Array, c: jax.Array) -> jax.Array:
+    def __call__(
+        self, h: Float[Array, "B H W C"], c: Float[Array, "B E"]
+    ) -> Float[Array, "B H2 W2 D"]:
         """Transform images h (B, H, W, C) under the condition c (B, E)."""
         resample = _RESAMPLE[self.resample]
         skip, h = resample(h), resample(nn.silu(group_norm(h, self.groups, "norm_0")))
@@ -158,7 +162,9 @@ class AttentionBlock(nn.Module):
     kernel: str
 
     @nn.compact
-    def __call__(self, h: jax.Array, context: Context | None) -> jax.Array:
+    def __call__(
+        self, h: Float[Array, "B H W C"], context: Context | None
+    ) -> Float[Array, "B H W C"]:
         """Transform images h (B, H, W, C); shaped as h."""
         attention = Attention(
             self.heads, self.dtype, self.kernel, out_init=_zeros, name="attention"
@@ -216,7 +222,9 @@ class Stage(nn.Module):
     kernel: str
 
     @nn.compact
-    def __call__(self, h: jax.Array, c: jax.Array, context: Context | None) -> jax.Array:
+    def __call__(
+        self, h: Float[Array, "B H W C"], c: Float[Array, "B E"], context: Context | None
+    ) -> Float[Array, "B h w D"]:
         """Transform images h (B, H, W, C) under the condition c (B, E) and a context."""
         h, place = split_rows(h), self.place
         residual = partial(ResidualBlock, place.outputs, self.groups, self.scale_shift, self.dtype)

@@ -4,7 +4,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float, PRNGKeyArray
 
+from fmjax.conventions import Array
 from fmjax.errors import InputError
 from fmjax.models.input_checks import check_rank
 
@@ -17,11 +19,11 @@ class Latent(NamedTuple):
         logvar: the logarithm of the variance, shaped as the mean; None of an encoder that has none.
     """
 
-    mean: jax.Array
-    logvar: jax.Array | None
+    mean: Float[Array, "B h w c"]
+    logvar: Float[Array, "B h w c"] | None
 
 
-def sample(latent: Latent, key: jax.Array) -> jax.Array:
+def sample(latent: Latent, key: PRNGKeyArray) -> Float[Array, "B h w c"]:
     """Draws latents: mean + exp(logvar / 2) z, with z standard normal.
 
     Args:

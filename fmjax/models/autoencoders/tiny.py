@@ -13,7 +13,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jaxtyping import Float
 
+from fmjax.conventions import Array
 from fmjax.models.autoencoders.latent import Latent, check_images, check_latents
 from fmjax.models.input_checks import check_sizes
 
@@ -26,7 +28,7 @@ def conv(width: int, name: str, dtype: Any, *, stride: int = 1, use_bias: bool =
     )
 
 
-def upsample(x: jax.Array) -> jax.Array:
+def upsample(x: Float[Array, "B H W C"]) -> Float[Array, "B 2*H 2*W C"]:
     """Each pixel four times: (B, H, W, C) to (B, 2 H, 2 W, C)."""
     return jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
 
@@ -46,7 +48,7 @@ class TinyBlock(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H W width"]:
         """Transform images (B, H, W, width); same shape out."""
         if self.pooled:
             x = x + self._pool(x)
@@ -72,7 +74,7 @@ class TinyEncoder(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B h w c"]:
         """Encode (B, H, W, channels); layers are numbered as in TAESD."""
         x = conv(self.width, "layer_0", self.dtype)(x)
         i = 1
@@ -97,7 +99,7 @@ class TinyDecoder(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, z: jax.Array) -> jax.Array:
+    def __call__(self, z: Float[Array, "B h w c"]) -> Float[Array, "B H W C"]:
         """Decode (B, h, w, latent channels); layers are numbered as in TAESD, whose 0 is a tanh."""
         x = conv(self.width, "layer_1", self.dtype)(3 * jnp.tanh(z / 3))
         x, i = nn.relu(x), 3
@@ -159,7 +161,7 @@ class TinyAutoencoder(nn.Module):
             self.width, self.decoder_blocks, self.channels, self.pooled, self.dtype
         )
 
-    def encode(self, x: jax.Array) -> Latent:
+    def encode(self, x: Float[Array, "B H W C"]) -> Latent:
         """Encode images.
 
         Args:
@@ -175,7 +177,7 @@ class TinyAutoencoder(nn.Module):
         mean = self.encoder((x.astype(jnp.float32) + 1) / 2)
         return Latent(mean.astype(jnp.float32), None)
 
-    def decode(self, z: jax.Array) -> jax.Array:
+    def decode(self, z: Float[Array, "B h w c"]) -> Float[Array, "B H W C"]:
         """Decode latents.
 
         Args:
@@ -191,6 +193,6 @@ class TinyAutoencoder(nn.Module):
         check_latents(z, self.latent_channels)
         return 2 * self.decoder(z.astype(jnp.float32)).astype(jnp.float32) - 1
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H W C"]:
         """Encode and decode, which `init` needs."""
         return self.decode(self.encode(x).mean)

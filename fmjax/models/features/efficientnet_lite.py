@@ -10,7 +10,9 @@ from typing import NamedTuple
 
 import jax
 from flax import linen as nn
+from jaxtyping import Float, UInt8
 
+from fmjax.conventions import Array
 from fmjax.models.features.resizing import as_colour, resize_half_pixel
 
 SIZE = 224
@@ -57,7 +59,7 @@ class InvertedBlock(nn.Module):
     expansion: int
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n H W width"]:
         """(n, h, w, c) -> (n, h / stride, w / stride, width)."""
         start, inner = x, self.expansion * x.shape[-1]
         if self.expansion > 1:
@@ -90,7 +92,9 @@ class EfficientNetLite0(nn.Module):
     """
 
     @nn.compact
-    def __call__(self, images: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def __call__(
+        self, images: UInt8[Array, "n h w c"]
+    ) -> tuple[Float[Array, "n 1000"], Float[Array, "n 1280"]]:
         """Logits and features of images.
 
         Args:

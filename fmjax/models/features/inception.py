@@ -9,8 +9,10 @@ classes. Measures are comparable only if the input is prepared alike, too: see `
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jaxtyping import Float, UInt8
 
 from fmjax.checks import check_name
+from fmjax.conventions import Array
 from fmjax.models.features.resizing import as_colour, resize_half_pixel, resize_tf1
 
 Padding = tuple[tuple[int, int], tuple[int, int]] | str
@@ -48,7 +50,7 @@ class ConvBlock(nn.Module):
     padding: Padding = "SAME"
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n H W C"]:
         """(n, h, w, c) -> (n, h', w', width)."""
         x = nn.Conv(
             self.width,
@@ -84,7 +86,7 @@ class BlockA(nn.Module):
     pooled: int
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n H W C"]:
         """(n, h, w, c) -> (n, h, w, 224 + pooled)."""
         one = ConvBlock(64, name="branch1x1")(x)
         five = ConvBlock(48, name="branch5x5_1")(x)
@@ -100,7 +102,7 @@ class BlockB(nn.Module):
     """35 x 35 to 17 x 17."""
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n H W C"]:
         """(n, h, w, c) -> (n, h', w', 480 + c)."""
         once = ConvBlock(384, (3, 3), 2, "VALID", name="branch3x3")(x)
         twice = ConvBlock(64, name="branch3x3dbl_1")(x)
@@ -115,7 +117,7 @@ class BlockC(nn.Module):
     inner: int
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n H W C"]:
         """(n, h, w, c) -> (n, h, w, 768)."""
         inner, row, column = self.inner, (1, 7), (7, 1)
         one = ConvBlock(192, name="branch1x1")(x)
@@ -135,7 +137,7 @@ class BlockD(nn.Module):
     """17 x 17 to 8 x 8."""
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n H W C"]:
         """(n, h, w, c) -> (n, h', w', 512 + c)."""
         three = ConvBlock(192, name="branch3x3_1")(x)
         three = ConvBlock(320, (3, 3), 2, "VALID", name="branch3x3_2")(three)
@@ -152,7 +154,7 @@ class BlockE(nn.Module):
     maximum: bool
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n H W C"]:
         """(n, h, w, c) -> (n, h, w, 2048)."""
         row, column = (1, 3), (3, 1)
         one = ConvBlock(320, name="branch1x1")(x)
@@ -190,7 +192,9 @@ class InceptionV3(nn.Module):
     size: int = 299
 
     @nn.compact
-    def __call__(self, images: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def __call__(
+        self, images: UInt8[Array, "n h w c"]
+    ) -> tuple[Float[Array, "n 1008"], Float[Array, "n 2048"]]:
         """Logits and features of images.
 
         Args:
