@@ -7,8 +7,11 @@ Only the second is wanted here. A call that is refused keeps its own error, whic
 a call that returns must have had the arguments that its signature promises, and such a result.
 """
 
+import collections.abc
 import inspect
+import typing
 from collections.abc import Callable
+from typing import Any
 
 import jaxtyping
 import typeguard
@@ -20,4 +23,23 @@ def check(function: Callable) -> Callable:
     return typeguard.typechecked(function) if has_result else function
 
 
+def check_callable(name: str, value: Any, expected: Any, memo: Any) -> None:
+    """Refuses what cannot be called with so many arguments.
+
+    typeguard's own check leaves out the arguments that have a default.
+    """
+    del memo
+    if not callable(value):
+        raise TypeError(f"{name} must be a callable; got {value!r:.60}")
+    wanted = typing.get_args(expected)
+    try:
+        signature = inspect.signature(value)
+    except ValueError:  # a function of C, which does not tell
+        return
+    if wanted and wanted[0] is not Ellipsis:
+        signature.bind(*wanted[0])
+
+
+for kind in (typing.Callable, collections.abc.Callable):
+    typeguard.origin_type_checkers[kind] = check_callable
 jaxtyping.install_import_hook("fmjax", f"{__name__}.{check.__name__}")

@@ -83,7 +83,7 @@ def log_snr(schedule: Schedule, t: Float[Array, "*t"]) -> Float[Array, "*t"]:
     return 2.0 * (jnp.log(schedule.alpha(t)) - jnp.log(schedule.sigma(t)))
 
 
-def inverse_log_snr(schedule: Schedule, value: Array) -> Array:
+def inverse_log_snr(schedule: Schedule, value: Float[Array, "*value"]) -> Float[Array, "*value"]:
     """The time at which `log_snr` takes a value: by closed form, else by bisection.
 
     Args:
