@@ -29,8 +29,8 @@ class Context(NamedTuple):
         attended: which of them count, bool (B, L).
     """
 
-    tokens: Float[Array, "B L D"]
-    attended: Bool[Array, "B L"]
+    tokens: Float[Array, "B length features"]
+    attended: Bool[Array, "B length"]
 
 
 def of_kind(conditions: Any, kind: str) -> dict[str, Any]:
@@ -44,7 +44,7 @@ def summed(conditions: Any) -> dict[str, Any] | None:
     return {n: c for n, c in named_leaves(conditions).items() if c.kind not in beside} or None
 
 
-def images(conditions: Any, labels: Any) -> dict[str, Float[Array, "B H W C"]]:
+def images(conditions: Any, labels: Any) -> dict[str, Float[Array, "B ..."]]:
     """The images (B, H, W, C) among the labels, under names for their parameters."""
     arrays = named_leaves(labels)
     return {_plain(name): arrays[name] for name in of_kind(conditions, ImageCondition.kind)}
@@ -88,7 +88,9 @@ class SequenceEmbed(nn.Module):
     width: int
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B L size"], mask: Bool[Array, "B L"] | None) -> Context:
+    def __call__(
+        self, x: Float[Array, "B places size"], mask: Bool[Array, "B places"] | None
+    ) -> Context:
         """Embed sequences x (B, length, size); mask bool (B, length), None for every place."""
         batch = x.shape[0]
         x = x.astype(jnp.promote_types(x.dtype, jnp.float32))

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from flax.core import freeze
-from jaxtyping import Float, Int
+from jaxtyping import Float, Integer, Real
 
 from fmjax.conventions import Array
 from fmjax.errors import InputError
@@ -32,7 +32,7 @@ _normal = nn.initializers.normal(0.02)
 
 
 def sinusoidal(
-    t: Float[Array, " B"], dim: int, *, scale: float = TIME_SCALE, max_period: float = MAX_PERIOD
+    t: Real[Array, " B"], dim: int, *, scale: float = TIME_SCALE, max_period: float = MAX_PERIOD
 ) -> Float[Array, "B {dim}"]:
     """Cosines, then sines, of the time at geometrically spaced frequencies.
 
@@ -130,7 +130,7 @@ class LabelEmbed(nn.Module):
 
     @nn.compact
     def __call__(
-        self, labels: Int[Array, " B"] | Float[Array, "B classes"]
+        self, labels: Integer[Array, " B"] | Float[Array, "B classes"]
     ) -> Float[Array, "B {self.width}"]:
         """Embed class ids (B,), or weights over the classes, as (B, width), float32.
 

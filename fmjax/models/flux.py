@@ -17,7 +17,6 @@ are unpacked, (B, H, W, C), and packing is the network's own matter.
 
 from typing import Any, ClassVar
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
@@ -156,7 +155,7 @@ class Flux(nn.Module):
         x: Float[Array, "B H W C"],
         t: Float[Array, " B"] | Span,
         labels: dict[str, Shaped[Array, "B ..."]],
-    ) -> Any:
+    ) -> Float[Array, "B H W C"]:
         """Predict the velocity.
 
         Args:
@@ -185,13 +184,13 @@ class Flux(nn.Module):
         packed = last_layer(h, c, self.patch_size**2 * x.shape[-1])
         return unpack(packed, self.patch_size, x.shape)
 
-    def _rotation(self, x: jax.Array, places: int) -> Rotation:
+    def _rotation(self, x: Array, places: int) -> Rotation:
         """Of the tokens of the text, then of the image."""
         grid = grid_positions(x.shape[1] // self.patch_size, x.shape[2] // self.patch_size)
         image = np.pad(grid, ((0, 0), (1, 0)))
         return axial_rotation(np.pad(image, ((places, 0), (0, 0))), self.axes)
 
-    def _blocks(self, h: jax.Array, y: jax.Array, shared: tuple) -> jax.Array:
+    def _blocks(self, h: Array, y: Array, shared: tuple) -> Array:
         """All blocks one after another; `shared` is what each is given beside the tokens."""
         if self.joint_depth:
             stack = stacked(JointBlock, self.joint_depth, self.scan, self.remat)
@@ -227,7 +226,7 @@ class Flux(nn.Module):
     def _embedding(self) -> ConditionEmbed:
         return condition_embed(self.width, self.pooled_size, self.guidance, self.span)
 
-    def _check(self, x: jax.Array, t: Any, labels: Any) -> None:
+    def _check(self, x: Array, t: Any, labels: Any) -> None:
         check_at_least("joint_depth", self.joint_depth, 0)
         check_at_least("single_depth", self.single_depth, 0)
         check_flag("guidance", self.guidance)

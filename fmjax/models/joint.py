@@ -17,7 +17,6 @@ Dual attention is that of SD3.5 medium.
 from functools import partial
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Bool, Float
@@ -75,7 +74,7 @@ class Heads(nn.Module):
         B, T, D = h.shape
         rows = h.reshape(B * T, D)  # see `fmjax.models.transformer.Attention`
 
-        def product(name: str, norm: bool) -> jax.Array:
+        def product(name: str, norm: bool) -> Array:
             x = _dense(D, dtype=self.dtype, name=name)(rows)
             x = x.reshape(B, T, self.heads, D // self.heads)
             return rms_norm(x, f"{name}_norm").astype(self.dtype) if norm else x
@@ -232,9 +231,7 @@ class JointBlock(nn.Module):
         y = (y + text[2] * text_seen).astype(self.dtype)
         return (h, self._feed_forward(y, text[3], text[4], text[5], "text_mlp")), None
 
-    def _feed_forward(
-        self, h: jax.Array, shift: jax.Array, scale: jax.Array, gate: jax.Array, name: str
-    ) -> jax.Array:
+    def _feed_forward(self, h: Array, shift: Array, scale: Array, gate: Array, name: str) -> Array:
         mlp = FeedForward(MLP_RATIO * h.shape[-1], self.dtype, name=name)
         return (h + gate * mlp(modulate(h, shift, scale))).astype(self.dtype)
 

@@ -118,7 +118,7 @@ class MMDiT(nn.Module):
         x: Float[Array, "B H W C"],
         t: Float[Array, " B"] | Span,
         labels: dict[str, Shaped[Array, "B ..."]],
-    ) -> Any:
+    ) -> Float[Array, "B H W C"]:
         """Predict the velocity.
 
         Args:
@@ -142,7 +142,7 @@ class MMDiT(nn.Module):
         patches = last_layer(h, c, self.patch_size**2 * x.shape[-1])
         return unpatchify(patches, self.patch_size, x.shape)
 
-    def _tokens(self, x: jax.Array) -> jax.Array:
+    def _tokens(self, x: Array) -> Array:
         init = nn.initializers.xavier_uniform()
         dense = nn.Dense(self.width, kernel_init=init, dtype=self.dtype, name="patch")
         h = dense(patchify(x, self.patch_size))
@@ -153,9 +153,7 @@ class MMDiT(nn.Module):
         rows, columns = x.shape[1] // self.patch_size, x.shape[2] // self.patch_size
         return h + jax.lax.stop_gradient(cut(table, rows, columns)).astype(self.dtype)[None]
 
-    def _blocks(
-        self, h: jax.Array, y: jax.Array, c: jax.Array, mask: jax.Array | None
-    ) -> jax.Array:
+    def _blocks(self, h: Array, y: Array, c: Array, mask: Array | None) -> Array:
         fields = (self.heads, self.qk_norm, self.dtype, self.attention)
         tokens, plain = (h, y), self.depth - 1 - self.dual
         if self.dual:
@@ -191,7 +189,7 @@ class MMDiT(nn.Module):
     def _embedding(self) -> ConditionEmbed:
         return condition_embed(self.width, self.pooled_size, span=self.span)
 
-    def _check(self, x: jax.Array, t: Any, labels: Any) -> None:
+    def _check(self, x: Array, t: Any, labels: Any) -> None:
         check_at_least("depth", self.depth)
         check_at_least("dual", self.dual, 0)
         check_at_least("grid", self.grid)

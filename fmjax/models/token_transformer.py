@@ -15,11 +15,10 @@ are told by turning these (`fmjax.models.rope`) and by nothing else. Such networ
 import math
 from typing import Any, ClassVar
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from jaxtyping import Float, Int
+from jaxtyping import Float, Integer
 
 from fmjax.checks import check_flag, check_multiple, check_name, check_positive
 from fmjax.conventions import Array
@@ -106,7 +105,7 @@ class TokenTransformer(HashableConditions, nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Int[Array, "B T"], t: Float[Array, " B"], labels: Any = None
+        self, x: Integer[Array, "B T"], t: Float[Array, " B"], labels: Any = None
     ) -> Float[Array, "B T {self.vocabulary}"]:
         """Guess the data.
 
@@ -193,7 +192,7 @@ class TokenTransformer(HashableConditions, nn.Module):
     def _context(self) -> ContextEmbed:
         return ContextEmbed(self.width, self.conditions, name="context")
 
-    def _check(self, x: jax.Array, t: Any, labels: Any) -> tuple[Any, jax.Array | None]:
+    def _check(self, x: Array, t: Any, labels: Any) -> tuple[Any, Array | None]:
         """The labels and the guidance scale, or None, once everything fits."""
         check_vocabulary(self.vocabulary)
         check_sizes(self, "width", "depth", "heads")

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Float, Int
+from jaxtyping import Float, Integer
 
 from fmjax.checks import check_at_least, check_methods
 from fmjax.conventions import ApplyFn, Array
@@ -45,7 +45,7 @@ def check_tokens(x: Any) -> None:
 
 
 def one_hot(
-    x: Int[Array, "*places"], vocabulary: int, dtype: Any = jnp.float32
+    x: Integer[Array, "*places"], vocabulary: int, dtype: Any = jnp.float32
 ) -> Float[Array, "*places {vocabulary}+1"]:
     """Tokens (...) as one-hot vectors (..., vocabulary + 1), the last for a masked one.
 
@@ -72,7 +72,7 @@ class TokenEmbed(nn.Module):
     def setup(self):  # noqa: D102
         self.table = self.param("table", _normal, (self.vocabulary + 1, self.width), jnp.float32)
 
-    def __call__(self, x: Int[Array, "*places"]) -> Float[Array, "*places {self.width}"]:
+    def __call__(self, x: Integer[Array, "*places"]) -> Float[Array, "*places {self.width}"]:
         """Embed tokens (...) as (..., width); a number that is no token becomes NaN."""
         table = jnp.asarray(self.table, self.dtype)
         if self.vocabulary > _ONE_HOT:
@@ -114,7 +114,7 @@ def on_one_hot(apply_fn: ApplyFn, vocabulary: int) -> ApplyFn:
     check_methods("apply_fn", apply_fn, such_as="adapters.from_linen(model)")
     check_vocabulary(vocabulary)
 
-    def logits_fn(params: Any, x: jax.Array, t: jax.Array, labels: Any = None) -> jax.Array:
+    def logits_fn(params: Any, x: Array, t: Array, labels: Any = None) -> Array:
         check_tokens(x)
         vectors = one_hot(x, vocabulary).reshape(
             x.shape[0], *one_hot_shape(x.shape[1:], vocabulary)
@@ -149,7 +149,7 @@ def without_time(apply_fn: ApplyFn) -> ApplyFn:
     """
     check_methods("apply_fn", apply_fn, such_as="adapters.from_linen(model)")
 
-    def timeless(params: Any, x: jax.Array, t: jax.Array, labels: Any = None) -> Any:
+    def timeless(params: Any, x: Array, t: Array, labels: Any = None) -> Any:
         return apply_fn(params, x, jnp.zeros_like(t), labels)
 
     return timeless

@@ -60,16 +60,16 @@ SHARDING_RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
 _zeros = nn.initializers.zeros_init()
 
 
-def _mean_of_squares(h: jax.Array) -> jax.Array:
+def _mean_of_squares(h: Array) -> Array:
     B, H, W, C = h.shape
     return h.reshape(B, H // 2, 2, W // 2, 2, C).mean(axis=(2, 4))
 
 
-def _copied(h: jax.Array) -> jax.Array:
+def _copied(h: Array) -> Array:
     return jnp.repeat(jnp.repeat(h, 2, axis=1), 2, axis=2)
 
 
-_RESAMPLE: dict[str, Callable[[jax.Array], jax.Array]] = {
+_RESAMPLE: dict[str, Callable[[Array], Array]] = {
     "": lambda h: h,
     "down": _mean_of_squares,
     "up": _copied,
@@ -175,7 +175,7 @@ class AttentionBlock(nn.Module):
         cross = CrossAttention(self.heads, self.dtype, _zeros, name="cross_attention")
         return h + cross(self._tokens(h, "norm_context"), context).reshape(h.shape)
 
-    def _tokens(self, h: jax.Array, name: str) -> jax.Array:
+    def _tokens(self, h: Array, name: str) -> Array:
         B, H, W, C = h.shape
         return group_norm(h, self.groups, name).reshape(B, H * W, C)
 
@@ -241,7 +241,7 @@ class Stage(nn.Module):
             return residual(place.resample, name="resample")(h, c)
         return self._resampled(h)
 
-    def _resampled(self, h: jax.Array) -> jax.Array:
+    def _resampled(self, h: Array) -> Array:
         """Images of halved or doubled sides, by a convolution or without."""
         down, fields = self.place.resample == "down", {"dtype": self.dtype, "name": "resample"}
         if self.resampling == "conv" and down:

@@ -39,7 +39,7 @@ def sample(latent: Latent, key: PRNGKeyArray) -> Float[Array, "B h w c"]:
     return latent.mean + jnp.exp(0.5 * latent.logvar) * noise
 
 
-def check_images(x: jax.Array, channels: int, factor: int) -> None:
+def check_images(x: Array, channels: int, factor: int) -> None:
     """Refuses what is no batch of images that can be encoded.
 
     Args:
@@ -58,7 +58,7 @@ def check_images(x: jax.Array, channels: int, factor: int) -> None:
         )
 
 
-def check_latents(z: jax.Array, channels: int) -> None:
+def check_latents(z: Array, channels: int) -> None:
     """Refuses what is no batch of latents.
 
     Args:
@@ -71,7 +71,7 @@ def check_latents(z: jax.Array, channels: int) -> None:
     _check_array(z, "latents", channels, "write z.astype(jnp.float32)")
 
 
-def _check_array(x: jax.Array, what: str, channels: int, advice: str) -> None:
+def _check_array(x: Array, what: str, channels: int, advice: str) -> None:
     check_rank(x, "(batch, height, width, channels)", 4, 4)
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise InputError(f"{what} have dtype {x.dtype}, expected a floating dtype: {advice}.")

@@ -13,7 +13,7 @@ from fmjax.models.input_checks import check_rank
 
 
 def tiled(
-    function: Callable[[jax.Array], jax.Array],
+    function: Callable[[Array], Array],
     x: Float[Array, "B H W C"],
     tile: int,
     overlap: float = 0.25,
@@ -75,7 +75,7 @@ def tiled(
     return jnp.concatenate(strips, axis=1)
 
 
-def _fade(before: jax.Array, after: jax.Array, length: int, axis: int) -> jax.Array:
+def _fade(before: Array, after: Array, length: int, axis: int) -> Array:
     """The second array, its beginning faded from the end of the first along an axis."""
     length = min(before.shape[axis], after.shape[axis], length)
     if not length:

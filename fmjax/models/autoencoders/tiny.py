@@ -10,7 +10,6 @@ the scale that the flow works in: scale 1, shift 0. They have no variance.
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Float
@@ -56,7 +55,7 @@ class TinyBlock(nn.Module):
         h = nn.relu(conv(self.width, "conv_2", self.dtype)(h))
         return nn.relu(conv(self.width, "conv_4", self.dtype)(h) + x)
 
-    def _pool(self, x: jax.Array) -> jax.Array:
+    def _pool(self, x: Array) -> Array:
         wide = 4 * self.width
         h = nn.Dense(wide, use_bias=False, dtype=self.dtype, name="pool_0")(x)
         exact: dict[str, Any] = {"dtype": jnp.float32, "use_fast_variance": False}

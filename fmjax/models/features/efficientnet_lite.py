@@ -8,7 +8,6 @@ excitation); names as in the package's file.
 
 from typing import NamedTuple
 
-import jax
 from flax import linen as nn
 from jaxtyping import Float, UInt8
 
@@ -39,7 +38,7 @@ STAGES = (
 _EXPANSION = 6  # of all blocks but the first
 
 
-def _normalised(x: jax.Array, name: str) -> jax.Array:
+def _normalised(x: Array, name: str) -> Array:
     return nn.BatchNorm(use_running_average=True, epsilon=1e-3, name=name)(x)
 
 

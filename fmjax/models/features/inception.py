@@ -6,7 +6,6 @@ averages, which leave the padding out, in a maximum in place of the last average
 classes. Measures are comparable only if the input is prepared alike, too: see `PREPARATIONS`.
 """
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Float, UInt8
@@ -18,11 +17,11 @@ from fmjax.models.features.resizing import as_colour, resize_half_pixel, resize_
 Padding = tuple[tuple[int, int], tuple[int, int]] | str
 
 
-def _as_pytorch_fid(images: jax.Array, size: int) -> jax.Array:
+def _as_pytorch_fid(images: Array, size: int) -> Array:
     return resize_half_pixel(as_colour(images), size, antialias=False) / 127.5 - 1
 
 
-def _as_tensorflow(images: jax.Array, size: int) -> jax.Array:
+def _as_tensorflow(images: Array, size: int) -> Array:
     return (resize_tf1(as_colour(images), size) - 128) / 128
 
 
@@ -64,19 +63,19 @@ class ConvBlock(nn.Module):
         return nn.relu(x)
 
 
-def _average(x: jax.Array) -> jax.Array:
+def _average(x: Array) -> Array:
     return nn.avg_pool(x, (3, 3), padding="SAME", count_include_pad=False)
 
 
-def _maximum(x: jax.Array) -> jax.Array:
+def _maximum(x: Array) -> Array:
     return nn.max_pool(x, (3, 3), padding="SAME")
 
 
-def _halved(x: jax.Array) -> jax.Array:
+def _halved(x: Array) -> Array:
     return nn.max_pool(x, (3, 3), (2, 2))
 
 
-def _joined(parts: list[jax.Array]) -> jax.Array:
+def _joined(parts: list[Array]) -> Array:
     return jnp.concatenate(parts, axis=-1)
 
 

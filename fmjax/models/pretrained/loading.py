@@ -10,6 +10,7 @@ from flax import linen as nn
 from jax.sharding import Mesh
 
 from fmjax.checks import check_seed
+from fmjax.conventions import Array
 from fmjax.errors import InputError
 from fmjax.models.pretrained.families import FAMILIES
 from fmjax.models.pretrained.family import Family, Shape, check_path, recognise
@@ -166,10 +167,10 @@ def _plan(
 
 def _begin(
     family: Family, model: nn.Module, shape: Shape, leaves: dict[str, Any], seed: int
-) -> dict[str, jax.Array]:
+) -> dict[str, Array]:
     """Some parameters as the network's ``init`` makes them, each device its own part."""
 
-    def init(key: jax.Array) -> dict[str, jax.Array]:
+    def init(key: Array) -> dict[str, Array]:
         inputs = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), family.inputs(model, shape))
         made = by_path(model.init(key, *inputs)["params"])
         return {name: made[name].astype(leaf.dtype) for name, leaf in leaves.items()}

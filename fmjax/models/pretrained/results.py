@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 from flax import linen as nn
 
-from fmjax.conventions import ApplyFn, Prediction
+from fmjax.conventions import ApplyFn, Array, Prediction
 from fmjax.models.autoencoders import Latent
 from fmjax.models.pretrained.report import Report
 from fmjax.paths import AffinePath
@@ -57,8 +57,8 @@ class Autoencoder(NamedTuple):
 
     model: nn.Module
     params: Any
-    encode: Callable[[jax.Array], Latent]
-    decode: Callable[[jax.Array], jax.Array]
+    encode: Callable[[Array], Latent]
+    decode: Callable[[Array], Array]
     scale: float
     shift: float
     family: str
