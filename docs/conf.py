@@ -3,7 +3,8 @@
     pip install -e '.[docs]'
     sphinx-build -W --keep-going -b html docs docs/_build
 
-Every code cell runs on the CPU at each build, and a cell that raises stops it. Nothing is fetched.
+Every code cell runs on the CPU at each build, and a cell that raises stops it. Nothing is fetched,
+unless READTHEDOCS is set.
 """
 
 import os
@@ -36,6 +37,16 @@ extensions = [
     "docstrings",
     "notebooks",
 ]
+if os.environ.get("READTHEDOCS"):  # names of other packages lead to their pages: needs the network
+    extensions.append("sphinx.ext.intersphinx")
+intersphinx_mapping = {
+    "diffrax": ("https://docs.kidger.site/diffrax", None),
+    "flax": ("https://flax.readthedocs.io/en/latest", None),
+    "jax": ("https://docs.jax.dev/en/latest", None),
+    "numpy": ("https://numpy.org/doc/stable", None),
+    "optax": ("https://optax.readthedocs.io/en/latest", None),
+    "python": ("https://docs.python.org/3", None),
+}
 exclude_patterns = ["_build", "jupyter_execute", ".jupyter_cache"]
 
 html_theme = "furo"

@@ -1,18 +1,27 @@
-"""A Sphinx extension: every page with cells can be downloaded as a notebook that runs elsewhere.
+"""Pages with cells as notebooks that run elsewhere.
 
-myst-nb leaves the notebooks that it made of the pages beside the output. Modules of this folder
-that a page imports are written by a cell of their own before the first that is run.
+    python docs/notebooks.py            # writes those of notebooks/ anew, from their pages
+    python docs/notebooks.py --check    # ends with 1 where one is not what its page gives
+
+As a Sphinx extension it lets every such page be downloaded as a notebook: myst-nb leaves those that
+it made of the pages beside the output. Modules of this folder that a page imports are written by a
+cell of their own before the first that is run.
 """
 
 import json
 import re
+import sys
 from pathlib import Path
 
+from myst_nb.core.read import read_myst_markdown_notebook
 from sphinx.application import Sphinx
 
 HERE = Path(__file__).resolve().parent
+FOLDER = HERE.parent / "notebooks"
+KEPT = ("learn", "guidance", "fit", "your_data")
 LINK = '<p class="notebook"><a href="{}" download>This page as a notebook</a></p>'
-NEEDED = """fmjax has to be installed: `pip install -e '.[docs]'` in a clone."""
+NEEDED = """fmjax has to be installed: `pip install -e '.[docs]'` in a clone. On Colab, with the
+address of the repository in the place of ADDRESS: `%pip install 'fmjax[docs] @ git+ADDRESS'`."""
 
 
 def _helpers(cells: list[dict]) -> list[str]:
@@ -58,8 +67,35 @@ def _write(app: Sphinx, error: Exception | None) -> None:
             path.write_text(json.dumps(portable(notebook)))
 
 
+def of_page(page: str) -> str:
+    """The text of the notebook of a page that has not been run."""
+    notebook = read_myst_markdown_notebook((HERE / f"{page}.md").read_text())
+    for number, cell in enumerate(notebook["cells"]):
+        cell["id"] = f"cell-{number}"
+    return json.dumps(portable(notebook), indent=1, ensure_ascii=False) + "\n"
+
+
+def main(check: bool) -> int:
+    """Writes the notebooks that are kept, or says which of them differ from their pages."""
+    texts = {FOLDER / f"{page}.ipynb": of_page(page) for page in KEPT}
+    if check:
+        found = set(FOLDER.glob("*.ipynb"))
+        other = [p for p, text in texts.items() if p not in found or p.read_text() != text]
+        for path in [*other, *sorted(found - texts.keys())]:
+            print(f"{path} is not what its page gives: run python docs/notebooks.py")
+        return 1 if other or found - texts.keys() else 0
+    FOLDER.mkdir(exist_ok=True)
+    for path, text in texts.items():
+        path.write_text(text)
+    return 0
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """What Sphinx calls."""
     app.connect("html-page-context", _link)
     app.connect("build-finished", _write)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
+
+
+if __name__ == "__main__":
+    sys.exit(main("--check" in sys.argv[1:]))

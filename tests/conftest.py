@@ -8,6 +8,7 @@
 - `JAX_PLATFORMS=cuda pytest` runs the suite on another backend; the default is the CPU.
 """
 
+import collections
 import contextlib
 import dataclasses
 import gc
@@ -74,10 +75,19 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What is for the night is slow, too, wherever an -m of the command line names slow alone."""
+    """Marks what else is slow, where an -m of the command line names slow alone.
+
+    That is what is for the night, and of a test with ``quick_cases(k)`` all cases but the first k.
+    """
+    cases: collections.Counter[str] = collections.Counter()
     for item in items:
         if item.get_closest_marker("nightly"):
             item.add_marker("slow")
+        if quick := item.get_closest_marker("quick_cases"):
+            test = item.nodeid.partition("[")[0]
+            cases[test] += 1
+            if cases[test] > quick.args[0]:
+                item.add_marker("slow")
 
 
 def nightly_but(cases: Iterable, *kept: object) -> list:

@@ -126,6 +126,7 @@ def _near_the_pole(rng, n):
     return x / np.linalg.norm(x, axis=1, keepdims=True)
 
 
+@pytest.mark.slow
 def test_the_kernel_density_of_the_sphere_integrates_to_one():
     rng = np.random.default_rng(0)
     kernels = fit_kernel_density(_near_the_pole(rng, 200), _near_the_pole(rng, 100))

@@ -207,6 +207,7 @@ ENDS = [
 ]
 
 
+@pytest.mark.quick_cases(8)
 @pytest.mark.parametrize(("names", "ends"), ENDS)
 def test_what_a_range_holds_is_taken_by_the_object_that_it_goes_to(names, ends):
     small = {"model.name": "mlp", "model.width": 8, "model.depth": 1}

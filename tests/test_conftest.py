@@ -90,6 +90,7 @@ def test_run_python_runs_code_on_several_devices(run_python):
     assert out.split() == ["3", "teal"]
 
 
+@pytest.mark.slow
 def test_run_python_runs_a_script_with_arguments(run_python, tmp_path):
     script = tmp_path / "script.py"
     script.write_text("import sys, fmjax\nprint(sys.argv[1:])")
@@ -103,3 +104,10 @@ def test_run_python_shows_what_went_wrong(run_python):
 
 def test_the_tolerance_of_rounding_follows_the_largest_value():
     assert rounding([1.0, -4.0], 10) == 10 * 4.0 * 2.0**-23
+
+
+@pytest.mark.quick_cases(2)
+@pytest.mark.parametrize("case", range(4))
+def test_all_cases_but_the_first_are_slow(case, request):
+    alone = len(request.session.items) < 4  # a case that is asked for by its name is the first
+    assert (request.node.get_closest_marker("slow") is not None) == (case >= 2 and not alone)

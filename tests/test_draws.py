@@ -42,6 +42,7 @@ def test_an_example_draws_the_same_wherever_it_stands_in_the_batch():
         np.testing.assert_array_equal(a[order], b)
 
 
+@pytest.mark.slow
 def test_noise_belongs_to_a_place_and_to_its_name():
     laws = {"z": StandardNormal(), "w": UniformBox(0.0, 1.0)}
     both = drawn(Draw(noise=laws), KEY, INDEX, X1).noise
@@ -74,6 +75,7 @@ def test_the_source_is_standard_normal():
     assert np.abs(uniform - (np.arange(len(x)) + 0.5) / len(x)).max() < 1.95 / np.sqrt(len(x))
 
 
+@pytest.mark.slow
 def test_pairs_are_made_before_labels_are_dropped():
     seen = {}
 
@@ -137,6 +139,7 @@ def test_several_times_an_example_are_drawn_without_strata(law):
         Draw(time_distribution=law, stratify=8)(KEY, *few)
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("rate", [0, 0.5, 1])
 def test_conditions_are_dropped_at_any_rate_from_0_to_1(rate):
     slack = 5 * np.sqrt(rate * (1 - rate) / len(INDEX)) + 1e-9

@@ -31,6 +31,7 @@ def field(x, data, others, radius=0.5, weights=None):
     return drift_field(d, data, others, radius, weights)
 
 
+@pytest.mark.slow
 def test_swapping_data_and_others_turns_the_field_round():
     x, data, others = normal(N, 2), normal(P, 2, seed=1) + 1, normal(K, 2, seed=2)
     there, back = field(x, data, others)[0], field(x, others, data)[0]
@@ -60,6 +61,7 @@ def test_it_is_the_sum_over_pairs_of_its_definition():
     np.testing.assert_allclose(field(x, data, others, radius)[0], expected, atol=1e-5)
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize(("shift", "vanishes"), [(0.0, True), (0.5, False)])
 def test_its_mean_vanishes_where_data_and_others_have_one_distribution(shift, vanishes):
     x = jnp.array([[0.0, 0.0], [1.0, -1.0], [2.0, 0.5]])
@@ -117,6 +119,7 @@ def test_each_group_drifts_by_itself():
     assert np.all(np.asarray(both[1]) > 0)
 
 
+@pytest.mark.slow
 def test_features_have_fields_of_their_own_that_add_up():
     x0, x1, params = normal(1, N, 2), normal(1, P, 2, seed=1), jnp.zeros((1, 2))
 
@@ -205,6 +208,7 @@ def call(x0=(2, N, 2), x1=(2, P, 2), labels=None, generator=shift_generator, **h
 FREE = {"unconditional": normal(K, 2), "guidance": jnp.ones(2)}
 
 
+@pytest.mark.quick_cases(8)
 @pytest.mark.parametrize(
     ("how", "message"),
     [
@@ -235,6 +239,7 @@ def test_what_does_not_fit_is_refused(how, message):
         call(**how)
 
 
+@pytest.mark.slow
 def test_a_conditional_network_of_ours_is_a_generator():
     model = MLP(width=8, depth=1, conditions=ClassIds(3), guidance=True)
     apply_fn = from_linen(model)

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 import fmjax
+from fmjax.models import adapters, pretrained
 from tests.conftest import ROOT
 
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
@@ -40,6 +41,7 @@ def _public(package: ModuleType) -> dict[str, Any]:
     return {name: getattr(package, name) for name in getattr(package, "__all__", ())}
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("example", _examples(), ids=lambda example: example.name)
 def test_it_gives_what_it_says(example):
     report = []
@@ -47,9 +49,31 @@ def test_it_gives_what_it_says(example):
     assert not report, "".join(report)
 
 
-@pytest.mark.parametrize("package", [fmjax, fmjax.testing, fmjax.training])
-def test_every_public_function_and_class_has_one(package):
-    values = _public(package)
+def _without(values: dict[str, Any]) -> list[str]:
     able = {k: v for k, v in values.items() if inspect.isfunction(v) or inspect.isclass(v)}
     assert able
-    assert [name for name, value in able.items() if ">>>" not in (value.__doc__ or "")] == []
+    return [name for name, value in able.items() if ">>>" not in (value.__doc__ or "")]
+
+
+@pytest.mark.parametrize("package", [fmjax, fmjax.testing, fmjax.training])
+def test_every_public_function_and_class_has_one(package):
+    assert _without(_public(package)) == []
+
+
+def _is_network(value: Any) -> bool:
+    call = inspect.signature(value.__call__) if inspect.isclass(value) else None
+    return call is not None and list(call.parameters) == ["self", "x", "t", "labels"]
+
+
+def test_every_network_and_preset_has_one():
+    found = {}
+    for path in sorted((ROOT / "fmjax" / "models").glob("*.py")):
+        module = importlib.import_module(f"fmjax.models.{path.stem}")
+        for name, value in vars(module).items():
+            own = getattr(value, "__module__", "") == module.__name__
+            if own and (name == "preset" or _is_network(value)):
+                found[f"{path.stem}.{name}"] = value
+    assert len(found) >= 12, found
+    assert _without(found) == []
+    others = adapters.from_nnx, adapters.from_equinox, adapters.from_linen, pretrained.load
+    assert _without({f.__name__: f for f in (*others, pretrained.inspect, pretrained.save)}) == []

@@ -81,6 +81,7 @@ DOORS = {
         "fmjax/data/tfds/records.py",
     ),
     "torch": ("fmjax/storage/torch_file.py",),
+    "wandb": ("fmjax/run/train/weights_and_biases.py",),
     "tqdm": ("fmjax/run/*", "fmjax/training/progress.py", "fmjax/data/prepare.py"),
 }
 # What any module may import, beside the standard library.
@@ -238,6 +239,7 @@ def _utils(root: Path) -> Iterator[str]:
                 yield f"{path.relative_to(root)}: a helper lives in the module that needs it"
 
 
+@pytest.mark.slow
 def test_the_house_keeps_its_rules():
     assert violations(ROOT) == []
 

@@ -151,6 +151,7 @@ def test_the_peers_derivative_at_the_data_is_infinite_and_ours_is_not():
         assert np.all(np.isfinite(jax.jit(jax.value_and_grad(schedule.d_sigma))(1.0)))
 
 
+@pytest.mark.slow
 def test_plans_and_distances():
     x0, x1 = PEERS["x0"], PEERS["x1"]
     theirs = PEERS["plan/exact"]

@@ -52,6 +52,7 @@ CARRIED = {
 }
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("dtype", HALF)
 @pytest.mark.parametrize("name", CARRIED)
 def test_a_state_of_half_precision_is_carried_in_float32(name, dtype, float16):

@@ -152,6 +152,7 @@ def test_no_public_function_that_takes_a_velocity_is_left_out():
     assert found - hand_on == tried
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_a_state_of_half_precision_is_carried_in_float32(dtype):
     x0 = jnp.ones((2, 1), dtype)

@@ -684,6 +684,7 @@ def turned(args):
     )
 
 
+@pytest.mark.quick_cases(2)
 @pytest.mark.parametrize("use", USES)
 def test_a_compiled_program_gives_the_same(use):
     assert_same(jax.jit(use.call)(*use.args), as_arrays(use.call(*use.args)))

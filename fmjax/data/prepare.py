@@ -4,6 +4,10 @@ Your own images, from a folder of class folders:
 
     python -m fmjax prepare --name=flowers --source=~/flowers --size=32
 
+Two folders of images in pairs, whose files have the same names: from sketches to photos:
+
+    python -m fmjax prepare --name=photos --source=~/photos --x0=~/sketches --size=32
+
 Your own numbers: a table from a .csv, whose columns are data unless they are said to be conditions;
 or an .npz, where x (or images) is the data, x0 beside it the points that it is paired with, weights
 how often an example counts, and every other array a condition under its own name. Arrays whose
@@ -101,6 +105,7 @@ def parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--name", required=True, help="what the set will be called")
     add("--source", help="a folder, .npz, .npy, .csv, .txt; without it, a public set is downloaded")
+    add("--x0", help="the folder of the images that those of --source are paired with")
     add("--size", type=int, help="resize the shorter side to this and crop the centre (folders)")
     add("--channels", type=int, help="1 (grey) or 3 (colour); default: as the images (folders)")
     add("--test_fraction", type=float, help="share to test on where there is no test part (0.1)")
@@ -134,7 +139,7 @@ def _download(options: argparse.Namespace, root: Path) -> Path:
     from fmjax.data.tfds.public import prepare_public
 
     of_own = ("size", "channels", "test_fraction", "condition", "weights", "tokens", "length")
-    for name in (*of_own, "manifold", "project", "bytes"):
+    for name in (*of_own, "x0", "manifold", "project", "bytes"):
         if getattr(options, name) not in (None, False, []):
             raise InputError(f"--{name} needs --source: a public set is stored as it is.")
     return prepare_public(options.name, root, overwrite=options.overwrite)
@@ -156,6 +161,7 @@ def _import_own(options: argparse.Namespace, root: Path) -> Path:
         project=options.project,
         length=options.length,
         by_bytes=options.bytes,
+        x0=options.x0,
     )
     folder = write_set(options.name, root, found, overwrite=options.overwrite, watch=_with_bar)
     for name in large_vectors(found):

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fmjax.checks import check_at_least, check_between
-from fmjax.data.images.folder import own_folder
+from fmjax.data.images.own_folder import own_folder
 from fmjax.data.own import OwnData
 from fmjax.data.tables.csv_file import read_csv
 from fmjax.data.tables.files import read_npy, read_npz
@@ -28,6 +28,7 @@ def read_own(
     project: bool = False,
     length: int | None = None,
     by_bytes: bool = False,
+    x0: str | None = None,
 ) -> OwnData:
     """Reads what a path leads to; everything that can be wrong with it is found here.
 
@@ -47,6 +48,7 @@ def read_own(
         project: whether these are moved to the nearest points.
         length: of a ``.txt``: how many symbols an example has, 128 if None.
         by_bytes: of a ``.txt``: whether its symbols are bytes, and not characters.
+        x0: of a folder: another one, of the images that these are paired with, by their names.
 
     Raises:
         InputError: for anything wrong with the options or the source.
@@ -69,7 +71,12 @@ def read_own(
     if (length is not None or by_bytes) and path.suffix != ".txt":
         raise InputError(f"--length and --bytes are for a .txt; got {source}.")
     if path.is_dir():
-        return own_folder(path, size, channels, test_fraction)
+        return own_folder(path, size, channels, test_fraction, _folder_of_x0(x0))
+    if x0 is not None:
+        raise InputError(
+            "--x0 is a folder of images beside a folder as --source; in an .npz the array x0 holds "
+            "the points that x is paired with."
+        )
     if path.suffix not in (*_FILES, ".csv", ".txt"):
         raise InputError(
             f"--source must be a folder of images, an .npz, .npy, .csv or .txt, got {source}; "
@@ -99,6 +106,15 @@ def _check_manifold(
         )
     if tokens is not None:
         raise InputError("--tokens are no points of a --manifold: leave one of the two out.")
+
+
+def _folder_of_x0(x0: str | None) -> Path | None:
+    if x0 is None:
+        return None
+    path = Path(x0).expanduser()
+    if not path.is_dir():
+        raise InputError(f"--x0={x0} must be a folder of images, as --source is.")
+    return path
 
 
 def _check_options(size: int | None, channels: int | None, test_fraction: float | None) -> None:

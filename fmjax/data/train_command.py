@@ -16,6 +16,9 @@ _OWN_BATCH = 512  # the largest of their batches
 BATCH = 64
 """The batch of configs/images.py, which a command names only where the set needs a smaller one."""
 
+WIDTH, HEAD = 192, 64
+"""The width of configs/images.py and of one of its heads, likewise."""
+
 TABLE_BATCH = 256
 """The batch of configs/table.py, likewise."""
 
@@ -43,9 +46,12 @@ def train_command(dataset: Dataset, data_dir: str | None = None) -> str:
         flags.append(f"--config.data.dir={data_dir}")
     count = len(dataset.stored("train"))
     if config == "images":
-        height, width, _ = dataset.shape
+        height, width, channels = dataset.shape
         patch_size = choose_patch_size(height, width)
         flags.append(f"--config.model.patch_size={patch_size}")
+        size = choose_width(max(height, width), patch_size**2 * channels)
+        if size != WIDTH:
+            flags += [f"--config.model.width={size}", f"--config.model.heads={size // HEAD}"]
         batch = _batch_size(count, _tokens(height, width, patch_size))
         if batch != BATCH:
             flags.append(f"--config.train.batch_size={batch}")
@@ -108,6 +114,22 @@ def choose_patch_size(height: int, width: int) -> int:
     common = math.gcd(height, width)
     sides = [side for side in range(1, common + 1) if common % side == 0]
     return next((side for side in sides if _tokens(height, width, side) <= _TOKENS), common)
+
+
+def choose_width(side: int, numbers: int) -> int:
+    """The width of a DiT: whole heads that hold the numbers of a patch, as far as a laptop allows.
+
+    A narrower network cannot hand a patch on as it came; one of small images needs no more.
+
+    Args:
+        side: the longer side of the image, in pixels.
+        numbers: how many a patch has.
+
+    Returns:
+        A multiple of `HEAD`: at least 128, from 17 pixels on at least `WIDTH`, at most twice that.
+    """
+    least = 2 * HEAD if side <= 16 else WIDTH
+    return min(max(least, HEAD * math.ceil(numbers / HEAD)), 2 * WIDTH)
 
 
 def _tokens(height: int, width: int, patch_size: int) -> int:

@@ -59,6 +59,17 @@ def from_nnx(module: Any) -> tuple[ApplyFn, Any]:
 
     Returns:
         `apply_fn`, and `params`: nested dicts of arrays, copied from the module.
+
+    Example:
+        >>> from flax import nnx
+        >>> class Net(nnx.Module):
+        ...     def __init__(self, rngs):
+        ...         self.linear = nnx.Linear(2, 2, rngs=rngs)
+        ...     def __call__(self, x, t, labels):
+        ...         return t[:, None] * self.linear(x)
+        >>> apply_fn, params = from_nnx(Net(nnx.Rngs(0)))
+        >>> apply_fn(params, jnp.ones((4, 2)), jnp.ones(4), None).shape
+        (4, 2)
     """
     from flax import nnx
 
@@ -87,6 +98,16 @@ def from_equinox(module: Any) -> tuple[ApplyFn, Any]:
 
     Returns:
         `apply_fn`, and `params`: the module with all but its floating arrays replaced by None.
+
+    Example:
+        >>> import equinox as eqx
+        >>> class Net(eqx.Module):
+        ...     linear: eqx.nn.Linear
+        ...     def __call__(self, x, t, label):  # of one example
+        ...         return t * self.linear(x)
+        >>> apply_fn, params = from_equinox(Net(eqx.nn.Linear(2, 2, key=jax.random.key(0))))
+        >>> apply_fn(params, jnp.ones((4, 2)), jnp.ones(4), None).shape
+        (4, 2)
     """
     import equinox as eqx
 
@@ -114,6 +135,10 @@ def extend_params(fresh: Any, trained: Any) -> Any:
 
     Raises:
         InputError: the larger network lacks one of the arrays, or has it in another shape.
+
+    Example:
+        >>> extend_params({"a": jnp.zeros(2), "b": jnp.zeros(1)}, {"a": jnp.ones(2)})
+        {'a': Array([1., 1.], dtype=float32), 'b': Array([0.], dtype=float32)}
     """
     new, old = named_leaves(fresh, "params"), named_leaves(trained, "params")
     for name, leaf in old.items():

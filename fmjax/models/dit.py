@@ -186,6 +186,13 @@ class DiT(HashableConditions, nn.Module):
             ``("divergence",)``, all zero at first: the diagonal is a second W', and the divergence
             a linear map of the mean over the tokens that W' reads.
         sharding_rules: which axis of a mesh splits which parameter; see `fmjax.training.sharding`.
+
+    Example:
+        >>> model = DiT(patch_size=2, width=64, depth=2, heads=4, conditions=ClassIds(10))
+        >>> x, t, labels = jnp.zeros((4, 8, 8, 3)), jnp.zeros(4), jnp.arange(4)
+        >>> params = jax.eval_shape(model.init, jax.random.key(0), x, t, labels)["params"]
+        >>> jax.eval_shape(model.apply, {"params": params}, x, t, labels).shape
+        (4, 8, 8, 3)
     """
 
     patch_size: int
@@ -421,5 +428,10 @@ def preset(name: str, **overrides: Any) -> DiT:
 
     Raises:
         InputError: there is no such preset or no such field.
+
+    Example:
+        >>> model = preset("DiT-S/8", remat="full")
+        >>> model.width, model.depth, model.patch_size
+        (384, 12, 8)
     """
     return from_preset(DiT, PRESETS, name, overrides)

@@ -117,6 +117,14 @@ class Flux(nn.Module):
             velocity between them; see `fmjax.conventions.Span`. What t - s adds is zero at first.
         text_length: how many places a text has where operations are counted.
         sharding_rules: which axis of a mesh splits which parameter; see `fmjax.training.sharding`.
+
+    Example:
+        >>> model = Flux(32, 1, 1, heads=2, axes=(4, 6, 6), text_size=8, pooled_size=4, channels=4)
+        >>> x, t = jnp.zeros((2, 8, 8, 4)), jnp.zeros(2)
+        >>> labels = {"text": jnp.zeros((2, 5, 8)), "pooled": jnp.zeros((2, 4))}
+        >>> params = jax.eval_shape(model.init, jax.random.key(0), x, t, labels)["params"]
+        >>> jax.eval_shape(model.apply, {"params": params}, x, t, labels).shape
+        (2, 8, 8, 4)
     """
 
     width: int
@@ -275,5 +283,10 @@ def preset(name: str, **overrides: Any) -> Flux:
 
     Raises:
         InputError: there is no such preset or no such field.
+
+    Example:
+        >>> model = preset("FLUX.1-dev")
+        >>> model.joint_depth, model.single_depth, model.guidance
+        (19, 38, True)
     """
     return from_preset(Flux, PRESETS, name, overrides)

@@ -45,6 +45,12 @@ class FourierMLP(HashableConditions, nn.Module):
         guidance: whether the network takes a guidance scale w as an input, embedded into c; labels
             is then ``{"labels": labels, "guidance": w}``.
         span: whether it takes two times, ``Span(s, t)``, for the average velocity between them.
+
+    Example:
+        >>> model = FourierMLP(features=8, width=16, depth=1)
+        >>> x, t = jnp.zeros((4, 3)), jnp.zeros(4)
+        >>> jax.eval_shape(model.init_with_output, jax.random.key(0), x, t)[0].shape
+        (4, 3)
     """
 
     features: int = 128

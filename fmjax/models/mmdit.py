@@ -79,6 +79,14 @@ class MMDiT(nn.Module):
             velocity between them; see `fmjax.conventions.Span`. What t - s adds is zero at first.
         text_length: how many places a text has where operations are counted.
         sharding_rules: which axis of a mesh splits which parameter; see `fmjax.training.sharding`.
+
+    Example:
+        >>> model = MMDiT(32, depth=2, heads=2, text_size=8, pooled_size=4, channels=4, grid=8)
+        >>> x, t = jnp.zeros((2, 8, 8, 4)), jnp.zeros(2)
+        >>> labels = {"text": jnp.zeros((2, 5, 8)), "pooled": jnp.zeros((2, 4))}
+        >>> params = jax.eval_shape(model.init, jax.random.key(0), x, t, labels)["params"]
+        >>> jax.eval_shape(model.apply, {"params": params}, x, t, labels).shape
+        (2, 8, 8, 4)
     """
 
     width: int
@@ -224,5 +232,9 @@ def preset(name: str, **overrides: Any) -> MMDiT:
 
     Raises:
         InputError: there is no such preset or no such field.
+
+    Example:
+        >>> preset("SD3-medium").depth
+        24
     """
     return from_preset(MMDiT, PRESETS, name, overrides)

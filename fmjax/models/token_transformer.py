@@ -77,6 +77,13 @@ class TokenTransformer(HashableConditions, nn.Module):
         mlp: a name of `fmjax.models.transformer.FEED_FORWARDS`.
         time_scale: what t is multiplied by first; see `fmjax.models.embedders.sinusoidal`.
         sharding_rules: which axis of a mesh splits which parameter; see `fmjax.training.sharding`.
+
+    Example:
+        >>> model = TokenTransformer(vocabulary=27, width=32, depth=2, heads=2)
+        >>> x, t = jnp.zeros((4, 16), int), jnp.zeros(4)
+        >>> params = jax.eval_shape(model.init, jax.random.key(0), x, t)["params"]
+        >>> jax.eval_shape(model.apply, {"params": params}, x, t).shape
+        (4, 16, 27)
     """
 
     vocabulary: int
@@ -215,5 +222,9 @@ def preset(name: str, **overrides: Any) -> TokenTransformer:
 
     Raises:
         InputError: there is no such preset or no such field.
+
+    Example:
+        >>> preset("TokenTransformer-S", vocabulary=65).width
+        384
     """
     return from_preset(TokenTransformer, PRESETS, name, overrides)

@@ -113,6 +113,13 @@ class UNet(HashableConditions, nn.Module):
             ``("divergence",)``, all zero at first: the diagonal is a second conv', and the
             divergence a linear map of the mean over the pixels that conv' reads.
         sharding_rules: which axis of a mesh splits which parameter; see `fmjax.training.sharding`.
+
+    Example:
+        >>> model = UNet(width=16, depth=1, channel_mult=(1, 2), heads=2, groups=8)
+        >>> x, t = jnp.zeros((4, 8, 8, 3)), jnp.zeros(4)
+        >>> params = jax.eval_shape(model.init, jax.random.key(0), x, t)["params"]
+        >>> jax.eval_shape(model.apply, {"params": params}, x, t).shape
+        (4, 8, 8, 3)
     """
 
     width: int
@@ -378,6 +385,10 @@ def preset(name: str, **overrides: Any) -> UNet:
 
     Raises:
         InputError: there is no such preset or no such field.
+
+    Example:
+        >>> preset("UNet-CIFAR10/torchcfm").channel_mult
+        (1, 2, 2, 2)
     """
     other = {"heads": "head_size", "head_size": "heads"}
     replaced = {other[field]: None for field in other.keys() & overrides.keys()}

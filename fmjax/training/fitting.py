@@ -21,7 +21,7 @@ from fmjax.training.folder import PROFILE, Folder, opened, record_of
 from fmjax.training.loop import Callback, Training, run_steps
 from fmjax.training.mesh import DATA_PARALLEL, MeshSizes, make_mesh, row_shards
 from fmjax.training.parallelism import Jit, Parallel, Pmap, check_divides, layout_over
-from fmjax.training.progress import Progress
+from fmjax.training.progress import Log, Progress
 from fmjax.training.settings import Settings, check_numbers
 from fmjax.training.sharding import Rules, notes
 from fmjax.training.signals import Stopped
@@ -59,6 +59,7 @@ def fit(
     learning_rate: Callable[[jax.Array], jax.Array] | None = None,
     flops: int | None = None,
     profile: bool = False,
+    log: Log | None = None,
 ) -> TrainState:
     """Trains a network on data until `steps`, over all devices, and goes on where it was stopped.
 
@@ -119,6 +120,8 @@ def fit(
         learning_rate: the optimiser's schedule, for the log.
         flops: operations of training on one example, for the utilisation in the log.
         profile: writes a trace of a few steps to the workdir's ``profile/``.
+        log: ``log(step, values)`` takes the scalars of each line of the log as well, on the first
+            process: ``lambda step, values: wandb.log(values, step=step)``.
 
     Returns:
         The state after the last step, ``params``, ``ema_params`` (None for ``ema=None``),
@@ -143,7 +146,7 @@ def fit(
             *(log_every, checkpoint_every, val_every, keep),
         )
     )
-    _check_objects(apply_fn, loss_fn, draw, optimizer, callbacks)
+    _check_objects(apply_fn, loss_fn, draw, optimizer, callbacks, log)
     layout = _layout(mesh, parallel, settings.steps_per_call, rules)
     check_divides(batch_size, row_shards(layout.mesh), accumulate, "batch_size")
     if profile and workdir is None:
@@ -183,10 +186,12 @@ def fit(
             flops=flops,
             trace=folder.path / PROFILE if profile and folder is not None else None,
         )
-        return layout.to_global(_train(training, folder, state))
+        return layout.to_global(_train(training, folder, state, log))
 
 
-def _train(training: Training, folder: Folder | None, state: TrainState) -> TrainState:
+def _train(
+    training: Training, folder: Folder | None, state: TrainState, log: Log | None
+) -> TrainState:
     """The state after the last step, once it is on disk.
 
     Raises:
@@ -196,7 +201,7 @@ def _train(training: Training, folder: Folder | None, state: TrainState) -> Trai
         say(note)
     path = None if folder is None else folder.path
     start = int(state.step)
-    with Progress(path, start, training.settings.steps) as progress:
+    with Progress(path, start, training.settings.steps, log) as progress:
         step, state, signal = run_steps(training, progress, start, state)
     if folder is not None:
         folder.checkpoints.wait()
@@ -205,12 +210,14 @@ def _train(training: Training, folder: Folder | None, state: TrainState) -> Trai
     return state
 
 
-def _check_objects(apply_fn, loss_fn, draw, optimizer, callbacks) -> None:
+def _check_objects(apply_fn, loss_fn, draw, optimizer, callbacks, log) -> None:
     """Checks that each object can do what is asked of it, before anything is opened."""
     check_methods("apply_fn", apply_fn, such_as="adapters.from_linen(module)")
     check_methods("the loss", loss_fn, such_as="make_loss_fn(apply_fn)")
     check_methods("the draw", draw, such_as="Draw()")
     check_methods("the optimizer", optimizer, "init", "update", such_as="optax.adam(1e-3)")
+    if log is not None:
+        check_methods("log", log, such_as="lambda step, values: print(step, values)")
     for callback in callbacks:
         check_methods("a callback", callback, such_as="lambda step, state: ...")
 

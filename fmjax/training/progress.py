@@ -4,6 +4,7 @@ import io
 import json
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,9 @@ import jax
 from fmjax.files import AppendedFile, write_bytes
 from fmjax.training.events import Events
 from fmjax.training.folder import EVENTS, METRICS
+
+Log = Callable[[int, dict[str, float]], object]
+"""``log(step, values)``, which takes the scalars of a step by their names."""
 
 
 def _keep_until(path: Path, step: int) -> None:
@@ -47,10 +51,12 @@ class Progress:
         workdir: the folder of the files; None for the bar alone.
         start: the step the training starts from.
         steps: the step it ends at.
+        log: a place of the caller's own, ``log(step, values)``, or None.
     """
 
-    def __init__(self, workdir: Path | None, start: int, steps: int):
+    def __init__(self, workdir: Path | None, start: int, steps: int, log: Log | None = None):
         self._active = jax.process_index() == 0
+        self._log = log
         self._path = None if workdir is None else workdir / METRICS
         self._steps = steps
         if not self._active:
@@ -82,6 +88,8 @@ class Progress:
             return
         if self._path is not None:
             self._to_files(step, values)
+        if self._log is not None:
+            self._log(step, dict(values))
         if shown := _written(values):
             self._shown.show(step, shown)
 

@@ -18,6 +18,7 @@ def noted(key, x0, x1, labels):
     return x0[::-1], x1, (labels, jnp.full(len(x1), jax.random.bits(key)))
 
 
+@pytest.mark.slow
 def test_each_block_is_coupled_by_itself_with_its_own_key():
     x0, x1, (labels, bits) = in_groups(noted, 4)(KEY, X0, X1, LABELS)
     np.testing.assert_array_equal(x0.reshape(4, 16, 2), X0.reshape(4, 16, 2)[:, ::-1])
@@ -27,6 +28,7 @@ def test_each_block_is_coupled_by_itself_with_its_own_key():
     np.testing.assert_array_equal(bits.reshape(4, 16)[:, 0], expected)
 
 
+@pytest.mark.slow
 def test_exact_groups_are_the_exact_couplings_of_the_blocks():
     # Two problems of 64 under one vmap, compiled once for the pair.
     x0, x1 = jnp.concatenate([X0, X1]), jnp.concatenate([X1, X0])
@@ -49,6 +51,7 @@ def test_axis_names_give_the_groups_and_the_whole_on_one_device():
         jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 
+@pytest.mark.slow
 def test_every_device_gives_its_groups_keys_of_their_own():
     # A mapped axis of two stands for two devices; `noted` shows the keys that it was given.
     x0, x1, labels = (a.reshape(2, N // 2, *a.shape[1:]) for a in (X0, X1, LABELS))

@@ -37,6 +37,7 @@ def test_the_optimum_is_pots(n, features):
     )
 
 
+@pytest.mark.quick_cases(2)
 @pytest.mark.parametrize(
     ("labels", "conditions"),
     [
@@ -97,6 +98,7 @@ def test_bad_input_is_refused(call, sentence):
         call()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("within", [False, True])
 def test_on_a_manifold_the_cost_is_that_of_the_device(within):
     sphere = Sphere(2)

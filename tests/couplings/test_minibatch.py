@@ -65,6 +65,7 @@ def test_a_second_call_compiles_nothing_and_gives_the_same(paired, count_compila
     np.testing.assert_array_equal(again[0], paired[0])
 
 
+@pytest.mark.slow
 def test_images_in_half_precision_are_paired_in_float32(float16):
     # Shifted so far that float16 distances would overflow, and the Gram matrix lose its digits.
     images = jax.random.normal(KEY, (N, 4, 4, 2)) + 500

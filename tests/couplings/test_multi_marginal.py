@@ -51,6 +51,7 @@ def test_a_smaller_snapshot_keeps_every_row_and_repeats_some():
         assert rows_of(x) == rows_of(as_it_came)
 
 
+@pytest.mark.slow
 def test_a_larger_snapshot_becomes_a_subset_that_repeats_no_row():
     snapshots = (GRID, 2 * GRID[:23])
     lined = chain(KEY, snapshots, exact(), size=16)

@@ -47,6 +47,7 @@ def test_the_total_squared_length_is_the_least(name):
     np.testing.assert_array_equal(kept, labels)
 
 
+@pytest.mark.slow
 def test_neighbours_across_the_jump_of_an_angle_are_neighbours():
     x0 = jnp.asarray([[3.1, 0.0], [0.1, 0.0]])
     x1 = jnp.asarray([[0.0, 0.0], [-3.1, 0.0]])

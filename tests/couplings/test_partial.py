@@ -23,6 +23,7 @@ def test_the_kept_pairs_are_the_cheapest_set_of_pairs():
     np.testing.assert_allclose(COST[i, j].sum() / N, expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_batch_is_filled_up_evenly_and_labels_follow():
     labels = jnp.arange(N)
     x0, x1, places = partial(KEPT / N)(KEY, X0, X1, labels)

@@ -20,6 +20,7 @@ CODECS = {
 }
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize(("codec", "data"), CODECS.values(), ids=CODECS)
 def test_what_is_encoded_is_decoded_again(codec, data):
     states = jax.jit(codec.encode)(data)

@@ -59,6 +59,7 @@ def test_dequantised_levels_fill_their_bins_evenly_and_no_others():
     assert pytest.approx(float(np.diff(np.asarray(to_unit(LEVELS)))[7]), rel=1e-4) == BIN_WIDTH
 
 
+@pytest.mark.slow
 def test_the_noise_of_an_example_is_a_function_of_its_key():
     keys, levels = jax.random.split(jax.random.key(0), 4), np.zeros((4, 3), np.uint8)
     x = dequantize(keys, levels)

@@ -49,6 +49,7 @@ def test_points_are_states_as_they_are_and_come_back_from_a_record():
         Points("so3", 8)
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("flat", [True, False])
 def test_rotations_are_prepared_from_rows_or_matrices(flat, tmp_path, data_dir, capsys):
     x = rotations()
@@ -61,6 +62,7 @@ def test_rotations_are_prepared_from_rows_or_matrices(flat, tmp_path, data_dir, 
     assert gap.max() < 1e-6  # not standardised
 
 
+@pytest.mark.slow
 def test_a_product_is_read_in_slices_with_conditions_and_a_held_out_part(tmp_path, data_dir):
     x = np.concatenate([rotations().reshape(20, 9), np.full((20, 3), 40.0)], axis=1)
     found = prepared(tmp_path, POSE, x=x, x_test=x[:3], label=np.arange(20) % 2,

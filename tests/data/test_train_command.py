@@ -21,6 +21,7 @@ from fmjax.data.train_command import (
     TABLE_BATCH,
     choose_patch_size,
     choose_steps,
+    choose_width,
     train_command,
 )
 from fmjax.factory import DataSpec, make_experiment, spec_of
@@ -170,6 +171,20 @@ def test_the_patch_size_divides_the_image(sides, patch_size):
     assert choose_patch_size(*sides) == patch_size
 
 
+@pytest.mark.parametrize(
+    ("side", "numbers", "width"),
+    [(8, 1, 128), (16, 12, 128), (28, 16, 192), (64, 192, 192), (64, 193, 256), (256, 3072, 384)],
+)
+def test_the_width_holds_the_numbers_of_a_patch_within_limits(side, numbers, width):
+    assert choose_width(side, numbers) == width
+
+
+@pytest.mark.parametrize(("shape", "width"), [((8, 8, 1), 128), ((128, 128, 3), 384)])
+def test_small_and_large_images_have_a_width_of_their_own(shape, width):
+    model = configuration(train_command(set_of(shape))).model
+    assert (model.width, model.heads) == (width, width // 64)
+
+
 def table(count=1000, conditions=None, paired=False):
     part = type(
         "Part", (), {"__len__": lambda self: count} | ({"read_pairs": None} if paired else {})
@@ -220,6 +235,7 @@ def test_each_image_is_seen_sixty_times_within_limits(examples, batch, steps):
     assert flags_of(command)["config.train.steps"] == str(choose_steps(examples, 64))
 
 
+@pytest.mark.quick_cases(2)
 @pytest.mark.parametrize(
     ("codec", "classes", "config"),
     [

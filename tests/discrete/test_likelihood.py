@@ -46,6 +46,7 @@ def wrong_network(x, t, labels=None):
     return jnp.broadcast_to(logits[None], (*x.shape, V))
 
 
+@pytest.mark.slow
 def test_masks_that_are_guessed_alone_have_the_product_of_the_guesses():
     path = PATHS["mask"]
     with jax.enable_x64(True):

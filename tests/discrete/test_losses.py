@@ -149,6 +149,7 @@ def test_the_masked_loss_is_finite_at_the_data_and_needs_no_time():
     assert np.all(both == V)
 
 
+@pytest.mark.slow
 def test_which_token_is_masked_for_sure_is_even():
     path = MixturePath(V, "mask", loss=Masked())
     n = 4000
@@ -205,6 +206,7 @@ def test_the_score_entropy_keeps_its_digits_near_the_source(name):
         np.testing.assert_allclose(single, double, rtol=2e-3)
 
 
+@pytest.mark.slow
 def test_a_token_of_its_own_time():
     path = with_loss("uniform", ScoreEntropy())
     x1, x_t = jnp.array([[0, 1]]), jnp.array([[2, 1]])
@@ -236,6 +238,7 @@ def test_a_loss_that_does_not_fit_its_path_is_refused(wrong, sentence):
     assert sentence in str(caught.value)
 
 
+@pytest.mark.slow
 def test_the_data_end_is_refused_where_the_rate_is_infinite():
     path = with_loss("uniform", GeneralisedKL())
     loss_fn = make_loss_fn(lambda params, x, t, labels: jnp.zeros((*x.shape, V)), path)

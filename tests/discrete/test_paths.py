@@ -77,6 +77,7 @@ def test_the_rates_of_both_tokens_solve_the_forward_equation_of_their_law(path, 
         np.testing.assert_allclose(flow, change, atol=1e-9)
 
 
+@pytest.mark.quick_cases(2)
 @EACH_PATH
 def test_a_path_goes_from_its_source_to_the_data(path):
     x1 = jnp.arange(V)
@@ -164,6 +165,7 @@ def test_a_kappa_of_your_own():
     np.testing.assert_allclose(p[0], [0.875 / 3, 0.125 + 0.875 / 3, 0.875 / 3], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_metric_path_leads_towards_the_data_alone():
     path = PATHS["metric"]
     rates = np.asarray(path.rates(*all_states(path, 0.5)))
@@ -173,6 +175,7 @@ def test_the_metric_path_leads_towards_the_data_alone():
             assert np.all((rates[x1, x] > 0) == nearer)
 
 
+@pytest.mark.slow
 def test_the_kinetic_rates_of_a_mixture_are_those_of_the_mixture_path():
     def weights(x1, t):
         t = t[..., None]
@@ -194,6 +197,7 @@ def test_distances_of_an_embedding():
     assert MetricPath(d).vocabulary == 5
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("source", [MaskTokens(4), UniformTokens(4), CategoricalTokens(P0)])
 def test_sources_of_tokens(source):
     index = jnp.arange(4000)

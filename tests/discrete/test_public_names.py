@@ -439,6 +439,7 @@ def test_right_arguments_give_finite_floats_of_the_right_shape(case):
     check_right(case)
 
 
+@pytest.mark.quick_cases(12)
 @pytest.mark.parametrize(("case", "argument"), made_wrong(TABLE))
 def test_one_wrong_argument_is_refused_by_its_name(case, argument):
     check_refused(case, argument)

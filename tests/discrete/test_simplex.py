@@ -42,6 +42,7 @@ def test_the_velocity_of_a_sure_guess_is_that_of_the_path(geometry, kappa):
         np.testing.assert_allclose(velocity(found.x_t, t, None), plain.target, atol=1e-6)
 
 
+@pytest.mark.quick_cases(1)
 @GEOMETRY
 def test_the_velocity_is_the_mean_over_the_corners(geometry):
     path = SimplexPath(3, geometry)

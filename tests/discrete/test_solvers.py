@@ -113,6 +113,7 @@ def test_purity_ends_at_the_law_of_the_data_and_keeps_the_number_of_masks(random
             assert stats.chisquare(found, expected).pvalue > 1e-3
 
 
+@pytest.mark.slow
 def test_purity_unmasks_the_surest_first():
     def sure_of_the_last(x, t, labels):
         # The surer the later the place.
@@ -338,6 +339,7 @@ def test_results_do_not_depend_on_the_devices(run_python):
     assert run_python(code, devices=1) == run_python(code, devices=4)
 
 
+@pytest.mark.slow
 def test_evaluations_are_counted_and_a_second_call_compiles_nothing(count_compilations):
     calls = []
 
@@ -375,6 +377,7 @@ def test_a_network_that_is_not_finite_fails_its_example_alone():
     assert np.all(solution.x1[jnp.array([0, 1, 3])] >= 0)
 
 
+@pytest.mark.slow
 def test_temperature_and_top_p():
     log_p = jnp.log(jnp.array([0.5, 0.3, 0.15, 0.05]))
     cold = jax.nn.softmax(sharpen(log_p, 0.5))

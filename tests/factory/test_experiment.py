@@ -135,6 +135,7 @@ def test_a_batch_in_groups_is_paired_group_by_group():
         np.testing.assert_array_equal(whole.x0[rows], alone.x0)
 
 
+@pytest.mark.slow
 def test_strata_fill_the_batch_at_hand():
     draw = experiment(time__stratified=True).draw
     for n in (64, 16):  # a training batch, and a smaller one of validation
@@ -143,6 +144,7 @@ def test_strata_fill_the_batch_at_hand():
         np.testing.assert_array_equal(strata, np.arange(n))
 
 
+@pytest.mark.slow
 def test_strata_are_those_of_the_global_batch_on_each_of_two_devices():
     draw = experiment(time__stratified=True).draw
     # Under pmap each device has a part of the rows; a mapped axis stands for the devices.
@@ -160,6 +162,7 @@ IMAGES = {
 }
 
 
+@pytest.mark.slow
 def test_dequantised_training_adds_noise_of_one_level_and_changes_nothing_else():
     spec = DataSpec(Pixels((2, 2, 1)), ClassIds(3))
     plain, spread = (
@@ -212,6 +215,7 @@ def test_points_have_no_levels():
         experiment(data__dequantize=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [

@@ -72,6 +72,7 @@ def perturbed(built):
 QUICK = ("sphere", "torus")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "spec",
     [
@@ -99,6 +100,7 @@ def test_a_configuration_trains_and_samples_points_of_a_manifold(spec):
     manifold.check("the samples", drawn)
 
 
+@pytest.mark.slow
 def test_the_loss_is_the_one_of_the_package():
     built = experiment(SPHERE)
     args = built.draw(jax.random.key(1), batch_of(SPHERE))
@@ -108,6 +110,7 @@ def test_the_loss_is_the_one_of_the_package():
     np.testing.assert_allclose(built.loss_fn(params, *five(args)), expected, rtol=1e-6)
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("spec", [TORUS, POSE], ids=["torus", "pose"])
 @pytest.mark.parametrize("prediction", ["velocity", "x1"])
 def test_angles_have_no_seam(spec, prediction):
@@ -140,6 +143,7 @@ def test_every_source_has_a_name(tmp_path):
     assert found.source.points.shape == (10_000, 2)
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("name", ["ot", "sinkhorn", "unbalanced", "partial"])
 def test_couplings_pair_by_the_length_of_geodesics(name):
     built = experiment(TORUS, coupling__name=name, coupling__by_label=False)
@@ -162,6 +166,7 @@ def test_solvers_of_the_ode_take_the_manifold_of_the_run(name):
     assert built.solver.on_path(built.path).manifold == Sphere(2)
 
 
+@pytest.mark.slow
 def test_a_density_is_that_of_the_source_where_nothing_moves():
     built = experiment(SPHERE)
     params = built.init_params(jax.random.key(0))

@@ -121,6 +121,7 @@ def test_solvers_of_tokens_have_names():
         make_solver("unmask", rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_the_network_is_not_told_the_time_where_that_is_asked():
     for told in (True, False):
         built = experiment(CODES, model__time=told)

@@ -67,6 +67,7 @@ def test_an_identity_vanishes_at_the_closed_form_and_not_beside_it(name, schedul
         assert residual(loss_fn, args, noise, EXACT | {wrong: 0.1}) > 1e-3, wrong
 
 
+@pytest.mark.quick_cases(3)
 @pytest.mark.parametrize("name", EVERY)
 def test_in_float64_it_vanishes_to_1e_9(name):
     with jax.enable_x64(True):
@@ -81,6 +82,7 @@ def test_the_network_is_its_own_teacher(name):
     assert residual(loss_fn, args, noise, EXACT | {"later": 0.1}) > 1e-3
 
 
+@pytest.mark.quick_cases(2)
 @pytest.mark.parametrize("name", EVERY)
 def test_spans_may_run_backwards(name):
     loss_fn, args, noise = setting(EVERY[name], FLOWS["linear"], ordered=False)
@@ -88,6 +90,7 @@ def test_spans_may_run_backwards(name):
     assert residual(loss_fn, args, noise) < (1e-4 if "normalised" in name else 2e-5)
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("name", ["MeanFlow", "Lagrangian", "Semigroup", "Semigroup, random"])
 def test_the_divergence_obeys_the_same_identity(name):
     divergence = DivergenceHead(scale=5.0, trace="exact")
@@ -142,6 +145,7 @@ def test_what_is_exact_in_a_limit_approaches_it_at_its_order(distance, identity_
     np.testing.assert_allclose(orders, order, atol=0.25)
 
 
+@pytest.mark.slow
 def test_alpha_flow_at_one_is_flow_matching_along_the_line():
     loss_fn, args, _ = setting(AlphaFlow(1.0), FLOWS["linear"], taught=False)
     x0, x1, span, _ = args
@@ -150,6 +154,7 @@ def test_alpha_flow_at_one_is_flow_matching_along_the_line():
     np.testing.assert_allclose(loss_fn(EXACT, *args), jnp.mean(error**2), rtol=1e-5)
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("identity", [MeanFlow(), Lagrangian(), Semigroup(), AlphaFlow(0.3)])
 def test_on_the_diagonal_it_is_flow_matching(identity):
     loss_fn, args, _ = setting(identity, FLOWS["linear"], taught=False)
@@ -178,6 +183,7 @@ def expected_gradient(loss_fn, n=2**15, batch=256):
     return found.mean(0) / (found.std(0) / np.sqrt(len(found)) + 1e-7)
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize(
     "identity", [MeanFlow(), MeanFlow(tangent="network"), Lagrangian(), Semigroup(split=None)]
 )

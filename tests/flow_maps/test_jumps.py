@@ -71,6 +71,7 @@ def test_a_chain_of_jumps_is_the_flow_map(ends, how):
     np.testing.assert_array_equal(solution.t_end, full(ends[1]))
 
 
+@pytest.mark.slow
 def test_float64_is_exact_to_float64():
     with jax.enable_x64(True):
         x0 = X0.astype(np.float64)
@@ -85,6 +86,7 @@ def test_inverse_jumps_invert():
     np.testing.assert_allclose(invert(average, there, None, Jumps(2)).x1, X0, atol=2e-5)
 
 
+@pytest.mark.slow
 def test_an_ordinary_solver_takes_the_same_callable():
     x1 = solve(average, X0, None, solver_spec("heun", 100)).x1
     np.testing.assert_allclose(x1, solve(average, X0, None, Jumps(1)).x1, atol=1e-3)
@@ -115,6 +117,7 @@ def counted(function):
     return counting, calls
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("renoise", [0.0, 1.0])
 def test_the_velocity_is_asked_as_often_as_is_said(renoise):
     velocity, calls = counted(average)
@@ -236,6 +239,7 @@ def test_guidance_is_of_the_average_velocity():
     np.testing.assert_allclose(one, X0 + factor[:, None] * u, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_what_depends_on_t_is_read_where_a_jump_starts():
     """As for Euler steps between the same times."""
     how = {"interval": (0.3, 0.6), "zero_until": 0.2, "schedule": "linear"}

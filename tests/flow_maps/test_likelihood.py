@@ -50,6 +50,7 @@ def test_at_the_closed_form_it_is_exact_in_any_number_of_jumps(dtype, error, ste
         np.testing.assert_allclose(found, expected, rtol=error, atol=error)
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("grid", [(1.0, 0.7, 0.1, 0.0), (0.0, 0.2, 1.0)])
 def test_the_times_may_be_any_between_the_data_and_the_source(grid):
     x, expected = points_and_density(np.float32)

@@ -65,6 +65,7 @@ def test_the_fixed_point_of_built_in_guidance_is_the_guided_flow(w, kappa):
     assert float(loss_fn(guided.at[3].add(0.1), *args)) > 1e-4
 
 
+@pytest.mark.slow
 def test_outside_the_interval_nothing_is_guided():
     guidance = FixedGuidance.at_scale(CLASSES, 2.0, interval=(0.0, 0.3))
     loss_fn = make_flow_map_loss_fn(constant, MeanFlow(), guidance=guidance)
@@ -182,6 +183,7 @@ def test_the_derivative_is_taken_of_the_function_that_is_given_for_it():
     assert float(loss_fn(EXACT, *args)) < 1e-6
 
 
+@pytest.mark.slow
 def test_alpha_falls_during_training_and_ends_at_meanflow():
     decay = SigmoidDecay(100, 200)
     alpha = [float(decay(jnp.asarray(step))) for step in (0, 100, 150, 200, 400)]
@@ -258,6 +260,7 @@ def call(t=None, labels=None, apply_fn=None, **options):
     return loss_fn(EXACT, *pairs(N), spans(N) if t is None else t, labels)
 
 
+@pytest.mark.quick_cases(2)
 @pytest.mark.parametrize(
     ("how", "message"),
     [

@@ -150,6 +150,7 @@ def test_without_a_teacher_the_diagonal_is_the_velocity(identity):
     assert losses(Sphere(2), identity, teacher=None)[0] < 1e-22
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("identity", [MeanFlow(derivative="fd"), Lagrangian("fd")], ids=repr)
 def test_a_finite_difference_serves_as_well(identity):
     right, near, _ = losses(Sphere(2), identity)
@@ -277,6 +278,7 @@ def test_jumps_land_where_the_flow_does_in_one_or_in_several(manifold):
     assert float(jnp.max(manifold.dist(back.x1, x0))) < 1e-3
 
 
+@pytest.mark.slow
 def test_a_network_that_leaves_the_tangent_space_jumps_on_the_manifold():
     x0 = Sphere(2).uniform(KEY, (5,))
     found = solve(lambda x, span, labels: 3 * x + 1, x0, spec=Jumps(2, manifold=Sphere(2)))

@@ -92,6 +92,7 @@ def test_its_relatives_hold_there_too(name):
     assert residual(name, 0.1) > 1e-3
 
 
+@pytest.mark.slow
 def test_chains_of_jumps_lead_where_one_jump_does():
     """X_{s,t} o X_{r,s} = X_{r,t} and back again, which a wrong map does not do."""
 

@@ -328,11 +328,13 @@ def test_every_public_name_and_each_of_its_arguments_is_in_the_table(module, tab
         check_arguments(name, value, table[name])
 
 
+@pytest.mark.quick_cases(2)
 @pytest.mark.parametrize("case", cases(TABLE | DRIFTING))
 def test_right_arguments_give_finite_floats_of_the_right_shape(case):
     check_right(case)
 
 
+@pytest.mark.quick_cases(35)
 @pytest.mark.parametrize(("case", "argument"), made_wrong(TABLE | DRIFTING))
 def test_one_wrong_argument_is_refused_by_its_name(case, argument):
     check_refused(case, argument)

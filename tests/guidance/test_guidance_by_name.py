@@ -172,6 +172,7 @@ def test_conditions_in_turn_have_no_negative_and_are_at_least_one():
         guided(X, T, Nested((Guided(LABELS, 1.0, LABELS), Guided(LABELS, 1.0))))
 
 
+@pytest.mark.slow
 def test_halfway_between_two_vectors_the_gaussian_is_halfway():
     def plain(x, t, labels):
         return velocity(x, t, {"image": labels, "text": jnp.zeros_like(labels)})

@@ -91,6 +91,7 @@ def test_velocities_between_two_conditions(how):
     np.testing.assert_allclose(field(X, T, Between(A, B, 1.0)), end, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_both_ends_are_one_call():
     calls = []
 
@@ -216,6 +217,7 @@ def test_a_network_is_guided_towards_weights_over_classes():
     np.testing.assert_allclose(u, expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_weights_of_one_pair_are_those_of_the_pair_among_many():
     every = spherical_weights(A[:4].reshape(2, 2), B[:4].reshape(2, 2), np.float32(0.3), TABLE)
     assert every.shape == (2, 2, NULL + 1)

@@ -103,6 +103,7 @@ def test_several_times_are_guided_each_by_its_own():
         np.testing.assert_array_equal(np.asarray(u)[::2], np.asarray(cond)[::2])
 
 
+@pytest.mark.slow
 def test_a_fixed_solve_makes_the_calls_that_are_foretold():
     net, steps = Counted(), 10
     field = classifier_free(net, NULL, interval=INTERVAL)

@@ -59,6 +59,7 @@ def test_zero_star_takes_the_nearest_multiple_of_the_reference():
         assert np.all(near < far)
 
 
+@pytest.mark.quick_cases(3)
 @pytest.mark.parametrize("schedule", [Linear(), Cosine()])
 @pytest.mark.parametrize(("eta", "threshold"), [(0.0, None), (0.3, 0.8), (1.0, 0.8), (2.0, None)])
 def test_projected_is_its_formula_in_the_space_of_x1(schedule, eta, threshold):
@@ -117,6 +118,7 @@ def test_rescale_is_the_linear_rule_where_a_velocity_has_no_spread():
         np.testing.assert_allclose(u, 2 * u_cond - u_ref, rtol=1e-12)
 
 
+@pytest.mark.quick_cases(2)
 @pytest.mark.parametrize("name", sorted(RULES))
 def test_zeros_make_no_nan_and_no_infinite_gradient(name):
     zero = jnp.zeros((2, 3))

@@ -209,6 +209,7 @@ def counted(field):
     return lambda x, t, labels: field(x, t, labels) + mark(x.ravel()[0]), calls
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trace", [pytest.param(Exact(), marks=SLOW), Hutchinson(4)])
 def test_fixed_probes_keep_the_calls_of_an_adaptive_solve_below_forty(trace):
     # A probe drawn anew at every call is noise to the step control: a peer needs 976.
@@ -234,6 +235,7 @@ def test_an_example_has_the_density_it_has_alone():
     assert jnp.all(other.log_p != whole.log_p)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trace", [Exact(), pytest.param(Hutchinson(3), marks=SLOW)])
 def test_a_sample_comes_with_the_density_that_is_found_for_it(trace):
     with jax.enable_x64(True):
@@ -319,6 +321,7 @@ def test_a_guided_flow_has_the_density_of_its_own_samples(control, w):
     np.testing.assert_allclose(out.log_p, log_p0 - 2 * a, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_another_source_has_its_own_density():
     source = UniformBox(-1.0, 1.0)
     run = jax.jit(lambda x: log_likelihood(lambda x, t, _: 0.7 * x, x, source=source))
@@ -337,6 +340,7 @@ def test_half_precision_is_widened_and_float32_stays():
         assert out.log_p.dtype == out.x0.dtype == jnp.float32
 
 
+@pytest.mark.slow
 def test_other_labels_points_and_keys_compile_nothing_and_one_probe_knows_no_error(
     count_compilations,
 ):
@@ -364,6 +368,7 @@ def test_evenly_spread_pixels_cost_eight_bits():
     np.testing.assert_allclose(bits_per_dim(np.float32(-np.log(2.0)), 1, 1.0), 1, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_solve_that_gives_up_gives_no_number():
     def stiff(x, t, rate):
         return -rate[:, None] * (x - jnp.cos(20 * t)[:, None])

@@ -127,6 +127,7 @@ def test_unknown_targets_and_bent_paths_are_refused():
 SCHEDULES = {"linear": Linear(), "vp": VP(), "cosine": Cosine(), "lipman": Linear(0.1)}
 
 
+@pytest.mark.quick_cases(10)
 @pytest.mark.parametrize("prediction", PREDICTIONS)
 @pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
 def test_every_prediction_has_a_zero_loss_where_it_is_right(schedule, prediction):

@@ -50,6 +50,7 @@ def test_a_wrapped_normal_integrates_to_one(manifold, far, area, scale):
         assert sizes == pytest.approx(manifold.volume, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_a_wrapped_normal_on_the_torus_integrates_to_one():
     angles = (np.arange(64) + 0.5) * 2 * math.pi / 64 - math.pi
     x = jnp.stack(jnp.meshgrid(angles, angles), axis=-1)
@@ -79,6 +80,7 @@ def test_the_volume_term_is_the_determinant_of_the_derivative_of_exp(manifold):
     assert expected > 0.01
 
 
+@pytest.mark.slow
 def test_uniform_points_of_the_simplex_are_dirichlet_one_half():
     p = np.asarray(Simplex(2).uniform(jax.random.key(0), (20_000,)))
     assert p.mean(axis=0) == pytest.approx([1 / 3] * 3, abs=0.01)

@@ -138,6 +138,7 @@ def test_uniform_and_shapes(manifold):
 SECTIONAL = {Euclidean(2): 0.0, Torus(2): 0.0, Sphere(2): 1.0, SO3(): 0.25, Hyperbolic(2): -1.0}
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize(("manifold", "curvature"), SECTIONAL.items(), ids=repr)
 def test_curvature_is_the_turn_of_a_vector_around_a_small_square(manifold, curvature):
     """A square of side a turns a vector by a^2 times the curvature; SO3, of radius 2, has 1/4."""
@@ -252,6 +253,7 @@ def _finite(tree):
     return all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves(tree))
 
 
+@pytest.mark.slow
 def test_a_batch_may_be_empty_and_its_shape_is_whole_numbers():
     key = jax.random.key(0)
     assert Sphere(2).uniform(key, (0, 2)).shape == (0, 2, 3)

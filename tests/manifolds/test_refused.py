@@ -42,6 +42,7 @@ OFF = [
 ]
 
 
+@pytest.mark.quick_cases(3)
 @pytest.mark.parametrize(("manifold", "x", "sentence"), OFF)
 def test_points_off_the_manifold(manifold, x, sentence):
     with pytest.raises(InputError, match=sentence):
@@ -94,6 +95,7 @@ def test_a_traced_program_is_checked_for_shapes_alone():
         jax.jit(lambda x: Sphere(2).check("x", x))(jnp.ones((1, 2)))
 
 
+@pytest.mark.slow
 def test_antipodal_points_have_a_rule():
     x = jnp.concatenate([E, Sphere(2).project(jnp.asarray([[0.3, -2.0, 1.0]]))])
     u = Sphere(2).log(x, -x)

@@ -50,6 +50,7 @@ def test_it_is_the_same_inside_and_outside_of_guidance():
     np.testing.assert_allclose(inside, outside, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_of_a_product_each_part_becomes_tangent():
     pose = Product({"position": Euclidean(3), "rotation": SO3()})
     x = pose.wrapped_normal(
@@ -95,6 +96,7 @@ AMBIENT = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("manifold", AMBIENT.values(), ids=AMBIENT)
 def test_what_a_network_gives_is_taken_back_by_the_transpose_of_the_derivative(manifold):
     mean = jnp.broadcast_to(manifold.origin, (4, *manifold.shape))

@@ -132,6 +132,7 @@ def test_jit_traces_once_and_follows_the_parameters(case):
     np.testing.assert_allclose(first, apply_fn(params, X, T, LABELS), atol=1e-5)
 
 
+@pytest.mark.slow
 @CASES
 def test_it_is_pure(case):
     apply_fn, params, _, _ = case()

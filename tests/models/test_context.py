@@ -93,6 +93,7 @@ def test_a_trained_network_that_gains_images_begins_as_it_was_to_the_bit(make):
     assert np.abs(expected).max() > 0.1
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("make", EXACT)
 @pytest.mark.parametrize("name", ["text", "edges", "photo"])
 def test_each_condition_matters_to_its_own_example_alone(make, name):
@@ -222,6 +223,7 @@ def test_guidance_evaluates_every_branch_in_one_call(make):
     np.testing.assert_allclose(guided, u_null + 3 * (u - u_null), rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_cross_attention_is_its_formula():
     heads, D = 2, 8
     rng = np.random.default_rng(0)
@@ -244,6 +246,7 @@ def test_cross_attention_is_its_formula():
     np.testing.assert_allclose(ours, np.concatenate(direct, -1) @ weights["out"], 1e-3, 1e-3)
 
 
+@pytest.mark.slow
 def test_the_mean_of_a_sequence_counts_the_learned_token_and_what_the_mask_says():
     module = SequenceEmbed(L, K, 8)
     (context, _) = module.init_with_output(jax.random.key(0), LABELS["text"], LABELS["text_mask"])

@@ -31,6 +31,7 @@ def make(t=T, labels=None, **fields):
     return model, jax.tree.unflatten(tree, noise)
 
 
+@pytest.mark.slow
 def test_a_fresh_model_outputs_zero_in_the_shape_of_x():
     for shape in ((3,), (3, 3)):
         model, x = FourierMLP(width=16, depth=1), np.ones((B, *shape), np.float32)

@@ -33,6 +33,7 @@ def make(**fields):
     return model, jax.tree.unflatten(tree, noise)
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize(("shape", "conditions"), [((2,), None), ((2, 2, 3), ClassIds(3))])
 def test_a_fresh_model_outputs_zero_in_the_shape_of_x(shape, conditions):
     labels = None if conditions is None else LABELS
@@ -65,6 +66,7 @@ def test_examples_do_not_see_their_neighbours():
     np.testing.assert_allclose(alone, together, atol=1e-5)
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("conditions", [None, ClassIds(3)])
 def test_the_guidance_scale_matters_where_it_is_an_input(conditions):
     model = MLP(width=16, depth=1, conditions=conditions, guidance=True, zero_init=False)

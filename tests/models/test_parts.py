@@ -63,6 +63,7 @@ def test_each_part_is_there_alone_and_leaves_the_velocity_when_it_is_trained(mak
         np.testing.assert_array_equal(out["velocity"], expected)
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize(("make", "shape"), NETWORKS)
 def test_without_parts_parameters_and_program_are_those_without_the_field(make, shape):
     model, x = make(span=True), jnp.zeros((B, *shape))

@@ -94,6 +94,7 @@ def test_every_input_matters_and_examples_do_not_meet(name):
 MASK = np.array([[True, True, False], [True, True, True]])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mmdit, dual", "flux"])
 def test_places_that_fill_up_a_text_change_nothing(name):
     model = NETWORKS[name]
@@ -207,6 +208,7 @@ def test_operations_are_those_of_the_program(name, span):
     assert model.forward_flops(X.shape[1:]) == 2 * _products(program.jaxpr)
 
 
+@pytest.mark.quick_cases(2)
 @each
 def test_products_of_blocks_are_split_by_a_rule(name):
     model = NETWORKS[name]
@@ -233,6 +235,7 @@ def test_packing_puts_the_numbers_of_a_channel_together():
     np.testing.assert_array_equal(unpack(packed, 2, X.shape), X)
 
 
+@pytest.mark.slow
 def test_positions_are_the_middle_of_the_table_and_stay_as_they_are():
     table = jnp.arange(36.0).reshape(6, 6, 1)
     np.testing.assert_array_equal(cut(table, 2, 4).ravel(), [13, 14, 15, 16, 19, 20, 21, 22])

@@ -66,6 +66,7 @@ def test_everything_that_comes_in_matters_everywhere(tied):
             np.testing.assert_array_equal(difference[1:], 0)
 
 
+@pytest.mark.slow
 def test_places_are_known_by_their_differences_alone(trained):
     """Without a token that stands out, a shift of all places changes nothing but the ends."""
     masked = np.full((1, PLACES), VOCABULARY, np.int32)
@@ -110,6 +111,7 @@ def test_bfloat16_and_a_loop_and_recomputation_change_rounding_only(trained):
     np.testing.assert_allclose(half, exact, atol=0.1 * np.abs(exact).max())
 
 
+@pytest.mark.slow
 def test_without_the_time_nothing_depends_on_it(trained):
     network = without_time(from_linen(tiny()))
     logits = [network(trained, X, t, LABELS) for t in (T, T[::-1])]

@@ -28,6 +28,7 @@ def test_one_hot_vectors_have_a_place_for_the_masked_token():
     assert one_hot_shape((4, 6, 2), K) == (4, 6, 12)
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize(("model", "shape"), NETWORKS.values(), ids=NETWORKS)
 def test_a_network_of_floats_gives_logits_of_tokens(model, shape):
     x = RNG.integers(0, K + 1, (B, *shape))

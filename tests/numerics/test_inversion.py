@@ -23,6 +23,7 @@ def test_the_root_is_that_of_the_closed_form(dtype, tolerance):
         np.testing.assert_allclose(x, cube_root(y.astype("float64")), atol=tolerance)
 
 
+@pytest.mark.slow
 def test_small_roots_keep_their_relative_precision_and_other_brackets_work():
     with jax.enable_x64(True):
         y = jnp.log(jnp.array([1e-20, 1e-10, 1e-3, 0.5]))

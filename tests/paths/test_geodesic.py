@@ -73,6 +73,7 @@ def test_the_velocity_is_the_logarithm_carried_along_and_as_fast_as_kappa_says(n
     near(jax.tree.map(lambda x: x[-1], x_t), jax.tree.map(lambda x: x[-1], x1))
 
 
+@pytest.mark.slow
 def test_on_euclidean_space_it_is_the_straight_path_and_measures_as_it_does():
     manifold, shape = Euclidean((4, 4, 1)), (4, 4, 1)
     draw = Draw()(KEY, INDEX, jax.random.normal(jax.random.key(1), (6, *shape)))
@@ -104,6 +105,7 @@ def test_values_and_gradients_are_finite_at_coincident_and_farthest_points(name)
         near(speed, manifold.dist(x0, x1), 1e-4)
 
 
+@pytest.mark.slow
 def test_an_antipodal_pair_is_joined_along_the_direction_that_log_takes():
     x0 = points(SPHERE, 0)
     x_t = PATH.sample(x0, -x0, jnp.full(6, 0.5)).x_t
@@ -111,6 +113,7 @@ def test_an_antipodal_pair_is_joined_along_the_direction_that_log_takes():
     near(SPHERE.dist(x0, x_t), jnp.full(6, jnp.pi / 2))
 
 
+@pytest.mark.slow
 def test_a_distance_is_a_squared_length_in_the_metric_over_the_dimension():
     manifold = Hyperbolic(2)
     x, u, v = points(manifold, 0), *jax.random.normal(KEY, (2, 6, 2))
@@ -150,6 +153,7 @@ def test_losses_draws_and_gradients_know_nothing_of_the_manifold(prediction):
     np.testing.assert_allclose(slope, difference, rtol=5e-2, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_a_joint_path_of_geodesics_is_the_geodesic_of_the_product():
     x0, x1 = points(POSE, 0), points(POSE, 1)
     joint = Joint({"position": AffinePath(), "rotation": GeodesicPath(SO3())})
@@ -161,6 +165,7 @@ def test_a_joint_path_of_geodesics_is_the_geodesic_of_the_product():
     assert manifold_of(curved).shape == POSE.shape
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("name", ["sphere", "torus", "so3", "hyperbolic", "pose"])
 @pytest.mark.parametrize("kappa", [Linear(), Cosine()], ids=["linear", "cosine"])
 def test_a_network_that_knows_the_end_of_the_path_has_its_velocity(name, kappa):
@@ -232,6 +237,7 @@ def test_points_of_another_product_are_refused():
         GeodesicPath(POSE).sample(points(POSE, 0), {"position": jnp.zeros((6, 3))}, T)
 
 
+@pytest.mark.slow
 def test_matrices_that_are_not_positive_are_refused():
     with pytest.raises(InputError, match=r"x1 must be points of SPD.*positive definite"):
         GeodesicPath(SPD(2)).sample(points(SPD(2), 0), -points(SPD(2), 0), T)
@@ -255,6 +261,7 @@ def test_tools_of_affine_paths_refuse_a_geodesic_path_for_a_schedule(call):
         call()
 
 
+@pytest.mark.slow
 def test_distances_by_length_take_the_metric_of_the_manifold():
     """A loss takes it by itself, of a velocity and of the end of the path."""
     ball = Hyperbolic(2)

@@ -43,6 +43,7 @@ def test_each_part_is_its_own_path_at_its_own_time():
         np.testing.assert_array_equal(found.target[name], alone.target)
 
 
+@pytest.mark.slow
 def test_one_time_serves_all_parts():
     args = drawn(Draw(noise=PATH.noise))
     everywhere = dict.fromkeys(PATH.paths, args.t)
@@ -67,6 +68,7 @@ def network(params, x, t, labels):
     return jax.tree.map(lambda leaf: params * leaf, x)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weights", [None, {"position": 2.0, "colour": 0.5}])
 def test_the_loss_is_the_weighted_sum_of_the_losses_of_the_parts(weights):
     args, path = drawn(), Joint(PATH.paths, weights)

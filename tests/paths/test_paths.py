@@ -30,6 +30,7 @@ def noise_of(path, z):
     return {"z": z} if path.noise else {}
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_the_velocity_is_the_time_derivative_of_every_path_ends_included(dtype):
     @jax.jit

@@ -104,6 +104,7 @@ def test_conversions_are_finite_at_the_ends_in_value_and_gradient(name):
         assert np.all(np.isfinite(leaf)), leaf
 
 
+@pytest.mark.quick_cases(5)
 @pytest.mark.parametrize("name", ["linear", "vp", "cosine", "polynomial_5", "custom"])
 @pytest.mark.parametrize("source", ["velocity", "x0", "v"])
 def test_an_exact_prediction_gives_the_end_it_stands_on(name, source):
@@ -135,6 +136,7 @@ def test_images_and_bfloat16_predictions_are_converted_in_float32():
     np.testing.assert_array_equal(x1[:, 0, 0, 0], [1.5, 1.25, 1.0])
 
 
+@pytest.mark.quick_cases(1)
 @every_schedule
 def test_an_error_in_one_target_is_the_ratio_in_another_and_weights_follow(name):
     # Of two predictions at the same x_t the difference converts by the ratio alone; hence
@@ -273,6 +275,7 @@ CHANGES = [
 ]
 
 
+@pytest.mark.quick_cases(2)
 @mostly_slow(("a", "b"), CHANGES, [*CHANGES[1:4], ("linear_vp", "cosine")])
 def test_the_changed_field_is_the_field_of_the_new_path(a, b):
     # The marginals of both paths are known, so the transformed field can be compared at any point.

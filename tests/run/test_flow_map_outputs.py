@@ -136,6 +136,7 @@ def test_jumps_tell_no_likelihood_without_the_divergence(scaled):
         measure(scaled, Question(num=8), Jumps(2), Exact())
 
 
+@pytest.mark.slow
 def test_outputs_and_inputs_that_are_new_begin_at_the_trained_flow(trained, tmp_path):
     config = small_config(**MEASURED, flow_map__guidance_max=3.0, flow_map__teacher=str(trained))
     run = build(config, tmp_path / "run", "jit")

@@ -73,6 +73,7 @@ def test_a_network_of_two_times_begins_as_the_trained_one_to_the_bit(trained, tm
     assert_begins_as(trained, trained, tmp_path)
 
 
+@pytest.mark.slow
 def test_it_begins_so_from_a_file_too(trained, tmp_path):
     export_weights(trained, tmp_path / "flow")
     assert_begins_as(trained, tmp_path / "flow" / "ema.safetensors", tmp_path / "run")
@@ -193,6 +194,7 @@ def without_teacher(name):
     return small_config(flow_map__name=name, flow_map__averaged=averaged, **guided)
 
 
+@pytest.mark.quick_cases(2)
 @pytest.mark.parametrize("name", sorted(IDENTITIES))
 def test_each_identity_has_a_loss_of_the_draw(name):
     experiment = make_experiment(without_teacher(name), spec_of(load("toy/moons")))
@@ -281,6 +283,7 @@ def make_experiment_of(**changes):
     return make_experiment(small_config(**changes), spec_of(load("toy/moons")))
 
 
+@pytest.mark.slow
 def test_the_spans_are_those_of_the_configuration():
     law = times.WithDiagonal(times.DyadicGrid(3), 0.25, times.LogitNormal(0.4, 1.0))
     changes = {"time__name": "logit_normal", "time__mean": 0.4, "time__std": 1.0}
@@ -360,6 +363,7 @@ def test_a_teacher_that_does_not_fit_is_refused_before_any_device_works(trained,
     refuse("has no checkpoint yet", teacher=begun)
 
 
+@pytest.mark.slow
 def test_a_student_is_built_without_its_teacher_and_not_trained(student, tmp_path):
     workdir = shutil.copytree(student, tmp_path / "run")
     record = json.loads((workdir / "run.json").read_text())

@@ -41,6 +41,7 @@ def drawn(run, out):
     return np.load(out / "samples.npz")["samples"]
 
 
+@pytest.mark.slow
 def test_a_copy_gives_the_samples_of_the_run_it_was_copied_from(trained, moved, tmp_path):
     np.testing.assert_array_equal(drawn(moved, tmp_path / "a"), drawn(trained, tmp_path / "b"))
 

@@ -41,6 +41,7 @@ def older(workdir, data):
     path.write_text(json.dumps(record | {"data": data}))
 
 
+@pytest.mark.slow
 def test_a_run_of_points_is_sampled_and_may_go_on(copied, tmp_path):
     workdir = copied
     now = load_record(workdir)

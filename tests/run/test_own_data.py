@@ -91,6 +91,7 @@ def test_a_table_is_evaluated_in_units_of_its_spread(people, sets):
     assert again["frechet"] == pytest.approx(report["frechet"])
 
 
+@pytest.mark.slow
 def test_a_table_that_changed_is_refused(people, sets, tmp_path):
     record = load_record(people)
     assert record.fingerprint == load("people", sets).fingerprint

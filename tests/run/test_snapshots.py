@@ -136,6 +136,7 @@ def test_what_does_not_go_with_snapshots_is_refused(changes, message, data_dir, 
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("asked", "message"),
     [

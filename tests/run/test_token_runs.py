@@ -213,6 +213,7 @@ def test_an_exported_sampler_draws_the_same_tokens(images, tmp_path):
     np.testing.assert_array_equal(samples, drawn(tmp_path / "out")["samples"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("recipe", "message"),
     [
@@ -302,6 +303,7 @@ def test_a_likelihood_of_the_other_kind_is_refused(images, trained):
         measure(images, Question(), Draws(1))
 
 
+@pytest.mark.slow
 def test_a_text_is_evaluated_by_its_bits(text, tmp_path):
     flow = restore_flow(text, open_run(text))
     dataset = flow.experiment.data.load()

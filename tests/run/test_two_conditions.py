@@ -112,6 +112,7 @@ def test_each_condition_has_a_scale_of_its_own(in_turn, trained, tmp_path):
     np.testing.assert_allclose(samples, experiment.spec.codec.decode(x1), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize(
     ("guidance", "w", "message"),
     [
@@ -153,6 +154,7 @@ def drawn(folder):
         return dict(content)
 
 
+@pytest.mark.slow
 def test_samples_under_own_conditions_are_those_under_the_same_labels(trained, tmp_path):
     held_out = two_conditions.load().arrays("test", 12)[1]
     sample(trained, tmp_path / "a", Request(24, w=(2.0, 1.0)), RECIPE)
@@ -165,6 +167,7 @@ def test_samples_under_own_conditions_are_those_under_the_same_labels(trained, t
     assert one["seed"] == 0
 
 
+@pytest.mark.slow
 def test_one_row_is_for_all_samples(trained, tmp_path):
     lone = {"moon": np.array([1]), "height": np.array([[0.25]])}
     sample(trained, tmp_path / "out", Request(5, own(tmp_path, **lone)), RECIPE)
@@ -174,6 +177,7 @@ def test_one_row_is_for_all_samples(trained, tmp_path):
     assert resolve(open_run(trained), Request(None, own(tmp_path, **lone)), RECIPE)[0].num == 100
 
 
+@pytest.mark.slow
 def test_other_conditions_or_points_do_not_go_on_in_the_same_shards(trained, tmp_path):
     height = np.linspace(-1, 1, 6)[:, None]
     points = np.random.default_rng(0).normal(size=(6, 2))
@@ -221,6 +225,7 @@ def test_own_arrays_that_do_not_fit_are_refused_before_anything_is_read(trained,
         export_run(trained, tmp_path / "f", Request(3, x0=tmp_path / "x0.npy"), RECIPE)
 
 
+@pytest.mark.slow
 def test_the_likelihood_is_that_of_states_under_their_conditions(trained):
     fixed = solver_spec("euler", 2)
     reports = [

@@ -61,6 +61,7 @@ def test_on_linear_vp_equal_steps_have_order_1_and_other_grids_a_tenth_of_the_er
         assert error(solver, LinearVP(), grid, 32) < uniform / 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schedule", [Linear(), LinearVP()])
 def test_the_last_step_alone_errs_by_the_squared_noise_to_signal_ratio(schedule):
     flow = flow_on(schedule)

@@ -120,6 +120,7 @@ def test_the_measured_order_is_the_declared_one(solver):
     assert coarse < 1e-2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("solver", EVERY)
 def test_the_evaluations_reported_are_the_calls_made(solver):
     solution, calls, _ = coarse_and_fine(solver)
@@ -180,6 +181,7 @@ def test_batch_control_takes_one_step_size_for_all():
     assert len(set(nfe.tolist())) == 1
 
 
+@pytest.mark.slow
 def test_backwards_undoes_forwards():
     @jax.jit
     def there_and_back(x):
@@ -219,6 +221,7 @@ def test_a_solver_in_the_signal_to_noise_ratio_runs_backwards_but_not_from_where
         invert(flow.velocity, x, None, spec)
 
 
+@pytest.mark.slow
 def test_one_euler_step_is_x_plus_velocity_and_passes_the_check():
     # Outside jit, where the other tests are inside.
     solution = solve(logistic, X0, spec=solver_spec("euler", 1))
@@ -294,6 +297,7 @@ def test_a_shifted_grid_takes_its_steps_where_the_shifted_time_distribution_draw
     np.testing.assert_allclose(x1[0, 0], np.sum(np.diff(grid) * grid[:-1]), atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "control", ["fixed", pytest.param("batch", marks=SLOW), pytest.param("sample", marks=SLOW)]
 )
@@ -309,6 +313,7 @@ def test_the_trajectory_has_the_states_of_shorter_solves(control):
         np.testing.assert_allclose(solution.trajectory[-1], solution.x1, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_an_adaptive_solve_that_keeps_states_on_the_way_says_where_it_ended():
     spec = solver_spec("heun", rtol=1e-2, control="batch")
     solution = jax.jit(lambda x: solve(logistic, x, spec=spec, save_at=[0.25, 0.5]))(X0)
@@ -392,6 +397,7 @@ def troubled():
     return jax.tree.map(np.asarray, jax.jit(lambda x, k: solve(velocity, x, k, spec))(x0, kinds))
 
 
+@pytest.mark.slow
 def test_rejected_steps_are_counted_apart(troubled):
     assert troubled.success[1]
     assert troubled.rejected[1] > 0
@@ -408,6 +414,7 @@ def test_a_velocity_that_is_not_finite_says_at_which_time(troubled):
         check_solution(troubled)
 
 
+@pytest.mark.slow
 def test_a_velocity_that_is_not_finite_says_at_which_node_of_a_fixed_solve():
     def velocity(x, t, rate):
         return jnp.where((t[:, None] > 0.5) & (rate[:, None] == 30), jnp.nan, -x)

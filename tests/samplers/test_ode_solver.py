@@ -142,6 +142,7 @@ def test_counts_of_numpy_are_taken_as_those_of_python():
         assert bool(solution.success.all())
 
 
+@pytest.mark.slow
 def test_fixed_steps_are_all_taken_and_the_states_between_them_lie_on_the_line():
     x0 = np.arange(6, dtype=np.float32).reshape(2, 3)
     spec, times = solver_spec("euler", 2), [0.0, 0.25, 0.5, 0.875, 1.0]
@@ -151,6 +152,7 @@ def test_fixed_steps_are_all_taken_and_the_states_between_them_lie_on_the_line()
         np.testing.assert_array_equal(got, [expected] * 2)
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("degree", [1, 2])
 def test_adams_bashforth_integrates_powers_of_t_but_for_its_first_steps(degree):
     # Order p is exact for the power p - 1. Euler's step of t errs by -h^2 / 2; of t^2 Heun's errs

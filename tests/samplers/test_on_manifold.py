@@ -303,6 +303,7 @@ def test_grids_in_the_signal_to_noise_ratio_are_refused_and_others_are_not(grid)
             assert make().grid is not None
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize(
     ("manifold", "x0", "message"),
     [

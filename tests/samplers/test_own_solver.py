@@ -75,6 +75,7 @@ def test_it_solves_as_the_one_of_the_package(how):
     assert_same(*both)
 
 
+@pytest.mark.slow
 def test_its_inverse_and_a_lone_label_are_those_of_the_package():
     ours, theirs = (invert(velocity, X0, 2, s) for s in (Euler(4), solver_spec("euler", 4)))
     assert_same(ours, theirs)
@@ -93,6 +94,7 @@ def test_it_says_where_the_velocity_was_not_finite():
     assert np.isnan(ours.x1[1]).all()
 
 
+@pytest.mark.slow
 def test_what_is_saved_before_the_velocity_breaks_is_kept():
     def broken(x, t, labels):
         return jnp.where(t[:, None] > 0.45, jnp.nan, 1.0) * x
@@ -107,6 +109,7 @@ def test_steps_that_draw_noise_have_a_number_each():
     np.testing.assert_array_equal(seen.x1, [[1.0], [1.0]])  # (0 * 10 + 0) * 10 + 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("guidance", [None, Guidance(zero_until=0.2)])
 def test_it_goes_through_the_sampler_of_an_experiment(guidance):
     config = default_config()

@@ -39,6 +39,7 @@ def test_from_one_point_it_spreads_as_heat_does():
         np.testing.assert_allclose(jnp.mean(state[:, :2], axis=0), 0, atol=0.03)
 
 
+@pytest.mark.slow
 def test_the_score_keeps_the_density_that_it_is_the_score_of():
     """exp(K z) on the sphere, of mean coth K - 1 / K, is left as it is."""
 

@@ -21,6 +21,7 @@ def test_alpha_and_sigma_at_every_step_are_those_of_the_products():
         np.testing.assert_allclose(schedule.sigma(t), np.sqrt(1 - products), rtol=1e-11)
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("steps", [2, 3, 7])
 def test_few_steps_are_exact_too(steps):
     products = np.cumprod(1 - np.linspace(1e-3, 0.1, steps))

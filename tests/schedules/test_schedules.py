@@ -113,6 +113,7 @@ def inner(values):
     return values[4:-4]
 
 
+@pytest.mark.slow
 @every_schedule
 def test_values_are_those_of_the_closed_form(name):
     schedule = evaluated(name, "float64")

@@ -51,6 +51,7 @@ def everything(flow):
 
 
 # A number is a vector of one entry, and one Gaussian is a mixture of one.
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize(
     "name", mostly_slow("a vector", "images", "vectors", "covariances", "data")
 )
@@ -326,6 +327,7 @@ def test_a_density_that_is_cut_off_or_not_a_number_fails():
             check_density_integrates_to_one(lambda x: x, low, high)
 
 
+@pytest.mark.slow
 def test_the_checks_pass_what_is_right_and_fail_what_is_wrong():
     flow, labels = FLOWS["vectors"], np.array([0, 1, 2, 0, 1, 0])  # 2: of no component
     x, t = points(flow, dtype=np.float32)

@@ -65,6 +65,7 @@ def tanh_sinh(n=1201, end=3.8):
     return nodes[nodes < 1], weights[nodes < 1]
 
 
+@pytest.mark.quick_cases(4)
 @each_law
 def test_the_quantile_inverts_the_integral_of_the_density(distribution):
     upper = quantiles(distribution, "float64")[1:]

@@ -100,6 +100,7 @@ def test_five_lines_learn_a_flow(tmp_path):
     assert list((tmp_path / "tensorboard").glob("events.out.tfevents.*"))
 
 
+@pytest.mark.slow
 def test_without_a_folder_nothing_is_written(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     before = signal.getsignal(signal.SIGINT)
@@ -261,6 +262,7 @@ def test_examples_are_seen_once_an_epoch():
     assert sorted(map(float, seen)) == list(map(float, range(96)))
 
 
+@pytest.mark.slow
 def test_the_held_out_loss_is_of_the_same_draws_whenever_it_is_asked_for(tmp_path):
     # Nothing is learned at a rate of 0, so that only other noise could change it.
     fitted(
@@ -277,6 +279,14 @@ def test_the_held_out_loss_is_of_the_same_draws_whenever_it_is_asked_for(tmp_pat
     assert said == sorted(said)
 
 
+def test_a_log_of_the_callers_gets_what_the_folder_gets(tmp_path):
+    got = []
+    fitted(workdir=tmp_path, log_every=2, log=lambda step, values: got.append((step, values)))
+    assert [{"step": step} | values for step, values in got] == lines(tmp_path)
+    assert [step for step, _ in got] == [2, 4, 6]
+
+
+@pytest.mark.slow
 def test_callbacks_see_every_call_and_the_state_after_it(tmp_path):
     seen = []
 
@@ -329,6 +339,7 @@ def test_a_loss_is_given_the_noise_that_it_declares():
     np.testing.assert_allclose(state.params["c"][0], 3.0, rtol=1e-5)  # one step of Newton's
 
 
+@pytest.mark.slow
 def test_a_stochastic_path_takes_its_noise_from_the_draw():
     loss_fn = make_loss_fn(apply_fn, path=NoisyStraight(0.5))
     draw = Draw(noise=loss_fn.noise)
@@ -338,6 +349,7 @@ def test_a_stochastic_path_takes_its_noise_from_the_draw():
         fitted(loss_fn=loss_fn)
 
 
+@pytest.mark.slow
 def test_without_an_average_there_is_none(tmp_path):
     state = fitted(ema=None, workdir=tmp_path, held_out=points(32))
     assert state.ema_params is None
@@ -368,6 +380,7 @@ def test_a_state_goes_on_without_a_folder():
     assert_same_bits(fitted(params=fitted(steps=3), steps=6), fitted(steps=6))
 
 
+@pytest.mark.slow
 def test_a_later_checkpoint_comes_before_the_state_that_is_given(tmp_path):
     early = fitted(steps=3)
     late = fitted(steps=6, workdir=tmp_path)
@@ -530,6 +543,7 @@ NOT_A_NUMBER = {"x": np.full((96, 2), np.nan), "labels": np.zeros(96, int)}
         ({"loss_fn": "squared"}, "the loss must be a function"),
         ({"optimizer": 1e-3}, "the optimizer must be an object with init, update"),
         ({"callbacks": [3]}, "a callback must be a function"),
+        ({"log": 3}, "log must be a function"),
         ({"mesh": 3}, r"MeshSizes\(fsdp=4\) and the like; got 3"),
     ],
 )
@@ -585,6 +599,7 @@ def test_a_state_of_something_else_is_refused():
         fitted(params=state, ema=None)
 
 
+@pytest.mark.slow
 def test_importing_training_asks_for_nothing_more(run_python):
     code = """
     import sys

@@ -78,6 +78,7 @@ def test_an_average_that_is_not_yet_there_goes_on_to_what_is_frozen():
     assert np.all(np.abs(state.ema_params["c"] - PARAMS["c"]) < 0.1)
 
 
+@pytest.mark.slow
 def test_the_optimiser_has_moments_of_what_is_trained_alone():
     def bytes_of(state):
         return sum(leaf.nbytes for leaf in jax.tree.leaves(state.opt_state))
@@ -104,6 +105,7 @@ def test_the_norm_is_that_of_the_trained_gradient():
         assert moved == pytest.approx(norm if clip is None else clip, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_the_others_are_trained_as_if_the_frozen_were_numbers():
     state, b = trained(), PARAMS["b"]
 

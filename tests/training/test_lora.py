@@ -84,6 +84,7 @@ def test_merged_weights_give_the_same_and_the_derivative_is_there(base):
             np.testing.assert_allclose(two, one, atol=1e-5 * np.abs(one).max())
 
 
+@pytest.mark.slow
 def test_each_block_has_a_product_of_its_own(base):
     adapters = trained(base, ("blocks/mlp/up/*",), rank=3, alpha=6.0)
     pair = adapters.kernels["blocks"]["mlp"]["up"]["kernel"]
@@ -168,6 +169,7 @@ def test_a_stopped_training_goes_on_to_the_bit(tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 def test_adapters_come_back_from_their_file_to_the_bit(base, tmp_path):
     adapters = trained(base, ("blocks/*", "out/*"), alpha=0.1)
     lora.save(tmp_path / "a" / "x.safetensors", adapters)

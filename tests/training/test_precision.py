@@ -35,6 +35,7 @@ def floating(tree):
     return {x.dtype for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.floating)}
 
 
+@pytest.mark.slow
 def test_state_data_loss_and_gradients_are_float32(experiment_and_config):
     experiment, _ = experiment_and_config
     state = jax.eval_shape(make_init(experiment), jax.random.key(0))

@@ -96,6 +96,7 @@ def test_a_loss_with_a_target_needs_an_average():
         make_step(with_target, draw, optax.sgd(0.1), ema=None)
 
 
+@pytest.mark.slow
 def test_without_an_average_the_parameters_are_the_same():
     optimizer = optax.adam(1e-2)
     params = make_params(jax.random.key(0))
@@ -259,6 +260,7 @@ def test_a_batch_that_does_not_divide_is_refused_with_one_that_does():
         make_layout("shard")
 
 
+@pytest.mark.slow
 def test_the_state_is_donated_and_the_second_step_compiles_nothing(count_compilations):
     for name in ("jit", "pmap"):
         layout, optimizer = make_layout(name), optax.adam(1e-2)

@@ -14,11 +14,7 @@ import PIL
 from PIL import Image, ImageOps
 
 from fmjax.checks import check_class_names
-from fmjax.conditions import ClassIds
-from fmjax.data.codecs import Pixels
 from fmjax.data.images.square import to_square
-from fmjax.data.own import OwnData
-from fmjax.data.tables.split import set_apart
 from fmjax.errors import InputError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".ppm", ".pgm")
@@ -62,34 +58,6 @@ class FilePart:
             times = (found.st_size, found.st_mtime_ns, found.st_ctime_ns)
             about.update(repr((str(path), *times, label)).encode())
         return about.hexdigest()
-
-
-def own_folder(
-    path: Path,
-    size: int | None = None,
-    channels: int | None = None,
-    test_fraction: float | None = None,
-) -> OwnData:
-    """The images of a folder, ready to be written.
-
-    Args:
-        path: as in `read_folder`, as are `size` and `channels`.
-        size: as in `read_folder`.
-        channels: as in `read_folder`.
-        test_fraction: the share to set apart where there is no ``test/``; a tenth if None.
-
-    Raises:
-        InputError: as `read_folder`, or there are too few to set some apart.
-    """
-    shape, names, train, test = read_folder(path, size, channels)
-    if test is None:
-        classes = [] if train.labels is None else [train.labels]
-        kept, apart = set_apart("images", len(train), classes, test_fraction)
-        train, test = train.take(kept), train.take(apart)
-    elif test_fraction is not None:
-        raise InputError("--test_fraction is for a source without a test part; this one has one.")
-    conditions = {} if names is None else {"label": ClassIds(len(names), names=names)}
-    return OwnData(Pixels(shape), conditions, train, test)
 
 
 def read_folder(

@@ -174,6 +174,14 @@ class AutoencoderKL(nn.Module):
         attention: whether the middle has attention.
         groups: of the norms.
         dtype: what the layers compute in; normalisation is float32, and so is what it gives.
+
+    Example:
+        >>> model = AutoencoderKL(widths=(8, 16), blocks=1, groups=4)
+        >>> x = jnp.zeros((1, 16, 16, 3))
+        >>> params = jax.eval_shape(model.init, jax.random.key(0), x)["params"]
+        >>> encode = lambda variables, x: model.apply(variables, x, method="encode")
+        >>> jax.eval_shape(encode, {"params": params}, x).mean.shape
+        (1, 8, 8, 4)
     """
 
     latent_channels: int = 4

@@ -36,6 +36,11 @@ def tiled(
     Raises:
         InputError: the array has other axes, the tile is no whole number of at least 1, the overlap
             lies outside its range, or the two do not fit.
+
+    Example:
+        >>> z = jnp.arange(32.0).reshape(1, 4, 8, 1)
+        >>> bool(jnp.allclose(tiled(jnp.sqrt, z, tile=4), jnp.sqrt(z)))  # it sees no neighbours
+        True
     """
     check_rank(x, "(batch, height, width, channels)", 4, 4)
     check_at_least("tile", tile)

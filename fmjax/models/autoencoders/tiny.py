@@ -125,6 +125,15 @@ class TinyAutoencoder(nn.Module):
             sides.
         pooled: whether the blocks of the smallest images have a wide pointwise part, as in TAEF2.
         dtype: what it computes in; normalisation is float32, and so is what it gives.
+
+    Example:
+        >>> model = TinyAutoencoder(width=8, encoder_blocks=(1, 1), decoder_blocks=(1, 1))
+        >>> z = jnp.zeros((1, 4, 4, 4))
+        >>> images = jnp.zeros((1, 8, 8, 3))
+        >>> params = jax.eval_shape(model.init, jax.random.key(0), images)["params"]
+        >>> decode = lambda variables, z: model.apply(variables, z, method="decode")
+        >>> jax.eval_shape(decode, {"params": params}, z).shape
+        (1, 8, 8, 3)
     """
 
     latent_channels: int = 4

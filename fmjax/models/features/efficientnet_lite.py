@@ -79,7 +79,15 @@ class InvertedBlock(nn.Module):
 
 
 class EfficientNetLite0(nn.Module):
-    """The network; its parts are called as the tensors of the package's file."""
+    """The network; its parts are called as the tensors of the package's file.
+
+    Example:
+        >>> model = EfficientNetLite0()
+        >>> images = jnp.zeros((1, 32, 32, 3), jnp.uint8)
+        >>> a, b = jax.eval_shape(model.init_with_output, jax.random.key(0), images)[0]
+        >>> a.shape, b.shape
+        ((1, 1000), (1, 1280))
+    """
 
     @nn.compact
     def __call__(self, images: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -177,6 +177,13 @@ class InceptionV3(nn.Module):
     Attributes:
         preparation: of images to input, a name of `PREPARATIONS`.
         size: of the input; the FID is measured at 299 alone.
+
+    Example:
+        >>> model = InceptionV3()
+        >>> images = jnp.zeros((1, 32, 32, 3), jnp.uint8)
+        >>> a, b = jax.eval_shape(model.init_with_output, jax.random.key(0), images)[0]
+        >>> a.shape, b.shape
+        ((1, 1008), (1, 2048))
     """
 
     preparation: str = "pytorch"

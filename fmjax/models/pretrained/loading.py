@@ -57,6 +57,18 @@ def load(
     Raises:
         InputError: the file is damaged, of no known or another layout, not whole, of another
             network than `model`, or holds NaN; or a pattern matches no parameter; in one sentence.
+
+    Example:
+        >>> from tempfile import mkdtemp
+        >>> from fmjax.models.autoencoders import TinyAutoencoder
+        >>> model = TinyAutoencoder(width=8)
+        >>> images = jnp.zeros((1, 8, 8, 3))
+        >>> shapes = jax.eval_shape(model.init, jax.random.key(0), images)["params"]
+        >>> params = jax.tree.map(lambda x: np.ones(x.shape, x.dtype), shapes)
+        >>> path = Path(mkdtemp()) / "model.safetensors"
+        >>> save(path, params, "diffusers-taesd", model)
+        >>> load(path).model.width
+        8
     """
     _check_dtype(dtype)
     files, family, model = _opened(path, layout, model)
@@ -91,6 +103,18 @@ def inspect(
 
     Raises:
         InputError: the file is damaged, or of no known layout.
+
+    Example:
+        >>> from tempfile import mkdtemp
+        >>> from fmjax.models.autoencoders import TinyAutoencoder
+        >>> model = TinyAutoencoder(width=8)
+        >>> images = jnp.zeros((1, 8, 8, 3))
+        >>> shapes = jax.eval_shape(model.init, jax.random.key(0), images)["params"]
+        >>> params = jax.tree.map(lambda x: np.ones(x.shape, x.dtype), shapes)
+        >>> path = Path(mkdtemp()) / "model.safetensors"
+        >>> save(path, params, "diffusers-taesd", model)
+        >>> print(inspect(path))
+        134 tensors read
     """
     return _plan(*_opened(path, layout, model), fresh)[2]
 

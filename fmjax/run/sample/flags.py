@@ -42,8 +42,9 @@ CONDITION = flags.DEFINE_string(
 X0 = flags.DEFINE_string(
     "x0",
     None,
-    "Points to start from instead of noise: an .npy, or an .npz with the array x0; one row for "
-    "each sample, or one row for all. If the source of the run is data, in the units of that data.",
+    "Points to start from instead of noise: an .npy, an .npz with the array x0, or a folder of "
+    "images; one for each sample, or one for all. If the source of the run is data, in the units "
+    "of that data.",
 )
 FROM = flags.DEFINE_float(
     "from", None, "For a flow through snapshots: time to start at; default: the first snapshot."

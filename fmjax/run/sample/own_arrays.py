@@ -1,4 +1,4 @@
-"""Arrays from a user's files: conditions to sample under, and points to start from.
+"""A user's own conditions to sample under, and points or images to start from.
 
 An ``.npy`` holds one array, an ``.npz`` several by name. Either has one row for each sample, or one
 row for all of them. All is checked on the host, before anything is compiled.
@@ -12,7 +12,8 @@ import numpy as np
 
 from fmjax.array_checks import check_finite
 from fmjax.conditions import as_labels, check_labels, check_values, null_labels
-from fmjax.data.codecs import Codec
+from fmjax.data.codecs import Codec, Pixels
+from fmjax.data.images.folder import read_folder
 from fmjax.data.points import Points, check_points
 from fmjax.errors import InputError, unknown_name
 from fmjax.names import named_leaves
@@ -65,18 +66,21 @@ def read_conditions(path: Path, conditions: Any) -> Any:
 
 
 def read_points(path: Path, codec: Codec) -> np.ndarray:
-    """The points in a file from which samples start.
+    """The points from which samples start, in a file, or the images of a folder.
 
     Args:
-        path: an ``.npy``, or an ``.npz`` with the array ``x0`` or a single one.
+        path: an ``.npy``, an ``.npz`` with the array ``x0`` or a single one, or a folder of images,
+            which are scaled and cropped as those of the data were.
         codec: what the points are.
 
     Returns:
-        Data of the codec, a numpy array (n, ...).
+        Data of the codec, a numpy array (n, ...); of a folder in the order of its names.
 
     Raises:
         InputError: the file cannot be read, or its array is not that, or holds NaN.
     """
+    if path.is_dir():
+        return _images(path, codec)
     arrays = _by_name(path, {_X0: None})
     if _X0 not in arrays and len(arrays) > 1:
         raise InputError(f"{path} must have the points as x0; got the arrays {', '.join(arrays)}.")
@@ -95,6 +99,24 @@ def read_points(path: Path, codec: Codec) -> np.ndarray:
     if isinstance(codec, Points):
         check_points(f"the points of {path}", x, codec)
     return x
+
+
+def _images(path: Path, codec: Codec) -> np.ndarray:
+    if not isinstance(codec, Pixels):
+        raise InputError(
+            f"{path} is a folder, which serves where a flow starts from images; this one starts "
+            f"from {codec.kind}: give an .npy, or an .npz with the array x0."
+        )
+    height, width, channels = codec.shape
+    if channels not in (1, 3):
+        raise InputError(
+            f"{path} is a folder of images, which have 1 channel or 3; the flow starts from "
+            f"{channels}: give an .npy, or an .npz with the array x0."
+        )
+    shape, _, *parts = read_folder(path, width if width == height else None, channels)
+    if shape != codec.shape:
+        raise InputError(f"the images of {path} must be {codec.shape}; got {shape}.")
+    return np.stack([part[i]["x"] for part in parts if part for i in range(len(part))])
 
 
 def check_rows(what: str, rows: int, num: int) -> None:

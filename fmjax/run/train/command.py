@@ -53,6 +53,9 @@ INIT_FRESH = flags.DEFINE_list(
     "Parameters to draw afresh and not to take from there, e.g. condition/label/* for other "
     "classes.",
 )
+WANDB = flags.DEFINE_string(
+    "wandb", None, "Log to this project of Weights & Biases as well (pip install wandb)."
+)
 OVERWRITE = flags.DEFINE_bool("overwrite", False, "Delete the earlier run in the workdir first.")
 HELP_CONFIG = flags.DEFINE_bool(
     "help-config", False, "Print every key of the configuration, its default, range and meaning."
@@ -60,7 +63,7 @@ HELP_CONFIG = flags.DEFINE_bool(
 
 HELP = {
     "What to train": (CONFIG, HELP_CONFIG, INIT_FROM, INIT_LAYOUT, INIT_FRESH),
-    "Where to write": (WORKDIR, OVERWRITE),
+    "Where to write": (WORKDIR, OVERWRITE, WANDB),
     "How to run": (PARALLEL, PROFILE, COMPILE_ONLY),
     **launch.HELP,
 }
@@ -103,4 +106,5 @@ def main() -> int:
         profile=PROFILE.value,
         init_layout=INIT_LAYOUT.value,
         init_fresh=tuple(INIT_FRESH.value),
+        wandb=WANDB.value,
     )

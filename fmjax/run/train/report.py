@@ -118,6 +118,9 @@ def _write_report(run: Run, step: int, shown: Path, report: dict | None = None) 
             events.write(step, numbers)
     finally:
         events.close()
+    if shown.exists() and shown.suffix == ".png":
+        run.log.picture(step, shown)
+    run.log.scalars(step, numbers)
 
 
 def _write_overview(run: Run, params: Any, step: int, stem: str) -> Path:

@@ -19,6 +19,7 @@ from fmjax.factory.training import abstract_state
 from fmjax.first_process import on_first_process, say
 from fmjax.run import workdir as folder
 from fmjax.run.teacher import Teacher, check_teacher, keep_teacher, read_teacher
+from fmjax.run.train.weights_and_biases import Log
 from fmjax.run.weights.initial import Initial, beginning, check_initial, initial_params
 from fmjax.storage.checkpoints import Checkpoints
 from fmjax.training.folder import Folder
@@ -38,6 +39,7 @@ class Run(NamedTuple):
         training: the examples it learns: the data set, or stored pairs that a flow of it made.
         layout: how its step is spread over devices.
         teacher: of a flow map that has one, once `with_teacher` has read it.
+        log: where its scalars and pictures go beside its own files.
     """
 
     config: ConfigDict
@@ -47,6 +49,7 @@ class Run(NamedTuple):
     training: Dataset
     layout: Jit | Pmap
     teacher: Teacher | None = None
+    log: Log = Log()
 
     @property
     def record(self) -> folder.Record:

@@ -13,6 +13,7 @@ from fmjax.run.train import report
 from fmjax.run.train.batches import RunStream, held_out
 from fmjax.run.train.draw import RunDraw
 from fmjax.run.train.setup import Run, build, check, claimed, restore, with_teacher
+from fmjax.run.train.weights_and_biases import check_installed, logged
 from fmjax.run.weights.initial import Initial
 from fmjax.training import fit
 from fmjax.training.folder import Folder
@@ -30,6 +31,7 @@ def train(
     profile: bool = False,
     init_layout: str | None = None,
     init_fresh: tuple[str, ...] = (),
+    wandb: str | None = None,
 ) -> int:
     """Trains until ``train.steps``, from the newest checkpoint of the folder if it has one.
 
@@ -43,6 +45,7 @@ def train(
         profile: also writes a trace of a few steps to the folder's ``profile/``.
         init_layout: of published weights, where names and shapes leave it open.
         init_fresh: patterns of the parameters that are not taken from `init_from`.
+        wandb: the project at Weights & Biases to which its log goes as well; None for none.
 
     Returns:
         0 when the run is finished, else the signal that stopped it after its state was saved.
@@ -52,6 +55,7 @@ def train(
         FloatingPointError: the loss or its gradient became NaN or infinite; the step is named.
     """
     began = time.perf_counter()
+    check_installed(wandb)
     run = build(config, workdir, parallel)
     initial = _initial(init_from, init_layout, init_fresh)
     check(run, overwrite, initial)
@@ -63,16 +67,18 @@ def train(
             return 0
         say(report.opening(run, start), file=sys.stderr)
         on_first_process(lambda: report.write_configuration(run, start))
-        try:
-            state = _fit(run, own, begin, parallel, profile)
-        except Stopped as stopped:
-            what = f"stopped by signal {stopped.signal}: saved step {stopped.step}."
-            say(f"{what} Run it again to go on.", file=sys.stderr)
-            return stopped.signal
-        step = int(state.step)
-        say(f"trained {step} steps in {time.perf_counter() - began:.0f} s")
-        say(report.final_report(run, state.ema_params, step))
-        say(f"next: {report.sample_command(run)}")
+        with logged(wandb, run.workdir, run.config.to_dict(), start) as log:
+            run = run._replace(log=log)
+            try:
+                state = _fit(run, own, begin, parallel, profile)
+            except Stopped as stopped:
+                what = f"stopped by signal {stopped.signal}: saved step {stopped.step}."
+                say(f"{what} Run it again to go on.", file=sys.stderr)
+                return stopped.signal
+            step = int(state.step)
+            say(f"trained {step} steps in {time.perf_counter() - began:.0f} s")
+            say(report.final_report(run, state.ema_params, step))
+            say(f"next: {report.sample_command(run)}")
     return 0
 
 
@@ -114,6 +120,7 @@ def _fit(run: Run, own: Folder, begin: Any, parallel: Parallel, profile: bool) -
         parallel=parallel,
         rules=run.layout.rules,
         callbacks=[preview],
+        log=run.log.scalars,
         flops=experiment.flops,
         profile=profile,
         **settings.of_fit(),

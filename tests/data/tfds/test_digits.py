@@ -56,6 +56,7 @@ def test_the_digits_are_a_tfds_builder(tmp_path):
     assert builder.info.splits["test"].num_examples == 297
 
 
+@pytest.mark.slow
 def test_two_at_once_leave_one_good_set(tmp_path):
     def slow(scratch):
         prepare_digits(tmp_path)  # another process is done in the meantime

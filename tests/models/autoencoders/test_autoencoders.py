@@ -75,6 +75,7 @@ def test_tiles_of_a_function_of_single_pixels_make_the_whole(tile, overlap):
     np.testing.assert_allclose(smaller, large[:, ::2, ::2], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_seams_are_faded():
     """Tiles that disagree by a constant meet along a slope, not a step."""
     level = iter(range(100))

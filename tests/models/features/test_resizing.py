@@ -29,6 +29,7 @@ def bilinear(image, size, place):
     return out
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize(("shape", "size"), [((5, 7, 2), 11), ((12, 9, 1), 4), ((6, 6, 1), 6)])
 def test_both_conventions_equal_their_formulas(shape, size):
     image = RNG.uniform(0, 255, shape).astype(np.float32)

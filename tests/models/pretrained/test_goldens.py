@@ -79,6 +79,7 @@ def test_weights_that_go_out_again_are_the_same_bit_for_bit(name, tmp_path, floa
         assert found[key].tobytes() == value.tobytes(), key
 
 
+@pytest.mark.quick_cases(1)
 @every_network
 def test_bfloat16_is_within_its_rounding(name):
     net, arrays = NETWORKS[name][1](dtype=jnp.bfloat16), given(name)
@@ -173,6 +174,7 @@ def test_large_latents_are_decoded_by_tiles_as_diffusers_does():
     assert relative(tiled(found.decode, arrays["large"], 4), arrays["tiled"]) < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("axes", [2, 4])
 def test_older_names_of_the_attention_are_the_same_network(axes, tmp_path):
     folder = GOLDEN / "diffusers_kl_quant"

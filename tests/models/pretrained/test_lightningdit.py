@@ -150,6 +150,7 @@ def saved(folder, model=LIGHT):
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", [LIGHT, JIT], ids=["LightningDiT", "JiT"])
 def test_what_came_in_goes_out_bit_for_bit(tmp_path, model):
     path = saved(tmp_path, model)

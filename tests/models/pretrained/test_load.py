@@ -139,6 +139,7 @@ def test_numbers_beyond_the_dtype_are_found(tmp_path):
         pretrained.load(path, "dit", model=tiny(), dtype=jnp.float16)
 
 
+@pytest.mark.slow
 def test_the_host_holds_little_more_than_the_parameters(tmp_path):
     model = tiny(width=128, depth=8)
     family = next(f for f in FAMILIES if f.name == "sit")
@@ -194,6 +195,7 @@ def test_inspect_says_everything_and_raises_nothing(tmp_path):
         assert line in str(report)
 
 
+@pytest.mark.slow
 def test_other_classes_begin_anew_and_all_else_is_read():
     whole = pretrained.load(OFFICIAL, "sit", model=tiny())
     model, fresh = tiny(conditions=ClassIds(9)), ("condition/label/*",)
@@ -232,6 +234,7 @@ WRONG_SAVE = {
 }
 
 
+@pytest.mark.quick_cases(3)
 @pytest.mark.parametrize("name", WRONG_SAVE)
 def test_what_cannot_be_saved_is_said_and_leaves_nothing(name, tmp_path):
     net = pretrained.load(OFFICIAL, "sit", model=tiny())

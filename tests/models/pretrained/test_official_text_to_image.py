@@ -41,12 +41,14 @@ def official(name):
     return load(path_of(name), model=loaded(name).model, dtype=np.float16)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_parameters_are_those_that_diffusers_file_gives(name):
     assert official(name).family == ("flux" if name.startswith("flux") else "sd3")
     jax.tree.map(np.testing.assert_array_equal, official(name).params, loaded(name).params)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["sd3.5-medium", "flux-dev"])
 def test_velocity_is_that_of_diffusers(name):
     net, known = official(name), reference(name)
@@ -56,6 +58,7 @@ def test_velocity_is_that_of_diffusers(name):
     assert error < 1e-5
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("name", NAMES)
 def test_what_came_in_goes_out_bit_for_bit(name, tmp_path):
     net, saved = official(name), tmp_path / "saved.safetensors"
@@ -66,6 +69,7 @@ def test_what_came_in_goes_out_bit_for_bit(name, tmp_path):
         assert values.tobytes() == after[key].tobytes(), key
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_names_and_shapes_are_the_published_ones(name):
     family, module = (FLUX, flux) if name.startswith("FLUX") else (SD3, mmdit)
@@ -76,6 +80,7 @@ def test_names_and_shapes_are_the_published_ones(name):
     assert family.build(layout, {}) == model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["sd3.5-medium", "flux-dev"])
 def test_in_a_file_with_an_autoencoder_the_network_is_found(name, tmp_path):
     tensors = safetensors.load_file(path_of(name))
@@ -94,6 +99,7 @@ def test_in_a_file_with_an_autoencoder_the_network_is_found(name, tmp_path):
     }
 
 
+@pytest.mark.slow
 def test_a_tensor_that_one_parameter_does_not_need_is_read_for_the_others():
     name = "double_blocks.0.img_attn.qkv.weight"
     model = loaded("flux-dev").model

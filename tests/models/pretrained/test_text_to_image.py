@@ -67,6 +67,7 @@ def test_velocity_and_gradient_are_those_of_diffusers(name):
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5 * np.abs(theirs).max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["sd3.5-medium", "flux-dev"])
 def test_in_bfloat16_the_velocity_is_within_its_rounding(name):
     net, known = loaded(name), reference(name)
@@ -89,6 +90,7 @@ def test_what_came_in_goes_out_bit_for_bit(name, tmp_path):
         np.testing.assert_array_equal(values, after[key], err_msg=key)
 
 
+@pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_names_and_shapes_are_the_published_ones(name):
     family, module = (FLUX, flux) if name.startswith("FLUX") else (SD3, mmdit)

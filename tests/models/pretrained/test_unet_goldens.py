@@ -92,6 +92,7 @@ def test_weights_that_go_out_again_are_the_same_bit_for_bit(name, tmp_path, floa
         assert found[key].tobytes() == value.tobytes(), key
 
 
+@pytest.mark.slow
 def test_the_row_of_no_class_that_torchcfm_lacks_is_zero():
     table = loaded("torchcfm").params["condition"]["label"]["table"]
     assert table.shape == (6, 32)

@@ -176,6 +176,7 @@ def test_what_does_not_fit_is_refused(changes, message, trained, tmp_path):
     assert not (tmp_path / "one").exists()
 
 
+@pytest.mark.slow
 def test_pairs_are_of_a_network_of_one_time(distilled, tmp_path):
     with pytest.raises(InputError, match="--method=pairs distills networks of one time"):
         distill(distilled, tmp_path / "two", PLAN._replace(method="pairs"))

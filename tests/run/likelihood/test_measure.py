@@ -111,6 +111,7 @@ def test_images_are_measured_in_bits_of_their_levels(train_small):
     assert other["nats"]["mean"] != nats["mean"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [0.5, 0.1])
 def test_the_bits_of_images_are_those_of_their_levels_under_a_known_density(scale, tmp_path):
     """x1 = scale x0 exactly, so that a level has the probability of its bin under N(0, scale^2)."""
@@ -182,6 +183,7 @@ def test_data_of_another_shape_is_refused(changed, monkeypatch):
         measure(workdir, Question(), FIXED, Exact())
 
 
+@pytest.mark.slow
 def test_a_solve_that_gives_up_says_how_far_it_came(trained):
     spec = solver_spec("dopri5", rtol=1e-7, atol=1e-7, max_steps=2)
     with pytest.raises(FloatingPointError, match=r"did not reach t = 0 .* stopped at t = 0\.\d+"):

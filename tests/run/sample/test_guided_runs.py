@@ -194,6 +194,7 @@ def test_a_solver_is_asked_about_its_steps_on_the_path_of_the_run(trained, tmp_p
     assert np.abs(on_vp.nodes() - straight.nodes()).max() > 0.05
 
 
+@pytest.mark.slow
 def test_a_velocity_that_is_not_finite_ends_the_run_with_the_time(trained, tmp_path, monkeypatch):
     from fmjax.run import restore
 

@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 from fmjax.conditions import ClassIds, ImageCondition, Mask, Sequence, Vector
 from fmjax.data.codecs import Pixels, States, Vectors
@@ -111,6 +112,23 @@ def test_points_are_data_of_their_codec(tmp_path, codec, given):
         assert points.dtype == codec.data_dtype
         np.testing.assert_array_equal(points, given)
     np.testing.assert_array_equal(read_points(npz(tmp_path, anything=given), codec), given)
+
+
+def test_the_images_of_a_folder_are_points(tmp_path):
+    images = np.arange(2 * 4 * 4, dtype=np.uint8).reshape(2, 4, 4)
+    for k, image in enumerate(images):
+        (tmp_path / "photos").mkdir(exist_ok=True)
+        Image.fromarray(image).save(tmp_path / "photos" / f"{k}.png")
+    points = read_points(tmp_path / "photos", Pixels((4, 4, 1)))
+    np.testing.assert_array_equal(points[..., 0], images)
+    assert read_points(tmp_path / "photos", Pixels((2, 2, 3))).shape == (2, 2, 2, 3)
+    for codec, message in [
+        (Vectors(2), "starts from vectors: give an .npy"),
+        (Pixels((4, 4, 2)), "1 channel or 3; the flow starts from 2"),
+        (Pixels((4, 3, 1)), r"must be \(4, 3, 1\); got \(4, 4, 1\)"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            read_points(tmp_path / "photos", codec)
 
 
 @pytest.mark.parametrize(

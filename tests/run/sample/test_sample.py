@@ -117,6 +117,7 @@ def test_adaptive_steps_report_their_evaluations_and_agree_with_many_fixed_ones(
     assert adaptive.nfe < 301
 
 
+@pytest.mark.slow
 def test_an_adaptive_solve_that_gives_up_leaves_no_file(trained, tmp_path):
     spec = solver_spec("tsit5", rtol=1e-7, atol=1e-7, max_steps=2)
     with pytest.raises(FloatingPointError, match="did not reach t = 1"):

@@ -63,6 +63,7 @@ def own(shards, tmp_path):
     return shutil.copytree(shards, tmp_path / "own")
 
 
+@pytest.mark.slow
 def test_shards_hold_the_samples_of_one_file(trained, shards, tmp_path):
     assert names(shards) == [
         "grid.png",
@@ -283,6 +284,7 @@ def test_the_next_shard_is_computed_while_one_is_written():
     assert given == [[10, 11, 12], [13, 14], [20, 21]]
 
 
+@pytest.mark.slow
 def test_the_picture_shows_the_first_samples_of_all_shards(trained, shards, tmp_path):
     """Points of 23 samples in one file and in three shards make the same picture."""
     draw(trained, tmp_path, shard_size=0)

@@ -29,6 +29,7 @@ def test_a_run_is_named_after_its_configuration_and_its_data(config, overrides, 
     assert default_workdir(config, overrides) == Path("runs") / folder
 
 
+@pytest.mark.slow
 def test_help_config_prints_every_key_and_does_nothing_else(commands, tmp_path):
     (out,) = finish(commands.start("train.py", "--help-config", cwd=tmp_path))
     for dotted, key in walk(KEYS):

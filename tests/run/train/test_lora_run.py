@@ -90,6 +90,7 @@ def test_samples_are_those_of_the_merged_network(tuned, tmp_path):
     np.testing.assert_array_equal(*drawn)
 
 
+@pytest.mark.slow
 def test_another_run_begins_with_the_merged_network(tuned, trained):
     config = small_config()
     experiment = make_experiment(config, load_record(tuned).spec)

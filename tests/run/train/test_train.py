@@ -42,6 +42,7 @@ def metrics(workdir):
     return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_a_run_leaves_what_it_promises(trained, capsys):
     checkpoints = Checkpoints(trained / "checkpoints", read_only=True)
     assert checkpoints.steps() == [4, 8, 12]
@@ -203,6 +204,7 @@ def test_a_loss_that_is_not_finite_names_its_step_and_spares_the_checkpoints(
     train_small()  # and the run can go on from there
 
 
+@pytest.mark.slow
 def test_a_state_gone_after_a_finite_loss_is_not_saved(tmp_path):
     # Step 1 has a finite loss and gradient, and an update that overflows.
     config = small_config(

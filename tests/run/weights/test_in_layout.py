@@ -53,6 +53,7 @@ def test_what_was_not_trained_is_as_in_the_file_to_the_bit(tuned, tmp_path):
         assert_same(begun, params)
 
 
+@pytest.mark.slow
 def test_an_exported_folder_serves_as_the_run_does(tuned, tmp_path):
     export_weights(tuned, tmp_path / "folder")
     for source in (tuned, tmp_path / "folder"):
@@ -78,6 +79,7 @@ WRONG = {
 }
 
 
+@pytest.mark.quick_cases(3)
 @pytest.mark.parametrize("name", WRONG)
 def test_what_does_not_fit_is_said_and_leaves_nothing(name, tuned, tmp_path):
     changes, message = WRONG[name]

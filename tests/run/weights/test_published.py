@@ -99,6 +99,7 @@ def test_a_run_begins_with_them_and_so_does_its_average(tmp_path, monkeypatch, p
     assert json.loads((workdir / "run.json").read_text())["began"]["from"] == str(OFFICIAL)
 
 
+@pytest.mark.slow
 def test_other_classes_begin_anew_and_all_else_is_taken(trained):
     initial = SIT._replace(fresh=("condition/label/*",))
     run = experiment(data__name="random/8x8x4/9")
@@ -112,6 +113,7 @@ def test_other_classes_begin_anew_and_all_else_is_taken(trained):
     np.testing.assert_array_equal(named(found)[TABLE], named(jax.jit(run.init_params)(key))[TABLE])
 
 
+@pytest.mark.slow
 def test_of_a_run_some_parameters_begin_anew_too(trained):
     run, params = (
         open_run(trained),
@@ -124,6 +126,7 @@ def test_of_a_run_some_parameters_begin_anew_too(trained):
     assert np.any(np.asarray(found["out"]["kernel"]) != np.asarray(params["out"]["kernel"]))
 
 
+@pytest.mark.slow
 def test_a_folder_of_them_is_no_run(tmp_path):
     net = pretrained.load(OFFICIAL, "sit", model=tiny())
     folder = tmp_path / "folder"
@@ -178,6 +181,7 @@ def test_a_network_of_two_times_begins_as_the_flow():
     np.testing.assert_allclose(jax.jit(run.apply_fn)(found, x, t, labels), expected, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_an_official_dit_is_asked_for_the_noise_at_its_steps():
     run, initial = experiment(**NOISE), Initial(OFFICIAL, "dit")
     found = initial_params(initial, run, make_mesh())
@@ -194,6 +198,7 @@ def test_an_official_dit_is_asked_for_the_noise_at_its_steps():
     np.testing.assert_allclose(*losses, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_network_of_texts_begins_with_published_ones():
     sizes = {"width": 16, "depth": 3, "heads": 2, "patch_size": 2, "grid": 6}
     asked = config(**{f"model__{k}": None for k in ("time_scale", "heads")})

@@ -49,6 +49,7 @@ def own(exported, tmp_path):
     return shutil.copytree(exported, tmp_path / "own")
 
 
+@pytest.mark.slow
 def test_what_is_read_is_what_was_trained_to_the_bit(trained, exported):
     assert sorted(path.name for path in exported.glob("[!.]*")) == [NAMES[0], "run.json"]
     params = params_of(trained)
@@ -101,6 +102,7 @@ def test_reflow_takes_the_folder_for_the_run(trained, exported):
     assert_same(one.params, other.params)
 
 
+@pytest.mark.slow
 def test_bfloat16_rounds_to_the_nearest_and_halves_the_file(trained, exported, tmp_path):
     export_weights(trained, tmp_path, dtype="bfloat16")
     rounded, plain = named(params_of(tmp_path)), load_file(tmp_path / NAMES[0])
