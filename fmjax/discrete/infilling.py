@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Bool, Integer
 
 from fmjax.array_checks import check_shaped_as
 from fmjax.checks import check_methods
@@ -24,8 +25,8 @@ class Given(NamedTuple):
         labels: what the network takes as labels, `Guided` for a guided one.
     """
 
-    tokens: Array
-    known: Array
+    tokens: Integer[Array, "..."]
+    known: Bool[Array, "..."]
     labels: Labels = None
 
 
