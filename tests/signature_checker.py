@@ -5,6 +5,7 @@
 jaxtyping checks a call twice: its arguments before it, and its arguments with its result after it.
 Only the second is wanted here. A call that is refused keeps its own error, which other tests read;
 a call that returns must have had the arguments that its signature promises, and such a result.
+Functions that begin with an underscore may be on the way to a refusal, and are left alone.
 """
 
 import collections.abc
@@ -20,9 +21,10 @@ import typeguard
 def check(function: Callable) -> Callable:
     """The function under typeguard, where jaxtyping gives it the result as one more argument."""
     names = inspect.signature(function).parameters
+    own = function.__name__.startswith("_") and not function.__name__.startswith("__")
     of_linen = "parent" in names  # a module looks at its fields when it is called
     has_result = any(name.startswith("ret") for name in names)
-    return typeguard.typechecked(function) if has_result and not of_linen else function
+    return typeguard.typechecked(function) if has_result and not (own or of_linen) else function
 
 
 def check_callable(name: str, value: Any, expected: Any, memo: Any) -> None:

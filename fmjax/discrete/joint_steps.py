@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Key
+from jaxtyping import Float, Key, Shaped
 
 from fmjax.array_checks import check_returned
 from fmjax.checks import check_methods
@@ -39,7 +39,14 @@ from fmjax.samplers.time_grids import Grid, fixed_grid, time_grid
 class Mover(Protocol):
     """How one part of a state moves; a `TokenSolver` is one for tokens."""
 
-    def move(self, output: Any, x: Array, t: Array, s: Array, keys: Key[Array, " batch"]) -> Array:
+    def move(
+        self,
+        output: Any,
+        x: Shaped[Array, " *shape"],
+        t: Float[Array, " batch"],
+        s: Float[Array, " batch"],
+        keys: Key[Array, " batch"] | None,
+    ) -> Shaped[Array, " *shape"]:
         """The part at s, from what the network gave for it at (x, t).
 
         Args:
@@ -69,7 +76,14 @@ class EulerStep:
             such_as = "manifolds.Sphere(2)"
             check_methods("the manifold", self.manifold, "exp", "to_tangent", such_as=such_as)
 
-    def move(self, output: Any, x: Array, t: Array, s: Array, keys: Key[Array, " batch"]) -> Array:
+    def move(
+        self,
+        output: Any,
+        x: Shaped[Array, " *shape"],
+        t: Float[Array, " batch"],
+        s: Float[Array, " batch"],
+        keys: Key[Array, " batch"] | None,
+    ) -> Shaped[Array, " *shape"]:
         """See `Mover.move`."""
         check_returned("the network", output, "x", x)
         u = at_least_float32(output)

@@ -78,7 +78,7 @@ def one_hot(x: Tokens, count: int, like: Float[Array, "..."]) -> Float[Array, "*
     return jax.nn.one_hot(x, count, dtype=like.dtype)
 
 
-def pick(values: OfTokens, x: Tokens) -> OfPlaces:
+def pick(values: Float[Array, "... vocabulary"], x: Tokens) -> Float[Array, "..."]:
     """values[..., x]: of (..., count) and tokens (...), (...); 0 for a token that is not there.
 
     A product with one-hot vectors, which is faster than a gather and its transpose.

@@ -9,7 +9,9 @@ Noise corrects the errors of earlier steps, at the price of more steps. Sources:
 arXiv:2011.13456; for flows Ma et al., arXiv:2401.08740.
 """
 
-from jaxtyping import Float, Key
+from typing import Any
+
+from jaxtyping import Key
 
 from fmjax.checks import check_methods
 from fmjax.conventions import Array, Labels, Times, Velocity
@@ -22,7 +24,7 @@ from fmjax.samplers.solution import Solution
 
 def solve_sde(
     velocity: Velocity,
-    x0: Float[Array, "batch ..."],
+    x0: Any,
     keys: Key[Array, " batch"],
     labels: Labels = None,
     spec: Solver | None = None,
