@@ -109,7 +109,7 @@ def check_keys(groups: Groups, values: Any) -> None:
 
     Args:
         groups: the declarations.
-        values: by group and key, a dictionary or a ConfigDict.
+        values: by group and key, a mapping of mappings or a ``ConfigDict``.
 
     Raises:
         InputError: some lie outside their ranges; each is named, with what it must be.
