@@ -10,9 +10,9 @@ from collections.abc import Iterator
 
 import jax
 import numpy as np
+from jax.typing import ArrayLike
 from jaxtyping import Float
 
-from fmjax.conventions import Array
 from fmjax.roofline.chips import chip_of, mfu
 from fmjax.training.progress import Progress
 
@@ -68,7 +68,7 @@ class StepMetrics:
         # (time, step) of the first call, until the rest is estimated
         self._first: tuple[float, int] | None = None
 
-    def add(self, step: int, metrics: dict[str, Float[Array, "..."]], waited: float) -> None:
+    def add(self, step: int, metrics: dict[str, Float[ArrayLike, "..."]], waited: float) -> None:
         """Takes the metrics of a call, still being computed, and reads those of two calls before.
 
         Args:
