@@ -8,7 +8,8 @@ The text is Romeo and Juliet, which comes with fmjax. For your own:
     python -m fmjax prepare --name=mine --source=mine.txt --length=128
     python train.py --config=configs/text.py --config.data.name=mine
 
-A starting point, not a result: it has not been run to its end yet.
+A starting point, not a result: it has not been run to its end yet. On one core of a machine that
+other programs kept busy, the log foretold 75 minutes (2026-11-27).
 """
 
 from fmjax.config import ConfigDict, default_config

