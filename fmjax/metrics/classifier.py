@@ -48,7 +48,7 @@ def fit_classifier(
 
 
 def accuracy(
-    predicted: Int[ArrayLike, " n"] | Sequence[int], labels: Int[ArrayLike, " n"] | Sequence[int]
+    predicted: Sequence[int] | Int[ArrayLike, " n"], labels: Sequence[int] | Int[ArrayLike, " n"]
 ) -> float:
     """The share of predictions, ``(n,)``, that equal the labels, ``(n,)``."""
     predicted, labels = np.asarray(predicted), np.asarray(labels)

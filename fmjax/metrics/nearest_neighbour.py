@@ -57,7 +57,7 @@ def _nearest_of_block(
 
 
 def distance_quantiles(
-    distances: Real[ArrayLike, " n"] | Sequence[float], percents: Sequence[float] = (1, 5, 25, 50)
+    distances: Sequence[float] | Real[ArrayLike, " n"], percents: Sequence[float] = (1, 5, 25, 50)
 ) -> dict[float, float]:
     """Quantiles of distances, to print beside those of held-out real images.
 

@@ -33,7 +33,7 @@ class Panel(NamedTuple):
 
     project: Callable[[Float[np.ndarray, "n ..."]], Float[np.ndarray, "n 2"]]
     limits: Limits | None = None
-    lines: Sequence[Float[np.ndarray, "k 2"]] = ()
+    lines: Sequence[Float[np.ndarray, "_k 2"]] = ()
 
 
 def panels_of(manifold: Manifold) -> list[Panel]:
@@ -181,5 +181,5 @@ def _around(points: Float[np.ndarray, "n 2"]) -> Limits:
     """A square around points of the plane."""
     low, high = points.min(axis=0), points.max(axis=0)
     half = 0.54 * max(float((high - low).max()), 1e-6)
-    (x, y) = (low + high) / 2
+    x, y = ((low + high) / 2).tolist()
     return (x - half, x + half, y - half, y + half)

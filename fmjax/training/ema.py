@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from fmjax.conventions import Array
 
 
-def ema_decay(step: Int[Array, ""], decay: float) -> Float[Array, ""]:
+def ema_decay(step: Int[Array, "*step"], decay: float) -> Float[Array, "*step"]:
     """The decay with warm-up, min(decay, (1 + step) / (10 + step)).
 
     Early averages forget the initial parameters quickly instead of dragging them along for

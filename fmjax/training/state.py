@@ -22,7 +22,7 @@ class TrainState(NamedTuple):
         opt_state: the optimiser's state.
     """
 
-    step: Int[Array, ""]
+    step: Int[Any, ""]
     params: Any
     ema_params: Any
     opt_state: Any

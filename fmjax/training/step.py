@@ -39,7 +39,7 @@ def uses_target(loss_fn: Callable) -> bool:
     return bool(getattr(loss_fn, "uses_target", False))
 
 
-def on_drawn(loss_fn: Callable) -> Callable[..., Float[Array, ""]]:
+def on_drawn(loss_fn: Callable) -> Callable[..., Any]:
     """A loss as ``loss(params, drawn, target_params, step=None)``, of what a draw gave.
 
     Args:
@@ -54,7 +54,7 @@ def on_drawn(loss_fn: Callable) -> Callable[..., Float[Array, ""]]:
     names = set(getattr(loss_fn, "noise", None) or ())
     wants_target, wants_step = uses_target(loss_fn), bool(getattr(loss_fn, "uses_step", False))
 
-    def loss(params: Any, drawn: Drawn, target_params: Any, step: Any = None) -> Float[Array, ""]:
+    def loss(params: Any, drawn: Drawn, target_params: Any, step: Any = None) -> Any:
         given = {} if drawn.noise is None else drawn.noise
         if missing := sorted(names - set(given)):
             raise InputError(
