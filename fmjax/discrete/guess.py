@@ -8,7 +8,7 @@ from jaxtyping import Float
 
 from fmjax.conventions import Array, expand, take_part
 from fmjax.discrete.base import LOGITS, TokenPath
-from fmjax.discrete.tokens import NEVER, OfStates, Tokens, TokenTimes
+from fmjax.discrete.tokens import NEVER, OfPlaces, OfStates, OfTokens, Tokens, TokenTimes
 
 
 class GuidedLogits(NamedTuple):
@@ -22,12 +22,12 @@ class GuidedLogits(NamedTuple):
         w: guidance scales (batch,): 0 is the reference, 1 the conditional.
     """
 
-    reference: Float[Array, "..."]
-    conditional: Float[Array, "..."]
-    w: Float[Array, "..."]
+    reference: OfTokens
+    conditional: OfTokens
+    w: Float[Array, " batch"]
 
 
-Branches = tuple[Array, Array, Array]
+Branches = tuple[OfTokens, OfTokens, Float[Array, "..."]]
 
 
 class Guess(NamedTuple):
@@ -41,8 +41,8 @@ class Guess(NamedTuple):
             broadcast against them; None without guidance.
     """
 
-    log_p: Float[Array, "..."]
-    log_total: Float[Array, "..."]
+    log_p: OfTokens
+    log_total: OfPlaces
     branches: Branches | None = None
 
 

@@ -207,7 +207,7 @@ class OwnPath(KineticPath):
     """
 
     vocabulary: int
-    weights_fn: Callable[[Array, Array], Array]
+    weights_fn: Callable[[Tokens, TokenTimes], OfStates]
     loss: TokenLoss = field(default_factory=CrossEntropy)
     add_likelihood: bool = True
 

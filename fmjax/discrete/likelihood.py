@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Float, Integer, PRNGKeyArray
+from jaxtyping import Float, Int, Integer, Key, PRNGKeyArray
 
 from fmjax.array_checks import check_leading_size
 from fmjax.checks import check_at_least, check_methods
@@ -31,7 +31,7 @@ class TokenLikelihood(NamedTuple):
 
     log_p: Float[Array, " batch"]
     std_error: Float[Array, " batch"]
-    nfe: Array
+    nfe: Int[Array, " batch"]
 
 
 def token_log_likelihood(
@@ -40,7 +40,7 @@ def token_log_likelihood(
     x1: Integer[Array, "batch ..."],
     labels: Labels = None,
     *,
-    key: PRNGKeyArray,
+    key: PRNGKeyArray | Key[Array, " batch"],
     times: int = 32,
     bound: TokenLoss | None = None,
 ) -> TokenLikelihood:

@@ -35,7 +35,7 @@ class TokenSource(Protocol):
     def log_prob(self, x: Integer[Array, "batch ..."]) -> Float[Array, " batch"]:
         """The log-probability in nats (batch,) of tokens (batch, ...)."""
 
-    def probabilities(self) -> Float[np.ndarray, " states"]:
+    def probabilities(self) -> Float[np.ndarray, " vocabulary"]:
         """p_0 of the data tokens (vocabulary,), float64; all 0 where the source is the mask."""
 
 
@@ -72,7 +72,7 @@ class MaskTokens:
         x = as_tokens("x", x, self.vocabulary + 1)
         return per_example_sum(jnp.where(x == self.mask, 0.0, -jnp.inf))
 
-    def probabilities(self) -> Float[np.ndarray, " states"]:
+    def probabilities(self) -> Float[np.ndarray, " vocabulary"]:
         """See `TokenSource.probabilities`."""
         return np.zeros(self.vocabulary)
 
@@ -108,7 +108,7 @@ class UniformTokens:
         x = as_tokens("x", x, self.vocabulary)
         return per_example_sum(jnp.full(x.shape, -math.log(self.vocabulary)))
 
-    def probabilities(self) -> Float[np.ndarray, " states"]:
+    def probabilities(self) -> Float[np.ndarray, " vocabulary"]:
         """See `TokenSource.probabilities`."""
         return np.full(self.vocabulary, 1 / self.vocabulary)
 
@@ -158,7 +158,7 @@ class CategoricalTokens:
         """The sum of log p_0 over the tokens, in nats (batch,)."""
         return per_example_sum(self._logits()[as_tokens("x", x, self.vocabulary)])
 
-    def probabilities(self) -> Float[np.ndarray, " states"]:
+    def probabilities(self) -> Float[np.ndarray, " vocabulary"]:
         """See `TokenSource.probabilities`."""
         return np.asarray(self.p)
 

@@ -130,7 +130,7 @@ class LabelEmbed(nn.Module):
 
     @nn.compact
     def __call__(
-        self, labels: Integer[Array, " B"] | Float[Array, "B classes"]
+        self, labels: Integer[Array, " B"] | Float[Array, "B {self.num_classes}+1"]
     ) -> Float[Array, "B {self.width}"]:
         """Embed class ids (B,), or weights over the classes, as (B, width), float32.
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from flax import linen as nn
+from jaxtyping import Float
 
 from fmjax.checks import check_name
 from fmjax.conventions import Array, Output
@@ -60,7 +61,11 @@ def parts_products(parts: tuple, width: int, velocity: int) -> int:
     return sum({"divergence": width, "diagonal": velocity}[name] for name in parts)
 
 
-def with_parts(head: Callable[[str], Array], features: Callable[[], Array], parts: tuple) -> Any:
+def with_parts(
+    head: Callable[[str], Float[Array, "B ..."]],
+    features: Callable[[], Float[Array, "B D"]],
+    parts: tuple,
+) -> Float[Array, "B ..."] | Output:
     """What a network returns: the velocity, or an `Output` of it and the parts.
 
     In a network's compact method.

@@ -9,7 +9,7 @@ so that the product of a query and a key depends on the difference of their posi
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -21,8 +21,8 @@ from fmjax.conventions import Array
 class Rotation(NamedTuple):
     """Cosine and sine of the angle of each pair, of shape (T, d / 2), float32: constants."""
 
-    cos: Float[Any, "_ half"]
-    sin: Float[Any, "_ half"]
+    cos: Float[Array | np.ndarray, "_ half"]
+    sin: Float[Array | np.ndarray, "_ half"]
 
 
 def axial_rotation(

@@ -114,7 +114,9 @@ def on_one_hot(apply_fn: ApplyFn, vocabulary: int) -> ApplyFn:
     check_methods("apply_fn", apply_fn, such_as="adapters.from_linen(model)")
     check_vocabulary(vocabulary)
 
-    def logits_fn(params: Any, x: Array, t: Array, labels: Any = None) -> Array:
+    def logits_fn(
+        params: Any, x: Integer[Array, "*places"], t: Any, labels: Any = None
+    ) -> Float[Array, "*places tokens"]:
         check_tokens(x)
         vectors = one_hot(x, vocabulary).reshape(
             x.shape[0], *one_hot_shape(x.shape[1:], vocabulary)
@@ -149,7 +151,7 @@ def without_time(apply_fn: ApplyFn) -> ApplyFn:
     """
     check_methods("apply_fn", apply_fn, such_as="adapters.from_linen(model)")
 
-    def timeless(params: Any, x: Array, t: Array, labels: Any = None) -> Any:
+    def timeless(params: Any, x: Any, t: Float[Array, " batch"], labels: Any = None) -> Any:
         return apply_fn(params, x, jnp.zeros_like(t), labels)
 
     return timeless

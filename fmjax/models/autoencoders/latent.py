@@ -39,7 +39,7 @@ def sample(latent: Latent, key: PRNGKeyArray) -> Float[Array, "B h w c"]:
     return latent.mean + jnp.exp(0.5 * latent.logvar) * noise
 
 
-def check_images(x: Array, channels: int, factor: int) -> None:
+def check_images(x: Float[Array, "B H W {channels}"], channels: int, factor: int) -> None:
     """Refuses what is no batch of images that can be encoded.
 
     Args:
@@ -58,7 +58,7 @@ def check_images(x: Array, channels: int, factor: int) -> None:
         )
 
 
-def check_latents(z: Array, channels: int) -> None:
+def check_latents(z: Float[Array, "B h w {channels}"], channels: int) -> None:
     """Refuses what is no batch of latents.
 
     Args:

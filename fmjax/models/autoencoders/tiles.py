@@ -13,7 +13,7 @@ from fmjax.models.input_checks import check_rank
 
 
 def tiled(
-    function: Callable[[Array], Array],
+    function: Callable[[Float[Array, "B _ _ C"]], Float[Array, "B _ _ c"]],
     x: Float[Array, "B H W C"],
     tile: int,
     overlap: float = 0.25,
