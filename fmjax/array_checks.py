@@ -10,9 +10,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 
 from fmjax.checks import check_methods
-from fmjax.conventions import Span, Velocity, at_least_float32, dtype_of
+from fmjax.conventions import Array, Span, Velocity, at_least_float32, dtype_of
 from fmjax.errors import InputError
 
 
@@ -73,7 +74,7 @@ def check_shaped_as(what: str, x: Any, like: str, shape: tuple[int, ...]) -> Non
         raise InputError(f"{what} must be shaped as {like}, {shape}; got {jnp.shape(x)}.")
 
 
-def as_floats(what: str, x: Any) -> jax.Array:
+def as_floats(what: str, x: Any) -> Float[Array, "..."]:
     """An array of floats in float32 or wider: half precision is widened, and nothing else is.
 
     Args:
@@ -352,7 +353,7 @@ def check_training_batch(x0: Any, x1: Any, t: Any, labels: Any = None) -> None:
             _check_in_unit_interval(one)
 
 
-def times_of(t: Any, x: Any) -> jax.Array:
+def times_of(t: Any, x: Any) -> Float[Array, "batch ..."]:
     """Times as floats in float32 or wider, held to the points that they belong to.
 
     Args:

@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
-from jaxtyping import Int, Num, PRNGKeyArray, Shaped
+from jaxtyping import Float, Int, Num, PRNGKeyArray, Real, Shaped
 
 from fmjax.checks import check_methods
 from fmjax.errors import InputError
@@ -39,10 +39,10 @@ Labels = Any
 AnyArray = TypeVar("AnyArray", jax.Array, np.ndarray)
 """Arrays of jax, or arrays of numpy: what comes in goes out."""
 
-Times = Sequence[float] | np.ndarray | jax.Array
+Times = Sequence[float] | Real[np.ndarray, " times"] | Real[jax.Array, " times"]
 """Several times, as one writes them: ``[0.0, 0.5, 1.0]``, or an array of them."""
 
-Places = Sequence[int] | np.ndarray
+Places = Sequence[int] | Int[np.ndarray, " places"]
 """Positions of several examples."""
 
 Prediction = Literal["velocity", "x1", "x0", "score", "v"]
@@ -76,7 +76,9 @@ def dtype_of(x: Any) -> Any:
         return type(x).__name__
 
 
-def at_least_float32(x: ArrayLike, what: str = "an array") -> Array:
+def at_least_float32(
+    x: Real[ArrayLike, "*shape"], what: str = "an array"
+) -> Float[Array, "*shape"]:
     """Casts half-precision and integer arrays to float32; float32 and float64 stay as they are.
 
     Half of 1001 equally spaced times coincide in bfloat16, so the path is never computed in it.
@@ -149,11 +151,11 @@ class Span(NamedTuple):
         Array([1., 1.], dtype=float32)
     """
 
-    s: Array
-    t: Array
+    s: Float[Array, " batch"]
+    t: Float[Array, " batch"]
 
 
-def time_of(t: Array | Span) -> Array:
+def time_of(t: Real[Array, "batch ..."] | Span) -> Real[Array, "batch ..."]:
     """The time at which x is: t itself, the first of a `Span`."""
     return t.s if isinstance(t, Span) else t
 
@@ -180,7 +182,9 @@ def diagonal(apply_fn: ApplyFn) -> ApplyFn:
     """
     check_methods("apply_fn", apply_fn, such_as="lambda params, x, span, labels: ...")
 
-    def velocity_fn(params: Params, x: Array, t: Array | Span, labels: Labels = None) -> Any:
+    def velocity_fn(
+        params: Params, x: Any, t: Real[Array, "batch ..."] | Span, labels: Labels = None
+    ) -> Any:
         return apply_fn(params, x, t if isinstance(t, Span) else Span(t, t), labels)
 
     return velocity_fn

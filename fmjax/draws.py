@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import jax
+from jaxtyping import Float, Int, PRNGKeyArray, Shaped
 
 from fmjax.array_checks import check_alike, check_leading_size, check_returned
 from fmjax.checks import check_at_least, check_between, check_methods
@@ -108,7 +109,12 @@ class Draw:
             check_at_least("stratify, the size of the global batch,", self.stratify)
 
     def __call__(
-        self, key: Array, index: Array, x1: Any, labels: Labels = None, x0: Any = None
+        self,
+        key: PRNGKeyArray,
+        index: Int[Array, " batch"],
+        x1: Any,
+        labels: Labels = None,
+        x0: Any = None,
     ) -> LossArgs:
         """The arguments of the loss for one step.
 
@@ -148,7 +154,7 @@ class Draw:
             labels = drop_labels(keys, labels, self.conditions, drop_all=self.drop_all)
         return LossArgs(x0, x1, t, labels, noise)
 
-    def _times(self, key: Array, index: Array, x1: Any) -> Any:
+    def _times(self, key: PRNGKeyArray, index: Int[Array, " batch"], x1: Any) -> Any:
         """One time for all of x1, or one for each part that has a distribution of its own."""
         distributions, tree = jax.tree.flatten(self.time_distribution)
         if tree == jax.tree.structure(0):
@@ -168,7 +174,9 @@ class Draw:
             ]
         )
 
-    def _time(self, key: Array, index: Array, distribution: Any, x1: Any) -> Array | Span:
+    def _time(
+        self, key: PRNGKeyArray, index: Int[Array, " batch"], distribution: Any, x1: Any
+    ) -> Float[Array, "batch ..."] | Span:
         keys = example_keys(key, index)
         if hasattr(distribution, "spans"):
             if self.stratify is not None:
@@ -187,14 +195,14 @@ class Draw:
         return _quantile(distribution, u)
 
 
-def _span(distribution: Any, keys: Array) -> Span:
+def _span(distribution: Any, keys: Shaped[Array, "batch ..."]) -> Span:
     span = distribution.spans(keys)
     one: Any = jax.ShapeDtypeStruct(keys.shape, "float32")
     check_returned(f"spans of {type(distribution).__name__}", span, "its keys", Span(one, one))
     return span
 
 
-def _quantile(distribution: Any, u: Array) -> Array:
+def _quantile(distribution: Any, u: Float[Array, "*u"]) -> Float[Array, "*u"]:
     t = distribution.quantile(u)
     check_returned(f"quantile of {type(distribution).__name__}", t, "u", u)
     return t

@@ -19,6 +19,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float, Real
 
 from fmjax.array_checks import (
     check_finite,
@@ -39,16 +40,20 @@ _LEAST_SCALE = 1e-3
 _LEAST_DISTANCE = 1e-8  # squared
 _SELF = 100.0  # the distance of a point to itself, in units of the mean: it does not repel itself
 
-Generator = Callable[[Params, Array, Labels], Array]
+Generator = Callable[[Params, Float[Array, "n ..."], Labels], Float[Array, "n ..."]]
 """``generator(params, x0, labels) -> x``: noise (n, ...) and labels (n, ...) to points (n, ...)."""
 
-Features = Callable[[Array], Any]
+Features = Callable[[Float[Array, "n ..."]], Any]
 """``features(x)``: points (n, ...) to an array (n, ...), or a pytree of them."""
 
 
 def drift_field(
-    distances: Array, data: Array, others: Array, radius: float, weights: Array
-) -> tuple[Array, Array]:
+    distances: Float[Array, "n columns"],
+    data: Float[Array, "p features"],
+    others: Float[Array, "k features"],
+    radius: float,
+    weights: Float[Array, " columns"],
+) -> tuple[Float[Array, "n features"], Float[Array, "n columns"]]:
     """The field of one radius, as coefficients of the points that attract and repel.
 
         V_i = sum_{j in data} C_ij y_j + sum_{k in others} C_ik y_k,   sum_j C_ij + sum_k C_ik = 0
@@ -80,7 +85,7 @@ def drift_field(
 
 def make_drifting_loss_fn(
     generator: Generator, *, features: Features | None = None, radii: Sequence[float] = RADII
-) -> Callable[..., Array]:
+) -> Callable[..., Float[Array, ""]]:
     """Makes ``loss_fn(params, x0, x1, labels, ...) -> scalar`` of a generator without a time.
 
         L = sum over features of mean |f - stop_gradient(f + sum_R V_R / rms(V_R))|^2
@@ -121,13 +126,13 @@ def make_drifting_loss_fn(
 
     def loss_fn(
         params: Params,
-        x0: Array,
-        x1: Array,
+        x0: Float[Array, "groups n *noise"],
+        x1: Float[Array, "groups p *shape"],
         labels: Labels = None,
         *,
-        unconditional: Array | None = None,
-        guidance: Array | None = None,
-    ) -> Array:
+        unconditional: Float[Array, " k *shape"] | None = None,
+        guidance: Real[Array, " groups"] | None = None,
+    ) -> Float[Array, ""]:
         _check_batch(x0, x1, labels)
         _check_guidance(x1, unconditional, guidance)
         groups, n = x0.shape[:2]
@@ -139,7 +144,9 @@ def make_drifting_loss_fn(
         data, free = (_featured(features, at_least_float32(x), "the data") for x in fixed)
         weight = (at_least_float32(guidance) - 1) * (n - 1) / max(len(unconditional), 1)
 
-        def one(x: Array, y: Array, z: Array) -> Array:
+        def one(
+            x: Float[Array, "a ..."], y: Float[Array, "b ..."], z: Float[Array, "c ..."]
+        ) -> Float[Array, ""]:
             x, y = x.reshape(groups, n, -1), y.reshape(groups, x1.shape[1], -1)
             z = z.reshape(len(unconditional), x.shape[-1])
             each = jax.vmap(lambda x, y, w: _group_loss(x, y, z, w, radii))
@@ -151,7 +158,13 @@ def make_drifting_loss_fn(
     return loss_fn
 
 
-def _group_loss(x: Array, data: Array, free: Array, weight: Array, radii: Sequence[float]) -> Array:
+def _group_loss(
+    x: Float[Array, "n features"],
+    data: Float[Array, "p features"],
+    free: Float[Array, "k features"],
+    weight: Float[Array, ""],
+    radii: Sequence[float],
+) -> Float[Array, ""]:
     """The mean over points x (n, features) of one group, and over their features."""
     fixed, data, free = jax.lax.stop_gradient((x, data, free))
     n = len(fixed)
@@ -186,15 +199,20 @@ def _check_field(distances: Any, data: Any, others: Any, radius: Any, weights: A
     check_shaped_as("weights", weights, "others and data", (columns,))
 
 
-def _distances(x: Array, y: Array) -> Array:
+def _distances(x: Float[Array, "n features"], y: Float[Array, "m features"]) -> Float[Array, "n m"]:
     """The Euclidean distances (n, m) of points (n, features) and (m, features)."""
     squares = jnp.sum((x[:, None] - y[None]) ** 2, axis=-1)
     return jnp.sqrt(jnp.maximum(squares, _LEAST_DISTANCE))
 
 
 def _generate(
-    generator: Generator, params: Params, x0: Array, x1: Array, labels: Labels, guidance: Any
-) -> Array:
+    generator: Generator,
+    params: Params,
+    x0: Float[Array, "groups n *_noise"],
+    x1: Float[Array, "groups p *shape"],
+    labels: Labels,
+    guidance: Any,
+) -> Float[Array, " points *shape"]:
     """The points (groups * n, ...) of all groups, in at least float32."""
     groups, n = x0.shape[:2]
     spread = jax.tree.map(lambda y: jnp.repeat(jnp.asarray(y), n, axis=0), labels)

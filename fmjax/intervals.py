@@ -15,6 +15,7 @@ along straight lines or any other path of this package.
 from typing import Any
 
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from fmjax.array_checks import check_returned
 from fmjax.checks import check_methods
@@ -50,7 +51,9 @@ def on_intervals(apply_fn: ApplyFn) -> ApplyFn:
     """
     check_methods("apply_fn", apply_fn, such_as="adapters.from_linen(module)")
 
-    def local(params: Params, x: Array, r: Array, labels: Labels) -> Array:
+    def local(
+        params: Params, x: Float[Array, " batch *shape"], r: Float[Array, " batch"], labels: Labels
+    ) -> Float[Array, " batch *shape"]:
         start, end = _ends(labels, len(x))
         rest = {name: leaf for name, leaf in labels.items() if name != INTERVAL} or None
         length = (end - start).astype(r.dtype)

@@ -104,12 +104,12 @@ def walk(groups: Groups) -> Iterator[tuple[str, Key]]:
             yield f"{group}.{name}", key
 
 
-def check_keys(groups: Groups, values: Mapping[str, Mapping[str, Any]]) -> None:
+def check_keys(groups: Groups, values: Any) -> None:
     """Checks all values at once.
 
     Args:
         groups: the declarations.
-        values: by group and key.
+        values: by group and key, a mapping of mappings or a ``ConfigDict``.
 
     Raises:
         InputError: some lie outside their ranges; each is named, with what it must be.

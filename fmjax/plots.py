@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float, Int, Real, UInt8
 from numpy.typing import ArrayLike
 
 from fmjax.array_checks import check_class_ids, check_finite
@@ -32,13 +33,13 @@ _PALETTE = (
 
 
 def image_grid(
-    images: ArrayLike,
+    images: UInt8[ArrayLike, "n height width channels"],
     columns: int | None = None,
     scale: int | None = None,
     pad: int | None = None,
     captions: Sequence[str] = (),
     row_captions: Sequence[str] = (),
-) -> np.ndarray:
+) -> UInt8[np.ndarray, "rows columns colours"]:
     """Lays images out in rows, left to right, on white.
 
     Args:
@@ -98,7 +99,9 @@ def _font() -> Any:
     return ImageFont.load_default(size=_CAPTION - 3)
 
 
-def _row_captions(captions: Sequence[str], step: int, height: int) -> np.ndarray:
+def _row_captions(
+    captions: Sequence[str], step: int, height: int
+) -> UInt8[np.ndarray, "{height} width 1"]:
     """A column of texts beside the rows of a grid, counted from its end: uint8 (height, w, 1)."""
     from PIL import Image, ImageDraw
 
@@ -112,7 +115,9 @@ def _row_captions(captions: Sequence[str], step: int, height: int) -> np.ndarray
     return np.asarray(column)[..., None]
 
 
-def _captions(captions: Sequence[str], step: int, start: int, width: int) -> np.ndarray:
+def _captions(
+    captions: Sequence[str], step: int, start: int, width: int
+) -> UInt8[np.ndarray, "14 {width} 1"]:
     """A row of texts, one every `step` pixels from `start` on: uint8 (14, width, 1)."""
     from PIL import Image, ImageDraw
 
@@ -125,7 +130,9 @@ def _captions(captions: Sequence[str], step: int, start: int, width: int) -> np.
     return np.asarray(row)[..., None]
 
 
-def save_png(array: ArrayLike, path: str | os.PathLike[str]) -> None:
+def save_png(
+    array: UInt8[ArrayLike, "height width *channels"], path: str | os.PathLike[str]
+) -> None:
     """Writes a picture as PNG, whole or not at all: a reader never sees half a file.
 
     Args:
@@ -148,7 +155,9 @@ def save_png(array: ArrayLike, path: str | os.PathLike[str]) -> None:
 
 
 def save_animation(
-    frames: list[np.ndarray], path: str | os.PathLike[str], seconds: float = 0.08
+    frames: list[UInt8[np.ndarray, "height width *colours"]],
+    path: str | os.PathLike[str],
+    seconds: float = 0.08,
 ) -> None:
     """Writes pictures as an animated GIF that repeats, whole or not at all.
 
@@ -188,16 +197,16 @@ def _write_whole(picture: Any, path: str | os.PathLike[str], kind: str, **option
 
 
 def scatter(
-    points: ArrayLike,
-    labels: ArrayLike | None = None,
+    points: Real[ArrayLike, "n 2"],
+    labels: Int[ArrayLike, " n"] | None = None,
     *,
     size: int = 320,
     height: int | None = None,
     limits: tuple[float, float, float, float] | None = None,
-    lines: Sequence[ArrayLike] = (),
-    reference: ArrayLike | None = None,
-    reference_labels: ArrayLike | None = None,
-) -> np.ndarray:
+    lines: Sequence[Real[ArrayLike, "_k 2"]] = (),
+    reference: Real[ArrayLike, "m 2"] | None = None,
+    reference_labels: Int[ArrayLike, " m"] | None = None,
+) -> UInt8[np.ndarray, "height width 3"]:
     """Draws 2-D points as soft dots, which add up to a density where there are many.
 
     Args:
@@ -236,14 +245,14 @@ def scatter(
 
 
 def pair_plots(
-    points: ArrayLike,
-    labels: ArrayLike | None = None,
+    points: Real[ArrayLike, "n columns"],
+    labels: Int[ArrayLike, " n"] | None = None,
     *,
     size: int = 320,
     limits: tuple[float, float, float, float] | None = None,
-    reference: ArrayLike | None = None,
-    reference_labels: ArrayLike | None = None,
-) -> np.ndarray:
+    reference: Real[ArrayLike, "m columns"] | None = None,
+    reference_labels: Int[ArrayLike, " m"] | None = None,
+) -> UInt8[np.ndarray, "height width 3"]:
     """Draws each two columns of points as a `scatter` plot, one below the other.
 
     Points of one column are drawn as a histogram.
@@ -287,12 +296,12 @@ def pair_plots(
 
 
 def histogram(
-    values: ArrayLike,
+    values: Real[ArrayLike, "..."],
     *,
     size: int = 320,
     limits: tuple[float, float] | None = None,
-    reference: ArrayLike | None = None,
-) -> np.ndarray:
+    reference: Real[ArrayLike, "..."] | None = None,
+) -> UInt8[np.ndarray, "{size} width 3"]:
     """Draws how values are distributed: the share in each of 40 bins, as bars.
 
     Args:
@@ -327,7 +336,9 @@ def histogram(
     return np.concatenate([left, *(part for plot in right for part in (gap, plot))], axis=1)
 
 
-def _draw_bars(heights: np.ndarray, size: int) -> np.ndarray:
+def _draw_bars(
+    heights: Float[np.ndarray, " bins"], size: int
+) -> UInt8[np.ndarray, "{size} {size} 3"]:
     """One square picture: bars from below, of heights in [0, 1], in a thin frame."""
     from PIL import Image, ImageDraw
 
@@ -348,7 +359,7 @@ def _draw_bars(heights: np.ndarray, size: int) -> np.ndarray:
     return np.array(picture)
 
 
-def _checked_points(points: ArrayLike, what: str) -> np.ndarray:
+def _checked_points(points: Real[ArrayLike, "n 2"], what: str) -> Float[np.ndarray, "n 2"]:
     points = np.asarray(points, np.float64)
     if points.ndim != 2 or points.shape[1] != 2 or not len(points):
         raise InputError(f"{what} must have shape (n, 2), got {points.shape}.")
@@ -356,15 +367,17 @@ def _checked_points(points: ArrayLike, what: str) -> np.ndarray:
     return points
 
 
-def _checked_labels(labels: ArrayLike | None, what: str, count: int) -> np.ndarray:
+def _checked_labels(
+    labels: Int[ArrayLike, " {count}"] | None, what: str, count: int
+) -> Int[np.ndarray, " {count}"]:
     labels = np.zeros(count, np.int64) if labels is None else np.asarray(labels)
     check_class_ids(what, labels, count=count)
     return labels
 
 
 def _checked_limits(
-    limits: tuple[float, float, float, float] | None, points: np.ndarray
-) -> np.ndarray:
+    limits: tuple[float, float, float, float] | None, points: Float[np.ndarray, "n 2"]
+) -> Float[np.ndarray, "2 2"]:
     """Limits as ((x_min, y_min), (x_max, y_max))."""
     if limits is None:
         low, high = points.min(axis=0), points.max(axis=0)
@@ -377,12 +390,12 @@ def _checked_limits(
 
 
 def _draw_points(
-    points: np.ndarray,
-    labels: np.ndarray,
+    points: Float[np.ndarray, "n 2"],
+    labels: Int[np.ndarray, " n"],
     size: tuple[int, int],
-    limits: np.ndarray,
-    lines: Sequence[ArrayLike],
-) -> np.ndarray:
+    limits: Float[np.ndarray, "2 2"],
+    lines: Sequence[Real[ArrayLike, "_k 2"]],
+) -> UInt8[np.ndarray, "height width 3"]:
     """One picture of a width and a height: dots in the colour of their class, in a thin frame."""
     from PIL import Image, ImageDraw
 
@@ -390,12 +403,12 @@ def _draw_points(
     inside = ((points >= low) & (points <= high)).all(axis=1)
     large = _ZOOM * np.asarray(size)
 
-    def place(x: ArrayLike) -> np.ndarray:
+    def place(x: Real[ArrayLike, "k 2"]) -> Float[np.ndarray, "k 2"]:
         spots = (np.asarray(x, np.float64) - low) / (high - low)
         return large * np.stack([spots[:, 0], 1 - spots[:, 1]], axis=1)
 
     spots = place(points[inside])
-    colour_of = {label: _colour(label) for label in np.unique(labels)}
+    colour_of = {label: _colour(label) for label in np.unique(labels).tolist()}
     colours = [colour_of[label] for label in labels[inside]]
     # Drawn larger and averaged down, which smooths the rims; in a random order, so that no class
     # lies on top of the others.

@@ -23,6 +23,7 @@ from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float, Int, PRNGKeyArray
 
 from fmjax.array_checks import check_floats, check_returned
 from fmjax.checks import check_finite_number
@@ -36,7 +37,7 @@ Shape = Any
 class Law(Protocol):
     """Something random that each example has one of."""
 
-    def sample(self, key: Array, index: Array, shape: Shape) -> Any:
+    def sample(self, key: PRNGKeyArray, index: Int[Array, " batch"], shape: Shape) -> Any:
         """Draws for the examples at the places `index` (batch,) of the global batch.
 
         Args:
@@ -57,7 +58,7 @@ NO_NOISE: Mapping[str, Law] = MappingProxyType({})
 class Source(Law, Protocol):
     """A distribution of x0."""
 
-    def log_prob(self, x: Any) -> Array:
+    def log_prob(self, x: Any) -> Float[Array, " batch"]:
         """The log-density in nats (batch,) of points (batch, ...), or of a pytree of them."""
 
 
@@ -70,7 +71,9 @@ def _is_shape(shape: Any) -> bool:
     return isinstance(shape, tuple) and all(isinstance(size, int) and size >= 0 for size in shape)
 
 
-def _for_each_shape(draw: Callable[[Array, tuple[int, ...]], Array], key: Array, shape: Shape):
+def _for_each_shape(
+    draw: Callable[[PRNGKeyArray, tuple[int, ...]], Array], key: PRNGKeyArray, shape: Shape
+):
     """``draw(key, shape)``; of a pytree of shapes each by itself, with a key of its own."""
     if _is_shape(shape):
         return draw(key, shape)
@@ -94,7 +97,7 @@ class StandardNormal:
         (4, 8, 8, 1)
     """
 
-    def sample(self, key: Array, index: Array, shape: Shape) -> Any:
+    def sample(self, key: PRNGKeyArray, index: Int[Array, " batch"], shape: Shape) -> Any:
         """Points (batch, *shape), float32; see `Law.sample`."""
 
         def draw(key, shape):
@@ -102,7 +105,7 @@ class StandardNormal:
 
         return _for_each_shape(draw, key, shape)
 
-    def log_prob(self, x: Any) -> Array:
+    def log_prob(self, x: Any) -> Float[Array, " batch"]:
         """log N(x; 0, I) in nats (batch,), of an array (batch, ...) or a pytree of them.
 
         Raises:
@@ -135,7 +138,7 @@ class UniformBox:
         if self.low >= self.high:
             raise InputError(f"high must be above low; got low={self.low} and high={self.high}.")
 
-    def sample(self, key: Array, index: Array, shape: Shape) -> Any:
+    def sample(self, key: PRNGKeyArray, index: Int[Array, " batch"], shape: Shape) -> Any:
         """Points (batch, *shape), float32; see `Law.sample`."""
 
         def draw(key, shape):
@@ -146,7 +149,7 @@ class UniformBox:
 
         return _for_each_shape(draw, key, shape)
 
-    def log_prob(self, x: Any) -> Array:
+    def log_prob(self, x: Any) -> Float[Array, " batch"]:
         """-d log(high - low) in nats (batch,), and -infinity outside of the box."""
 
         def one(leaf):
@@ -177,7 +180,7 @@ class Empirical:
                 f"{[jnp.shape(leaf) for leaf in jax.tree.leaves(self.points)]}."
             )
 
-    def sample(self, key: Array, index: Array, shape: Shape) -> Any:
+    def sample(self, key: PRNGKeyArray, index: Int[Array, " batch"], shape: Shape) -> Any:
         """Points drawn with replacement (batch, *shape); see `Law.sample`.
 
         Raises:
@@ -192,7 +195,7 @@ class Empirical:
         rows = jax.vmap(lambda k: jax.random.randint(k, (), 0, n))(example_keys(key, index))
         return jax.tree.map(lambda leaf: jnp.asarray(leaf)[rows], self.points)
 
-    def log_prob(self, x: Any) -> Array:
+    def log_prob(self, x: Any) -> Float[Array, " batch"]:
         """Refused: points have no density.
 
         Raises:
@@ -218,13 +221,13 @@ class JointSource:
 
     sources: Any
 
-    def sample(self, key: Array, index: Array, shape: Shape) -> Any:
+    def sample(self, key: PRNGKeyArray, index: Int[Array, " batch"], shape: Shape) -> Any:
         """A pytree of points; see `Law.sample`."""
         return self._each(
             lambda i, source, part: source.sample(jax.random.fold_in(key, i), index, part), shape
         )
 
-    def log_prob(self, x: Any) -> Array:
+    def log_prob(self, x: Any) -> Float[Array, " batch"]:
         """The sum of the log-densities of the parts, in nats (batch,)."""
         return sum(jax.tree.leaves(self._each(lambda i, source, part: source.log_prob(part), x)))
 
@@ -241,7 +244,9 @@ class JointSource:
 STANDARD_NORMAL = StandardNormal()
 
 
-def draw_source(source: Source, key: Array, index: Array, shape: Shape) -> Any:
+def draw_source(
+    source: Source, key: PRNGKeyArray, index: Int[Array, " batch"], shape: Shape
+) -> Any:
     """Points of a source, checked to be of the shape that was asked for.
 
     Args:

@@ -5,19 +5,38 @@
 jaxtyping checks a call twice: its arguments before it, and its arguments with its result after it.
 Only the second is wanted here. A call that is refused keeps its own error, which other tests read;
 a call that returns must have had the arguments that its signature promises, and such a result.
+Functions that begin with an underscore may be on the way to a refusal, and are left alone, as are
+annotations that say nothing of shapes: type checkers read those.
 """
 
 import inspect
+import types
+import typing
 from collections.abc import Callable
+from typing import Any
 
 import jaxtyping
 import typeguard
 
+_HOLDING = (typing.Union, types.UnionType, tuple, list, dict)
+
 
 def check(function: Callable) -> Callable:
     """The function under typeguard, where jaxtyping gives it the result as one more argument."""
-    has_result = any(name.startswith("ret") for name in inspect.signature(function).parameters)
-    return typeguard.typechecked(function) if has_result else function
+    names = inspect.signature(function).parameters
+    own = function.__name__.startswith("_") and not function.__name__.startswith("__")
+    if own or not any(name.startswith("ret") for name in names):
+        return function
+    hints = function.__annotations__.items()
+    function.__annotations__ = {name: hint if _has_shape(hint) else Any for name, hint in hints}
+    return typeguard.typechecked(function)
+
+
+def _has_shape(hint: Any) -> bool:
+    """Whether an annotation is an array's, or holds one in a union, a tuple, a list, a dict."""
+    if typing.get_origin(hint) in _HOLDING:
+        return any(map(_has_shape, typing.get_args(hint)))
+    return inspect.isclass(hint) and issubclass(hint, jaxtyping.AbstractArray)
 
 
 jaxtyping.install_import_hook("fmjax", f"{__name__}.{check.__name__}")

@@ -74,10 +74,10 @@ def test_a_point_is_drawn_where_it_is_with_y_upwards():
 
 def test_points_outside_are_not_drawn_however_far():
     limits = (-1.0, 1.0, -1.0, 1.0)
-    picture = scatter([[0.5, 0.5]], size=64, limits=limits)
-    far = [[0.5, 0.5], [1e30, 0.0], [0.0, -1e30], [1.5, 0.5]]
+    picture = scatter(np.array([[0.5, 0.5]]), size=64, limits=limits)
+    far = np.array([[0.5, 0.5], [1e30, 0.0], [0.0, -1e30], [1.5, 0.5]])
     np.testing.assert_array_equal(scatter(far, size=64, limits=limits), picture)
-    assert (scatter([[1e30, 0.0]], size=64, limits=limits)[1:-1, 1:-1] == 255).all()
+    assert (scatter(np.array([[1e30, 0.0]]), size=64, limits=limits)[1:-1, 1:-1] == 255).all()
 
 
 def test_many_points_on_one_spot_are_darker_than_one():

@@ -5,6 +5,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Bool, Float32, Shaped
 
 from fmjax.checks import check_at_least, check_between, check_finite_number
 from fmjax.errors import InputError
@@ -24,7 +25,7 @@ class Condition(Protocol):
     def drop_rate(self) -> float:
         """The probability that training replaces it by its null, in [0, 1]."""
 
-    def null_value(self) -> np.ndarray | np.generic:
+    def null_value(self) -> Shaped[np.ndarray, "..."] | np.generic:
         """What stands for none, of one example; it has the shape and the dtype of one example's."""
 
     def check(self, name: str, x: Any, batch: int) -> None:
@@ -134,7 +135,7 @@ class Vector:
         _check_drop_rate(self.drop_rate)
         _check_null(self.null, self.size, "a vector")
 
-    def null_value(self) -> np.ndarray:
+    def null_value(self) -> Float32[np.ndarray, " {self.size}"]:
         """The null vector, float32 (size,)."""
         return np.asarray([0.0] * self.size if self.null is None else self.null, np.float32)
 
@@ -176,7 +177,7 @@ class Sequence:
         _check_drop_rate(self.drop_rate)
         _check_null(self.null, self.size, "a sequence")
 
-    def null_value(self) -> np.ndarray:
+    def null_value(self) -> Float32[np.ndarray, "{self.length} {self.size}"]:
         """The null sequence, float32 (length, size)."""
         row = np.asarray([0.0] * self.size if self.null is None else self.null, np.float32)
         return np.tile(row, (self.length, 1))
@@ -216,7 +217,7 @@ class Mask:
                 f"of must be the name of the sequence that a mask is of; got {self.of!r:.60}."
             )
 
-    def null_value(self) -> np.ndarray:
+    def null_value(self) -> Bool[np.ndarray, " {self.length}"]:
         """No place at all, bool (length,)."""
         return np.zeros(self.length, bool)
 
@@ -256,7 +257,7 @@ class ImageCondition:
         object.__setattr__(self, "shape", tuple(map(int, self.shape)))
         _check_drop_rate(self.drop_rate)
 
-    def null_value(self) -> np.ndarray:
+    def null_value(self) -> Float32[np.ndarray, "height width channels"]:
         """The null image, zeros, float32 (height, width, channels)."""
         return np.zeros(self.shape, np.float32)
 

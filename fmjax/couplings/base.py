@@ -4,24 +4,25 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+from jaxtyping import PRNGKeyArray
 
 from fmjax.array_checks import check_leading_size, check_returned
-from fmjax.conventions import Array, Labels
+from fmjax.conventions import Labels
 from fmjax.errors import InputError
 
-Coupling = Callable[[Array, Any, Any, Labels], tuple[Any, Any, Labels]]
+Coupling = Callable[[PRNGKeyArray, Any, Any, Labels], tuple[Any, Any, Labels]]
 """``coupling(key, x0, x1, labels) -> (x0, x1, labels)``, each with its leading batch axis."""
 
 
 def independent(
-    key: Array, x0: Array, x1: Array, labels: Labels = None
-) -> tuple[Array, Array, Labels]:
+    key: PRNGKeyArray, x0: Any, x1: Any, labels: Labels = None
+) -> tuple[Any, Any, Labels]:
     """The product coupling q0(x0) q1(x1): every pair stays as it was drawn; the key is not used."""
     del key
     return x0, x1, labels
 
 
-def paired(coupling: Coupling, key: Array, x0: Any, x1: Any, labels: Labels) -> Any:
+def paired(coupling: Coupling, key: PRNGKeyArray, x0: Any, x1: Any, labels: Labels) -> Any:
     """What a coupling makes of a batch, checked: whoever takes a coupling calls it through here.
 
     Args:

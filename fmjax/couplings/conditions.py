@@ -16,6 +16,7 @@ from typing import Protocol
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float, Shaped
 
 from fmjax.array_checks import check_leading_size
 from fmjax.checks import check_between, check_name
@@ -30,7 +31,7 @@ SAME = 1e-6  # cosine distances below this are rounding
 class Conditions(Protocol):
     """``conditions(cost, labels) -> cost``, both (n, n); rows are source points."""
 
-    def __call__(self, cost: Array, labels: Labels) -> Array:
+    def __call__(self, cost: Float[Array, "n n"], labels: Labels) -> Float[Array, "n n"]:
         """The cost with the conditions in it."""
 
 
@@ -43,9 +44,9 @@ class SameClass:
             themselves if None.
     """
 
-    of: Callable[[Labels], Array] | None = None
+    of: Callable[[Labels], Shaped[Array, "batch ..."]] | None = None
 
-    def __call__(self, cost: Array, labels: Labels) -> Array:
+    def __call__(self, cost: Float[Array, "n n"], labels: Labels) -> Float[Array, "n n"]:
         """The cost, infinite between unlike labels; every row keeps at least its own place.
 
         Raises:
@@ -80,13 +81,13 @@ class NearConditions:
 
     ratio: float = 0.01
     distance: str = "cosine"
-    of: Callable[[Labels], Array] | None = None
+    of: Callable[[Labels], Shaped[Array, "batch ..."]] | None = None
 
     def __post_init__(self):
         check_between("ratio, a share of pairs,", self.ratio, 0, 1, "(]")
         check_name("distance", self.distance, CONDITION_DISTANCES)
 
-    def __call__(self, cost: Array, labels: Labels) -> Array:
+    def __call__(self, cost: Float[Array, "n n"], labels: Labels) -> Float[Array, "n n"]:
         """The cost with w d(c_i, c_j) added.
 
         Raises:
@@ -95,7 +96,7 @@ class NearConditions:
         distance = self.distances(labels).astype(cost.dtype)
         return cost + find_weight(cost, distance, self.ratio) * distance
 
-    def distances(self, labels: Labels) -> Array:
+    def distances(self, labels: Labels) -> Float[Array, "n n"]:
         """The distances d(c_i, c_j) (n, n)."""
         c = at_least_float32(pick(labels, self.of))
         c = c.reshape(len(c), -1)
@@ -108,7 +109,9 @@ class NearConditions:
         return jnp.where(distance < SAME, 0, distance)
 
 
-def find_weight(cost: Array, distance: Array, ratio: float) -> Array:
+def find_weight(
+    cost: Float[Array, "n n"], distance: Float[Array, "n n"], ratio: float
+) -> Float[Array, ""]:
     """The least w >= 0 past which mean(C_ij + w d_ij <= C_jj) is at most the ratio, a scalar.
 
     A pair stops being a candidate at w_ij = (C_jj - C_ij) / d_ij, so the search ends at the
@@ -133,7 +136,9 @@ def find_weight(cost: Array, distance: Array, ratio: float) -> Array:
     return jnp.where(too_many(0), high, 0)
 
 
-def pick(labels: Labels, of: Callable[[Labels], Array] | None) -> Array:
+def pick(
+    labels: Labels, of: Callable[[Labels], Shaped[Array, "batch ..."]] | None
+) -> Shaped[Array, "batch ..."]:
     """The array of conditions in the labels, as it is there.
 
     Raises:

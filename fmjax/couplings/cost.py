@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float, Real
 
 from fmjax.conventions import Array, at_least_float32, per_example_sum
 from fmjax.errors import InputError
@@ -13,7 +14,9 @@ MEMORY_LIMIT = 2**30  # bytes of one cost matrix
 FEW_FEATURES = 16
 
 
-def squared_cost(x0: Array, x1: Array) -> Array:
+def squared_cost(
+    x0: Real[Array, " n *features"], x1: Real[Array, " m *features"]
+) -> Float[Array, "n m"]:
     """The matrix C_ij = |x0_i - x1_j|^2, features flattened.
 
     With few features the differences are squared and added, so that every entry is good to the
@@ -42,7 +45,7 @@ def squared_cost(x0: Array, x1: Array) -> Array:
     return jnp.maximum(norms - 2 * products, 0)
 
 
-def geodesic_cost(manifold: Manifold, x0: Any, x1: Any) -> Array:
+def geodesic_cost(manifold: Manifold, x0: Any, x1: Any) -> Float[Array, "n n"]:
     """The matrix C_ij = dist(x0_i, x1_j)^2 of a manifold, summed over the points of an example.
 
     Args:

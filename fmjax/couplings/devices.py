@@ -6,11 +6,13 @@ Which of the two a run takes is decided in `fmjax.factory.draw.place_coupling`.
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
+from jaxtyping import PRNGKeyArray
 
 from fmjax.checks import check_at_least, check_methods, check_multiple
 from fmjax.conventions import Array, Labels
@@ -30,12 +32,12 @@ class InGroups:
     mesh: Mesh | None = None
 
     def __call__(
-        self, key: Array, x0: Array, x1: Array, labels: Labels = None
-    ) -> tuple[Array, Array, Labels]:
+        self, key: PRNGKeyArray, x0: Any, x1: Any, labels: Labels = None
+    ) -> tuple[Any, Any, Labels]:
         """Pairs within each block; see `in_groups` for the errors."""
         return _on_devices(self._here, self.axis_name, self.mesh)(key, x0, x1, labels)
 
-    def _here(self, key: Array, x0: Array, x1: Array, labels: Labels):
+    def _here(self, key: PRNGKeyArray, x0: Any, x1: Any, labels: Labels):
         """The groups of this device, numbered over all of them."""
         groups = self.groups
         first: int | Array = 0
@@ -91,12 +93,12 @@ class Gathered:
     mesh: Mesh | None = None
 
     def __call__(
-        self, key: Array, x0: Array, x1: Array, labels: Labels = None
-    ) -> tuple[Array, Array, Labels]:
+        self, key: PRNGKeyArray, x0: Any, x1: Any, labels: Labels = None
+    ) -> tuple[Any, Any, Labels]:
         """Pairs over all devices and gives back this device's rows."""
         return _on_devices(self._here, self.axis_name, self.mesh)(key, x0, x1, labels)
 
-    def _here(self, key: Array, x0: Array, x1: Array, labels: Labels):
+    def _here(self, key: PRNGKeyArray, x0: Any, x1: Any, labels: Labels):
         rows = len(jax.tree.leaves(x1)[0])
         whole = jax.tree.map(
             lambda a: jax.lax.all_gather(a, self.axis_name, tiled=True), (x0, x1, labels)

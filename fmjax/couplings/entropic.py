@@ -16,6 +16,7 @@ from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float, Int, PRNGKeyArray
 
 from fmjax.checks import check_name, check_positive
 from fmjax.conventions import Array
@@ -30,13 +31,13 @@ ROUNDINGS: tuple[Rounding, ...] = get_args(Rounding)
 
 @partial(jax.jit, static_argnames=("epsilon", "tau0", "tau1", "threshold", "max_iterations"))
 def log_plan(
-    cost: Array,
+    cost: Float[Array, "n m"],
     epsilon: float,
     tau0: float = 1.0,
     tau1: float = 1.0,
     threshold: float = 1e-3,
     max_iterations: int = 2000,
-) -> Array:
+) -> Float[Array, "n m"]:
     """The logarithm of the entropic plan between uniform weights 1 / n.
 
     Args:
@@ -80,7 +81,9 @@ class _Sinkhorn:
     threshold: float
     max_iterations: int
 
-    def __call__(self, key: Array, cost: Array) -> tuple[Array, None]:
+    def __call__(
+        self, key: PRNGKeyArray, cost: Float[Array, "n n"]
+    ) -> tuple[Int[Array, " n"], None]:
         plan = log_plan(
             cost, self.epsilon, threshold=self.threshold, max_iterations=self.max_iterations
         )
@@ -157,7 +160,9 @@ class _Unbalanced:
     threshold: float
     max_iterations: int
 
-    def __call__(self, key: Array, cost: Array) -> tuple[Array, Array]:
+    def __call__(
+        self, key: PRNGKeyArray, cost: Float[Array, "n n"]
+    ) -> tuple[Int[Array, " n"], Int[Array, " n"]]:
         plan = log_plan(
             cost,
             self.epsilon,
@@ -214,7 +219,9 @@ def unbalanced(
     )
 
 
-def pairs_from_plan(key: Array, plan: Array, count: int) -> tuple[Array, Array]:
+def pairs_from_plan(
+    key: PRNGKeyArray, plan: Float[Array, "n m"], count: int
+) -> tuple[Int[Array, " {count}"], Int[Array, " {count}"]]:
     """Pairs in proportion to a plan by systematic sampling: one uniform number for all.
 
     The entries are laid end to end, target after target, and count equally spaced marks are put on

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import Float32, Real
 
 from fmjax.array_checks import check_leading_size, check_pairs
 from fmjax.checks import check_at_least, check_multiple
@@ -20,13 +21,13 @@ from fmjax.numerics.host_assignment import least_cost_columns
 
 
 def host_exact(
-    x0: np.ndarray,
-    x1: np.ndarray,
+    x0: Real[np.ndarray, " n *features"],
+    x1: Real[np.ndarray, " n *features"],
     labels: Any = None,
     conditions: Any = None,
     *,
     manifold: Manifold | None = None,
-) -> np.ndarray:
+) -> Real[np.ndarray, " n *features"]:
     """Minibatch optimal transport in numpy: x0 in the order of least total squared distance.
 
     Solved by `fmjax.numerics.host_assignment`, in float64.
@@ -139,7 +140,9 @@ class HostCoupling:
     def __post_init__(self):
         check_at_least("groups", self.groups)
 
-    def __call__(self, rng: np.random.Generator, x1: np.ndarray, labels: Any = None) -> np.ndarray:
+    def __call__(
+        self, rng: np.random.Generator, x1: Real[np.ndarray, " batch *shape"], labels: Any = None
+    ) -> Float32[np.ndarray, " batch *shape"]:
         """Source points for the data x1 (batch, ...), row by row, float32.
 
         Args:

@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float, Int, PRNGKeyArray
 
 from fmjax.array_checks import as_floats, check_pairs, check_returned
 from fmjax.checks import check_methods
@@ -21,7 +22,9 @@ from fmjax.errors import InputError
 from fmjax.manifolds import Manifold
 from fmjax.numerics.assignment import assign
 
-Match = Callable[[Array, Array], tuple[Array, Array | None]]
+Match = Callable[
+    [PRNGKeyArray, Float[Array, "n n"]], tuple[Int[Array, " n"], Int[Array, " n"] | None]
+]
 
 
 @dataclass(frozen=True)
@@ -49,8 +52,8 @@ class MinibatchCoupling:
             check_methods("conditions", self.conditions, such_as="couplings.SameClass()")
 
     def __call__(
-        self, key: Array, x0: Array, x1: Array, labels: Labels = None
-    ) -> tuple[Array, Array, Labels]:
+        self, key: PRNGKeyArray, x0: Any, x1: Any, labels: Labels = None
+    ) -> tuple[Any, Any, Labels]:
         """Pairs x0 (batch, ...) with x1 (batch, ...), labels following their x1.
 
         Args:
@@ -88,7 +91,7 @@ class MinibatchCoupling:
             return x0, x1, labels
         return x0, *jax.tree.map(lambda leaf: jnp.asarray(leaf)[j], (x1, labels))
 
-    def _cost(self, x0: Any, x1: Any) -> Array:
+    def _cost(self, x0: Any, x1: Any) -> Float[Array, "n n"]:
         """The squared distances (n, n)."""
         if self.manifold is not None:
             return geodesic_cost(self.manifold, x0, x1)
@@ -102,7 +105,9 @@ class MinibatchCoupling:
         a, b = as_floats("x0", x0), as_floats("x1", x1)
         return squared_cost(jax.lax.stop_gradient(a), jax.lax.stop_gradient(b))
 
-    def _rows(self, key: Array, cost: Array) -> tuple[Array, Array | None]:
+    def _rows(
+        self, key: PRNGKeyArray, cost: Float[Array, "n n"]
+    ) -> tuple[Int[Array, " n"], Int[Array, " n"] | None]:
         """The match, checked: a wrong number of pairs would change the size of the batch."""
         found = self.match(key, cost)
         if not isinstance(found, tuple) or len(found) != 2:
@@ -113,7 +118,9 @@ class MinibatchCoupling:
         return found
 
 
-def permutation_of_least_cost(key: Array, cost: Array) -> tuple[Array, None]:
+def permutation_of_least_cost(
+    key: PRNGKeyArray, cost: Float[Array, "n n"]
+) -> tuple[Int[Array, " n"], None]:
     """The match of `exact`: for each target the source point of the least total cost."""
     del key
     return assign(cost.T), None

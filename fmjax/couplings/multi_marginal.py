@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import PRNGKeyArray, Shaped
 
 from fmjax.checks import check_at_least, check_methods
 from fmjax.conventions import Array, check_key
@@ -12,8 +13,11 @@ from fmjax.errors import InputError
 
 
 def chain(
-    key: Array, snapshots: Sequence[Array], coupling: Coupling, size: int | None = None
-) -> tuple[Array, ...]:
+    key: PRNGKeyArray,
+    snapshots: Sequence[Shaped[Array, " _ *shape"]],
+    coupling: Coupling,
+    size: int | None = None,
+) -> tuple[Shaped[Array, " size *shape"], ...]:
     """Lines up K snapshots so that row i of all of them is one trajectory.
 
     Consecutive snapshots are paired by the coupling, each as the source of the next: the Markov
@@ -66,7 +70,7 @@ def chain(
     return lined
 
 
-def _resampled(key: Array, x: Array, size: int) -> Array:
+def _resampled(key: PRNGKeyArray, x: Array, size: int) -> Array:
     """The snapshot with `size` rows; the snapshot itself if it has as many."""
     n = len(x)
     if n == size:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float, Int, PRNGKeyArray
 
 from fmjax.checks import check_between
 from fmjax.conventions import Array
@@ -20,7 +21,9 @@ class _Partial:
 
     fraction: float
 
-    def __call__(self, key: Array, cost: Array) -> tuple[Array, Array]:
+    def __call__(
+        self, key: PRNGKeyArray, cost: Float[Array, "n n"]
+    ) -> tuple[Int[Array, " n"], Int[Array, " n"]]:
         n = len(cost)
         kept = max(1, round(self.fraction * n))
         check_memory(2 * n - kept, cost.dtype.itemsize)
@@ -32,7 +35,9 @@ class _Partial:
         return i[at], j[at]
 
 
-def best_pairs(cost: Array, kept: int) -> tuple[Array, Array]:
+def best_pairs(
+    cost: Float[Array, "n n"], kept: int
+) -> tuple[Int[Array, " {kept}"], Int[Array, " {kept}"]]:
     """The given number of disjoint pairs of least total cost, exactly.
 
     An assignment with n - kept dummy rows and columns, to which the points left out go for nothing;

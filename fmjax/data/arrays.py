@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import Real, Shaped
 
 from fmjax.array_checks import check_finite
 from fmjax.conventions import Places
@@ -21,7 +22,7 @@ def on_host(tree: Any) -> Any:
     float64 becomes float32 and int64 int32, unless jax is told to keep them.
     """
 
-    def convert(x: Any) -> np.ndarray:
+    def convert(x: Any) -> Shaped[np.ndarray, "..."]:
         x = np.asarray(x)
         if x.dtype.kind not in "iuf":
             return x
@@ -79,7 +80,7 @@ class ArraySplit:
 
     x: Any
     labels: Any = None
-    weights: np.ndarray | None = dataclasses.field(default=None, kw_only=True)
+    weights: Real[np.ndarray, " n"] | None = dataclasses.field(default=None, kw_only=True)
 
     def __len__(self) -> int:
         return len(jax.tree.leaves(self.x)[0])

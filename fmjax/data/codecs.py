@@ -16,12 +16,13 @@ are. One of your own is a frozen dataclass of numbers and tuples with the member
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float, Real, Shaped, UInt8
 
 from fmjax.array_checks import check_shaped_as
 from fmjax.checks import check_at_least, check_finite_number, check_positive
+from fmjax.conventions import AnyArray, Array
 from fmjax.data import pixels
 from fmjax.errors import InputError
 
@@ -54,13 +55,15 @@ class Codec(Protocol):
     def bin_width(self) -> float | None:
         """The distance of neighbouring levels of a state; None where data have no levels."""
 
-    def encode(self, data: Any) -> Any:
+    def encode(self, data: Shaped[Any, "..."]) -> Shaped[Any, "..."]:
         """Data (..., *data_shape) as states, float32; of numpy arrays by numpy alone."""
 
-    def decode(self, x: Any) -> Any:
+    def decode(self, x: Shaped[Any, "..."]) -> Shaped[Any, "..."]:
         """States (..., *shape), of jax or numpy, as data; undoes `encode`."""
 
-    def dequantize(self, keys: jax.Array, data: jax.Array) -> jax.Array:
+    def dequantize(
+        self, keys: Shaped[Array, "batch ..."], data: Shaped[Array, " batch *shape"]
+    ) -> Float[Array, " batch *shape"]:
         """States of data with levels, spread evenly over a level, by one key per example."""
 
 
@@ -81,7 +84,9 @@ class WithoutLevels:
         """That of a state."""
         return self.shape
 
-    def dequantize(self, keys: jax.Array, data: jax.Array) -> jax.Array:
+    def dequantize(
+        self, keys: Shaped[Array, "batch ..."], data: Shaped[Array, " batch *shape"]
+    ) -> Float[Array, " batch *shape"]:
         """Refused.
 
         Raises:
@@ -115,15 +120,17 @@ class Pixels:
         """(H, W, C)."""
         return self.shape
 
-    def encode(self, data: Any) -> Any:
+    def encode(self, data: Real[AnyArray, "*shape"]) -> Float[AnyArray, "*shape"]:
         """uint8 levels to [-1, 1]; see `fmjax.data.pixels.to_unit`."""
         return pixels.to_unit(data)
 
-    def decode(self, x: jax.Array) -> jax.Array:
+    def decode(self, x: Float[Array, "*shape"]) -> UInt8[Array, "*shape"]:
         """[-1, 1] to the nearest of 256 levels; see `fmjax.data.pixels.to_pixels`."""
         return pixels.to_pixels(x)
 
-    def dequantize(self, keys: jax.Array, data: jax.Array) -> jax.Array:
+    def dequantize(
+        self, keys: Shaped[Array, "batch ..."], data: UInt8[Array, " batch *shape"]
+    ) -> Float[Array, " batch *shape"]:
         """States with uniform noise of one level; see `fmjax.data.pixels.dequantize`."""
         return pixels.dequantize(keys, data)
 
@@ -155,7 +162,7 @@ class Vectors(WithoutLevels):
             check_positive("a scale of Vectors", one)
 
     @classmethod
-    def fitted(cls, data: np.ndarray) -> "Vectors":
+    def fitted(cls, data: Real[np.ndarray, "n d"]) -> "Vectors":
         """The codec that gives these rows (n, D) mean 0 and standard deviation 1.
 
         Raises:
@@ -174,13 +181,13 @@ class Vectors(WithoutLevels):
         """(D,)."""
         return (self.size,)
 
-    def encode(self, data: Any) -> Any:
+    def encode(self, data: Float[Any, "*shape"]) -> Float[Any, "*shape"]:
         """(data - mean) / scale, float32."""
         x = floats(data, "Vectors")
         x = x if self.mean is None else x - _like(x, self.mean)
         return x if self.scale is None else x / _like(x, self.scale)
 
-    def decode(self, x: jax.Array) -> jax.Array:
+    def decode(self, x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         """X scale + mean."""
         x = x if self.scale is None else x * _like(x, self.scale)
         return x if self.mean is None else x + _like(x, self.mean)
@@ -211,17 +218,17 @@ class States(WithoutLevels):
         check_finite_number("the shift of States", self.shift)
         check_positive("the scale of States", self.scale)
 
-    def encode(self, data: Any) -> Any:
+    def encode(self, data: Float[Any, "*shape"]) -> Float[Any, "*shape"]:
         """(data - shift) * scale, float32."""
         x = floats(data, "States")
         return x if (self.shift, self.scale) == (0, 1) else (x - self.shift) * self.scale
 
-    def decode(self, x: jax.Array) -> jax.Array:
+    def decode(self, x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         """X / scale + shift."""
         return x if (self.shift, self.scale) == (0, 1) else x / self.scale + self.shift
 
 
-def floats(data: Any, kind: str) -> Any:
+def floats(data: Float[Any, "*shape"], kind: str) -> Float[Any, "*shape"]:
     """Data as floats, float32 or wider; of numpy arrays by numpy alone.
 
     Args:

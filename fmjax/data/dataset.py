@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+from jaxtyping import Float, Int, Real, Shaped
 
 from fmjax.checks import check_at_least
 from fmjax.conditions import ClassIds
@@ -52,7 +53,7 @@ class Split(Protocol):
     def __getitem__(self, index: int) -> dict:
         """One example by itself, a dictionary."""
 
-    def read(self, indices: Places) -> tuple[np.ndarray, Any]:
+    def read(self, indices: Places) -> tuple[Shaped[np.ndarray, "k ..."], Any]:
         """Data ``(k, ...)`` and labels ``(k, ...)``, or None, at k positions."""
 
 
@@ -61,7 +62,7 @@ class Subset:
     """The examples of `source` at `indices`, in that order."""
 
     source: Split
-    indices: np.ndarray
+    indices: Int[np.ndarray, " n"]
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -70,12 +71,12 @@ class Subset:
         return self.source[int(self.indices[index])]
 
     @property
-    def weights(self) -> np.ndarray | None:
+    def weights(self) -> Real[np.ndarray, " n"] | None:
         """Those of the source, of this part."""
         weights = getattr(self.source, "weights", None)
         return None if weights is None else weights[self.indices]
 
-    def read(self, indices: Places) -> tuple[np.ndarray, Any]:
+    def read(self, indices: Places) -> tuple[Shaped[np.ndarray, "k ..."], Any]:
         """As `Split.read`, at positions in this part."""
         return self.source.read(self.indices[np.asarray(indices)])
 
@@ -83,7 +84,9 @@ class Subset:
 class PairedSubset(Subset):
     """The same of pairs."""
 
-    def read_pairs(self, indices: Places) -> tuple[np.ndarray, np.ndarray, Any]:
+    def read_pairs(
+        self, indices: Places
+    ) -> tuple[Float[np.ndarray, "k ..."], Shaped[np.ndarray, "k ..."], Any]:
         """As `Split` describes, at positions in this part."""
         places = self.indices[np.asarray(indices)]
         return self.source.read_pairs(places)  # type: ignore[attr-defined]  # a split of pairs
@@ -125,7 +128,9 @@ class Dataset:
         """The classes, where the labels are one array of class ids."""
         return self.conditions if isinstance(self.conditions, ClassIds) else None
 
-    def arrays(self, split: str, limit: int | None = None) -> tuple[np.ndarray, Any]:
+    def arrays(
+        self, split: str, limit: int | None = None
+    ) -> tuple[Shaped[np.ndarray, "n ..."], Any]:
         """Examples of a split as arrays, for evaluation: the same ones at every call.
 
         Examples with weights are drawn by them, some of them several times.
@@ -161,13 +166,15 @@ class Dataset:
             raise InputError(f"the toy {self.name!r} is drawn afresh, and has no {split} split.")
         return found
 
-    def _points(self, toy: Toy, split: str, n: int) -> tuple[np.ndarray, np.ndarray | None]:
+    def _points(
+        self, toy: Toy, split: str, n: int
+    ) -> tuple[Shaped[np.ndarray, "n 2"], Int[np.ndarray, " n"] | None]:
         # A spawn key, unlike a plain seed, gives a stream that no training seed can give.
         seed = np.random.SeedSequence(0, spawn_key=(SPLITS.index(split),))
         points, labels = toy.sample(np.random.default_rng(seed), n)
         return points, labels if self.conditions is not None else None
 
-    def _stored(self, source: Split, limit: int | None) -> tuple[np.ndarray, Any]:
+    def _stored(self, source: Split, limit: int | None) -> tuple[Shaped[np.ndarray, "n ..."], Any]:
         weights = getattr(source, "weights", None)
         if weights is not None:
             number = min(len(source), len(source) if limit is None else limit)
@@ -193,8 +200,8 @@ def hold_out(source: Split, fraction: float = 0.1) -> tuple[Subset, Subset]:
 
 
 def stratified_split(
-    labels: np.ndarray, test_size: int, seed: int = 0
-) -> tuple[np.ndarray, np.ndarray]:
+    labels: Int[np.ndarray, " n"], test_size: int, seed: int = 0
+) -> tuple[Int[np.ndarray, " train"], Int[np.ndarray, " test"]]:
     """Chooses a test part in which every class has its share, to within one example.
 
     Every example gets the quantile of its random rank within its class; the test part is the

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+from jaxtyping import Int, Shaped
 
 from fmjax.conditions import Vector
 from fmjax.data.codecs import Codec
@@ -33,7 +34,7 @@ class ArrayExamples:
         arrays: (n, ...) by what they are.
     """
 
-    arrays: Mapping[str, np.ndarray]
+    arrays: Mapping[str, Shaped[np.ndarray, "n ..."]]
 
     def __len__(self) -> int:
         return len(self.arrays["x"])
@@ -41,7 +42,7 @@ class ArrayExamples:
     def __getitem__(self, index: int) -> dict[str, Any]:
         return {name: x[index] for name, x in self.arrays.items()}
 
-    def take(self, indices: np.ndarray) -> "ArrayExamples":
+    def take(self, indices: Int[np.ndarray, " k"]) -> "ArrayExamples":
         """The examples at `indices` (k,)."""
         return ArrayExamples({name: x[indices] for name, x in self.arrays.items()})
 

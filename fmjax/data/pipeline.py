@@ -16,6 +16,7 @@ from typing import Any
 import grain
 import jax
 import numpy as np
+from jaxtyping import Float, Int, Int32, Shaped
 
 from fmjax.array_checks import check_shaped_as
 from fmjax.checks import check_at_least, check_between, check_multiple
@@ -28,7 +29,14 @@ from fmjax.errors import InputError
 
 HostBatch = dict[str, Any]
 
-Couple = Callable[[np.random.Generator, np.ndarray, np.ndarray | None], np.ndarray]
+Couple = Callable[
+    [
+        np.random.Generator,
+        Float[np.ndarray, " batch *shape"],
+        Shaped[np.ndarray, "batch ..."] | None,
+    ],
+    Float[np.ndarray, " batch *shape"],
+]
 """A coupling on the host: ``couple(rng, x1, labels) -> x0``, one source point per data point."""
 
 _COUPLE = 2  # a spawn key of the seed; the order and the augmentation have streams of their own
@@ -187,7 +195,9 @@ def _stored_stream(
 class _Plans:
     """Which examples each batch is of, for one process: an endless source."""
 
-    def __init__(self, order: Sequence[Any], index: np.ndarray, global_batch: int, start: int):
+    def __init__(
+        self, order: Sequence[Any], index: Int[np.ndarray, " rows"], global_batch: int, start: int
+    ):
         self._order, self._index = order, index.tolist()
         self._batch, self._start = global_batch, start
 
@@ -199,7 +209,7 @@ class _Plans:
         return [self._order[first + i] for i in self._index]
 
 
-def rows_of(process: int, processes: int, global_batch: int) -> np.ndarray:
+def rows_of(process: int, processes: int, global_batch: int) -> Int32[np.ndarray, " rows"]:
     """The positions in the global batch of one process's rows, int32."""
     return np.arange(process, global_batch, processes, dtype=np.int32)
 
@@ -209,11 +219,13 @@ def _toss(position: int, rng: np.random.Generator) -> tuple[int, bool]:
     return position, bool(rng.random() < 0.5)
 
 
-def _read_plan(split: Split, plan: Places, index: np.ndarray) -> HostBatch:
+def _read_plan(split: Split, plan: Places, index: Int[np.ndarray, " rows"]) -> HostBatch:
     return {"index": index.copy(), **read_batch(split, np.array(plan))}
 
 
-def _read_mirrored(split: Split, plan: Sequence[tuple[int, bool]], index: np.ndarray) -> HostBatch:
+def _read_mirrored(
+    split: Split, plan: Sequence[tuple[int, bool]], index: Int[np.ndarray, " rows"]
+) -> HostBatch:
     positions, mirrored = map(np.array, zip(*plan, strict=True))
     batch = _read_plan(split, positions, index)
     for name in ("x1", "x0"):

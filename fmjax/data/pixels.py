@@ -3,15 +3,16 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float, Real, Shaped, UInt8
 
-from fmjax.conventions import AnyArray
+from fmjax.conventions import AnyArray, Array
 from fmjax.errors import InputError
 
 BIN_WIDTH = 2 / 255
 """The distance of two neighbouring levels in [-1, 1]."""
 
 
-def to_unit(x: AnyArray) -> AnyArray:
+def to_unit(x: Real[AnyArray, "*shape"]) -> Float[AnyArray, "*shape"]:
     """Pixels to [-1, 1]; floats pass through unchanged.
 
     Args:
@@ -32,7 +33,9 @@ def to_unit(x: AnyArray) -> AnyArray:
     return x.astype(np.float32) / np.float32(127.5) - np.float32(1.0)
 
 
-def dequantize(keys: jax.Array, pixels: jax.Array) -> jax.Array:
+def dequantize(
+    keys: Shaped[Array, "batch ..."], pixels: UInt8[Array, " batch *shape"]
+) -> Float[Array, " batch *shape"]:
     """Pixels spread evenly over their bins: ``to_unit(pixels) + BIN_WIDTH * (w - 1/2)``.
 
     With w uniform on [0, 1), independent for each number, the 256 levels become a density: what
@@ -57,7 +60,7 @@ def dequantize(keys: jax.Array, pixels: jax.Array) -> jax.Array:
     return to_unit(pixels) + BIN_WIDTH * (w - 0.5)
 
 
-def to_pixels(x: jax.Array) -> jax.Array:
+def to_pixels(x: Float[Array, "*shape"]) -> UInt8[Array, "*shape"]:
     """[-1, 1] to the nearest of 256 levels; what lies outside is clipped.
 
     ``to_pixels(to_unit(p)) == p`` for every level p.

@@ -8,10 +8,11 @@ import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import jax
 import numpy as np
+from jaxtyping import Float
 
 from fmjax.array_checks import check_finite
+from fmjax.conventions import Array
 from fmjax.data.codecs import Codec, WithoutLevels, floats
 from fmjax.errors import InputError
 from fmjax.manifolds import Manifold, manifold_by_name
@@ -46,11 +47,11 @@ class Points(WithoutLevels):
         """That of a point: (3, 3) of a rotation, (n + 1,) of a sphere, (size,) of a product."""
         return self.manifold.shape
 
-    def encode(self, data: Any) -> Any:
+    def encode(self, data: Float[Any, "*shape"]) -> Float[Any, "*shape"]:
         """The points as they are, float32."""
         return floats(data, "Points")
 
-    def decode(self, x: jax.Array) -> jax.Array:
+    def decode(self, x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         """The points as they are."""
         return x
 
@@ -65,7 +66,9 @@ def space_of(codec: Codec) -> Manifold | None:
     return getattr(codec, "manifold", None)
 
 
-def as_points(what: str, x: np.ndarray, codec: Points, project: bool = False) -> np.ndarray:
+def as_points(
+    what: str, x: Float[np.ndarray, "n ..."], codec: Points, project: bool = False
+) -> Float[np.ndarray, "n ..."]:
     """Rows of numbers as points on a manifold, (n, *shape), each moved to the nearest point.
 
     Args:
@@ -89,7 +92,9 @@ def as_points(what: str, x: np.ndarray, codec: Points, project: bool = False) ->
     return np.asarray(codec.manifold.project(points))
 
 
-def check_points(what: str, points: np.ndarray, codec: Points, advice: str = "") -> None:
+def check_points(
+    what: str, points: Float[np.ndarray, "n ..."], codec: Points, advice: str = ""
+) -> None:
     """Checks points on the host.
 
     Args:

@@ -4,6 +4,7 @@ import dataclasses
 import re
 
 import numpy as np
+from jaxtyping import Int, UInt8
 
 from fmjax.conventions import Places
 from fmjax.errors import InputError
@@ -35,7 +36,9 @@ class RandomImages:
         images, labels = self.read([index])
         return {"image": images[0]} | ({} if labels is None else {"label": int(labels[0])})
 
-    def read(self, indices: Places) -> tuple[np.ndarray, np.ndarray | None]:
+    def read(
+        self, indices: Places
+    ) -> tuple[UInt8[np.ndarray, "k height width channels"], Int[np.ndarray, " k"] | None]:
         """As `fmjax.data.dataset.Split.read`."""
         size = int(np.prod(self.shape))
         raw = [

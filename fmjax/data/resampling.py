@@ -4,11 +4,14 @@ import functools
 import sys
 
 import numpy as np
+from jaxtyping import Float32, Int64, Real
 
 from fmjax.errors import InputError
 
 
-def check_weights(what: str, weights: np.ndarray, count: int) -> np.ndarray:
+def check_weights(
+    what: str, weights: Real[np.ndarray, " {count}"], count: int
+) -> Float32[np.ndarray, " {count}"]:
     """Weights as float32 (n,), once they are such.
 
     Args:
@@ -34,7 +37,9 @@ def check_weights(what: str, weights: np.ndarray, count: int) -> np.ndarray:
     return found
 
 
-def resample(weights: np.ndarray, count: int, u: float) -> np.ndarray:
+def resample(
+    weights: Real[np.ndarray, " n"], count: int, u: float
+) -> Int64[np.ndarray, " {count}"]:
     """Positions drawn by systematic resampling: example i floor or ceil of count w_i / sum w times.
 
     The k-th position is where the running sum of weights passes (k + u) / count of the whole.
@@ -63,12 +68,12 @@ class WeightedOrder:
         seed: of all epochs.
     """
 
-    def __init__(self, weights: np.ndarray, seed: int):
+    def __init__(self, weights: Real[np.ndarray, " n"], seed: int):
         """Args as the attributes."""
         self.weights, self.seed = weights, seed
         self._order = functools.lru_cache(maxsize=2)(self._make_order)  # a batch may span two
 
-    def _make_order(self, epoch: int) -> np.ndarray:
+    def _make_order(self, epoch: int) -> Int64[np.ndarray, " n"]:
         rng = np.random.default_rng((self.seed, epoch))
         return rng.permutation(resample(self.weights, len(self.weights), rng.random()))
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float, Real
 
 from fmjax.array_checks import check_finite
 from fmjax.checks import check_between
@@ -105,9 +106,9 @@ class Snapshots:
         # What does not divide goes to intervals drawn anew in each batch.
         sizes = np.full(intervals, number // intervals)
         sizes[rng.permutation(intervals)[: number % intervals]] += 1
-        parts = [_paired(rng, points[k], points[k + 1], n) for k, n in enumerate(sizes)]
+        parts = [_paired(rng, points[k], points[k + 1], n) for k, n in enumerate(sizes.tolist())]
         both = np.asarray(times, np.float32)
-        ends = [np.tile(both[k : k + 2], (n, 1)) for k, n in enumerate(sizes)]
+        ends = [np.tile(both[k : k + 2], (n, 1)) for k, n in enumerate(sizes.tolist())]
         order = rng.permutation(number)
         x0, x1 = (np.concatenate(side)[order] for side in zip(*parts, strict=True))
         return {"x0": x0, "x1": x1, "labels": {"interval": np.concatenate(ends)[order]}}
@@ -200,7 +201,7 @@ def in_snapshots(dataset: Dataset, held_out: float | None) -> Dataset:
 _MOST_TIMES = 1000
 
 
-def _times(dataset: Dataset, labels: Any) -> np.ndarray:
+def _times(dataset: Dataset, labels: Any) -> Real[np.ndarray, " n"]:
     """The time of each example, float64 (n,)."""
     (condition,) = named_leaves(dataset.conditions).values()
     (x,) = named_leaves(labels).values()
@@ -241,8 +242,11 @@ class _Batches:
 
 
 def _paired(
-    rng: np.random.Generator, before: np.ndarray, after: np.ndarray, number: int
-) -> tuple[np.ndarray, np.ndarray]:
+    rng: np.random.Generator,
+    before: Float[np.ndarray, " n *shape"],
+    after: Float[np.ndarray, " m *shape"],
+    number: int,
+) -> tuple[Float[np.ndarray, " {number} *shape"], Float[np.ndarray, " {number} *shape"]]:
     """So many points of two snapshots, row by row the pairs of least total squared distance."""
     x0, x1 = (_drawn(rng, x, number) for x in (before, after))
     if not number:
@@ -252,7 +256,9 @@ def _paired(
     return x0[least_cost_columns(-2 * (b - b.mean(0)) @ (a - a.mean(0)).T)], x1
 
 
-def _drawn(rng: np.random.Generator, x: np.ndarray, number: int) -> np.ndarray:
+def _drawn(
+    rng: np.random.Generator, x: Float[np.ndarray, " n *shape"], number: int
+) -> Float[np.ndarray, " {number} *shape"]:
     """Rows drawn without repetition where there are enough, so that each is as likely."""
     whole, rest = divmod(number, len(x))
     chosen = [np.tile(np.arange(len(x)), whole), rng.permutation(len(x))[:rest]]

@@ -13,11 +13,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float, Int, Int32, Shaped, UInt8
 
 from fmjax.checks import check_at_least, check_between
+from fmjax.conventions import Array
 from fmjax.errors import InputError
 
 BYTES = 256
@@ -38,7 +39,7 @@ class _OfTokens:
         """That of a state."""
         return self.shape
 
-    def encode(self, data: Any) -> Any:
+    def encode(self, data: Int[Any, "*shape"]) -> Int[Any, "*shape"]:
         """The tokens, int32; those of a numpy array are checked.
 
         Raises:
@@ -46,11 +47,13 @@ class _OfTokens:
         """
         return as_tokens(data, self.vocabulary, f"the data of {type(self).__name__}")
 
-    def decode(self, x: jax.Array) -> jax.Array:
+    def decode(self, x: Int[Array, "*shape"]) -> Shaped[Array, "*shape"]:
         """The tokens."""
         return x
 
-    def dequantize(self, keys: jax.Array, data: jax.Array) -> jax.Array:
+    def dequantize(
+        self, keys: Shaped[Array, "batch ..."], data: Shaped[Array, " batch *shape"]
+    ) -> Float[Array, " batch *shape"]:
         """Refused.
 
         Raises:
@@ -121,7 +124,7 @@ class Levels(_OfTokens):
         # In whole numbers, so that numpy and a device agree: (255 + 2 (K - 1) x) // 510.
         return (data.astype(np.int32) * (2 * (self.vocabulary - 1)) + 255) // 510
 
-    def decode(self, x: jax.Array) -> jax.Array:
+    def decode(self, x: Int[Array, "*shape"]) -> UInt8[Array, "*shape"]:
         """Numbers of levels to uint8 pixels; a masked token, which has no level, as the last."""
         last = self.vocabulary - 1
         x = jnp.clip(x, 0, last)
@@ -175,7 +178,7 @@ class Text(_OfTokens):
         """(L,)."""
         return (self.length,)
 
-    def read(self, text: str, what: str = "the text") -> np.ndarray:
+    def read(self, text: str, what: str = "the text") -> Int32[np.ndarray, " n"]:
         """The tokens of a text of any length, int32 (n,).
 
         Args:

@@ -5,14 +5,19 @@ import sys
 from collections.abc import Callable
 
 import numpy as np
+from jaxtyping import Float, Float32, Int, Int32, Real, Shaped
 
 from fmjax.checks import check_at_least
 
 _CELLS = 128  # along a side of the board of tokens
-Sample = Callable[[np.random.Generator, int], tuple[np.ndarray, np.ndarray]]
+Sample = Callable[
+    [np.random.Generator, int], tuple[Shaped[np.ndarray, "n 2"], Int32[np.ndarray, " n"]]
+]
 
 
-def eight_gaussians(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
+def eight_gaussians(
+    rng: np.random.Generator, n: int
+) -> tuple[Float32[np.ndarray, "{n} 2"], Int32[np.ndarray, " {n}"]]:
     """Eight unit Gaussians on a circle of radius 5; the label is the mode, counter-clockwise.
 
     Args:
@@ -27,7 +32,9 @@ def eight_gaussians(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.nd
     return _typed(centre + rng.normal(size=(n, 2)), labels)
 
 
-def moons(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
+def moons(
+    rng: np.random.Generator, n: int
+) -> tuple[Float32[np.ndarray, "{n} 2"], Int32[np.ndarray, " {n}"]]:
     """Two interleaved half circles with noise 0.05, times 2 and x minus 1; the label is the moon.
 
     The shape is scikit-learn's ``make_moons``, with angles drawn uniformly rather than on a grid.
@@ -46,7 +53,9 @@ def moons(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
     return _typed(2.0 * points - np.array([1.0, 0.0]), labels)
 
 
-def checkerboard(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
+def checkerboard(
+    rng: np.random.Generator, n: int
+) -> tuple[Float32[np.ndarray, "{n} 2"], Int32[np.ndarray, " {n}"]]:
     """Uniform on the eight dark squares of a 4 x 4 board over [-4, 4]^2; the label is the square.
 
     Args:
@@ -60,7 +69,9 @@ def checkerboard(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarr
     return _typed(2.0 * (corner + rng.uniform(size=(n, 2))) - 4.0, labels)
 
 
-def checkerboard_tokens(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
+def checkerboard_tokens(
+    rng: np.random.Generator, n: int
+) -> tuple[Int32[np.ndarray, "{n} 2"], Int32[np.ndarray, " {n}"]]:
     """The same board of 128 x 128 cells, a point being the column and the row of its cell.
 
     Uniform on 8,192 cells, so that its entropy is ln 8192 = 9.0109 nats.
@@ -77,7 +88,9 @@ def checkerboard_tokens(rng: np.random.Generator, n: int) -> tuple[np.ndarray, n
     return (side * corner + rng.integers(side, size=(n, 2))).astype(np.int32), labels
 
 
-def torus_checkerboard(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
+def torus_checkerboard(
+    rng: np.random.Generator, n: int
+) -> tuple[Float32[np.ndarray, "{n} 2"], Int32[np.ndarray, " {n}"]]:
     """The same board over all angles, [-pi, pi]^2: it goes on across the edges.
 
     Its density is 1 / (2 pi^2) on the dark squares, so that its entropy is ln(2 pi^2) = 2.9826
@@ -94,7 +107,9 @@ def torus_checkerboard(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np
     return _typed(np.pi * ((corner + rng.uniform(size=(n, 2))) / 2 - 1), labels)
 
 
-def _dark_squares(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
+def _dark_squares(
+    rng: np.random.Generator, n: int
+) -> tuple[Int[np.ndarray, " {n}"], Int[np.ndarray, "{n} 2"]]:
     """Which of the eight dark squares (n,), and its column and row of four (n, 2)."""
     labels = rng.integers(8, size=n)
     row = labels // 2
@@ -102,7 +117,9 @@ def _dark_squares(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndar
     return labels.astype(np.int32), np.stack([column, row], axis=-1)
 
 
-def s_curve(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
+def s_curve(
+    rng: np.random.Generator, n: int
+) -> tuple[Float32[np.ndarray, "{n} 2"], Int32[np.ndarray, " {n}"]]:
     """The S of scikit-learn's ``make_s_curve`` seen from the side, noise 0.05, times 1.5.
 
     Args:
@@ -117,7 +134,9 @@ def s_curve(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
     return _typed(1.5 * (curve + 0.05 * rng.normal(size=(n, 2))), np.zeros(n))
 
 
-def spirals(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
+def spirals(
+    rng: np.random.Generator, n: int
+) -> tuple[Float32[np.ndarray, "{n} 2"], Int32[np.ndarray, " {n}"]]:
     """Two arms of one and a half turns, out to radius 4, noise 0.1; the label is the arm.
 
     The radius is ``4 sqrt(u)`` with u uniform, which spreads the points evenly along an arm.
@@ -135,7 +154,9 @@ def spirals(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
     return _typed(arm + 0.1 * rng.normal(size=(n, 2)), labels)
 
 
-def pinwheel(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
+def pinwheel(
+    rng: np.random.Generator, n: int
+) -> tuple[Float32[np.ndarray, "{n} 2"], Int32[np.ndarray, " {n}"]]:
     """Five blades, each a long Gaussian bent by a rotation that grows with the radius.
 
     Args:
@@ -152,7 +173,9 @@ def pinwheel(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
     return _typed(2.0 * (blade[:, :1] * forward + blade[:, 1:] * sideways), labels)
 
 
-def rings(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
+def rings(
+    rng: np.random.Generator, n: int
+) -> tuple[Float32[np.ndarray, "{n} 2"], Int32[np.ndarray, " {n}"]]:
     """Four circles of radius 1, 2, 3 and 4, equally likely, noise 0.1; the label is the ring.
 
     Args:
@@ -167,12 +190,14 @@ def rings(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
     return _typed(circle + 0.1 * rng.normal(size=(n, 2)), labels)
 
 
-def _unit(angle: np.ndarray) -> np.ndarray:
+def _unit(angle: Float[np.ndarray, " n"]) -> Float[np.ndarray, "n 2"]:
     """The points (n, 2) of the unit circle at `angle` (n,), in radians."""
     return np.stack([np.cos(angle), np.sin(angle)], axis=-1)
 
 
-def _typed(points: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _typed(
+    points: Real[np.ndarray, "n 2"], labels: Real[np.ndarray, " n"]
+) -> tuple[Float32[np.ndarray, "n 2"], Int32[np.ndarray, " n"]]:
     return points.astype(np.float32), labels.astype(np.int32)
 
 
@@ -230,7 +255,7 @@ class ToyBatches:
     def __len__(self) -> int:
         return sys.maxsize
 
-    def __getitem__(self, k: int) -> dict[str, np.ndarray]:
+    def __getitem__(self, k: int) -> dict[str, Shaped[np.ndarray, "batch ..."]]:
         """Global batch k: ``x1`` (batch, 2) and, where there are classes, ``labels``."""
         points, labels = self.toy.sample(np.random.default_rng((self.seed, int(k))), self.batch)
         if self.toy.num_classes is None:

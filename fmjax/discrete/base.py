@@ -13,12 +13,21 @@ from types import MappingProxyType
 from typing import Any, ClassVar
 
 import jax.numpy as jnp
+from jaxtyping import Float, Shaped
 
 from fmjax.array_checks import check_per_example, check_shaped_as, times_of
 from fmjax.checks import check_methods
 from fmjax.conventions import Array, expand, per_example_sum
 from fmjax.discrete.token_sources import TokenSource
-from fmjax.discrete.tokens import as_logits, as_tokens
+from fmjax.discrete.tokens import (
+    OfPlaces,
+    OfStates,
+    OfTokens,
+    Tokens,
+    TokenTimes,
+    as_logits,
+    as_tokens,
+)
 from fmjax.errors import InputError
 from fmjax.paths import PathSample
 from fmjax.paths.base import check_noise
@@ -40,7 +49,9 @@ class TokenLoss(abc.ABC):
     noise = NO_NOISE
 
     @abc.abstractmethod
-    def __call__(self, path: "TokenPath", logits: Array, x1: Array, x_t: Array, t: Array) -> Array:
+    def __call__(
+        self, path: "TokenPath", logits: OfTokens, x1: Tokens, x_t: Tokens, t: TokenTimes
+    ) -> OfPlaces:
         """The loss at every token, shaped as x1, in nats.
 
         Args:
@@ -59,7 +70,7 @@ class TokenLoss(abc.ABC):
         """
         del path
 
-    def points(self, path: "TokenPath", x_t: Array, noise: Mapping[str, Any]) -> Array:
+    def points(self, path: "TokenPath", x_t: Tokens, noise: Mapping[str, Any]) -> Tokens:
         """The states at which it is evaluated, made of those on the path; the same for most."""
         return x_t
 
@@ -91,7 +102,7 @@ class TokenPath(abc.ABC):
         """The number of states: the vocabulary, and one more where there is a mask."""
 
     @abc.abstractmethod
-    def probabilities(self, x1: Array, t: Array) -> Array:
+    def probabilities(self, x1: Tokens, t: TokenTimes) -> OfStates:
         """p_t(. | x1).
 
         Args:
@@ -103,7 +114,7 @@ class TokenPath(abc.ABC):
         """
 
     @abc.abstractmethod
-    def rates(self, x: Array, x1: Array, t: Array) -> Array:
+    def rates(self, x: Tokens, x1: Tokens, t: TokenTimes) -> OfStates:
         """The rates u_t(y, x | x1) at which a token at x jumps to each y, given x1.
 
         Args:
@@ -116,7 +127,7 @@ class TokenPath(abc.ABC):
         """
 
     @abc.abstractmethod
-    def marginal_rates(self, log_p: Array, x: Array, t: Array) -> Array:
+    def marginal_rates(self, log_p: OfTokens, x: Tokens, t: TokenTimes) -> OfStates:
         """The rates under a posterior: the mean of `rates` over x1.
 
         Args:
@@ -129,7 +140,7 @@ class TokenPath(abc.ABC):
         """
 
     @abc.abstractmethod
-    def log_posterior(self, logits: Array, x: Array, t: Array) -> Array:
+    def log_posterior(self, logits: OfTokens, x: Tokens, t: TokenTimes) -> OfTokens:
         """log p(x1 | x_t) from what the network gave.
 
         Args:
@@ -142,7 +153,9 @@ class TokenPath(abc.ABC):
         """
 
     @abc.abstractmethod
-    def leap(self, guess: Any, x: Array, x1: Array, t: Array, s: Array, u: Array) -> Array:
+    def leap(
+        self, guess: Any, x: Tokens, x1: Tokens, t: TokenTimes, s: TokenTimes, u: OfPlaces
+    ) -> Tokens:
         """A step from t to s at the rates of t.
 
         Args:
@@ -158,7 +171,7 @@ class TokenPath(abc.ABC):
         """
 
     @abc.abstractmethod
-    def rate_divergence(self, log_p: Array, x1: Array, x: Array, t: Array) -> Array:
+    def rate_divergence(self, log_p: OfTokens, x1: Tokens, x: Tokens, t: TokenTimes) -> OfPlaces:
         """The divergence of the model's rates from those given x1.
 
         Args:
@@ -177,7 +190,7 @@ class TokenPath(abc.ABC):
         return MappingProxyType({"jump": UNIT, **self.loss.noise})
 
     def sample(
-        self, x0: Array, x1: Array, t: Array, noise: Mapping[str, Any] | None = None
+        self, x0: Tokens, x1: Tokens, t: TokenTimes, noise: Mapping[str, Any] | None = None
     ) -> PathSample:
         """The tokens at t, and x1, which is what the network is to guess.
 
@@ -207,7 +220,9 @@ class TokenPath(abc.ABC):
     def _at(self, x0: Array, x1: Array, t: Array, u: Array) -> Array:
         """The tokens at t for uniform numbers u, all four of one shape, or t broadcasting."""
 
-    def distance(self, predicted: Array, target: Array, x_t: Array, t: Array) -> Array:
+    def distance(
+        self, predicted: OfTokens, target: Tokens, x_t: Tokens, t: TokenTimes
+    ) -> Float[Array, " batch"]:
         """The loss of each example (batch,), the mean over its tokens; see `fmjax.discrete.losses`.
 
         Args:
@@ -252,6 +267,6 @@ def check_loss(path: TokenPath) -> None:
     path.loss.check(path)
 
 
-def times_for(t: Array, x: Array) -> Array:
+def times_for(t: Shaped[Array, "..."], x: Tokens) -> Shaped[Array, "..."]:
     """Times (batch, ...) ready to broadcast against tokens."""
     return expand(jnp.asarray(t), x)

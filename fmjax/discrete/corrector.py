@@ -4,11 +4,12 @@ from dataclasses import dataclass
 
 import jax.numpy as jnp
 from jax.scipy.special import betainc
+from jaxtyping import Float
 
 from fmjax.checks import check_between, check_positive
 from fmjax.conventions import Array
 from fmjax.discrete.base import TokenPath, times_for
-from fmjax.discrete.tokens import invert_cdf
+from fmjax.discrete.tokens import OfPlaces, Tokens, TokenTimes, invert_cdf
 
 
 @dataclass(frozen=True)
@@ -43,12 +44,16 @@ class Corrector:
         check_between("a of the corrector", self.a, 0, 1e3)
         check_between("b of the corrector", self.b, 0, 1e3)
 
-    def probability(self, t: Array, s: Array) -> Array:
+    def probability(
+        self, t: Float[Array, "*times"], s: Float[Array, "*times"]
+    ) -> Float[Array, "*times"]:
         """The probability that a token is drawn anew between t and s."""
         before, after = (betainc(self.a + 1.0, self.b + 1.0, time) for time in (t, s))
         return -jnp.expm1(-self.redraws * (after - before))
 
-    def apply(self, path: TokenPath, x: Array, x1: Array, t: Array, s: Array, u: Array) -> Array:
+    def apply(
+        self, path: TokenPath, x: Tokens, x1: Tokens, t: TokenTimes, s: TokenTimes, u: OfPlaces
+    ) -> Tokens:
         """Tokens after a step from t to s, some of them drawn anew from p_s(. | x1).
 
         Args:

@@ -8,6 +8,7 @@ import itertools
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 
 from fmjax.checks import check_at_least, check_between, check_methods
 from fmjax.conventions import Array, Labels
@@ -28,7 +29,7 @@ def exact_probabilities(
     *,
     t: float = 1.0,
     steps: int = 1000,
-) -> Array:
+) -> Float[Array, "..."]:
     """The probability of every sequence at time t, by the forward equation of the model's rates.
 
         dp_t/dt = p_t R_t

@@ -4,10 +4,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from fmjax.conventions import Array, expand, take_part
 from fmjax.discrete.base import LOGITS, TokenPath
-from fmjax.discrete.tokens import NEVER
+from fmjax.discrete.tokens import NEVER, OfPlaces, OfStates, OfTokens, Tokens, TokenTimes
 
 
 class GuidedLogits(NamedTuple):
@@ -21,12 +22,12 @@ class GuidedLogits(NamedTuple):
         w: guidance scales (batch,): 0 is the reference, 1 the conditional.
     """
 
-    reference: Array
-    conditional: Array
-    w: Array
+    reference: OfTokens
+    conditional: OfTokens
+    w: Float[Array, " batch"]
 
 
-Branches = tuple[Array, Array, Array]
+Branches = tuple[OfTokens, OfTokens, Float[Array, "..."]]
 
 
 class Guess(NamedTuple):
@@ -40,12 +41,12 @@ class Guess(NamedTuple):
             broadcast against them; None without guidance.
     """
 
-    log_p: Array
-    log_total: Array
+    log_p: OfTokens
+    log_total: OfPlaces
     branches: Branches | None = None
 
 
-def guess_of(path: TokenPath, output: Any, x: Array, t: Array) -> Guess:
+def guess_of(path: TokenPath, output: Any, x: Tokens, t: TokenTimes) -> Guess:
     """The guess in a network's output.
 
     With guidance the weights of x1 are p_c^w p_u^(1-w), and their sum multiplies the rates of a
@@ -71,7 +72,7 @@ def guess_of(path: TokenPath, output: Any, x: Array, t: Array) -> Guess:
     return Guess(log_p, total, (reference, conditional, w))
 
 
-def guided_rates(path: TokenPath, branches: Branches, x: Array, t: Array) -> Array:
+def guided_rates(path: TokenPath, branches: Branches, x: Tokens, t: TokenTimes) -> OfStates:
     """R_c^w R_u^(1-w) (batch, ..., states) of a guided guess, 0 where one of the two is.
 
     Args:

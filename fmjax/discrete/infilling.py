@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Bool
 
 from fmjax.array_checks import check_shaped_as
 from fmjax.checks import check_methods
@@ -11,7 +12,7 @@ from fmjax.conventions import Array, Labels, take_part
 from fmjax.discrete.base import LOGITS, TokenPath, check_token_path
 from fmjax.discrete.guess import GuidedLogits
 from fmjax.discrete.solvers import Denoiser
-from fmjax.discrete.tokens import NEVER, as_logits, as_tokens, one_hot
+from fmjax.discrete.tokens import NEVER, Tokens, as_logits, as_tokens, one_hot
 from fmjax.errors import InputError
 
 
@@ -24,8 +25,8 @@ class Given(NamedTuple):
         labels: what the network takes as labels, `Guided` for a guided one.
     """
 
-    tokens: Array
-    known: Array
+    tokens: Tokens
+    known: Bool[Array, "*places"]
     labels: Labels = None
 
 

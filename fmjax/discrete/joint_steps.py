@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float, Key, Shaped
 
 from fmjax.array_checks import check_returned
 from fmjax.checks import check_methods
@@ -38,7 +39,14 @@ from fmjax.samplers.time_grids import Grid, fixed_grid, time_grid
 class Mover(Protocol):
     """How one part of a state moves; a `TokenSolver` is one for tokens."""
 
-    def move(self, output: Any, x: Array, t: Array, s: Array, keys: Array) -> Array:
+    def move(
+        self,
+        output: Any,
+        x: Shaped[Array, " *shape"],
+        t: Float[Array, " batch"],
+        s: Float[Array, " batch"],
+        keys: Key[Array, " batch"] | None,
+    ) -> Shaped[Array, " *shape"]:
         """The part at s, from what the network gave for it at (x, t).
 
         Args:
@@ -68,7 +76,14 @@ class EulerStep:
             such_as = "manifolds.Sphere(2)"
             check_methods("the manifold", self.manifold, "exp", "to_tangent", such_as=such_as)
 
-    def move(self, output: Any, x: Array, t: Array, s: Array, keys: Array) -> Array:
+    def move(
+        self,
+        output: Any,
+        x: Shaped[Array, " *shape"],
+        t: Float[Array, " batch"],
+        s: Float[Array, " batch"],
+        keys: Key[Array, " batch"] | None,
+    ) -> Shaped[Array, " *shape"]:
         """See `Mover.move`."""
         check_returned("the network", output, "x", x)
         u = at_least_float32(output)
@@ -117,7 +132,7 @@ class JointSteps:
         x0: Any,
         labels: Labels = None,
         *,
-        keys: Array | None = None,
+        keys: Key[Array, " batch"] | None = None,
         t0: float = 0.0,
         t1: float = 1.0,
         save_at: Times | None = None,
@@ -167,12 +182,14 @@ class JointSteps:
         }
         return {"solver": "joint", "steps": self.steps, "grid": repr(self.grid), "movers": movers}
 
-    def nodes(self, t0: float = 0.0, t1: float = 1.0) -> np.ndarray:
+    def nodes(self, t0: float = 0.0, t1: float = 1.0) -> Float[np.ndarray, " nodes"]:
         """The steps + 1 times of the steps, float64."""
         steps, grid = fixed_grid(self.steps, self.grid, default=64)
         return time_grid(grid, steps, t0, t1)
 
-    def evaluation_times(self, t0: float = 0.0, t1: float = 1.0) -> np.ndarray:
+    def evaluation_times(
+        self, t0: float = 0.0, t1: float = 1.0
+    ) -> Float[np.ndarray, " evaluations"]:
         """Where the steps start, float64."""
         return self.nodes(t0, t1)[:-1]
 

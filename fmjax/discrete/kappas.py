@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 
 from fmjax.checks import check_finite_number
 from fmjax.conventions import Array
@@ -48,22 +49,22 @@ class CubicKappa:
         check_finite_number("b of CubicKappa", self.b)
         check_kappa(self)
 
-    def alpha(self, t: Array) -> Array:
+    def alpha(self, t: Float[Array, "*t"]) -> Float[Array, "*t"]:
         """kappa_t."""
         s = 1.0 - t
         return t * (t * (3.0 - 2.0 * t) + self.a * s * s - self.b * t * s)
 
-    def sigma(self, t: Array) -> Array:
+    def sigma(self, t: Float[Array, "*t"]) -> Float[Array, "*t"]:
         """1 - kappa_t, without cancellation near t = 1."""
         s = 1.0 - t
         return s * (s * (1.0 + 2.0 * t) - self.a * t * s + self.b * t * t)
 
-    def d_alpha(self, t: Array) -> Array:
+    def d_alpha(self, t: Float[Array, "*t"]) -> Float[Array, "*t"]:
         """The derivative of kappa_t."""
         s = 1.0 - t
         return 6.0 * t * s + self.a * s * (1.0 - 3.0 * t) + self.b * t * (3.0 * t - 2.0)
 
-    def d_sigma(self, t: Array) -> Array:
+    def d_sigma(self, t: Float[Array, "*t"]) -> Float[Array, "*t"]:
         """Minus the derivative of kappa_t."""
         return -self.d_alpha(t)
 
@@ -78,19 +79,19 @@ class CosineKappa:
     arXiv:2202.04200 (MaskGIT).
     """
 
-    def alpha(self, t: Array) -> Array:
+    def alpha(self, t: Float[Array, "*t"]) -> Float[Array, "*t"]:
         """kappa_t, as 2 sin(pi t / 4)^2."""
         return 2.0 * jnp.square(jnp.sin(0.25 * math.pi * t))
 
-    def sigma(self, t: Array) -> Array:
+    def sigma(self, t: Float[Array, "*t"]) -> Float[Array, "*t"]:
         """1 - kappa_t, without cancellation near t = 1."""
         return jnp.sin(0.5 * math.pi * (1.0 - t))
 
-    def d_alpha(self, t: Array) -> Array:
+    def d_alpha(self, t: Float[Array, "*t"]) -> Float[Array, "*t"]:
         """The derivative of kappa_t."""
         return 0.5 * math.pi * jnp.sin(0.5 * math.pi * t)
 
-    def d_sigma(self, t: Array) -> Array:
+    def d_sigma(self, t: Float[Array, "*t"]) -> Float[Array, "*t"]:
         """Minus the derivative of kappa_t."""
         return -self.d_alpha(t)
 
@@ -127,7 +128,7 @@ def check_kappa(kappa: Schedule) -> None:
         )
 
 
-def hazard(kappa: Schedule, t: Array) -> Array:
+def hazard(kappa: Schedule, t: Float[Array, "*t"]) -> Float[Array, "*t"]:
     """kappa'_t / (1 - kappa_t), the rate at which a source token turns into data.
 
     It is infinite at t = 1 and read at most at 1 - `fmjax.schedules.END`.
@@ -136,7 +137,7 @@ def hazard(kappa: Schedule, t: Array) -> Array:
     return kappa.d_alpha(t) / kappa.sigma(t)
 
 
-def share_left(kappa: Schedule, t: Array, s: Array) -> Array:
+def share_left(kappa: Schedule, t: Float[Array, "*t"], s: Float[Array, "*t"]) -> Float[Array, "*t"]:
     """(1 - kappa_s) / (1 - kappa_t): of the source tokens at t, the share that is left at s > t."""
     rest = kappa.sigma(t)
     return jnp.where(rest > 0, kappa.sigma(s) / jnp.where(rest > 0, rest, 1.0), 0.0)

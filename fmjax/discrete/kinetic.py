@@ -16,6 +16,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 
 from fmjax.array_checks import check_returned
 from fmjax.checks import check_flag, check_methods, check_positive
@@ -29,7 +30,18 @@ from fmjax.discrete.token_sources import (
     UniformTokens,
     check_vocabulary,
 )
-from fmjax.discrete.tokens import NEVER, as_logits, invert_cdf, one_hot, pick
+from fmjax.discrete.tokens import (
+    NEVER,
+    OfPlaces,
+    OfStates,
+    OfTokens,
+    Tokens,
+    TokenTimes,
+    as_logits,
+    invert_cdf,
+    one_hot,
+    pick,
+)
 from fmjax.errors import InputError
 from fmjax.schedules import END, clamp
 
@@ -42,7 +54,7 @@ class KineticPath(TokenPath):
     add_likelihood: bool
 
     @abc.abstractmethod
-    def log_weights(self, x1: Array, t: Array) -> Array:
+    def log_weights(self, x1: Tokens, t: TokenTimes) -> OfStates:
         """log p_t(. | x1) up to a constant of each row.
 
         Args:
@@ -58,16 +70,16 @@ class KineticPath(TokenPath):
         """The vocabulary: no mask."""
         return self.vocabulary
 
-    def probabilities(self, x1: Array, t: Array) -> Array:
+    def probabilities(self, x1: Tokens, t: TokenTimes) -> OfStates:
         """p_t(. | x1); see `TokenPath.probabilities`."""
         return jax.nn.softmax(self._log_weights(x1, t))
 
-    def rates(self, x: Array, x1: Array, t: Array) -> Array:
+    def rates(self, x: Tokens, x1: Tokens, t: TokenTimes) -> OfStates:
         """The rates of least kinetic energy; see `TokenPath.rates`."""
         p, slope = self._moving(x1, t)
         return p * jnp.maximum(slope - pick(slope, x)[..., None], 0.0)
 
-    def marginal_rates(self, log_p: Array, x: Array, t: Array) -> Array:
+    def marginal_rates(self, log_p: OfTokens, x: Tokens, t: TokenTimes) -> OfStates:
         """The mean of `rates` over x1; see `TokenPath.marginal_rates`.
 
         It holds vocabulary x vocabulary numbers at every token.
@@ -77,7 +89,7 @@ class KineticPath(TokenPath):
         each = self.rates(jnp.broadcast_to(x[..., None], x1.shape), x1, t)
         return jnp.sum(jnp.exp(log_p)[..., None] * each, axis=-2)
 
-    def log_posterior(self, logits: Array, x: Array, t: Array) -> Array:
+    def log_posterior(self, logits: OfTokens, x: Tokens, t: TokenTimes) -> OfTokens:
         """log p(x1 | x_t); see `TokenPath.log_posterior`."""
         logits = as_logits(logits, x, self.vocabulary)
         if self.add_likelihood:
@@ -92,7 +104,7 @@ class KineticPath(TokenPath):
         here = one_hot(x, self.vocabulary, log_p)[..., None, :]
         return jnp.maximum(jnp.sum(log_p * here, axis=-1), NEVER)
 
-    def rate_divergence(self, log_p: Array, x1: Array, x: Array, t: Array) -> Array:
+    def rate_divergence(self, log_p: OfTokens, x1: Tokens, x: Tokens, t: TokenTimes) -> OfPlaces:
         """The generalised KL at every token; see `fmjax.discrete.losses.GeneralisedKL`."""
         t = times_for(t, x)
         wanted, found = self.rates(x, x1, t), self.marginal_rates(log_p, x, t)
@@ -100,7 +112,9 @@ class KineticPath(TokenPath):
         ratio = jnp.where(active, wanted, 1.0) / jnp.where(active, found, 1.0)
         return jnp.sum(found - wanted + wanted * jnp.log(ratio), axis=-1)
 
-    def leap(self, guess: Guess, x: Array, x1: Array, t: Array, s: Array, u: Array) -> Array:
+    def leap(
+        self, guess: Guess, x: Tokens, x1: Tokens, t: TokenTimes, s: TokenTimes, u: OfPlaces
+    ) -> Tokens:
         """A step at the rates of t: given x1, or the guided ones; see `TokenPath.leap`."""
         t = jnp.broadcast_to(t, x.shape)
         branches = guess.branches
@@ -170,7 +184,7 @@ class MetricPath(KineticPath):
         """The law of x0: all tokens are equally likely."""
         return UniformTokens(self.vocabulary)
 
-    def log_weights(self, x1: Array, t: Array) -> Array:
+    def log_weights(self, x1: Tokens, t: TokenTimes) -> OfStates:
         """-beta_t dist(., x1); see `KineticPath.log_weights`."""
         beta = self.c * jnp.exp(self.a * (jnp.log(t) - jnp.log1p(-t)))
         return -beta[..., None] * jnp.asarray(self.distances, beta.dtype)[x1]
@@ -193,7 +207,7 @@ class OwnPath(KineticPath):
     """
 
     vocabulary: int
-    weights_fn: Callable[[Array, Array], Array]
+    weights_fn: Callable[[Tokens, TokenTimes], OfStates]
     loss: TokenLoss = field(default_factory=CrossEntropy)
     add_likelihood: bool = True
 
@@ -220,7 +234,7 @@ class OwnPath(KineticPath):
         p = self._end(0.0)[0]
         return CategoricalTokens(tuple(p / p.sum()))
 
-    def log_weights(self, x1: Array, t: Array) -> Array:
+    def log_weights(self, x1: Tokens, t: TokenTimes) -> OfStates:
         """See `KineticPath.log_weights`."""
         weights = self.weights_fn(x1, t)
         wanted = jax.ShapeDtypeStruct((*x1.shape, self.vocabulary), jnp.float32)
@@ -237,7 +251,9 @@ class OwnPath(KineticPath):
         return p
 
 
-def embedding_distances(embedding: Any, power: float = 2.0) -> np.ndarray:
+def embedding_distances(
+    embedding: Any, power: float = 2.0
+) -> Float[np.ndarray, "vocabulary vocabulary"]:
     """Distances between tokens that have an embedding, ||e_x - e_y||^power, of mean 1.
 
     Args:

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float, Int, Integer, Key, PRNGKeyArray
 
 from fmjax.array_checks import check_leading_size
 from fmjax.checks import check_at_least, check_methods
@@ -28,18 +29,18 @@ class TokenLikelihood(NamedTuple):
         nfe: evaluations of the network, int32 (batch,).
     """
 
-    log_p: Array
-    std_error: Array
-    nfe: Array
+    log_p: Float[Array, " batch"]
+    std_error: Float[Array, " batch"]
+    nfe: Int[Array, " batch"]
 
 
 def token_log_likelihood(
     denoiser: Denoiser,
     path: TokenPath,
-    x1: Array,
+    x1: Integer[Array, "batch ..."],
     labels: Labels = None,
     *,
-    key: Array,
+    key: PRNGKeyArray | Key[Array, " batch"],
     times: int = 32,
     bound: TokenLoss | None = None,
 ) -> TokenLikelihood:

@@ -28,7 +28,7 @@ import jax.numpy as jnp
 from fmjax.array_checks import is_concrete
 from fmjax.conventions import Array
 from fmjax.discrete.base import UNIT, TokenLoss, TokenPath
-from fmjax.discrete.tokens import pick
+from fmjax.discrete.tokens import OfPlaces, OfTokens, Tokens, TokenTimes, pick
 from fmjax.errors import InputError
 from fmjax.sources import Law
 
@@ -43,7 +43,9 @@ class CrossEntropy(TokenLoss):
     Gat et al., arXiv:2407.15595.
     """
 
-    def __call__(self, path: TokenPath, logits: Array, x1: Array, x_t: Array, t: Array) -> Array:
+    def __call__(
+        self, path: TokenPath, logits: OfTokens, x1: Tokens, x_t: Tokens, t: TokenTimes
+    ) -> OfPlaces:
         """Nats at every token, shaped as x1; see `TokenLoss`."""
         return -pick(path.log_posterior(logits, x_t, t), x1)
 
@@ -62,7 +64,9 @@ class GeneralisedKL(TokenLoss):
     `ScoreEntropy`. Sources: Shaul et al., arXiv:2412.03487; Gat et al., arXiv:2407.15595.
     """
 
-    def __call__(self, path: TokenPath, logits: Array, x1: Array, x_t: Array, t: Array) -> Array:
+    def __call__(
+        self, path: TokenPath, logits: OfTokens, x1: Tokens, x_t: Tokens, t: TokenTimes
+    ) -> OfPlaces:
         """Nats per unit of time at every token, shaped as x1; see `TokenLoss`."""
         _check_before_the_end(self, t)
         return path.rate_divergence(path.log_posterior(logits, x_t, t), x1, x_t, t)
@@ -89,7 +93,9 @@ class ScoreEntropy(TokenLoss):
                 "CrossEntropy() or GeneralisedKL()."
             )
 
-    def __call__(self, path: TokenPath, logits: Array, x1: Array, x_t: Array, t: Array) -> Array:
+    def __call__(
+        self, path: TokenPath, logits: OfTokens, x1: Tokens, x_t: Tokens, t: TokenTimes
+    ) -> OfPlaces:
         """Nats per unit of time at every token, shaped as x1; see `TokenLoss`."""
         _check_before_the_end(self, t)
         log_p = path.log_posterior(logits, x_t, t)
@@ -126,14 +132,16 @@ class Masked(TokenLoss):
                 f"{path.source}: write MixturePath(vocabulary, 'mask', loss=Masked())."
             )
 
-    def points(self, path: TokenPath, x_t: Array, noise: Mapping[str, Any]) -> Array:
+    def points(self, path: TokenPath, x_t: Tokens, noise: Mapping[str, Any]) -> Tokens:
         """x_t with one token of each example masked: that of the largest number."""
         u = noise["masked"].reshape(len(x_t), -1)
         places = jnp.arange(u.shape[1])[None]
         forced = (places == jnp.argmax(u, axis=1)[:, None]).reshape(x_t.shape)
         return jnp.where(forced, path.vocabulary, x_t)
 
-    def __call__(self, path: TokenPath, logits: Array, x1: Array, x_t: Array, t: Array) -> Array:
+    def __call__(
+        self, path: TokenPath, logits: OfTokens, x1: Tokens, x_t: Tokens, t: TokenTimes
+    ) -> OfPlaces:
         """Nats per unit of time at every token, shaped as x1; see `TokenLoss`."""
         if jnp.ndim(t) != 1:
             raise InputError(

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 
 from fmjax.checks import check_flag, check_methods, check_name
 from fmjax.conventions import Array
@@ -20,7 +21,17 @@ from fmjax.discrete.token_sources import (
     UniformTokens,
     check_vocabulary,
 )
-from fmjax.discrete.tokens import NEVER, as_logits, one_hot, pick
+from fmjax.discrete.tokens import (
+    NEVER,
+    OfPlaces,
+    OfStates,
+    OfTokens,
+    Tokens,
+    TokenTimes,
+    as_logits,
+    one_hot,
+    pick,
+)
 from fmjax.errors import InputError
 from fmjax.schedules import END, Linear, Schedule, clamp
 
@@ -93,24 +104,24 @@ class MixturePath(TokenPath):
         """The vocabulary, and one more where there is a mask."""
         return self.vocabulary + self.masks
 
-    def probabilities(self, x1: Array, t: Array) -> Array:
+    def probabilities(self, x1: Tokens, t: TokenTimes) -> OfStates:
         """(1 - kappa_t) p_0 + kappa_t delta_{x1}; see `TokenPath.probabilities`."""
         t = jnp.broadcast_to(t, jnp.broadcast_shapes(x1.shape, jnp.shape(t)))
         rest, share = self.kappa.sigma(t)[..., None], self.kappa.alpha(t)[..., None]
         p0 = self._p0(rest.dtype).reshape((1,) * x1.ndim + (-1,))
         return rest * p0 + share * one_hot(x1, self.states, rest)
 
-    def rates(self, x: Array, x1: Array, t: Array) -> Array:
+    def rates(self, x: Tokens, x1: Tokens, t: TokenTimes) -> OfStates:
         """kappa' / (1 - kappa) at y = x1, 0 elsewhere; see `TokenPath.rates`."""
         rate = jnp.where(x != x1, hazard(self.kappa, t), 0.0)[..., None]
         return rate * one_hot(x1, self.states, rate)
 
-    def marginal_rates(self, log_p: Array, x: Array, t: Array) -> Array:
+    def marginal_rates(self, log_p: OfTokens, x: Tokens, t: TokenTimes) -> OfStates:
         """kappa' / (1 - kappa) p(y | x_t); see `TokenPath.marginal_rates`."""
         p = self._as_states(jnp.exp(log_p))
         return hazard(self.kappa, t)[..., None] * p * (1 - one_hot(x, self.states, p))
 
-    def log_posterior(self, logits: Array, x: Array, t: Array) -> Array:
+    def log_posterior(self, logits: OfTokens, x: Tokens, t: TokenTimes) -> OfTokens:
         """log p(x1 | x_t): a token that is not masked is known; see `TokenPath.log_posterior`."""
         logits = as_logits(logits, x, self.vocabulary)
         here = one_hot(x, self.vocabulary, logits)
@@ -131,7 +142,7 @@ class MixturePath(TokenPath):
     def _at(self, x0: Array, x1: Array, t: Array, u: Array) -> Array:
         return jnp.where(u < self.kappa.alpha(t), x1, x0)
 
-    def rate_divergence(self, log_p: Array, x1: Array, x: Array, t: Array) -> Array:
+    def rate_divergence(self, log_p: OfTokens, x1: Tokens, x: Tokens, t: TokenTimes) -> OfPlaces:
         """The generalised KL at every token; see `fmjax.discrete.losses.GeneralisedKL`."""
         log_here = pick(log_p, x)
         # The mask is no token of the posterior, of which `pick` makes 0.
@@ -140,7 +151,7 @@ class MixturePath(TokenPath):
         divergence = jnp.where(x == x1, -jnp.expm1(log_here), moved)
         return hazard(self.kappa, times_for(t, x)) * divergence
 
-    def score_entropy(self, log_p: Array, x1: Array, x: Array, t: Array) -> Array:
+    def score_entropy(self, log_p: OfTokens, x1: Tokens, x: Tokens, t: TokenTimes) -> OfPlaces:
         """The score entropy at every token; see `fmjax.discrete.losses.ScoreEntropy`."""
         if self.masks:
             return self.rate_divergence(log_p, x1, x, t)
@@ -158,12 +169,14 @@ class MixturePath(TokenPath):
         terms = _relative_entropy(ratio, share[..., None] * away) * (1 - here)
         return self.kappa.d_alpha(t) / (share * rest) * jnp.sum(terms, axis=-1)
 
-    def leap(self, guess: Guess, x: Array, x1: Array, t: Array, s: Array, u: Array) -> Array:
+    def leap(
+        self, guess: Guess, x: Tokens, x1: Tokens, t: TokenTimes, s: TokenTimes, u: OfPlaces
+    ) -> Tokens:
         """A step at the rate of t; see `TokenPath.leap`."""
         passed = (s - t) * hazard(self.kappa, t) * jnp.exp(guess.log_total)
         return jnp.where(u < -jnp.expm1(-passed), x1, x)
 
-    def jump_probability(self, guess: Guess, t: Array, s: Array) -> Array:
+    def jump_probability(self, guess: Guess, t: TokenTimes, s: TokenTimes) -> Float[Array, "..."]:
         """The probability that a token is drawn from the guess between t and s, exactly.
 
         Args:

@@ -24,6 +24,7 @@ from typing import Any, ClassVar, Literal, get_args
 import jax
 import jax.numpy as jnp
 from jax.scipy.special import gammaln
+from jaxtyping import Float, Int, PRNGKeyArray
 
 from fmjax.array_checks import as_floats, check_returned, check_shaped_as, times_of
 from fmjax.checks import check_between, check_methods, check_name, check_positive
@@ -41,7 +42,7 @@ from fmjax.discrete.base import LOGITS
 from fmjax.discrete.kappas import check_kappa, hazard
 from fmjax.discrete.solvers import Denoiser
 from fmjax.discrete.token_sources import check_vocabulary
-from fmjax.discrete.tokens import as_tokens
+from fmjax.discrete.tokens import OfTokens, Tokens, TokenTimes, as_tokens
 from fmjax.errors import InputError
 from fmjax.manifolds import Simplex
 from fmjax.paths import AffinePath, GeodesicPath, PathSample
@@ -72,7 +73,9 @@ class DirichletPoints:
         check_vocabulary(self.vocabulary)
         check_positive("the concentration", self.concentration)
 
-    def sample(self, key: Array, index: Array, shape: Shape) -> Array:
+    def sample(
+        self, key: PRNGKeyArray, index: Int[Array, " batch"], shape: Shape
+    ) -> Float[Array, "batch ..."]:
         """Points (batch, *shape), float32, shape ending in the vocabulary; see `Law.sample`.
 
         Raises:
@@ -89,7 +92,7 @@ class DirichletPoints:
 
         return jax.vmap(one)(example_keys(key, index))
 
-    def log_prob(self, x: Array) -> Array:
+    def log_prob(self, x: Float[Array, "batch ..."]) -> Float[Array, " batch"]:
         """The log-density in nats (batch,), with respect to all probabilities but the last."""
         x, a, n = as_floats("x", x), self.concentration, self.vocabulary
         constant = gammaln(n * a) - n * gammaln(a)
@@ -132,7 +135,11 @@ class SimplexPath:
         return DirichletPoints(self.vocabulary, 0.5 if self.geometry == "fisher" else 1.0)
 
     def sample(
-        self, x0: Array, x1: Array, t: Array, noise: Mapping[str, Any] | None = None
+        self,
+        x0: Float[Array, "*points"],
+        x1: Float[Array, "*points"],
+        t: TokenTimes,
+        noise: Mapping[str, Any] | None = None,
     ) -> PathSample:
         """The point at t, and x1, which is what the network is to guess.
 
@@ -153,7 +160,13 @@ class SimplexPath:
             x_t = AffinePath(self.kappa).sample(x0, x1, t, noise).x_t
         return PathSample(x_t, at_least_float32(x1))
 
-    def distance(self, predicted: Array, target: Array, x_t: Array, t: Array) -> Array:
+    def distance(
+        self,
+        predicted: Float[Array, "*points"],
+        target: Float[Array, "*points"],
+        x_t: Float[Array, "*points"],
+        t: TokenTimes,
+    ) -> Float[Array, " batch"]:
         """The cross-entropy of each example (batch,), the mean over its tokens, in nats."""
         check_returned("the network", predicted, "x", x_t)
         log_p = jax.nn.log_softmax(at_least_float32(predicted))
@@ -216,7 +229,9 @@ def _towards_corners(x: Array, p: Array) -> Array:
     return 2 * z * (pull - jnp.sum(pull * z, axis=-1, keepdims=True) * z)
 
 
-def corners(tokens: Array, vocabulary: int, smoothing: float = 0.0) -> Array:
+def corners(
+    tokens: Tokens, vocabulary: int, smoothing: float = 0.0
+) -> Float[Array, "*places {vocabulary}"]:
     """Tokens as points of the simplex.
 
     Args:
@@ -236,6 +251,6 @@ def corners(tokens: Array, vocabulary: int, smoothing: float = 0.0) -> Array:
     return (1 - smoothing) * hot + smoothing / vocabulary
 
 
-def nearest_corners(x: Array) -> Array:
+def nearest_corners(x: OfTokens) -> Tokens:
     """The tokens (...), int32, whose corners are nearest to points (..., vocabulary)."""
     return jnp.argmax(as_floats("x", x), axis=-1).astype(jnp.int32)

@@ -24,6 +24,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float, Integer, Key
 
 from fmjax.checks import check_between, check_methods, check_positive
 from fmjax.conventions import Array, Labels, Times
@@ -31,7 +32,7 @@ from fmjax.discrete.base import TokenPath, check_token_path, times_for
 from fmjax.discrete.corrector import Corrector
 from fmjax.discrete.guess import Guess, guess_of
 from fmjax.discrete.mixture import MixturePath
-from fmjax.discrete.tokens import NEVER, as_tokens, draw, uniform
+from fmjax.discrete.tokens import NEVER, OfTokens, Tokens, TokenTimes, as_tokens, draw, uniform
 from fmjax.errors import InputError
 from fmjax.paths import Path
 from fmjax.samplers.fixed_steps import take_steps
@@ -93,10 +94,10 @@ class TokenSolver(abc.ABC):
     def solve(
         self,
         velocity: Denoiser,
-        x0: Array,
+        x0: Integer[Array, "batch ..."],
         labels: Labels = None,
         *,
-        keys: Array | None = None,
+        keys: Key[Array, " batch"] | None = None,
         t0: float = 0.0,
         t1: float = 1.0,
         save_at: Times | None = None,
@@ -136,7 +137,9 @@ class TokenSolver(abc.ABC):
 
         return take_steps(step, x0, times, nfe=len(times) - 1, save_at=save_at)
 
-    def move(self, output: Any, x: Array, t: Array, s: Array, keys: Array) -> Array:
+    def move(
+        self, output: Any, x: Tokens, t: TokenTimes, s: TokenTimes, keys: Key[Array, " batch"]
+    ) -> Tokens:
         """One step.
 
         Args:
@@ -193,7 +196,7 @@ class TokenSolver(abc.ABC):
             described["corrector"] = repr(self.corrector)
         return described
 
-    def nodes(self, t0: float = 0.0, t1: float = 1.0) -> np.ndarray:
+    def nodes(self, t0: float = 0.0, t1: float = 1.0) -> Float[np.ndarray, " nodes"]:
         """The steps + 1 times between which tokens jump, float64.
 
         Raises:
@@ -202,7 +205,9 @@ class TokenSolver(abc.ABC):
         steps, grid = fixed_grid(self.steps, self.grid, default=64)
         return time_grid(grid, steps, t0, t1)
 
-    def evaluation_times(self, t0: float = 0.0, t1: float = 1.0) -> np.ndarray:
+    def evaluation_times(
+        self, t0: float = 0.0, t1: float = 1.0
+    ) -> Float[np.ndarray, " evaluations"]:
         """Where the steps start, float64.
 
         Raises:
@@ -309,7 +314,7 @@ class Purity(TokenSolver):
         return jnp.where(chosen & masked, x1, x)
 
 
-def sharpen(log_p: Array, temperature: float = 1.0, top_p: float = 1.0) -> Array:
+def sharpen(log_p: OfTokens, temperature: float = 1.0, top_p: float = 1.0) -> OfTokens:
     """Log-probabilities (..., count) at a temperature, the unlikeliest of them left out.
 
     Args:

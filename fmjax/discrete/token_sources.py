@@ -7,6 +7,7 @@ from typing import Protocol
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float, Int, Integer, PRNGKeyArray
 
 from fmjax.checks import check_at_least
 from fmjax.conventions import Array, example_keys, per_example_sum
@@ -26,13 +27,15 @@ class TokenSource(Protocol):
     def vocabulary(self) -> int:
         """The number of data tokens."""
 
-    def sample(self, key: Array, index: Array, shape: Shape) -> Array:
+    def sample(
+        self, key: PRNGKeyArray, index: Int[Array, " batch"], shape: Shape
+    ) -> Integer[Array, "batch ..."]:
         """Tokens (batch, *shape), int32; see `fmjax.sources.Law`."""
 
-    def log_prob(self, x: Array) -> Array:
+    def log_prob(self, x: Integer[Array, "batch ..."]) -> Float[Array, " batch"]:
         """The log-probability in nats (batch,) of tokens (batch, ...)."""
 
-    def probabilities(self) -> np.ndarray:
+    def probabilities(self) -> Float[np.ndarray, " vocabulary"]:
         """p_0 of the data tokens (vocabulary,), float64; all 0 where the source is the mask."""
 
 
@@ -57,17 +60,19 @@ class MaskTokens:
         """The mask, which is no data token."""
         return self.vocabulary
 
-    def sample(self, key: Array, index: Array, shape: Shape) -> Array:
+    def sample(
+        self, key: PRNGKeyArray, index: Int[Array, " batch"], shape: Shape
+    ) -> Integer[Array, "batch ..."]:
         """Masks (batch, *shape); the key is not used."""
         example_keys(key, index)
         return jnp.full((*index.shape, *shape), self.mask, jnp.int32)
 
-    def log_prob(self, x: Array) -> Array:
+    def log_prob(self, x: Integer[Array, "batch ..."]) -> Float[Array, " batch"]:
         """0 where every token is the mask, else -infinity."""
         x = as_tokens("x", x, self.vocabulary + 1)
         return per_example_sum(jnp.where(x == self.mask, 0.0, -jnp.inf))
 
-    def probabilities(self) -> np.ndarray:
+    def probabilities(self) -> Float[np.ndarray, " vocabulary"]:
         """See `TokenSource.probabilities`."""
         return np.zeros(self.vocabulary)
 
@@ -88,7 +93,9 @@ class UniformTokens:
     def __post_init__(self):
         check_vocabulary(self.vocabulary)
 
-    def sample(self, key: Array, index: Array, shape: Shape) -> Array:
+    def sample(
+        self, key: PRNGKeyArray, index: Int[Array, " batch"], shape: Shape
+    ) -> Integer[Array, "batch ..."]:
         """Tokens (batch, *shape), int32."""
 
         def one(key):
@@ -96,12 +103,12 @@ class UniformTokens:
 
         return jax.vmap(one)(example_keys(key, index))
 
-    def log_prob(self, x: Array) -> Array:
+    def log_prob(self, x: Integer[Array, "batch ..."]) -> Float[Array, " batch"]:
         """-L log(vocabulary) for L tokens, in nats (batch,)."""
         x = as_tokens("x", x, self.vocabulary)
         return per_example_sum(jnp.full(x.shape, -math.log(self.vocabulary)))
 
-    def probabilities(self) -> np.ndarray:
+    def probabilities(self) -> Float[np.ndarray, " vocabulary"]:
         """See `TokenSource.probabilities`."""
         return np.full(self.vocabulary, 1 / self.vocabulary)
 
@@ -136,7 +143,9 @@ class CategoricalTokens:
         """The number of data tokens."""
         return len(self.p)
 
-    def sample(self, key: Array, index: Array, shape: Shape) -> Array:
+    def sample(
+        self, key: PRNGKeyArray, index: Int[Array, " batch"], shape: Shape
+    ) -> Integer[Array, "batch ..."]:
         """Tokens (batch, *shape), int32."""
         logits = self._logits()
 
@@ -145,11 +154,11 @@ class CategoricalTokens:
 
         return jax.vmap(one)(example_keys(key, index))
 
-    def log_prob(self, x: Array) -> Array:
+    def log_prob(self, x: Integer[Array, "batch ..."]) -> Float[Array, " batch"]:
         """The sum of log p_0 over the tokens, in nats (batch,)."""
         return per_example_sum(self._logits()[as_tokens("x", x, self.vocabulary)])
 
-    def probabilities(self) -> np.ndarray:
+    def probabilities(self) -> Float[np.ndarray, " vocabulary"]:
         """See `TokenSource.probabilities`."""
         return np.asarray(self.p)
 

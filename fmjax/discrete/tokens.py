@@ -4,16 +4,32 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float, Int, Integer, Key, Shaped
 
 from fmjax.array_checks import check_returned, is_concrete, shape_of
 from fmjax.conventions import Array, at_least_float32, dtype_of
 from fmjax.errors import InputError
 
+Tokens = Integer[Array, "*places"]
+"""A token at every place, (batch, ...)."""
+
+OfPlaces = Float[Array, "*places"]
+"""A number at every place."""
+
+OfTokens = Float[Array, "*places vocabulary"]
+"""A number for each data token at every place, such as a network's logits."""
+
+OfStates = Float[Array, "*places states"]
+"""A number for each state at every place: the data tokens and, where there is one, the mask."""
+
+TokenTimes = Float[Array, "*times"]
+"""Times (batch,), or of a shape that broadcasts against that of the tokens."""
+
 NEVER = -1e9
 """The log-probability of what cannot be: its exponential is 0, and products with it are finite."""
 
 
-def as_tokens(what: str, x: Any, count: int) -> Array:
+def as_tokens(what: str, x: Any, count: int) -> Int[Array, "..."]:
     """Tokens as int32, once they are some.
 
     Args:
@@ -41,7 +57,7 @@ def as_tokens(what: str, x: Any, count: int) -> Array:
     return jnp.asarray(x, jnp.int32)
 
 
-def as_logits(logits: Any, x: Array, vocabulary: int) -> Array:
+def as_logits(logits: Any, x: Tokens, vocabulary: int) -> Float[Array, "*places {vocabulary}"]:
     """Logits of data tokens in float32 or wider, once they fit the tokens.
 
     Args:
@@ -57,12 +73,12 @@ def as_logits(logits: Any, x: Array, vocabulary: int) -> Array:
     return at_least_float32(logits)
 
 
-def one_hot(x: Array, count: int, like: Array) -> Array:
+def one_hot(x: Tokens, count: int, like: Float[Array, "..."]) -> Float[Array, "*places {count}"]:
     """One-hot vectors (..., count) of tokens (...), in the dtype of `like`; 0 for others."""
     return jax.nn.one_hot(x, count, dtype=like.dtype)
 
 
-def pick(values: Array, x: Array) -> Array:
+def pick(values: Float[Array, "... vocabulary"], x: Tokens) -> Float[Array, "..."]:
     """values[..., x]: of (..., count) and tokens (...), (...); 0 for a token that is not there.
 
     A product with one-hot vectors, which is faster than a gather and its transpose.
@@ -70,7 +86,7 @@ def pick(values: Array, x: Array) -> Array:
     return jnp.sum(jnp.where(one_hot(x, values.shape[-1], values) > 0, values, 0), axis=-1)
 
 
-def invert_cdf(weights: Array, u: Array) -> Array:
+def invert_cdf(weights: OfTokens, u: OfPlaces) -> Tokens:
     """The token at which the cumulated weights pass u times their sum.
 
     Args:
@@ -88,7 +104,7 @@ def invert_cdf(weights: Array, u: Array) -> Array:
     return jnp.minimum(index, last.astype(jnp.int32))
 
 
-def draw(keys: Array, log_weights: Array) -> Array:
+def draw(keys: Key[Array, " batch"], log_weights: OfTokens) -> Tokens:
     """A token at every place, with probabilities proportional to exp(log_weights).
 
     Args:
@@ -102,6 +118,8 @@ def draw(keys: Array, log_weights: Array) -> Array:
     return drawn.astype(jnp.int32)
 
 
-def uniform(keys: Array, x: Array, dtype: Any) -> Array:
+def uniform(
+    keys: Key[Array, " batch"], x: Shaped[Array, "*shape"], dtype: Any
+) -> Float[Array, "*shape"]:
     """Uniform numbers shaped as x, each example by its key."""
     return jax.vmap(lambda key: jax.random.uniform(key, x.shape[1:], dtype))(keys)

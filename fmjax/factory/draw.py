@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import jax
 from jax.sharding import Mesh
+from jaxtyping import PRNGKeyArray
 
 from fmjax import couplings
 from fmjax.axes import ROWS
@@ -68,7 +69,7 @@ def make_draw(
         noise=noise,
     )
 
-    def draw_batch(key: jax.Array, batch: dict, layout: Layout | None = None) -> LossArgs:
+    def draw_batch(key: PRNGKeyArray, batch: dict, layout: Layout | None = None) -> LossArgs:
         index = batch["index"]
         devices = row_shards(layout.mesh) if layout and layout.axis_name else 1
         placed = dataclasses.replace(

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import PRNGKeyArray
 
 from fmjax.conditions import ClassIds, nulls
 from fmjax.config import ConfigDict
@@ -137,7 +138,7 @@ class Experiment:
     attention: str | None
     flops: int | None
     sharding_rules: Rules
-    init_params: Callable[[jax.Array], Any]
+    init_params: Callable[[PRNGKeyArray], Any]
     loss_fn: LossFn
     draw: Callable[..., LossArgs]
     couple: Callable | None
@@ -360,8 +361,8 @@ def _make_init(
     conditions: Any,
     two_times: bool,
     scaled: bool,
-) -> Callable[[jax.Array], Any]:
-    def init_params(key: jax.Array) -> Any:
+) -> Callable[[PRNGKeyArray], Any]:
+    def init_params(key: PRNGKeyArray) -> Any:
         labels = jax.tree.map(jnp.asarray, nulls(conditions, 1))
         labels = {"labels": labels, "guidance": jnp.ones((1,))} if scaled else labels
         start = jnp.zeros((1,))

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from flax import linen as nn
+from jaxtyping import Shaped
 
 from fmjax.errors import InputError, unknown_name
 from fmjax.metrics.features import Features, network_features, pca_features, pixel_features
@@ -64,7 +65,7 @@ def make_features(
     weights: Path | None = None,
     sha256: str | None = None,
     *,
-    real: Callable[[], np.ndarray] | None = None,
+    real: Callable[[], Shaped[np.ndarray, "n ..."]] | None = None,
 ) -> Features:
     """The features of that name.
 
@@ -111,7 +112,7 @@ def _own(name: str) -> Features:
     return Features(name, load_maker("features", name))
 
 
-def _as_given(examples: Any) -> np.ndarray:
+def _as_given(examples: Any) -> Shaped[np.ndarray, "n features"]:
     if np.ndim(examples) != 2:
         raise InputError(
             f"the features 'given' take arrays that are features already, (n, d); got shape "

@@ -4,6 +4,8 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from jaxtyping import Float
+
 from fmjax import flow_maps, times
 from fmjax.config import ConfigDict, default_config
 from fmjax.conventions import ApplyFn, Array, Labels, Velocity
@@ -190,7 +192,7 @@ def make_flow_map_loss(
     )
 
 
-def _absent(x: Array, t: Array, labels: Labels) -> Array:
+def _absent(x: Any, t: Float[Array, " batch"], labels: Labels) -> Any:
     raise InputError(
         "the teacher of this flow map (flow_map.teacher) was not read, so that it can be sampled "
         "and not trained; python -m fmjax train reads it."

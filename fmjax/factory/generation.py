@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Int, PRNGKeyArray, Real, Shaped
 
 from fmjax.checks import check_at_least, check_between, check_finite_number
 from fmjax.conditions import null_labels, nulls
@@ -232,11 +233,11 @@ def make_sampler(experiment: Experiment, recipe: Recipe) -> Callable[..., Soluti
 
     def sampler(
         params: Any,
-        x0: Array,
-        key: Array,
-        index: Array,
+        x0: Shaped[Array, "batch ..."],
+        key: PRNGKeyArray,
+        index: Int[Array, " batch"],
         labels: Labels,
-        w: Array,
+        w: Real[Array, " batch"],
         save_at: Times | None = None,
     ) -> Solution:
         velocity, conditions = guided_velocity(experiment, recipe.guidance, params, labels, w)
@@ -248,7 +249,11 @@ def make_sampler(experiment: Experiment, recipe: Recipe) -> Callable[..., Soluti
 
 
 def guided_velocity(
-    experiment: Experiment, guidance: Guidance | None, params: Any, labels: Labels, w: Array
+    experiment: Experiment,
+    guidance: Guidance | None,
+    params: Any,
+    labels: Labels,
+    w: Real[Array, " batch"],
 ) -> tuple[Velocity, Any]:
     """The velocity that a recipe solves, and the conditions it takes in the place of labels.
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+from jaxtyping import PRNGKeyArray
 
 from fmjax.config import ConfigDict
 from fmjax.conventions import ApplyFn
@@ -26,7 +27,7 @@ class Lora(NamedTuple):
     alpha: float
     patterns: tuple[str, ...]
 
-    def beside(self, params: Any, key: jax.Array) -> dict[str, Any]:
+    def beside(self, params: Any, key: PRNGKeyArray) -> dict[str, Any]:
         """A network's parameters and fresh adapters, as `with_base` takes them.
 
         Args:
@@ -36,11 +37,11 @@ class Lora(NamedTuple):
         adapters = lora.init(key, params, self.patterns, self.rank, self.alpha)
         return {"base": params, "adapters": adapters}
 
-    def init(self, init_params: Callable[[jax.Array], Any]) -> Callable[[jax.Array], Any]:
+    def init(self, init_params: Callable[[PRNGKeyArray], Any]) -> Callable[[PRNGKeyArray], Any]:
         """``init(key)`` of both, from that of the network."""
         return lambda key: self.beside(init_params(key), self.key(key))
 
-    def key(self, key: jax.Array) -> jax.Array:
+    def key(self, key: PRNGKeyArray) -> PRNGKeyArray:
         """The key of the adapters of a run, from that of its parameters."""
         return jax.random.fold_in(key, 1)
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float, Int
 
 from fmjax import couplings, losses, paths, schedules, sources, times
 from fmjax.conditions import ClassIds
@@ -334,7 +335,7 @@ def points_of(c: ConfigDict, spec: DataSpec) -> sources.Empirical:
     return sources.Empirical(dataset.codec.encode(dataset.arrays("train", c.size)[0]))
 
 
-def _some(count: int, limit: int) -> np.ndarray:
+def _some(count: int, limit: int) -> Int[np.ndarray, " places"]:
     """A fixed random choice of positions, in their order."""
     return np.sort(np.random.default_rng(0).permutation(count)[:limit])
 
@@ -362,7 +363,7 @@ def make_time_distribution(config: ConfigDict) -> times.TimeDistribution:
 
 def make_weight(
     config: ConfigDict, path: paths.Path, law: times.TimeDistribution
-) -> Callable[[Array], Array] | None:
+) -> Callable[[Float[Array, " batch"]], Float[Array, " batch"]] | None:
     """The weight of ``config.loss.weight`` times, where it is asked, that of ``config.time``."""
     factors = []
     c = config.loss
@@ -383,7 +384,7 @@ def make_weight(
     if not factors:
         return None
 
-    def weight(t: Array) -> Array:
+    def weight(t: Float[Array, " batch"]) -> Float[Array, " batch"]:
         product = factors[0](t)
         for factor in factors[1:]:
             product = product * factor(t)
@@ -392,7 +393,9 @@ def make_weight(
     return weight
 
 
-def _clipped(weight: Callable[[Array], Array]) -> Callable[[Array], Array]:
+def _clipped(
+    weight: Callable[[Float[Array, " batch"]], Float[Array, " batch"]],
+) -> Callable[[Float[Array, " batch"]], Float[Array, " batch"]]:
     return lambda t: jnp.minimum(weight(t), _LARGEST_WEIGHT)
 
 
@@ -465,7 +468,7 @@ def _pairs_within(config: ConfigDict, conditions: Any) -> couplings.SameClass | 
     return couplings.SameClass(lambda labels: _columns(labels, classes))
 
 
-def _columns(labels: Any, names: list[str]) -> Array:
+def _columns(labels: Any, names: list[str]) -> Int[Array, "batch columns"]:
     """Several arrays of class ids (batch,) side by side, (batch, k)."""
     leaves = named_leaves(labels)
     return jnp.stack([leaves[name] for name in names], axis=1)

@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any
 
 import jax
+from jaxtyping import PRNGKeyArray
 
 from fmjax.factory.experiment import Experiment
 from fmjax.training.parallelism import Jit, Pmap
@@ -27,7 +28,7 @@ def train_step(experiment: Experiment, layout: Jit | Pmap) -> Step:
     )
 
 
-def make_init(experiment: Experiment) -> Callable[[jax.Array], TrainState]:
+def make_init(experiment: Experiment) -> Callable[[PRNGKeyArray], TrainState]:
     """``init(key)``, the state before the first step."""
     return lambda key: init_state(
         experiment.init_params(key), experiment.optimizer, frozen=experiment.frozen

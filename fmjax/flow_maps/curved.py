@@ -16,15 +16,16 @@ log gives the shortest way, so that the last two hold for jumps that are shortes
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from fmjax.conventions import Array, Span, expand
-from fmjax.flow_maps.fields import Averages, combined, moved
+from fmjax.flow_maps.fields import Averages, Points, Share, combined, moved
 from fmjax.manifolds import Manifold
 
 
 def at_the_end(
-    x: Array, duration: Array, average: Averages, rate: Array, manifold: Manifold
-) -> tuple[Array, Array]:
+    x: Points, duration: Float[Array, " batch"], average: Averages, rate: Points, manifold: Manifold
+) -> tuple[Points, Points]:
     """The velocity of the end of a jump.
 
     Args:
@@ -43,8 +44,8 @@ def at_the_end(
 
 
 def at_the_start(
-    x: Array, duration: Array, average: Averages, v: Array, manifold: Manifold
-) -> Array:
+    x: Points, duration: Float[Array, " batch"], average: Averages, v: Points, manifold: Manifold
+) -> Points:
     """-D_x log_x(X) [v]: how the way from x to the end of a jump changes as x moves with v."""
     end = jax.lax.stop_gradient(moved(x, duration, average, manifold))
     way = jax.jvp(lambda x: manifold.log(x, end), (x,), (v,))[1]
@@ -52,10 +53,10 @@ def at_the_start(
 
 
 def joined(
-    x: Array,
-    middle: Array,
+    x: Points,
+    middle: Points,
     span: Span,
-    shares: tuple[Array | float, Array | float],
+    shares: tuple[Share, Share],
     averages: tuple[Averages, Averages],
     manifold: Manifold | None,
 ) -> Averages:

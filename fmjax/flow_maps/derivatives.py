@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from fmjax.checks import check_between, check_name
 from fmjax.conventions import Array, expand
@@ -61,7 +62,11 @@ def check_derivative(how: Derivative) -> None:
 
 
 def directional(
-    f: Callable[..., Any], point: tuple, direction: tuple, time: Array, how: Derivative
+    f: Callable[..., Any],
+    point: tuple,
+    direction: tuple,
+    time: Float[Array, " batch"],
+    how: Derivative,
 ) -> Any:
     """df/dh of f(point + h direction) at h = 0.
 
@@ -80,10 +85,12 @@ def directional(
     step = FiniteDifference().step if isinstance(how, str) else how.step
     after, before = jnp.minimum(step, 1 - time), jnp.minimum(step, time)
 
-    def at(h: Array) -> Any:
+    def at(h: Float[Array, " batch"]) -> Any:
         return f(*(p + expand(h, p) * d for p, d in zip(point, direction, strict=True)))
 
-    def difference(high: Array, low: Array) -> Array:
+    def difference(
+        high: Float[Array, "batch ..."], low: Float[Array, "batch ..."]
+    ) -> Float[Array, "batch ..."]:
         return (high - low) / expand(after + before, high)
 
     return jax.tree.map(difference, at(after), at(-before))

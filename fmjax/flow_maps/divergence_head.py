@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from fmjax.checks import check_name, check_positive
 from fmjax.conventions import Array
-from fmjax.flow_maps.fields import Averages
+from fmjax.flow_maps.fields import Averages, Points
 from fmjax.likelihood.divergence import EXACT_TRACE, Hutchinson, velocity_and_divergence
 from fmjax.manifolds import Manifold
 from fmjax.sources import STANDARD_NORMAL, Law
@@ -54,9 +55,9 @@ class DivergenceHead:
 
     def averages(
         self,
-        velocity: Callable[[Array, Array], Array],
-        x: Array,
-        t: Array,
+        velocity: Callable[[Points, Float[Array, " batch"]], Points],
+        x: Points,
+        t: Float[Array, " batch"],
         noise: Mapping[str, Any],
         manifold: Manifold | None = None,
     ) -> Averages:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float, Int
 
 from fmjax.array_checks import check_returned
 from fmjax.conventions import (
@@ -29,48 +30,20 @@ from fmjax.conventions import (
 from fmjax.errors import InputError
 from fmjax.manifolds import Manifold
 
-Averages = dict[str, Array]
+Points = Float[Array, " batch *shape"]
+"""Points x (batch, ...), or velocities at them, one for each example."""
+
+Share = float | Float[Array, ""] | Float[Array, " batch"]
+"""One number, or one for each example."""
+
+Step = int | Int[Array, ""] | None
+"""The number of a training step; None stands for the end of training."""
+
+Averages = dict[str, Float[Array, "batch ..."]]
 """``{"velocity": u (batch, ...)}``, perhaps with ``"divergence"`` (batch,)."""
 
 HEAD = "diagonal"
 """The part of an `Output` that is a second velocity head: v(x, s), whatever t is."""
-
-
-class Fields(NamedTuple):
-    """The functions that an identity relates.
-
-    Attributes:
-        live: of the network, through which gradients flow.
-        frozen: of parameters that are constants: the live ones, or their average.
-        velocity: ``velocity(x, t) -> averages`` at one time: of the teacher, or of the frozen
-            network on its diagonal.
-        predicted: ``predicted(x, t) -> v`` of the frozen network, by its second head where it has
-            one.
-        manifold: where x is; None in flat space.
-    """
-
-    live: "AverageField"
-    frozen: "AverageField"
-    velocity: Callable[[Array, Array], Averages]
-    predicted: Callable[[Array, Array], Array]
-    manifold: Manifold | None = None
-
-
-class Sides(NamedTuple):
-    """The two sides of an identity, for each example.
-
-    Attributes:
-        predicted: what the gradient flows through.
-        goal: what it is compared with; no gradient flows through it.
-        weight: by which the squared difference is multiplied: one number, or (batch,).
-        place: on a manifold the points (batch, ...) at which both velocities are tangent vectors,
-            where these are not those of x.
-    """
-
-    predicted: Averages
-    goal: Averages
-    weight: Any = 1.0
-    place: Array | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,21 +66,21 @@ class AverageField:
     divergence: bool
     manifold: Manifold | None = None
 
-    def __call__(self, x: Array, span: Span) -> Averages:
+    def __call__(self, x: Points, span: Span) -> Averages:
         """The averages from s to t, x being at s."""
         return self._evaluate(self.apply_fn, x, span)
 
-    def smooth(self, x: Array, span: Span) -> Averages:
+    def smooth(self, x: Points, span: Span) -> Averages:
         """The same, by the function that is to be differentiated in time."""
         return self._evaluate(self.derivative_fn, x, span)
 
-    def at(self, x: Array, t: Array) -> Array:
+    def at(self, x: Points, t: Float[Array, " batch"]) -> Points:
         """The velocity on the diagonal."""
         u = take_part(self.apply_fn(self.params, x, Span(t, t), self.labels), "velocity")
         check_returned("apply_fn", u, "x", x)
         return self._tangent(x, u)
 
-    def head(self, x: Array, span: Span) -> Array | None:
+    def head(self, x: Points, span: Span) -> Points | None:
         """The second velocity head; None where the network has none."""
         output = self.apply_fn(self.params, x, span, self.labels)
         if not (isinstance(output, Output) and HEAD in output.parts):
@@ -115,11 +88,11 @@ class AverageField:
         check_returned(f"the part {HEAD!r} of apply_fn", output.parts[HEAD], "x", x)
         return self._tangent(x, output.parts[HEAD])
 
-    def _tangent(self, x: Array, u: Array) -> Array:
+    def _tangent(self, x: Points, u: Points) -> Points:
         u = at_least_float32(u)
         return u if self.manifold is None else self.manifold.to_tangent(x, u)
 
-    def _evaluate(self, apply_fn: ApplyFn, x: Array, span: Span) -> Averages:
+    def _evaluate(self, apply_fn: ApplyFn, x: Points, span: Span) -> Averages:
         output = apply_fn(self.params, x, span, self.labels)
         u = take_part(output, "velocity")
         check_returned("apply_fn", u, "x", x)
@@ -130,6 +103,43 @@ class AverageField:
         head = take_part(output, "divergence")
         check_returned("the divergence of apply_fn", head, "s", span.s)
         return {"velocity": self._tangent(x, u), "divergence": at_least_float32(head)}
+
+
+class Fields(NamedTuple):
+    """The functions that an identity relates.
+
+    Attributes:
+        live: of the network, through which gradients flow.
+        frozen: of parameters that are constants: the live ones, or their average.
+        velocity: ``velocity(x, t) -> averages`` at one time: of the teacher, or of the frozen
+            network on its diagonal.
+        predicted: ``predicted(x, t) -> v`` of the frozen network, by its second head where it has
+            one.
+        manifold: where x is; None in flat space.
+    """
+
+    live: AverageField
+    frozen: AverageField
+    velocity: Callable[[Points, Float[Array, " batch"]], Averages]
+    predicted: Callable[[Points, Float[Array, " batch"]], Points]
+    manifold: Manifold | None = None
+
+
+class Sides(NamedTuple):
+    """The two sides of an identity, for each example.
+
+    Attributes:
+        predicted: what the gradient flows through.
+        goal: what it is compared with; no gradient flows through it.
+        weight: by which the squared difference is multiplied: one number, or (batch,).
+        place: on a manifold the points (batch, ...) at which both velocities are tangent vectors,
+            where these are not those of x.
+    """
+
+    predicted: Averages
+    goal: Averages
+    weight: Share = 1.0
+    place: Points | None = None
 
 
 def check_one_array(x1: Any) -> None:
@@ -145,14 +155,19 @@ def check_one_array(x1: Any) -> None:
         )
 
 
-def moved(x: Array, duration: Array, averages: Averages, manifold: Manifold | None = None) -> Array:
+def moved(
+    x: Points,
+    duration: Float[Array, " batch"],
+    averages: Averages,
+    manifold: Manifold | None = None,
+) -> Points:
     """x + (t - s) u, or exp_x((t - s) u): where a jump of this duration (batch,) leads."""
     if manifold is None:
         return x + expand(duration, x) * averages["velocity"]
     return manifold.exp(x, expand(duration, x) * averages["velocity"])
 
 
-def combined(a: Array | float, left: Averages, b: Array | float, right: Averages) -> Averages:
+def combined(a: Share, left: Averages, b: Share, right: Averages) -> Averages:
     """a * left + b * right, a and b one number or one for each example (batch,)."""
 
     def one(x, y):

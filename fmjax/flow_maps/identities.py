@@ -22,12 +22,13 @@ from typing import Any, ClassVar, Literal, Protocol, get_args
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float, Int, PRNGKeyArray
 
 from fmjax.checks import check_at_least, check_between, check_name, check_positive
 from fmjax.conventions import Array, Span, example_keys, expand
 from fmjax.flow_maps.curved import at_the_end, at_the_start, joined
 from fmjax.flow_maps.derivatives import Derivative, check_derivative, directional
-from fmjax.flow_maps.fields import Averages, Fields, Sides, combined, moved
+from fmjax.flow_maps.fields import Averages, Fields, Points, Share, Sides, Step, combined, moved
 from fmjax.manifolds import Manifold
 from fmjax.sources import NO_NOISE, Law, Shape
 
@@ -54,11 +55,11 @@ class Identity(Protocol):
     def sides(
         self,
         fields: Fields,
-        x: Array,
+        x: Points,
         span: Span,
         v: Averages,
         noise: Mapping[str, Any],
-        step: Array | None,
+        step: Step,
     ) -> Sides:
         """Both sides at a point.
 
@@ -136,7 +137,13 @@ class MeanFlow:
         return Sides(predicted, self._nearer(predicted, goal, x, fields.manifold))
 
     def _curved(
-        self, fields: Fields, manifold: Manifold, x: Array, span: Span, v: Averages, slope: Averages
+        self,
+        fields: Fields,
+        manifold: Manifold,
+        x: Points,
+        span: Span,
+        v: Averages,
+        slope: Averages,
     ) -> tuple[Averages, Averages]:
         """The velocity as the end of the jump sees it, and du/ds, both tangent vectors at x."""
         average = fields.frozen(x, span)
@@ -144,19 +151,19 @@ class MeanFlow:
         tangent = manifold.to_tangent(x, slope["velocity"])
         return v | {"velocity": seen}, slope | {"velocity": tangent}
 
-    def _share(self, step: Array | None) -> Array | float:
+    def _share(self, step: Step) -> Share:
         if not self.warmup or step is None:
             return 1.0
         return jnp.minimum((step + 1) / self.warmup, 1.0)
 
     def _nearer(
-        self, predicted: Averages, goal: Averages, x: Array, manifold: Manifold | None
+        self, predicted: Averages, goal: Averages, x: Points, manifold: Manifold | None
     ) -> Averages:
         """The goal, moved so near that the error is normalised."""
         if (least := self.normalise) is None:
             return goal
 
-        def one(name: str) -> Array:
+        def one(name: str) -> Float[Array, "batch ..."]:
             u, g = predicted[name], goal[name]
             error = u - g
             if manifold is None or name != "velocity":
@@ -217,7 +224,9 @@ class Lagrangian:
 class _Uniform:
     """One uniform number for each example."""
 
-    def sample(self, key: Array, index: Array, shape: Shape) -> Array:
+    def sample(
+        self, key: PRNGKeyArray, index: Int[Array, " batch"], shape: Shape
+    ) -> Float[Array, " batch"]:
         """Numbers (batch,) in [0, 1)."""
         return jax.vmap(jax.random.uniform)(example_keys(key, index))
 
@@ -266,7 +275,9 @@ class Semigroup:
         goal = joined(x, middle, span, (1 - h, h), (first, second), fields.manifold)
         return Sides(fields.live(x, span), goal)
 
-    def _jump(self, fields: Fields, x: Array, s: Array, t: Array) -> Averages:
+    def _jump(
+        self, fields: Fields, x: Points, s: Float[Array, " batch"], t: Float[Array, " batch"]
+    ) -> Averages:
         average = fields.frozen(x, Span(s, t))
         if not self.finest:
             return average

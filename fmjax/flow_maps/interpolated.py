@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from fmjax.array_checks import check_returned, is_concrete
 from fmjax.checks import check_at_least, check_between, check_methods, check_positive
@@ -19,7 +20,7 @@ from fmjax.conventions import Array, Span
 from fmjax.errors import InputError
 from fmjax.flow_maps.curved import joined
 from fmjax.flow_maps.derivatives import Derivative
-from fmjax.flow_maps.fields import Averages, Fields, Sides, moved
+from fmjax.flow_maps.fields import Averages, Fields, Points, Share, Sides, Step, moved
 from fmjax.flow_maps.identities import MeanFlow
 from fmjax.sources import NO_NOISE
 
@@ -53,7 +54,7 @@ class SigmoidDecay:
         check_positive("gamma of SigmoidDecay", self.gamma)
         check_between("clamp of SigmoidDecay", self.clamp, 0, 0.5, "[)")
 
-    def __call__(self, step: Array | None) -> Array:
+    def __call__(self, step: Step) -> Float[Array, ""]:
         """alpha at a step, float32 (); 0 at the end of training, where step is None."""
         if step is None:
             return jnp.zeros(())
@@ -80,7 +81,7 @@ class AlphaFlow:
         InputError: alpha lies outside [0, 1], or is a class; when called, it gives no number.
     """
 
-    alpha: float | Callable[[Array | None], Array] = 0.5
+    alpha: float | Callable[[Step], Float[Array, ""]] = 0.5
     derivative: Derivative = "jvp"
     noise = NO_NOISE
 
@@ -148,7 +149,7 @@ class ECTSteps:
         check_at_least("double of ECTSteps", self.double)
         check_at_least("stages of ECTSteps", self.stages, 0)
 
-    def __call__(self, s: Array, step: Array | None) -> Array:
+    def __call__(self, s: Float[Array, " batch"], step: Step) -> Float[Array, " batch"]:
         """The time of the second point (batch,), in [s, 1]."""
         stage = self.stages if step is None else jnp.minimum(step // self.double, self.stages)
         noise = (1 - s) / jnp.maximum(s, 1e-6)
@@ -177,7 +178,9 @@ class Consistency:
             at 1, or when the function does not give one time for each.
     """
 
-    steps: float | Callable[[Array, Array | None], Array] = field(default_factory=ECTSteps)
+    steps: float | Callable[[Float[Array, " batch"], Step], Float[Array, " batch"]] = field(
+        default_factory=ECTSteps
+    )
     noise = NO_NOISE
 
     def __post_init__(self):
@@ -204,7 +207,7 @@ class Consistency:
         return Sides(fields.live(x, span), _later(fields, x, span, v, alpha), 1 / alpha)
 
 
-def _later(fields: Fields, x: Array, span: Span, v: Averages, alpha: Array | float) -> Averages:
+def _later(fields: Fields, x: Points, span: Span, v: Averages, alpha: Share) -> Averages:
     """alpha v + (1 - alpha) u(x_m, m, t), from a point a share alpha of the way later."""
     s, t = span
     m = s + alpha * (t - s)

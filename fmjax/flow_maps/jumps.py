@@ -24,11 +24,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float, Float64, Int, Shaped
 
 from fmjax.array_checks import check_returned
 from fmjax.checks import check_between, check_methods
 from fmjax.conventions import Array, Labels, Span, Times, Velocity, at_least_float32, expand
 from fmjax.errors import InputError
+from fmjax.flow_maps.fields import Points
 from fmjax.manifolds import Manifold
 from fmjax.paths import Path, manifold_of, schedule_of
 from fmjax.samplers.fixed_steps import take_steps
@@ -101,7 +103,7 @@ class Jumps:
         x0: Any,
         labels: Labels = None,
         *,
-        keys: Array | None = None,
+        keys: Shaped[Array, "batch ..."] | None = None,
         t0: float = 0.0,
         t1: float = 1.0,
         save_at: Times | None = None,
@@ -129,7 +131,7 @@ class Jumps:
         if self.manifold is not None:
             self.manifold.check("x0", x0)
 
-        def jump(x: Any, s: Array, t: Array) -> Any:
+        def jump(x: Any, s: Float[Array, " batch"], t: Float[Array, " batch"]) -> Any:
             u = velocity(x, Span(s, t), labels)
             check_returned("the velocity", u, "x", x)
             return self.land(x, t - s, u)
@@ -142,7 +144,7 @@ class Jumps:
         solution = take_steps(step, x0, times, nfe=len(times) - 1 + extra, save_at=times)
         return solution._replace(trajectory=_at(jump, saved, times, solution.trajectory))
 
-    def land(self, x: Any, duration: Array, u: Any) -> Any:
+    def land(self, x: Any, duration: Float[Array, " batch"], u: Any) -> Any:
         """Where a jump of this duration (batch,) with the average velocity u leads from x."""
         if self.manifold is None:
             return jax.tree.map(lambda x, u: x + expand(duration, x) * u, x, u)
@@ -150,12 +152,14 @@ class Jumps:
         way = jax.tree.map(lambda u: expand(duration, u) * u, self.manifold.to_tangent(x, u))
         return self.manifold.project(self.manifold.exp(x, way))
 
-    def _noisy(self, jump, times: np.ndarray, keys: Any) -> Callable:
+    def _noisy(self, jump, times: Float[np.ndarray, " times"], keys: Any) -> Callable:
         """A step that jumps further than to t, and adds the noise that x_t then lacks."""
         schedule = self.schedule
         further = jnp.asarray(self._landings(times[1:]))
 
-        def step(x: Array, s: Array, t: Array, k: Array) -> Array:
+        def step(
+            x: Points, s: Float[Array, " batch"], t: Float[Array, " batch"], k: Int[Array, ""]
+        ) -> Points:
             q = jnp.full_like(t, further.astype(t.dtype)[k])
             scale = schedule.alpha(t) / schedule.alpha(q)
             missing = jnp.square(schedule.sigma(t)) - jnp.square(scale * schedule.sigma(q))
@@ -167,7 +171,7 @@ class Jumps:
 
         return step
 
-    def _landings(self, times: np.ndarray) -> np.ndarray:
+    def _landings(self, times: Float[np.ndarray, " times"]) -> Float[np.ndarray, " times"]:
         """Where the jumps before the noise end, for each time after it, float64."""
         with jax.ensure_compile_time_eval():
             t = jnp.asarray(times)
@@ -188,7 +192,7 @@ class Jumps:
             described["manifold"] = repr(self.manifold)
         return described
 
-    def nodes(self, t0: float = 0.0, t1: float = 1.0) -> np.ndarray:
+    def nodes(self, t0: float = 0.0, t1: float = 1.0) -> Float64[np.ndarray, " {self.steps+1}"]:
         """The steps + 1 times from and to which it goes, float64.
 
         Raises:
@@ -197,7 +201,7 @@ class Jumps:
         steps, grid = fixed_grid(self.steps, self.grid, default=1)
         return time_grid(grid, steps, t0, t1, self.schedule)
 
-    def evaluation_times(self, t0: float = 0.0, t1: float = 1.0) -> np.ndarray:
+    def evaluation_times(self, t0: float = 0.0, t1: float = 1.0) -> Float64[np.ndarray, " steps"]:
         """Where the jumps start, float64.
 
         Raises:
@@ -238,12 +242,14 @@ class Jumps:
         return self if manifold is None else dataclasses.replace(self, manifold=manifold)
 
 
-def _at(jump, saved: np.ndarray, times: np.ndarray, states: Any) -> Any:
+def _at(
+    jump, saved: Float[np.ndarray, " saved"], times: Float[np.ndarray, " times"], states: Any
+) -> Any:
     """The states at the times saved: those of the grid, elsewhere a jump from the last of them."""
     sign = np.sign(times[-1] - times[0])
     before = np.searchsorted(sign * times, sign * saved, side="right") - 1
 
-    def one(time: float, k: int) -> Any:
+    def one(time: float, k: np.integer) -> Any:
         x = jax.tree.map(lambda leaf: leaf[k], states)
         if time == times[k]:
             return x

@@ -21,25 +21,26 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float, Float64
 
 from fmjax.array_checks import as_floats, check_finite, check_per_example, check_returned
 from fmjax.checks import check_methods, check_positive
 from fmjax.conventions import Array, Labels, Output, Span, Times, take_part
 from fmjax.errors import InputError
-from fmjax.flow_maps.fields import check_one_array
+from fmjax.flow_maps.fields import Points, check_one_array
 from fmjax.flow_maps.jumps import Jumps
 from fmjax.manifolds import Manifold
 from fmjax.samplers.solution import shared_labels
 from fmjax.samplers.time_grids import Grid
 from fmjax.sources import STANDARD_NORMAL, Source
 
-AverageFn = Callable[[Array, Span, Labels], Output]
+AverageFn = Callable[[Points, Span, Labels], Output]
 """``average(x, Span(s, t), labels) -> Output(velocity=u, divergence=D)``, x being at s."""
 
 
 def few_step_log_likelihood(
     average: AverageFn,
-    x1: Array,
+    x1: Points,
     labels: Labels = None,
     *,
     scale: float,
@@ -47,7 +48,7 @@ def few_step_log_likelihood(
     grid: str | Grid | Times = "uniform",
     source: Source = STANDARD_NORMAL,
     manifold: Manifold | None = None,
-) -> Array:
+) -> Float[Array, " batch"]:
     """The log-density of given points, by a few jumps from t = 1 back to t = 0.
 
         log p_1(x_1) = log p_0(x_0) + sum_n (t_{n+1} - t_n) c D(x_{t_n}, t_n, t_{n+1})
@@ -103,7 +104,7 @@ def few_step_log_likelihood(
     return log_p0 + change
 
 
-def _times(steps: int | None, grid: str | Grid | Times) -> np.ndarray:
+def _times(steps: int | None, grid: str | Grid | Times) -> Float64[np.ndarray, " times"]:
     """The times from 1 down to 0, float64 (steps + 1,)."""
     spaced = isinstance(grid, str) or (hasattr(grid, "warp") and not hasattr(grid, "times"))
     if steps is None and spaced:
@@ -111,7 +112,7 @@ def _times(steps: int | None, grid: str | Grid | Times) -> np.ndarray:
     return Jumps(steps, grid).nodes(1.0, 0.0)
 
 
-def _points(x1: Array) -> Array:
+def _points(x1: Points) -> Points:
     check_one_array(x1)
     x = as_floats("x1", x1)
     if not len(x):
@@ -120,7 +121,7 @@ def _points(x1: Array) -> Array:
     return x
 
 
-def _averages(output: Output, x: Array) -> tuple[Array, Array]:
+def _averages(output: Output, x: Points) -> tuple[Points, Float[Array, " batch"]]:
     """The velocity and the divergence of what a network gave, checked."""
     u = take_part(output, "velocity")
     check_returned("average", u, "x", x)

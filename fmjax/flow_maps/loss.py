@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from fmjax.array_checks import (
     check_per_example,
@@ -36,7 +37,15 @@ from fmjax.conventions import (
 )
 from fmjax.errors import InputError
 from fmjax.flow_maps.divergence_head import DivergenceHead
-from fmjax.flow_maps.fields import AverageField, Averages, Fields, Sides, check_one_array
+from fmjax.flow_maps.fields import (
+    AverageField,
+    Averages,
+    Fields,
+    Points,
+    Sides,
+    Step,
+    check_one_array,
+)
 from fmjax.flow_maps.identities import Identity
 from fmjax.flow_maps.target_guidance import TargetGuidance
 from fmjax.losses import STRAIGHT, LossFn, declare
@@ -70,7 +79,7 @@ def make_flow_map_loss_fn(
     averaged: bool = False,
     divergence: DivergenceHead | None = None,
     distance: Distance | None = None,
-    weight: Callable[[Span], Array] | None = None,
+    weight: Callable[[Span], Float[Array, " batch"]] | None = None,
     derivative_fn: ApplyFn | None = None,
 ) -> LossFn:
     """Makes ``loss_fn(params, x0, x1, Span(s, t), labels) -> scalar`` of one identity.
@@ -153,13 +162,13 @@ def _losses(
     setting: _Setting,
     params: Any,
     frozen: Any,
-    x0: Array,
-    x1: Array,
+    x0: Points,
+    x1: Points,
     span: Span,
     labels: Labels,
     noise: Mapping[str, Any],
-    step: Array | None,
-) -> Array:
+    step: Step,
+) -> Float[Array, " batch"]:
     """The loss of each example (batch,)."""
     x, pair = setting.path.sample(x0, x1, span.s, _only(setting.path, noise))
     fields = _fields(setting, params, frozen, labels, noise)
@@ -186,7 +195,7 @@ def _fields(
     live = _field(setting, params, _inputs(setting, labels, noise))
     frozen = dataclasses.replace(live, params=frozen_params)
 
-    def taught(teacher: Velocity, x: Array, t: Array) -> Array:
+    def taught(teacher: Velocity, x: Points, t: Float[Array, " batch"]) -> Points:
         asked = labels if setting.guidance is None else setting.guidance.taught(labels, noise)
         v = teacher(x, t, asked)
         check_returned("the teacher", v, "x", x)
@@ -197,12 +206,12 @@ def _fields(
     if setting.teacher is not None:
         at_time = functools.partial(taught, setting.teacher)
 
-    def velocity(x: Array, t: Array) -> Averages:
+    def velocity(x: Points, t: Float[Array, " batch"]) -> Averages:
         if setting.divergence is None:
             return {"velocity": at_time(x, t)}
         return setting.divergence.averages(at_time, x, t, noise, setting.manifold)
 
-    def predicted(x: Array, t: Array) -> Array:
+    def predicted(x: Points, t: Float[Array, " batch"]) -> Points:
         head = frozen.head(x, Span(t, t))
         return frozen.at(x, t) if head is None else head
 
@@ -218,9 +227,9 @@ def _field(setting: _Setting, params: Any, inputs: Labels) -> AverageField:
 def _velocity_here(
     setting: _Setting,
     fields: Fields,
-    x: Array,
-    s: Array,
-    pair: Array,
+    x: Points,
+    s: Float[Array, " batch"],
+    pair: Points,
     labels: Labels,
     noise: Mapping[str, Any],
 ) -> Averages:
@@ -233,7 +242,7 @@ def _velocity_here(
     if setting.guidance is None:
         return v
 
-    def network(x: Array, t: Array, inputs: Labels) -> Array:
+    def network(x: Points, t: Float[Array, " batch"], inputs: Labels) -> Points:
         return _field(setting, fields.frozen.params, inputs).at(x, t)
 
     guided = setting.guidance.guided(network, x, s, pair, labels, noise)
@@ -241,7 +250,7 @@ def _velocity_here(
     return v | {"velocity": guided}
 
 
-def _on_diagonal(sides: Sides, v: Averages, x: Array, span: Span) -> Sides:
+def _on_diagonal(sides: Sides, v: Averages, x: Points, span: Span) -> Sides:
     """The same, with the velocity for a goal wherever s = t, and no gradient through the goal."""
     place = x if sides.place is None else sides.place
     here = span.s == span.t

@@ -12,18 +12,20 @@ from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Bool, Float, Int, PRNGKeyArray, Shaped
 
 from fmjax.checks import check_between, check_finite_number, check_methods
 from fmjax.conditions import check_conditions, null_labels
 from fmjax.conventions import Array, Labels, example_keys, expand
 from fmjax.errors import InputError
+from fmjax.flow_maps.fields import Points
 from fmjax.guidance import Guided
 from fmjax.guidance.interval import check_interval
 from fmjax.guidance.labels import null_like, stack
 from fmjax.sources import NO_NOISE, Law, Shape
 
 Interval = tuple[float, float]
-NetworkVelocity = Callable[[Array, Array, Labels], Array]
+NetworkVelocity = Callable[[Points, Float[Array, " batch"], Labels], Points]
 """``velocity(x, t, labels)`` of the frozen network, labels as it takes them."""
 
 
@@ -47,12 +49,12 @@ class TargetGuidance(Protocol):
     def guided(
         self,
         velocity: NetworkVelocity,
-        x: Array,
-        s: Array,
-        v: Array,
+        x: Points,
+        s: Float[Array, " batch"],
+        v: Points,
         labels: Labels,
         noise: Mapping[str, Any],
-    ) -> Array:
+    ) -> Points:
         """The guided velocity at (x, s), from v, that of the pair (batch, ...)."""
 
 
@@ -117,7 +119,7 @@ class FixedGuidance:
         """The labels and the scale."""
         return Guided(labels, self.scale)
 
-    def guided(self, velocity, x, s, v, labels, noise) -> Array:
+    def guided(self, velocity, x, s, v, labels, noise) -> Points:
         """See `TargetGuidance.guided`."""
         branches = stack(null_like(labels, null_labels(self.conditions)), labels)
         null, conditional = jax.vmap(velocity, in_axes=(None, None, 0))(x, s, branches)
@@ -148,7 +150,9 @@ class PowerLaw:
         check_between("high of PowerLaw", self.high, self.low, 1e6, "(]")
         check_between("power of PowerLaw", self.power, 0, 100)
 
-    def sample(self, key: Array, index: Array, shape: Shape) -> Array:
+    def sample(
+        self, key: PRNGKeyArray, index: Int[Array, " batch"], shape: Shape
+    ) -> Float[Array, " batch"]:
         """Scales (batch,); see `fmjax.sources.Law.sample`."""
         u = jax.vmap(jax.random.uniform)(example_keys(key, index))
         if self.power == 1:
@@ -200,7 +204,7 @@ class GuidanceInput:
         """The labels and the scale, as a guided velocity takes them."""
         return Guided(labels, noise["w"])
 
-    def guided(self, velocity, x, s, v, labels, noise) -> Array:
+    def guided(self, velocity, x, s, v, labels, noise) -> Points:
         """See `TargetGuidance.guided`."""
         if self.conditions is None:
             return v
@@ -213,11 +217,13 @@ class GuidanceInput:
         return v + expand(excess, v) * (conditional - without)
 
 
-def is_dropped(labels: Labels, conditions: Any) -> Array:
+def is_dropped(labels: Labels, conditions: Any) -> Bool[Array, " batch"]:
     """Which examples have nothing but nulls for labels, bool (batch,)."""
     null = null_like(labels, null_labels(conditions))
 
-    def same(x: Array, null: Array) -> Array:
+    def same(
+        x: Shaped[Array, "batch ..."], null: Shaped[Array, "batch ..."]
+    ) -> Bool[Array, " batch"]:
         return jnp.all(jnp.reshape(x == null, (x.shape[0], -1)), axis=1)
 
     each = jax.tree.leaves(jax.tree.map(same, labels, null))
@@ -243,5 +249,5 @@ def _check_guides(conditions: Any, interval: Interval) -> None:
         )
 
 
-def _inside(s: Array, interval: Interval) -> Array:
+def _inside(s: Float[Array, " batch"], interval: Interval) -> Bool[Array, " batch"]:
     return (s >= interval[0]) & (s <= interval[1])

@@ -4,11 +4,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Bool, Float
 
 from fmjax.array_checks import check_leading_size, check_returned, shaped_as_x
 from fmjax.checks import check_methods
 from fmjax.conditions import share
-from fmjax.conventions import Array, Labels, Velocity, expand, time_of
+from fmjax.conventions import Array, Labels, Span, Velocity, expand, time_of
 from fmjax.errors import InputError
 from fmjax.guidance.interval import GuidanceInterval, evaluate_in_interval
 from fmjax.guidance.labels import (
@@ -93,7 +94,11 @@ def classifier_free(
     velocity, at = shaped_as_x("the velocity", velocity), scale_schedule(schedule)
     when = GuidanceInterval(interval, zero_until)
 
-    def guided(x: Any, t: Array, conditions: Guided | tuple[Guided, ...] | Nested) -> Any:
+    def guided(
+        x: Any,
+        t: Float[Array, "batch ..."] | Span,
+        conditions: Guided | tuple[Guided, ...] | Nested,
+    ) -> Any:
         nested = isinstance(conditions, Nested)
         several = _as_tuple(conditions.parts if isinstance(conditions, Nested) else conditions)
         batch, here = checked_batch_size(x, t), time_of(t)
@@ -167,7 +172,7 @@ def autoguidance(
     at = scale_schedule(schedule)
     when = GuidanceInterval(interval)
 
-    def guided(x: Any, t: Array, conditions: Guided) -> Any:
+    def guided(x: Any, t: Float[Array, "batch ..."] | Span, conditions: Guided) -> Any:
         batch = checked_batch_size(x, t)
         labels = share(only_labels(conditions, "autoguidance"), batch)
         check_leading_size(labels, batch)
@@ -188,7 +193,8 @@ def autoguidance(
     return guided if manifold is None else in_tangent_space(guided, manifold)
 
 
-def _as_tuple(conditions: Any) -> tuple[Guided, ...]:
+def _as_tuple(conditions: Any) -> tuple[Any, ...]:
+    """One `Guided` or several as a tuple; what is in them is not looked at here."""
     if isinstance(conditions, tuple) and not conditions:
         raise InputError("a tuple of conditions must have at least one Guided(labels, w); got ().")
     several = (conditions,) if isinstance(conditions, Guided) else conditions
@@ -212,7 +218,7 @@ def _as(x: Any, u: Any) -> Any:
     return jax.tree.map(lambda x, u: u.astype(jnp.promote_types(x.dtype, jnp.float32)), x, u)
 
 
-def _by(rule: Rule, inside: Array | None, u_ref, u_cond, w, x, t) -> Array:
+def _by(rule: Rule, inside: Bool[Array, " batch"] | None, u_ref, u_cond, w, x, t) -> Array:
     """The rule for the examples inside, u_cond for the others; of one array."""
     u = rule(u_ref, u_cond, w.astype(u_cond.dtype), x, t)
     check_returned("the rule", u, "x", u_cond)

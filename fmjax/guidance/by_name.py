@@ -6,12 +6,12 @@ from typing import Any
 import jax
 
 from fmjax.conditions import Mask, check_conditions, null_labels
-from fmjax.conventions import Array, Labels
+from fmjax.conventions import Labels
 from fmjax.errors import InputError, unknown_name
-from fmjax.guidance.labels import Guided, Nested, null_like
+from fmjax.guidance.labels import Guided, Nested, Scale, null_like
 from fmjax.names import named_leaves
 
-Scales = Mapping[str, Array | float]
+Scales = Mapping[str, Scale]
 """A scale for each condition: one number, or one per example (batch,)."""
 
 

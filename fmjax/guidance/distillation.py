@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from fmjax.array_checks import check_returned, check_training_batch, shaped_as_x
 from fmjax.conditions import share
@@ -11,6 +12,7 @@ from fmjax.conventions import (
     ApplyFn,
     Array,
     Params,
+    Span,
     Velocity,
     at_least_float32,
     take_part,
@@ -40,7 +42,9 @@ def distilled(velocity: Velocity) -> Velocity:
     """
     velocity = shaped_as_x("the velocity", velocity)
 
-    def guided(x: Array, t: Array, conditions: Guided) -> Array:
+    def guided(
+        x: Float[Array, " batch *shape"], t: Float[Array, "batch ..."] | Span, conditions: Guided
+    ) -> Float[Array, " batch *shape"]:
         return velocity(x, t, _inputs(x, conditions))
 
     return guided
@@ -48,7 +52,16 @@ def distilled(velocity: Velocity) -> Velocity:
 
 def make_distillation_loss_fn(
     apply_fn: ApplyFn, teacher: Velocity, path: Path | None = None
-) -> Callable[[Params, Array, Array, Array, Guided], Array]:
+) -> Callable[
+    [
+        Params,
+        Float[Array, " batch *shape"],
+        Float[Array, " batch *shape"],
+        Float[Array, "batch ..."],
+        Guided,
+    ],
+    Float[Array, ""],
+]:
     """Makes the loss that teaches a network what guidance does, its scale as an input.
 
         L(params) = E |v(x_t, t, {labels, w}) - teacher(x_t, t, Guided(labels, w))|^2 / d
@@ -70,7 +83,13 @@ def make_distillation_loss_fn(
     """
     path = AffinePath() if path is None else path
 
-    def loss_fn(params: Params, x0: Array, x1: Array, t: Array, conditions: Guided) -> Array:
+    def loss_fn(
+        params: Params,
+        x0: Float[Array, " batch *shape"],
+        x1: Float[Array, " batch *shape"],
+        t: Float[Array, "batch ..."],
+        conditions: Guided,
+    ) -> Float[Array, ""]:
         labels = _inputs(x1, conditions)
         check_training_batch(x0, x1, t, labels)
         x_t, t = path.sample(x0, x1, t).x_t, at_least_float32(t)
@@ -84,6 +103,6 @@ def make_distillation_loss_fn(
     return loss_fn
 
 
-def _inputs(x: Array, conditions: Guided) -> dict:
+def _inputs(x: Float[Array, "batch ..."], conditions: Guided) -> dict:
     labels = share(only_labels(conditions, "distilled guidance"), batch_size(x))
     return {"labels": labels, "guidance": per_example("w", conditions.w, x)}

@@ -5,13 +5,15 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
+from jaxtyping import Float, Int, Real
 
 from fmjax.array_checks import shaped_as_x
 from fmjax.checks import check_methods, check_name
 from fmjax.conditions import share
-from fmjax.conventions import Array, Labels, Velocity, at_least_float32, expand
+from fmjax.conventions import Array, Labels, Span, Velocity, at_least_float32, expand
 from fmjax.errors import InputError
-from fmjax.guidance.labels import batch_size, per_example, stack
+from fmjax.guidance.labels import Scale, batch_size, per_example, stack
 
 PARALLEL_MARGIN = 1e-6
 """How near 1 a cosine is read as 1: nearer, the angle is lost in the rounding of float32."""
@@ -29,7 +31,7 @@ class Between(NamedTuple):
 
     start: Any
     end: Any
-    s: Array | float
+    s: Scale
 
 
 def interpolated(velocity: Velocity, how: str = "linear") -> Velocity:
@@ -57,7 +59,7 @@ def interpolated(velocity: Velocity, how: str = "linear") -> Velocity:
     check_name("interpolation", how, _BLENDS)
     blend, velocity = _BLENDS[how], shaped_as_x("the velocity", velocity)
 
-    def between(x: Any, t: Array, conditions: Between) -> Any:
+    def between(x: Any, t: Float[Array, "batch ..."] | Span, conditions: Between) -> Any:
         if not isinstance(conditions, Between):
             raise InputError(
                 "an interpolated velocity takes Between(start, end, s); "
@@ -76,7 +78,7 @@ def interpolated(velocity: Velocity, how: str = "linear") -> Velocity:
     return between
 
 
-def over_time(velocity: Velocity, labels_at: Callable[[Any, Array], Labels]) -> Velocity:
+def over_time(velocity: Velocity, labels_at: Callable[[Labels, Any], Labels]) -> Velocity:
     """A velocity under conditions that change over time.
 
         u(x, t) = velocity(x, t, labels_at(labels, t))
@@ -98,18 +100,26 @@ def over_time(velocity: Velocity, labels_at: Callable[[Any, Array], Labels]) -> 
     check_methods("labels_at", labels_at, such_as="lambda labels, t: ...")
     velocity = shaped_as_x("the velocity", velocity)
 
-    def changing(x: Array, t: Array, labels: Any) -> Array:
+    def changing(x: Any, t: Float[Array, "batch ..."] | Span, labels: Labels) -> Any:
         return velocity(x, t, labels_at(labels, t))
 
     return changing
 
 
-def _lerp(start: Array, end: Array, s: Array) -> Array:
+def _lerp(
+    start: Float[Array, " batch *shape"],
+    end: Float[Array, " batch *shape"],
+    s: Float[Array, " batch"],
+) -> Float[Array, " batch *shape"]:
     s = expand(s, start)
     return (1 - s) * start + s * end
 
 
-def slerp(start: Array, end: Array, s: Array) -> Array:
+def slerp(
+    start: Float[Array, " batch *shape"],
+    end: Float[Array, " batch *shape"],
+    s: Float[Array, " batch"],
+) -> Float[Array, " batch *shape"]:
     """Turns from one array to the other along the arc between them, example by example.
 
     With the lengths r, the directions d and the angle W between them,
@@ -138,7 +148,7 @@ def slerp(start: Array, end: Array, s: Array) -> Array:
     return expand(a, start) * start + expand(b, end) * end
 
 
-def _length(u: Array) -> Array:
+def _length(u: Float[Array, "batch ..."]) -> Float[Array, " batch"]:
     """Norms (batch,); the derivative at length 0 is 0."""
     square = jnp.sum(jnp.square(u), axis=tuple(range(1, u.ndim)))
     return jnp.where(square == 0, 0.0, jnp.sqrt(jnp.where(square == 0, 1.0, square)))
@@ -155,7 +165,12 @@ def _arc(cosine: Array, s: Array) -> tuple[Array, Array, Array]:
     return jnp.where(flat, 1 - s, a), jnp.where(flat, s, b), flat
 
 
-def class_weights(a: Array, b: Array, s: Array, num_classes: int) -> Array:
+def class_weights(
+    a: Int[ArrayLike, "*shape"],
+    b: Int[ArrayLike, "*shape"],
+    s: Real[ArrayLike, "..."],
+    num_classes: int,
+) -> Float[Array, "*shape {num_classes+1}"]:
     """Weights over classes between a and b, for a network that takes weights in place of class ids.
 
         (1 - s) onehot(a) + s onehot(b)
@@ -175,7 +190,12 @@ def class_weights(a: Array, b: Array, s: Array, num_classes: int) -> Array:
     return _soft_labels(a, b, 1 - s, s, num_classes + 1)
 
 
-def spherical_weights(a: Array, b: Array, s: Array, table: Array) -> Array:
+def spherical_weights(
+    a: Int[ArrayLike, "*shape"],
+    b: Int[ArrayLike, "*shape"],
+    s: Real[ArrayLike, "..."],
+    table: Float[Array, "rows width"],
+) -> Float[Array, "*shape rows"]:
     """As `class_weights`, along the arc between the embeddings of the two classes.
 
         (sin((1 - s) W) onehot(a) + sin(s W) onehot(b)) / sin(W)
@@ -200,7 +220,7 @@ def spherical_weights(a: Array, b: Array, s: Array, table: Array) -> Array:
     return _soft_labels(a, b, first, second, len(table))
 
 
-def _ids_and_s(a: Array, b: Array, s: Array) -> tuple[Array, Array, Array]:
+def _ids_and_s(a: Any, b: Any, s: Any) -> tuple[Array, Array, Array]:
     a, b, s = jnp.asarray(a), jnp.asarray(b), at_least_float32(s)
     if a.shape != b.shape or s.shape not in ((), a.shape):
         raise InputError(

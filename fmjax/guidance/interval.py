@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.custom_batching import custom_vmap
+from jaxtyping import Bool, Float, Int
 
 from fmjax.checks import check_between
 from fmjax.conventions import AnyArray, Array, Times, at_least_float32, expand
@@ -47,7 +48,7 @@ class GuidanceInterval:
         """Whether the velocity is guided at every t."""
         return self.interval is None and self.zero_until == 0
 
-    def level(self, t: AnyArray) -> AnyArray:
+    def level(self, t: Float[AnyArray, "*t"]) -> Int[AnyArray, "*t"]:
         """0 where the velocity is 0, 1 where it is conditional, 2 where it is guided."""
         lo, hi = (0.0, 1.0) if self.interval is None else self.interval
         inside = (t >= lo - SLACK) & (t <= hi + SLACK)
@@ -75,9 +76,9 @@ def check_interval(interval: Any) -> None:
 def evaluate_in_interval(
     when: GuidanceInterval,
     x: Any,
-    t: Array,
+    t: Float[Array, "batch ..."],
     conditional: Callable[[], Any] | None,
-    guided: Callable[[Array | None], Any],
+    guided: Callable[[Bool[Array, "batch ..."] | None], Any],
 ) -> Any:
     """The guided velocity; what no example of the batch needs at its time is not computed.
 
@@ -96,7 +97,7 @@ def evaluate_in_interval(
         return guided(None)
     level = when.level(jax.lax.stop_gradient(at_least_float32(t)))
 
-    def still(x: Array) -> Array:
+    def still(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         return jnp.zeros(x.shape, jnp.promote_types(x.dtype, jnp.float32))
 
     def moving(u: Any) -> Any:
@@ -114,7 +115,7 @@ def evaluate_in_interval(
 
 
 @custom_vmap
-def largest_level(level: Array) -> Array:
+def largest_level(level: Int[Array, "..."]) -> Int[Array, ""]:
     """The largest level, over every axis that is mapped, too.
 
     A condition that is mapped becomes a selection, for which every branch is computed. This one

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
+from jaxtyping import Bool, Float, Real, Shaped
 
 from fmjax.array_checks import check_floats, shape_of, times_of
 from fmjax.checks import check_between
@@ -18,6 +20,9 @@ from fmjax.errors import InputError
 from fmjax.names import named_leaves
 
 _ALL = 2**31  # the stream that drops all conditions together, apart from those of each
+
+Scale = Real[ArrayLike, ""] | Real[Array, " batch"]
+"""One number, or one for each example."""
 
 
 class Guided(NamedTuple):
@@ -40,7 +45,7 @@ class Guided(NamedTuple):
     """
 
     labels: Labels
-    w: Array | float = 1.0
+    w: Scale = 1.0
     negative: Labels = None
 
 
@@ -88,7 +93,7 @@ def null_like(labels: Labels, null_labels: Labels) -> Labels:
     return jax.tree.map(repeat, labels, null_labels)
 
 
-def scale_from_excess(s: Array | float) -> Array | float:
+def scale_from_excess(s: Real[Array, "*s"] | float) -> Real[Array, "*s"] | float:
     """Gives w = 1 + s: from the convention ``(1 + s) u_cond - s u_null`` (off at 0) to ours.
 
     Args:
@@ -106,12 +111,12 @@ def scale_from_excess(s: Array | float) -> Array | float:
 
 
 def drop_labels(
-    keys: Array,
+    keys: Shaped[Array, "batch ..."],
     labels: Labels,
     conditions: Any,
     *,
     drop_all: float = 0.0,
-    force_drop: Array | None = None,
+    force_drop: Bool[Array, " batch"] | None = None,
 ) -> Labels:
     """Replaces labels by their nulls, per example, for classifier-free training.
 
@@ -158,15 +163,15 @@ def drop_labels(
     return tree.unflatten([one(*part) for part in parts])
 
 
-def _toss(keys: Array, rate: float) -> Array:
+def _toss(keys: Shaped[Array, "batch ..."], rate: float) -> Bool[Array, " batch"]:
     return jax.vmap(lambda key: jax.random.bernoulli(key, float(rate)))(keys)
 
 
-def _fold(keys: Array, number: int) -> Array:
+def _fold(keys: Shaped[Array, "batch ..."], number: int) -> Shaped[Array, "batch ..."]:
     return jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, number)
 
 
-def per_example(name: str, value: Any, x: Any) -> Array:
+def per_example(name: str, value: Any, x: Any) -> Float[Array, " batch"]:
     """One number per example of x (batch, ...): (batch,), in the dtype of x, at least float32.
 
     Args:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from fmjax.checks import check_between, check_positive
 from fmjax.conventions import Array, at_least_float32, expand
@@ -19,7 +20,11 @@ from fmjax.predictions import convert, error_ratio
 from fmjax.schedules import Linear, Schedule
 from fmjax.schedules.base import check_schedule
 
-Rule = Callable[[Array, Array, Array, Array, Array], Array]
+Points = Float[Array, " batch *shape"]
+"""Points x, or velocities at them, one of each example."""
+
+Rule = Callable[[Points, Points, Float[Array, " batch"], Points, Float[Array, "batch ..."]], Points]
+"""``rule(u_ref, u_cond, w, x, t) -> u``."""
 
 
 def check_rule_on_manifold(rule: Rule, manifold: Manifold) -> None:
@@ -35,7 +40,13 @@ def check_rule_on_manifold(rule: Rule, manifold: Manifold) -> None:
         )
 
 
-def linear(u_ref: Array, u_cond: Array, w: Array, x: Array, t: Array) -> Array:
+def linear(
+    u_ref: Points,
+    u_cond: Points,
+    w: Float[Array, " batch"],
+    x: Points,
+    t: Float[Array, "batch ..."],
+) -> Points:
     """u = (1 - w) u_ref + w u_cond: exactly u_ref at w = 0 and u_cond at w = 1."""
     w = expand(w, u_cond)
     return (1 - w) * u_ref + w * u_cond
@@ -63,7 +74,14 @@ class Rescale:
     def __post_init__(self):
         check_between("phi of Rescale", self.phi, 0, 1)
 
-    def __call__(self, u_ref: Array, u_cond: Array, w: Array, x: Array, t: Array) -> Array:
+    def __call__(
+        self,
+        u_ref: Points,
+        u_cond: Points,
+        w: Float[Array, " batch"],
+        x: Points,
+        t: Float[Array, "batch ..."],
+    ) -> Points:
         """The guided velocity, shaped as u_cond."""
         u = linear(u_ref, u_cond, w, x, t)
         wanted, found = (jnp.var(v, axis=_features(v)) for v in (u_cond, u))
@@ -82,7 +100,14 @@ class ZeroStar:
     steps, is ``zero_until`` of `classifier_free`. Source: Fan et al., arXiv:2503.18886.
     """
 
-    def __call__(self, u_ref: Array, u_cond: Array, w: Array, x: Array, t: Array) -> Array:
+    def __call__(
+        self,
+        u_ref: Points,
+        u_cond: Points,
+        w: Float[Array, " batch"],
+        x: Points,
+        t: Float[Array, "batch ..."],
+    ) -> Points:
         """The guided velocity, shaped as u_cond."""
         return linear(_projection_factor(u_cond, u_ref) * u_ref, u_cond, w, x, t)
 
@@ -121,7 +146,14 @@ class Projected:
             name = "norm_threshold of Projected"
             check_positive(name, self.norm_threshold, advice="For none write None.")
 
-    def __call__(self, u_ref: Array, u_cond: Array, w: Array, x: Array, t: Array) -> Array:
+    def __call__(
+        self,
+        u_ref: Points,
+        u_cond: Points,
+        w: Float[Array, " batch"],
+        x: Points,
+        t: Float[Array, "batch ..."],
+    ) -> Points:
         """The guided velocity, shaped as u_cond."""
         x1 = convert(u_cond, x, t, self.schedule, source="velocity", target="x1")
         difference = u_cond - u_ref
@@ -131,7 +163,9 @@ class Projected:
         change = difference - along + self.eta * along
         return u_cond + expand(w - 1, u_cond) * change.astype(u_cond.dtype)
 
-    def _shortened(self, difference: Array, t: Array, longest: float) -> Array:
+    def _shortened(
+        self, difference: Points, t: Float[Array, "batch ..."], longest: float
+    ) -> Points:
         """The difference of velocities, such that the one of D keeps to the threshold."""
         to_x1 = error_ratio(at_least_float32(t), self.schedule, source="velocity", target="x1")
         square = jnp.square(to_x1) * jnp.sum(jnp.square(difference), axis=_features(difference))

@@ -4,12 +4,15 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from fmjax.array_checks import check_returned
 from fmjax.checks import check_name
 from fmjax.conventions import Array, at_least_float32
 
-ScaleSchedule = Callable[[Array, Array], Array]
+ScaleSchedule = Callable[
+    [Float[Array, " batch"], Float[Array, "batch ..."]], Float[Array, " batch"]
+]
 """From scales w (batch,) and times t (batch,) to the scales at those times (batch,)."""
 
 SCALE_SCHEDULES: dict[str, ScaleSchedule] = {
@@ -32,7 +35,7 @@ def scale_schedule(schedule: str | ScaleSchedule) -> ScaleSchedule:
         check_name("guidance schedule", schedule, SCALE_SCHEDULES)
     given = schedule if callable(schedule) else SCALE_SCHEDULES[schedule]
 
-    def at(w: Array, t: Array) -> Array:
+    def at(w: Float[Array, " batch"], t: Float[Array, "batch ..."]) -> Float[Array, " batch"]:
         scale = given(w, at_least_float32(t))
         if isinstance(scale, int):
             scale = float(scale)

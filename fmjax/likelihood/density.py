@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Bool, Float, Int
 
 from fmjax.array_checks import check_finite, check_floats, check_per_example
 from fmjax.checks import check_at_least, check_methods, check_positive
@@ -25,6 +26,7 @@ from fmjax.errors import InputError
 from fmjax.likelihood.divergence import (
     EXACT_TRACE,
     Exact,
+    ProbeKeys,
     Trace,
     draw_probes,
     points_of,
@@ -36,7 +38,7 @@ from fmjax.samplers import Solution, Solver, solve, solver_spec
 from fmjax.samplers.solution import shared_labels
 from fmjax.sources import STANDARD_NORMAL, Source, StandardNormal
 
-Nats = TypeVar("Nats", jax.Array, np.ndarray, float)
+Nats = TypeVar("Nats", jax.Array, np.ndarray, np.floating, float)
 
 
 class Likelihood(NamedTuple):
@@ -54,13 +56,13 @@ class Likelihood(NamedTuple):
         t_end: how far the solve came (batch,).
     """
 
-    log_p: Array
-    std_error: Array
+    log_p: Float[Array, " batch"]
+    std_error: Float[Array, " batch"]
     x0: Any
     x1: Any
-    nfe: Array
-    success: Array
-    t_end: Array
+    nfe: Int[Array, " batch"]
+    success: Bool[Array, " batch"]
+    t_end: Float[Array, " batch"]
 
 
 def log_likelihood(
@@ -70,7 +72,7 @@ def log_likelihood(
     spec: Solver | None = None,
     *,
     trace: Trace = EXACT_TRACE,
-    key: Array | None = None,
+    key: ProbeKeys | None = None,
     source: Source = STANDARD_NORMAL,
 ) -> Likelihood:
     """The log-density of given points, by one solve from t = 1 back to t = 0.
@@ -120,7 +122,7 @@ def sample_with_log_prob(
     spec: Solver | None = None,
     *,
     trace: Trace = EXACT_TRACE,
-    key: Array | None = None,
+    key: ProbeKeys | None = None,
     source: Source = STANDARD_NORMAL,
 ) -> Likelihood:
     """Samples and their log-density in one solve forwards, from t = 0 to t = 1.
@@ -263,7 +265,7 @@ def _likelihood(log_p0, grown, trace, x0, x1, solution) -> Likelihood:
     return Likelihood(log_p, error, x0, x1, solution.nfe, success, solution.t_end)
 
 
-def _source_density(source: Source, x0: Any) -> Array:
+def _source_density(source: Source, x0: Any) -> Float[Array, " batch"]:
     log_p = source.log_prob(x0)
     batch = jax.tree.leaves(x0)[0].shape[0]
     check_per_example(f"log_prob of {type(source).__name__}", log_p, batch)

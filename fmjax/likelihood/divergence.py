@@ -30,6 +30,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float, Key
 
 from fmjax.array_checks import shaped_as_x
 from fmjax.checks import check_at_least, check_name
@@ -97,11 +98,16 @@ class Hutchinson:
         check_name("kind of probe", self.kind, PROBE_DISTRIBUTIONS)
 
 
+ProbeKeys = Key[Array, ""] | Key[Array, " batch"]
+"""One random key, or one for each example."""
+
 Trace = Exact | Hutchinson
 EXACT_TRACE = Exact()
 
 
-def draw_probes(trace: Trace, key: Array | None, x: Any, manifold: Manifold | None = None) -> Any:
+def draw_probes(
+    trace: Trace, key: ProbeKeys | None, x: Any, manifold: Manifold | None = None
+) -> Any:
     """The probes of a batch, each example's a function of its own key.
 
     Args:
@@ -153,12 +159,12 @@ def draw_probes(trace: Trace, key: Array | None, x: Any, manifold: Manifold | No
 def velocity_and_divergence(
     velocity: Velocity,
     x: Any,
-    t: Array,
+    t: Float[Array, " batch"],
     labels: Labels,
     trace: Trace,
     probes: Any = None,
     manifold: Manifold | None = None,
-) -> tuple[Any, Array]:
+) -> tuple[Any, Float[Array, "batch columns"]]:
     """The velocity, and its divergence in columns: one, or one for each probe.
 
     Args:
@@ -196,7 +202,7 @@ def velocity_and_divergence(
 
 def _on_manifold(
     velocity: Callable[[Any], Any], x: Any, trace: Trace, probes: Any, manifold: Manifold
-) -> tuple[Any, Array]:
+) -> tuple[Any, Float[Array, "batch columns"]]:
     u, push = jax.linearize(lambda x: manifold.to_tangent(x, velocity(x)), x)
     lead, size = points_of(manifold, x), coordinates_of(manifold, x)
 

@@ -5,12 +5,16 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import jax
+from jaxtyping import Float, Int
 
 from fmjax.array_checks import check_per_example, check_returned
 from fmjax.checks import check_methods
 from fmjax.conventions import Array, Labels, Params
 from fmjax.errors import InputError
 from fmjax.sources import Law
+
+Loss = Float[Array, ""] | Float[Array, " batch"]
+"""One number for the batch, or one for each example."""
 
 
 class LossFn(Protocol):
@@ -46,8 +50,8 @@ class LossFn(Protocol):
         *,
         noise: Mapping[str, Any] | None = None,
         target_params: Params = None,
-        step: Array | None = None,
-    ) -> Array:
+        step: Int[Array, ""] | None = None,
+    ) -> Loss:
         """The loss of a batch, or the losses of its examples (batch,)."""
 
 
@@ -55,7 +59,7 @@ class LossFn(Protocol):
 class DeclaredLoss:
     """A loss that says what it needs, and has every call checked for it; see `declare`."""
 
-    loss: Callable[..., Array]
+    loss: Callable[..., Loss]
     noise: Mapping[str, Law] = field(default_factory=dict)
     uses_target: bool = False
     uses_step: bool = False
@@ -70,8 +74,8 @@ class DeclaredLoss:
         *,
         noise: Mapping[str, Any] | None = None,
         target_params: Params = None,
-        step: Array | None = None,
-    ) -> Array:
+        step: Int[Array, ""] | None = None,
+    ) -> Loss:
         """The loss; see `LossFn`."""
         given = noise or {}
         extra: dict[str, Any] = {}
@@ -103,7 +107,7 @@ class DeclaredLoss:
 
 
 def declare(
-    loss: Callable[..., Array],
+    loss: Callable[..., Loss],
     *,
     noise: Mapping[str, Law] | None = None,
     uses_target: bool = False,

@@ -5,6 +5,7 @@ from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from fmjax.array_checks import check_per_example, check_returned, check_training_batch
 from fmjax.checks import check_methods, check_name
@@ -110,7 +111,12 @@ def _regression(path: Path, target: Target, prediction: Prediction) -> Callable[
     return regress
 
 
-def _rectified_flow(x0: Array, x1: Array, t: Array, noise: None) -> PathSample:
+def _rectified_flow(
+    x0: Float[Array, " batch *shape"],
+    x1: Float[Array, " batch *shape"],
+    t: Float[Array, "batch ..."],
+    noise: None,
+) -> PathSample:
     """x1 - x0, written out rather than read off the schedule: the definition holds for any pair."""
     x_t = STRAIGHT.sample(x0, x1, t, noise).x_t
     return PathSample(x_t, at_least_float32(x1) - at_least_float32(x0))
@@ -120,7 +126,7 @@ def make_loss_fn(
     apply_fn: ApplyFn,
     path: Path | None = None,
     target: Target = "fm",
-    weight: Callable[[Array], Array] | None = None,
+    weight: Callable[[Float[Array, " batch"]], Float[Array, " batch"]] | None = None,
     *,
     prediction: Prediction = "velocity",
     distance: Distance | None = None,

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float, PRNGKeyArray, Real
 
 from fmjax.array_checks import as_floats, check_finite, is_concrete, shape_of
 from fmjax.checks import check_at_least
@@ -25,12 +26,12 @@ TOLERANCE = 1e-4
 matmul = functools.partial(jnp.matmul, precision="highest")
 
 
-def dot(u: Array, v: Array) -> Array:
+def dot(u: Float[Array, "... n"], v: Float[Array, "... n"]) -> Float[Array, "..."]:
     """The sum of products over the last axis, (..., n) -> (...)."""
     return jnp.sum(u * v, axis=-1)
 
 
-def eps_of(x: Array) -> float:
+def eps_of(x: Float[Array, "..."]) -> float:
     """The distance of 1 to the next number, in the precision of x."""
     return float(jnp.finfo(x.dtype).eps)
 
@@ -99,7 +100,7 @@ class Manifold(ABC):
         """
         return self._log(*self._floats(x=x, y=y))
 
-    def dist(self, x: Any, y: Any) -> Array:
+    def dist(self, x: Any, y: Any) -> Float[Array, "..."]:
         """The length of the shortest geodesic between x and y.
 
         Args:
@@ -115,7 +116,7 @@ class Manifold(ABC):
         """
         return self._dist(*self._floats(x=x, y=y))
 
-    def inner(self, x: Any, u: Any, v: Any) -> Array:
+    def inner(self, x: Any, u: Any, v: Any) -> Float[Array, "..."]:
         """The metric <u, v> at x.
 
         Args:
@@ -186,7 +187,7 @@ class Manifold(ABC):
         """
         return self._ambient(*self._floats(x=x))
 
-    def tangent(self, x: Any, coordinates: Array) -> Any:
+    def tangent(self, x: Any, coordinates: Float[Array, "... {self.dim}"]) -> Any:
         """The tangent vector at x with given coordinates in one orthonormal frame.
 
         Linear in the coordinates, so that the rows of the identity give the frame.
@@ -208,7 +209,7 @@ class Manifold(ABC):
             )
         return self._tangent(x, coordinates)
 
-    def log_volume_element(self, x: Any) -> Array:
+    def log_volume_element(self, x: Any) -> Float[Array, "..."]:
         """log(sqrt(det g)), up to a constant: how much volume the coordinates of x have.
 
         It is 0 where the metric is that of the arrays, as on the sphere. The Riemannian divergence
@@ -226,7 +227,7 @@ class Manifold(ABC):
         """
         return self._log_volume_element(*self._floats(x=x))
 
-    def uniform(self, key: Array, shape: tuple[int, ...] = ()) -> Any:
+    def uniform(self, key: PRNGKeyArray, shape: tuple[int, ...] = ()) -> Any:
         """Points drawn uniformly with respect to the Riemannian volume.
 
         Args:
@@ -246,7 +247,7 @@ class Manifold(ABC):
             raise InputError(f"shape must be a tuple, such as (8,), of the batch; got {shape!r}.")
         return self._uniform(key, tuple(check_at_least("shape", size, 0) for size in shape))
 
-    def uniform_log_prob(self, x: Any) -> Array:
+    def uniform_log_prob(self, x: Any) -> Float[Array, "..."]:
         """The log-density of the uniform distribution, -log(volume) in nats (...).
 
         Args:
@@ -259,7 +260,9 @@ class Manifold(ABC):
         (x,) = self._floats(x=x)
         return jnp.full(self._batch(x), -math.log(self.volume), jax.tree.leaves(x)[0].dtype)
 
-    def wrapped_normal(self, key: Array, mean: Any, scale: float | Array = 1.0) -> Any:
+    def wrapped_normal(
+        self, key: PRNGKeyArray, mean: Any, scale: float | Real[Array, "..."] = 1.0
+    ) -> Any:
         """Points exp(mean, scale u), with u standard normal in the tangent space at the mean.
 
         Args:
@@ -280,7 +283,9 @@ class Manifold(ABC):
         u = jax.random.normal(key, (*batch, self.dim), dtype)
         return self._exp(mean, self._tangent(mean, u * self._scale(scale, batch, dtype)[..., None]))
 
-    def wrapped_normal_log_prob(self, x: Any, mean: Any, scale: float | Array = 1.0) -> Array:
+    def wrapped_normal_log_prob(
+        self, x: Any, mean: Any, scale: float | Real[Array, "..."] = 1.0
+    ) -> Float[Array, "..."]:
         """The log-density of `wrapped_normal` in nats.
 
         On a compact manifold it is a sum over the geodesics from the mean to x: of those that go
@@ -424,7 +429,7 @@ class Manifold(ABC):
     def _off(self, x: Any) -> Array:
         """How far off the manifold x is: the largest violation of its equations."""
 
-    def _uniform(self, key: Array, shape: tuple[int, ...]) -> Any:
+    def _uniform(self, key: PRNGKeyArray, shape: tuple[int, ...]) -> Any:
         raise NotImplementedError
 
 
@@ -455,19 +460,23 @@ class OfDimension(Manifold):
         return self.n
 
 
-def normal_log_prob(square: Array, scale: Array, dim: int) -> Array:
+def normal_log_prob(
+    square: Float[Array, "..."], scale: Float[Array, "..."], dim: int
+) -> Float[Array, "..."]:
     """log N(u; 0, scale^2 I) of |u|^2 in `dim` dimensions."""
     return -0.5 * square / jnp.square(scale) - dim * (jnp.log(scale) + 0.5 * math.log(2 * math.pi))
 
 
-def windings(distance: Array) -> Array:
+def windings(distance: Float[Array, "*batch"]) -> Float[Array, "*batch 7"]:
     """distance + 2 pi k for k = -3 ... 3, with a new last axis (..., 7)."""
     return distance[..., None] + 2 * math.pi * jnp.arange(-3.0, 4.0, dtype=distance.dtype).reshape(
         (1,) * distance.ndim + (-1,)
     )
 
 
-def round_log_prob(distance: Array, scale: Array, dim: int, radius: float) -> Array:
+def round_log_prob(
+    distance: Float[Array, "*batch"], scale: Float[Array, "..."], dim: int, radius: float
+) -> Float[Array, "*batch"]:
     """The log-density of a wrapped normal at a distance from its mean, on a sphere of a radius.
 
     The geodesics that go round end there too, each stretched by (r / (R sin(r / R)))^(dim - 1). For

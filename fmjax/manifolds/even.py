@@ -8,6 +8,7 @@ exact as the rest.
 from collections.abc import Callable, Sequence
 
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from fmjax.conventions import Array
 
@@ -28,43 +29,43 @@ def _series_or(s: Array, coefficients: Sequence[float], exact: Callable[[Array],
     return jnp.where(small, near, exact(jnp.sqrt(jnp.where(small, 1, s))))
 
 
-def root(s: Array) -> Array:
+def root(s: Float[Array, "*s"]) -> Float[Array, "*s"]:
     """sqrt(s), with the derivative 0 at s = 0; s >= 0."""
     positive = s > 0
     return jnp.where(positive, jnp.sqrt(jnp.where(positive, s, 1)), 0)
 
 
-def cos(s: Array) -> Array:
+def cos(s: Float[Array, "*s"]) -> Float[Array, "*s"]:
     """The cosine of r."""
     series = (1, -1 / 2, 1 / 24, -1 / 720, 1 / 40320, -1 / 3628800)
     return _series_or(s, series, jnp.cos)
 
 
-def sin_over(s: Array) -> Array:
+def sin_over(s: Float[Array, "*s"]) -> Float[Array, "*s"]:
     """sin(r) / r."""
     series = (1, -1 / 6, 1 / 120, -1 / 5040, 1 / 362880, -1 / 39916800)
     return _series_or(s, series, lambda r: jnp.sin(r) / r)
 
 
-def versine_over(s: Array) -> Array:
+def versine_over(s: Float[Array, "*s"]) -> Float[Array, "*s"]:
     """(1 - cos(r)) / r^2."""
     series = (1 / 2, -1 / 24, 1 / 720, -1 / 40320, 1 / 3628800)
     return _series_or(s, series, lambda r: 2 * jnp.square(jnp.sin(r / 2) / r))
 
 
-def log_sin_over(s: Array, floor: float) -> Array:
+def log_sin_over(s: Float[Array, "*s"], floor: float) -> Float[Array, "*s"]:
     """log(|sin(r)| / r), where |sin(r)| counts as at least `floor`."""
     series = (0, -1 / 6, -1 / 180, -1 / 2835, -1 / 37800, -1 / 467775)
     return _series_or(s, series, lambda r: jnp.log(jnp.maximum(jnp.abs(jnp.sin(r)), floor) / r))
 
 
-def tanh_over(s: Array) -> Array:
+def tanh_over(s: Float[Array, "*s"]) -> Float[Array, "*s"]:
     """tanh(r) / r."""
     series = (1, -1 / 3, 2 / 15, -17 / 315, 62 / 2835, -1382 / 155925, 21844 / 6081075)
     return _series_or(s, series, lambda r: jnp.tanh(r) / r)
 
 
-def sech_squared(s: Array) -> Array:
+def sech_squared(s: Float[Array, "*s"]) -> Float[Array, "*s"]:
     """1 - tanh(r)^2, without cancellation at large r."""
     series = (1, -1, 2 / 3, -17 / 45, 62 / 315, -1382 / 14175, 21844 / 467775)
 
@@ -75,25 +76,25 @@ def sech_squared(s: Array) -> Array:
     return _series_or(s, series, exact)
 
 
-def asinh_over(s: Array) -> Array:
+def asinh_over(s: Float[Array, "*s"]) -> Float[Array, "*s"]:
     """asinh(r) / r."""
     series = (1, -1 / 6, 3 / 40, -5 / 112, 35 / 1152, -63 / 2816, 231 / 13312)
     return _series_or(s, series, lambda r: jnp.arcsinh(r) / r)
 
 
-def atanh_over(s: Array) -> Array:
+def atanh_over(s: Float[Array, "*s"]) -> Float[Array, "*s"]:
     """artanh(r) / r; r < 1."""
     series = (1, 1 / 3, 1 / 5, 1 / 7, 1 / 9, 1 / 11, 1 / 13)
     return _series_or(s, series, lambda r: jnp.arctanh(r) / r)
 
 
-def log_sinh_over(s: Array) -> Array:
+def log_sinh_over(s: Float[Array, "*s"]) -> Float[Array, "*s"]:
     """log(sinh(r) / r), which does not overflow."""
     series = (0, 1 / 6, -1 / 180, 1 / 2835, -1 / 37800, 1 / 467775)
     return _series_or(s, series, lambda r: r + jnp.log1p(-jnp.exp(-2 * r)) - jnp.log(2 * r))
 
 
-def angle_over_sine(s: Array, cosine: Array) -> Array:
+def angle_over_sine(s: Float[Array, "*s"], cosine: Float[Array, "*s"]) -> Float[Array, "*s"]:
     """theta / sin(theta), of s = sin(theta)^2 and the cosine; smooth but at theta = pi."""
     series = (1, -1 / 3, 1 / 5, -1 / 7, 1 / 9, -1 / 11, 1 / 13)
     near = (cosine > 0) & (s < _BELOW * jnp.square(cosine))

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from fmjax.checks import check_at_least
 from fmjax.conventions import Array
@@ -45,7 +46,7 @@ class Euclidean(Manifold):
         return math.inf
 
     @property
-    def origin(self) -> Array:
+    def origin(self) -> Float[Array, "*shape"]:
         """Zeros."""
         return jnp.zeros(self.shape)
 
@@ -97,7 +98,7 @@ class Torus(OfDimension):
         return (2 * math.pi) ** self.n
 
     @property
-    def origin(self) -> Array:
+    def origin(self) -> Float[Array, " {self.n}"]:
         """Zeros."""
         return jnp.zeros(self.shape)
 

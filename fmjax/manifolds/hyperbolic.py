@@ -8,6 +8,7 @@ import math
 from dataclasses import dataclass
 
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from fmjax.conventions import Array
 from fmjax.manifolds import even
@@ -34,7 +35,7 @@ class Hyperbolic(OfDimension):
         return math.inf
 
     @property
-    def origin(self) -> Array:
+    def origin(self) -> Float[Array, " {self.n}"]:
         """Zeros, the centre of the ball."""
         return jnp.zeros(self.shape)
 
@@ -98,7 +99,7 @@ class Hyperbolic(OfDimension):
         return jnp.maximum(even.root(dot(x, x)) - 1, 0)
 
 
-def _gap(x: Array) -> Array:
+def _gap(x: Float[Array, "... n"]) -> Float[Array, "... 1"]:
     """1 - |x|^2 (..., 1), at least what it is at the largest radius."""
     radius = even.root(dot(x, x))[..., None]
     return jnp.maximum((1 - radius) * (1 + radius), 200 * eps_of(x))

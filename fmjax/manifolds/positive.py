@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from fmjax.checks import check_at_least
 from fmjax.conventions import Array
@@ -55,7 +56,7 @@ class SPD(Manifold):
         return math.inf
 
     @property
-    def origin(self) -> Array:
+    def origin(self) -> Float[Array, "{self.n} {self.n}"]:
         """The identity."""
         return jnp.eye(self.n)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from fmjax.checks import check_methods
 from fmjax.conventions import Array
@@ -48,7 +49,7 @@ class Product(Manifold):
             check_methods("a part of Product", part, "exp", "log", such_as="Sphere(2)")
 
     @property
-    def _manifolds(self) -> list[Manifold]:
+    def _manifolds(self) -> list[Any]:
         return jax.tree.leaves(self.parts, is_leaf=_is_manifold)
 
     @property
@@ -228,18 +229,18 @@ class FlatProduct(Manifold):
         return self._product.volume
 
     @property
-    def origin(self) -> Array:
+    def origin(self) -> Float[Array, " size"]:
         """The parts' own, one after the other."""
         return self._join(self._product.origin)
 
     _of = "its parts in slices of the last axis"
 
-    def split(self, x: Array) -> tuple[Array, ...]:
+    def split(self, x: Float[Array, "... size"]) -> tuple[Float[Array, "..."], ...]:
         """The parts of points (..., size), each (..., *shape of the part)."""
         (x,) = self._floats(x=x)
         return self._split(x)
 
-    def join(self, parts: tuple[Array, ...]) -> Array:
+    def join(self, parts: tuple[Float[Array, "..."], ...]) -> Float[Array, "... size"]:
         """Points (..., size) of their parts; the inverse of `split`."""
         (parts,) = self._product._floats(parts=parts)
         return self._join(parts)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from fmjax.conventions import Array
 from fmjax.manifolds import even
@@ -42,7 +43,7 @@ class SO3(Manifold):
         return 8 * math.pi**2
 
     @property
-    def origin(self) -> Array:
+    def origin(self) -> Float[Array, "3 3"]:
         """The identity."""
         return jnp.eye(3)
 
@@ -96,7 +97,7 @@ def _identity(x: Array) -> Array:
     return jnp.eye(3, dtype=x.dtype).reshape((1,) * (x.ndim - 2) + (3, 3))
 
 
-def _skew(w: Array) -> Array:
+def _skew(w: Float[Array, "*b 3"]) -> Float[Array, "*b 3 3"]:
     """The matrix W with W v = w x v, (..., 3) -> (..., 3, 3)."""
     a, b, c = w[..., 0], w[..., 1], w[..., 2]
     zero = jnp.zeros_like(a)
@@ -104,13 +105,13 @@ def _skew(w: Array) -> Array:
     return rows.reshape((*w.shape[:-1], 3, 3))
 
 
-def _vector(m: Array) -> Array:
+def _vector(m: Float[Array, "*b 3 3"]) -> Float[Array, "*b 3"]:
     """The vector of the skew part of a matrix, (..., 3, 3) -> (..., 3)."""
     m = m - _t(m)
     return jnp.stack([m[..., 2, 1], m[..., 0, 2], m[..., 1, 0]], axis=-1) / 2
 
 
-def _rotation(w: Array) -> Array:
+def _rotation(w: Float[Array, "*b 3"]) -> Float[Array, "*b 3 3"]:
     """The rotation by the angle |w| around w, as a matrix."""
     square = dot(w, w)[..., None, None]
     one = _skew(w)
@@ -118,7 +119,7 @@ def _rotation(w: Array) -> Array:
     return _identity(one) + even.sin_over(square) * one + even.versine_over(square) * twice
 
 
-def _quaternion(m: Array) -> Array:
+def _quaternion(m: Float[Array, "*b 3 3"]) -> Float[Array, "*b 4"]:
     """One of the two unit quaternions (w, x, y, z) of a rotation, its largest element positive."""
     a, b, c = m[..., 0, 0], m[..., 1, 1], m[..., 2, 2]
     yz, zx, xy = (m[..., i, j] + m[..., j, i] for i, j in ((2, 1), (0, 2), (1, 0)))
@@ -132,14 +133,14 @@ def _quaternion(m: Array) -> Array:
     return normalised(row)
 
 
-def _matrix(q: Array) -> Array:
+def _matrix(q: Float[Array, "*b 4"]) -> Float[Array, "*b 3 3"]:
     """The rotation of a unit quaternion, (..., 4) -> (..., 3, 3)."""
     w, v = q[..., 0], q[..., 1:]
     one = _skew(v)
     return _identity(one) + 2 * (w[..., None, None] * one + matmul(one, one))
 
 
-def _rotation_vector(m: Array) -> Array:
+def _rotation_vector(m: Float[Array, "*b 3 3"]) -> Float[Array, "*b 3"]:
     """The vector w of angle and axis with rotation(w) = m; see `SO3` for the angle pi."""
     q = _quaternion(m)
     q = jnp.where(q[..., :1] < 0, -q, q)
@@ -148,7 +149,7 @@ def _rotation_vector(m: Array) -> Array:
 
 
 @jax.custom_jvp
-def _nearest_rotation(m: Array) -> Array:
+def _nearest_rotation(m: Float[Array, "*b 3 3"]) -> Float[Array, "*b 3 3"]:
     """The rotation with the least sum of squared differences from m."""
     u, _, vt = jnp.linalg.svd(m)
     sign = jnp.where(jnp.linalg.det(matmul(u, vt)) < 0, -1, 1).astype(m.dtype)[..., None]

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from fmjax.conventions import Array
 from fmjax.errors import InputError
@@ -38,7 +39,7 @@ class Simplex(OfDimension):
         return self._sphere.volume / 2
 
     @property
-    def origin(self) -> Array:
+    def origin(self) -> Float[Array, " {self.n+1}"]:
         """Equal probabilities."""
         return jnp.full(self.shape, 1 / (self.n + 1))
 
@@ -98,7 +99,7 @@ class Simplex(OfDimension):
         return jnp.maximum(total, jnp.max(-x, axis=-1))
 
 
-def _lift(z: Array, u: Array) -> Array:
+def _lift(z: Float[Array, "*b n"], u: Float[Array, "*b n"]) -> Float[Array, "*b n"]:
     """The tangent vector dz of the sphere for dp = u; 0 where z counts as 0."""
     inside = z > 1e-9  # the derivative has z^-3, which must stay below the largest float32
     return jnp.where(inside, u / jnp.where(inside, 2 * z, 1), 0)

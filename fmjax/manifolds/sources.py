@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float, Int, PRNGKeyArray
 
 from fmjax.checks import check_methods
 from fmjax.conventions import Array, example_keys, per_example_sum
@@ -35,7 +36,7 @@ class UniformOn:
         check_methods("the manifold", self.manifold, "uniform", such_as="manifolds.Sphere(2)")
         self.manifold._check_compact()
 
-    def sample(self, key: Array, index: Array, shape: Shape) -> Any:
+    def sample(self, key: PRNGKeyArray, index: Int[Array, " batch"], shape: Shape) -> Any:
         """Points (batch, *shape), float32; see `fmjax.sources.Law.sample`.
 
         Raises:
@@ -44,7 +45,7 @@ class UniformOn:
         lead = _leading(self.manifold, shape)
         return jax.vmap(lambda k: self.manifold.uniform(k, lead))(example_keys(key, index))
 
-    def log_prob(self, x: Any) -> Array:
+    def log_prob(self, x: Any) -> Float[Array, " batch"]:
         """-log(volume) in nats (batch,), summed over the points of an example.
 
         Raises:
@@ -76,7 +77,7 @@ class WrappedNormal:
             self.manifold.check("the mean", self.mean)
         self.manifold._scale(self.scale, (), jnp.float32)
 
-    def sample(self, key: Array, index: Array, shape: Shape) -> Any:
+    def sample(self, key: PRNGKeyArray, index: Int[Array, " batch"], shape: Shape) -> Any:
         """Points (batch, *shape), float32; see `fmjax.sources.Law.sample`.
 
         Raises:
@@ -89,7 +90,7 @@ class WrappedNormal:
 
         return jax.vmap(one)(example_keys(key, index))
 
-    def log_prob(self, x: Any) -> Array:
+    def log_prob(self, x: Any) -> Float[Array, " batch"]:
         """The log-density in nats (batch,), summed over the points of an example.
 
         Raises:

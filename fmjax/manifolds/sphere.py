@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from fmjax.conventions import Array
 from fmjax.manifolds import even
@@ -37,7 +38,7 @@ class Sphere(OfDimension):
         return 2 * math.pi**half / math.gamma(half)
 
     @property
-    def origin(self) -> Array:
+    def origin(self) -> Float[Array, " {self.n+1}"]:
         """The last unit vector."""
         return jnp.zeros(self.shape).at[-1].set(1)
 
@@ -94,7 +95,7 @@ class Sphere(OfDimension):
         return jnp.abs(even.root(dot(x, x)) - 1)
 
 
-def normalised(x: Array) -> Array:
+def normalised(x: Float[Array, "*b n"]) -> Float[Array, "*b n"]:
     """x / |x| (..., n); the last unit vector for |x| < 1e-30, with the derivative 0."""
     # First divided by its largest element, whose square might overflow, or be 0 in float32.
     largest = jax.lax.stop_gradient(jnp.max(jnp.abs(x), axis=-1, keepdims=True))

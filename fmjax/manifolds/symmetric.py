@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from fmjax.conventions import Array
 from fmjax.manifolds import even
@@ -17,13 +18,13 @@ from fmjax.manifolds.base import eps_of, matmul
 _LARGEST = 40.0  # exp of it, and its derivatives, are within float32
 
 
-def symmetric(x: Array) -> Array:
+def symmetric(x: Float[Array, "*b n n"]) -> Float[Array, "*b n n"]:
     """The symmetric part of matrices (..., n, n)."""
     return (x + jnp.swapaxes(x, -2, -1)) / 2
 
 
 @jax.custom_jvp
-def eigh(x: Array) -> tuple[Array, Array]:
+def eigh(x: Float[Array, "*b n n"]) -> tuple[Float[Array, "*b n"], Float[Array, "*b n n"]]:
     """Eigenvalues (..., n) and eigenvectors (..., n, n) of a symmetric matrix.
 
     Where eigenvalues are equal, the derivative of their eigenvectors is taken as 0. Second
@@ -62,7 +63,7 @@ def _function(f: Callable[[Array], Array], rate: Callable[[Array], Array]):
     """f of a symmetric matrix; `rate` is F (..., n, n) of its eigenvalues (..., n)."""
 
     @jax.custom_jvp
-    def function(x: Array) -> Array:
+    def function(x: Float[Array, "*b n n"]) -> Float[Array, "*b n n"]:
         values, vectors = eigh(symmetric(x))
         return _turned(jnp.swapaxes(vectors, -2, -1), f(values)[..., None] * _identity(values))
 

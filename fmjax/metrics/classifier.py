@@ -1,8 +1,9 @@
 """A classifier fitted on real images, which says what class a sample shows; its accuracy."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
+from jaxtyping import Int, Int32, Real
 from numpy.typing import ArrayLike
 
 from fmjax.array_checks import check_class_ids
@@ -11,8 +12,8 @@ from fmjax.metrics.rows import as_rows
 
 
 def fit_classifier(
-    images: ArrayLike, labels: ArrayLike, *, penalty: float = 10.0
-) -> Callable[[ArrayLike], np.ndarray]:
+    images: Real[ArrayLike, "n ..."], labels: Int[ArrayLike, " n"], *, penalty: float = 10.0
+) -> Callable[[Real[ArrayLike, "m ..."]], Int32[np.ndarray, " m"]]:
     """Fits a support vector machine (RBF kernel) that predicts the class of an image.
 
     The kernel's width is 1 / (features x variance), so the unit of the pixels does not matter, as
@@ -39,14 +40,16 @@ def fit_classifier(
         raise InputError(f"labels must hold at least two classes, got only {labels[0]}.")
     machine = SVC(kernel="rbf", C=penalty, gamma="scale").fit(rows.astype(np.float64), labels)
 
-    def predict(images: ArrayLike) -> np.ndarray:
+    def predict(images: Real[ArrayLike, "m ..."]) -> Int32[np.ndarray, " m"]:
         x = as_rows(images, "images", features=rows.shape[1], unit=rows.dtype)
         return machine.predict(x.astype(np.float64)).astype(np.int32)
 
     return predict
 
 
-def accuracy(predicted: ArrayLike, labels: ArrayLike) -> float:
+def accuracy(
+    predicted: Sequence[int] | Int[ArrayLike, " n"], labels: Sequence[int] | Int[ArrayLike, " n"]
+) -> float:
     """The share of predictions, ``(n,)``, that equal the labels, ``(n,)``."""
     predicted, labels = np.asarray(predicted), np.asarray(labels)
     check_class_ids("labels", labels)

@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from fmjax.metrics.coverage import precision_recall_density_coverage
 from fmjax.metrics.features import Features
@@ -55,7 +56,11 @@ def compare(
     return report | _of_rows(samples.all_rows, *real.rows)
 
 
-def _of_rows(samples: np.ndarray, half: np.ndarray, other: np.ndarray) -> dict[str, Any]:
+def _of_rows(
+    samples: Float[np.ndarray, "n features"],
+    half: Float[np.ndarray, "m features"],
+    other: Float[np.ndarray, "k features"],
+) -> dict[str, Any]:
     """The figures of single examples, at equal numbers; rows are in random order."""
     n = min(len(half), len(other), len(samples))
     pairs = {"samples": samples[:n], "real_halves": other[:n]}

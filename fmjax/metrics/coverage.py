@@ -7,6 +7,7 @@ union of the balls stands for the support of the distribution.
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float, Real
 from numpy.typing import ArrayLike
 
 from fmjax.checks import check_between
@@ -30,7 +31,9 @@ class Coverage(NamedTuple):
     coverage: float
 
 
-def precision_recall_density_coverage(real: ArrayLike, fake: ArrayLike, k: int = 5) -> Coverage:
+def precision_recall_density_coverage(
+    real: Real[ArrayLike, "n ..."], fake: Real[ArrayLike, "m ..."], k: int = 5
+) -> Coverage:
     """Precision, recall, density and coverage over the k nearest neighbours.
 
     Precision and recall: Kynkaanniemi et al., arXiv:1904.06991, eq. (1) and (2), where k = 3 is
@@ -74,7 +77,7 @@ def precision_recall_density_coverage(real: ArrayLike, fake: ArrayLike, k: int =
     )
 
 
-def _radii(rows: np.ndarray, k: int) -> np.ndarray:
+def _radii(rows: Float[np.ndarray, "n features"], k: int) -> Float[np.ndarray, " n"]:
     """The distance of each row to its k-th nearest other row, ``(n,)``."""
     # Each row finds itself at distance 0, so the k-th other row is at place k from 0.
     found = [np.partition(distances(part, rows), k, axis=1)[:, k] for _, part in blocks(rows)]

@@ -11,9 +11,11 @@ from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import Float, Float64, Real, Shaped
 from numpy.typing import ArrayLike
 
 from fmjax.checks import check_at_least
+from fmjax.conventions import Array
 from fmjax.errors import InputError
 from fmjax.metrics.frechet import fit_pca
 from fmjax.metrics.rows import as_rows
@@ -33,11 +35,11 @@ class Features:
     """
 
     name: str
-    function: Callable[[Any], ArrayLike]
+    function: Callable[[Any], Real[ArrayLike, "n features"]]
     digest: str = ""
     distance: str = "Fréchet distance"
 
-    def __call__(self, examples: ArrayLike) -> np.ndarray:
+    def __call__(self, examples: Real[ArrayLike, "n ..."]) -> Real[np.ndarray, "n features"]:
         """The features of examples ``(n, ...)``, ``(n, d)``.
 
         Raises:
@@ -57,12 +59,12 @@ def pixel_features() -> Features:
     return Features("pixels", lambda examples: _in_unit(as_rows(examples, "examples")))
 
 
-def _in_unit(rows: np.ndarray) -> np.ndarray:
+def _in_unit(rows: Real[np.ndarray, "n features"]) -> Real[np.ndarray, "n features"]:
     """Pixels from 0 to 255 as -1 to 1; floats as they are."""
     return rows.astype(np.float32) / np.float32(127.5) - 1 if rows.dtype == np.uint8 else rows
 
 
-def pca_features(reference: ArrayLike, dims: int = 32) -> Features:
+def pca_features(reference: Real[ArrayLike, "n ..."], dims: int = 32) -> Features:
     """Coordinates along the principal components of a reference (`fmjax.metrics.fit_pca`).
 
     Pixels from 0 to 255 are taken as -1 to 1 first.
@@ -79,7 +81,7 @@ def pca_features(reference: ArrayLike, dims: int = 32) -> Features:
     dims = min(dims, len(rows) - 1, rows.shape[1])
     project = fit_pca(rows, dims)
 
-    def features(examples: ArrayLike) -> np.ndarray:
+    def features(examples: Real[ArrayLike, "m ..."]) -> Float64[np.ndarray, "m dims"]:
         return project(_in_unit(as_rows(examples, "examples")))
 
     # The components follow from the reference, so its hash tells them apart.
@@ -88,7 +90,7 @@ def pca_features(reference: ArrayLike, dims: int = 32) -> Features:
 
 def network_features(
     name: str,
-    apply: Callable[[Any, jax.Array], jax.Array],
+    apply: Callable[[Any, Shaped[Array, "batch ..."]], Float[Array, "batch features"]],
     variables: Any,
     *,
     batch: int = 64,
@@ -109,7 +111,7 @@ def network_features(
     check_at_least("batch", batch)
     compiled = jax.jit(apply)
 
-    def function(examples: ArrayLike) -> np.ndarray:
+    def function(examples: Real[ArrayLike, "n ..."]) -> Float[np.ndarray, "n features"]:
         examples = np.asarray(examples)
         parts = [examples[i : i + batch] for i in range(0, len(examples), batch)]
         # The last part is filled up, so that it has the program of the others.

@@ -13,6 +13,7 @@ print the distance between two halves of the real data beside them.
 from collections.abc import Callable
 
 import numpy as np
+from jaxtyping import Float64, Real
 from numpy.typing import ArrayLike
 
 from fmjax.checks import check_between
@@ -23,7 +24,9 @@ from fmjax.metrics.rows import as_rows
 _FLOAT64_ROWS = 4096  # rows converted to float64 at a time
 
 
-def frechet_distance(a: ArrayLike | Gaussian, b: ArrayLike | Gaussian) -> float:
+def frechet_distance(
+    a: Real[ArrayLike, "n ..."] | Gaussian, b: Real[ArrayLike, "m ..."] | Gaussian
+) -> float:
     """The squared Fréchet distance (1) between Gaussians fitted to two feature sets.
 
     The means and the (unbiased) covariances are those of the sets, or are given. No matrix is
@@ -60,7 +63,9 @@ def frechet_distance(a: ArrayLike | Gaussian, b: ArrayLike | Gaussian) -> float:
     return float(np.square(mean_a - mean_b).sum() + max(spread, 0.0))
 
 
-def _fit(rows: np.ndarray | Gaussian, name: str) -> tuple[np.ndarray, np.ndarray]:
+def _fit(
+    rows: Real[np.ndarray, "n features"] | Gaussian, name: str
+) -> tuple[Float64[np.ndarray, " features"], Float64[np.ndarray, "rank features"]]:
     """The mean ``(d,)``, and R ``(min(n, d), d)`` or ``(d, d)`` with the covariance Rᵀ R."""
     if isinstance(rows, Gaussian):
         return rows.mean, _root(rows, name)
@@ -69,7 +74,7 @@ def _fit(rows: np.ndarray | Gaussian, name: str) -> tuple[np.ndarray, np.ndarray
     return mean, root  # type: ignore[return-value]  # numpy's types miss that "r" gives an array
 
 
-def _root(gaussian: Gaussian, name: str) -> np.ndarray:
+def _root(gaussian: Gaussian, name: str) -> Float64[np.ndarray, "features features"]:
     """R ``(d, d)`` with the covariance Rᵀ R; what rounding left below zero becomes zero."""
     covariance, d = gaussian.covariance, len(gaussian.mean)
     if covariance.shape != (d, d) or not np.isfinite(covariance).all():
@@ -83,7 +88,9 @@ def _root(gaussian: Gaussian, name: str) -> np.ndarray:
     return np.sqrt(np.maximum(values, 0.0))[:, None] * vectors.T
 
 
-def fit_pca(reference: ArrayLike, dims: int) -> Callable[[ArrayLike], np.ndarray]:
+def fit_pca(
+    reference: Real[ArrayLike, "n ..."], dims: int
+) -> Callable[[Real[ArrayLike, "m ..."]], Float64[np.ndarray, "m dims"]]:
     """Fits the principal components of a set of images.
 
     Fit on the training set, and use the same function for every set that is compared.
@@ -117,7 +124,7 @@ def fit_pca(reference: ArrayLike, dims: int) -> Callable[[ArrayLike], np.ndarray
         scatter += centred.T @ centred
     components = np.linalg.eigh(scatter)[1][:, ::-1][:, :dims]
 
-    def features(x: ArrayLike) -> np.ndarray:
+    def features(x: Real[ArrayLike, "m ..."]) -> Float64[np.ndarray, "m dims"]:
         x = as_rows(x, "x", features=len(mean), unit=rows.dtype)
         blocks = (
             x[start : start + _FLOAT64_ROWS] - mean for start in range(0, len(x), _FLOAT64_ROWS)

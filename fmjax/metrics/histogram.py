@@ -1,8 +1,10 @@
 """Is a histogram of classes flat, to within the spread that so many draws show?"""
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import Int
 from numpy.typing import ArrayLike
 
 from fmjax.array_checks import check_class_ids
@@ -21,14 +23,16 @@ class HistogramTest:
         p_value: the chance of a statistic at least so large if the classes are equally likely.
     """
 
-    counts: np.ndarray
+    counts: Int[np.ndarray, " classes"]
     expected: float
     spread: float
     statistic: float
     p_value: float
 
 
-def histogram_test(classes: ArrayLike, num_classes: int) -> HistogramTest:
+def histogram_test(
+    classes: Sequence[int] | Int[ArrayLike, " n"], num_classes: int
+) -> HistogramTest:
     """Pearson's chi-square test that all classes are equally likely.
 
     The p-value is that of the chi-square distribution with ``num_classes - 1`` degrees of freedom,

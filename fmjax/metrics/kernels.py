@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float, Float64, Real
 from numpy.typing import ArrayLike
 
 from fmjax.checks import check_at_least, check_between, check_positive
@@ -19,10 +20,18 @@ from fmjax.metrics.pairwise import blocks, distances, row_pair
 
 _FOR_MEDIAN = 2000  # examples of each set that the median is taken over
 
-Kernel = Callable[[np.ndarray, np.ndarray], np.ndarray]
+Kernel = Callable[
+    [Float64[np.ndarray, "n features"], Float64[np.ndarray, "m features"]],
+    Float64[np.ndarray, "n m"],
+]
 
 
-def mmd(x: ArrayLike, y: ArrayLike, bandwidth: float | None = None, unbiased: bool = True) -> float:
+def mmd(
+    x: Real[ArrayLike, "n ..."],
+    y: Real[ArrayLike, "m ..."],
+    bandwidth: float | None = None,
+    unbiased: bool = True,
+) -> float:
     """The squared maximum mean discrepancy (1), for k(x, y) = exp(-|x - y|^2 / (2 h^2)).
 
     Source: Gretton et al., A kernel two-sample test, JMLR 13, 2012, lemma 6 (unbiased) and
@@ -53,7 +62,7 @@ def mmd(x: ArrayLike, y: ArrayLike, bandwidth: float | None = None, unbiased: bo
     return _discrepancy(gaussian, x, y, unbiased)
 
 
-def kernel_distance(x: ArrayLike, y: ArrayLike) -> float:
+def kernel_distance(x: Real[ArrayLike, "n ..."], y: Real[ArrayLike, "m ..."]) -> float:
     """The kernel distance of features (KID): (1) with k(x, y) = (x . y / d + 1)^3, unbiased.
 
     Source: Binkowski et al., arXiv:1801.01401. Over all examples at once;
@@ -82,7 +91,12 @@ class SubsetMean(NamedTuple):
 
 
 def kernel_distance_of_subsets(
-    x: ArrayLike, y: ArrayLike, *, subsets: int = 100, size: int = 1000, seed: int = 0
+    x: Real[ArrayLike, "n ..."],
+    y: Real[ArrayLike, "m ..."],
+    *,
+    subsets: int = 100,
+    size: int = 1000,
+    seed: int = 0,
 ) -> SubsetMean:
     """`kernel_distance` as it is printed as KID: its mean over random subsets of both sets.
 
@@ -111,19 +125,21 @@ def kernel_distance_of_subsets(
     check_between("size, at most the number of examples in the smaller set,", size, 2, most)
     rng = np.random.default_rng(seed)
 
-    def chosen(rows: np.ndarray) -> np.ndarray:
+    def chosen(rows: Real[np.ndarray, "n features"]) -> Real[np.ndarray, "size features"]:
         return rows[rng.choice(len(rows), size, replace=False)]
 
     found = [_discrepancy(_cubic, chosen(x), chosen(y), unbiased=True) for _ in range(subsets)]
     return SubsetMean(float(np.mean(found)), float(np.std(found, ddof=1) / np.sqrt(subsets)))
 
 
-def _cubic(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def _cubic(
+    a: Float[np.ndarray, "n features"], b: Float[np.ndarray, "m features"]
+) -> Float[np.ndarray, "n m"]:
     k = a @ b.T / a.shape[1] + 1
     return k * k * k  # ten times quicker than a power
 
 
-def energy_distance(x: ArrayLike, y: ArrayLike) -> float:
+def energy_distance(x: Real[ArrayLike, "n ..."], y: Real[ArrayLike, "m ..."]) -> float:
     """The squared energy distance, 2 E|x - y| - E|x - x'| - E|y - y'|.
 
     It is (1) with k = -|x - y|, as the biased estimate (a V-statistic: every pair counts, an
@@ -147,13 +163,18 @@ def energy_distance(x: ArrayLike, y: ArrayLike) -> float:
     return max(value, 0.0)  # below 0 by rounding only
 
 
-def _discrepancy(kernel: Kernel, x: np.ndarray, y: np.ndarray, unbiased: bool) -> float:
+def _discrepancy(
+    kernel: Kernel,
+    x: Float[np.ndarray, "n features"],
+    y: Float[np.ndarray, "m features"],
+    unbiased: bool,
+) -> float:
     within = sum(_mean_within(kernel, rows, unbiased) for rows in (x, y))
     across = sum(kernel(part, y).sum() for _, part in blocks(x)) / (len(x) * len(y))
     return float(within - 2 * across)
 
 
-def _mean_within(kernel: Kernel, x: np.ndarray, unbiased: bool) -> float:
+def _mean_within(kernel: Kernel, x: Float[np.ndarray, "n features"], unbiased: bool) -> float:
     n, total = len(x), 0.0
     for start, part in blocks(x):
         values = kernel(part, x)
@@ -163,7 +184,9 @@ def _mean_within(kernel: Kernel, x: np.ndarray, unbiased: bool) -> float:
     return total / (n * (n - 1) if unbiased else n * n)
 
 
-def _median_distance(x: np.ndarray, y: np.ndarray) -> float:
+def _median_distance(
+    x: Float[np.ndarray, "n features"], y: Float[np.ndarray, "m features"]
+) -> float:
     from scipy.spatial.distance import pdist
 
     return float(np.median(pdist(np.concatenate([x[:_FOR_MEDIAN], y[:_FOR_MEDIAN]]))))

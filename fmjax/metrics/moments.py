@@ -16,6 +16,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+from jaxtyping import Float, Float64, Real
 from numpy.typing import ArrayLike
 
 from fmjax.errors import InputError
@@ -25,8 +26,8 @@ from fmjax.metrics.rows import as_rows
 class Gaussian(NamedTuple):
     """A mean ``(d,)`` and a covariance ``(d, d)``, float64."""
 
-    mean: np.ndarray
-    covariance: np.ndarray
+    mean: Float[np.ndarray, " _features"]
+    covariance: Float[np.ndarray, "_features _features"]
 
 
 class Moments(NamedTuple):
@@ -39,8 +40,8 @@ class Moments(NamedTuple):
     """
 
     count: int  # type: ignore[assignment]  # it hides tuple.count
-    mean: np.ndarray
-    scatter: np.ndarray
+    mean: Float64[np.ndarray, " _features"]
+    scatter: Float64[np.ndarray, "_features _features"]
 
     def gaussian(self) -> Gaussian:
         """The mean and the unbiased covariance.
@@ -53,7 +54,7 @@ class Moments(NamedTuple):
         return Gaussian(self.mean, self.scatter / (self.count - 1))
 
 
-def moments_of(rows: ArrayLike) -> Moments:
+def moments_of(rows: Real[ArrayLike, "n ..."]) -> Moments:
     """The moments of a batch of features, ``(n, d)``; images are flattened.
 
     Raises:

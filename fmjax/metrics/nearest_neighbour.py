@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import Float64, Int, Real
 from numpy.typing import ArrayLike
 
 from fmjax.errors import InputError
@@ -11,7 +12,9 @@ from fmjax.metrics.rows import as_rows
 _SAMPLES, _REFERENCES = 1024, 4096  # a block of distances is 32 MiB
 
 
-def nearest_reference(samples: ArrayLike, reference: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+def nearest_reference(
+    samples: Real[ArrayLike, "n ..."], reference: Real[ArrayLike, "m ..."]
+) -> tuple[Float64[np.ndarray, " n"], Int[np.ndarray, " n"]]:
     """Finds the nearest reference of each sample, by Euclidean distance over all pixels.
 
     Memory is bounded: distances are made in blocks. An exact copy has distance exactly 0.
@@ -36,7 +39,9 @@ def nearest_reference(samples: ArrayLike, reference: ArrayLike) -> tuple[np.ndar
     return np.concatenate(distances), np.concatenate(indices)
 
 
-def _nearest_of_block(block: np.ndarray, reference: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _nearest_of_block(
+    block: Real[np.ndarray, "n features"], reference: Real[np.ndarray, "m features"]
+) -> tuple[Float64[np.ndarray, " n"], Int[np.ndarray, " n"]]:
     best = np.full(len(block), np.inf)
     index = np.zeros(len(block), np.int64)
     for start in range(0, len(reference), _REFERENCES):
@@ -52,7 +57,7 @@ def _nearest_of_block(block: np.ndarray, reference: np.ndarray) -> tuple[np.ndar
 
 
 def distance_quantiles(
-    distances: ArrayLike, percents: Sequence[float] = (1, 5, 25, 50)
+    distances: Sequence[float] | Real[ArrayLike, " n"], percents: Sequence[float] = (1, 5, 25, 50)
 ) -> dict[float, float]:
     """Quantiles of distances, to print beside those of held-out real images.
 

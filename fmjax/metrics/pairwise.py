@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import numpy as np
+from jaxtyping import Float, Float64, Real, Shaped
 from numpy.typing import ArrayLike
 
 from fmjax.metrics.rows import as_rows
@@ -11,8 +12,12 @@ _DISTANCE_ROWS = 1024  # rows of a matrix of distances that are made at a time
 
 
 def row_pair(
-    x: ArrayLike, y: ArrayLike, *, names: tuple[str, str] = ("x", "y"), at_least: int = 1
-) -> tuple[np.ndarray, np.ndarray]:
+    x: Real[ArrayLike, "n ..."],
+    y: Real[ArrayLike, "m ..."],
+    *,
+    names: tuple[str, str] = ("x", "y"),
+    at_least: int = 1,
+) -> tuple[Float64[np.ndarray, "n features"], Float64[np.ndarray, "m features"]]:
     """Flattens two sets of examples in one unit to rows ``(n, d)`` and ``(m, d)``, in float64.
 
     Args:
@@ -32,14 +37,18 @@ def row_pair(
     return x.astype(np.float64), y.astype(np.float64)
 
 
-def distances(a: np.ndarray, b: np.ndarray, *, squared: bool = False) -> np.ndarray:
+def distances(
+    a: Float[np.ndarray, "n features"], b: Float[np.ndarray, "m features"], *, squared: bool = False
+) -> Float64[np.ndarray, "n m"]:
     """Euclidean distances between rows, ``(n, m)``; exactly 0 between equal rows."""
     from scipy.spatial.distance import cdist
 
     return cdist(a, b, "sqeuclidean" if squared else "euclidean")
 
 
-def blocks(rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+def blocks(
+    rows: Shaped[np.ndarray, " n *features"],
+) -> Iterator[tuple[int, Shaped[np.ndarray, " block *features"]]]:
     """Parts of the rows, each with the place where it starts, to bound the memory of all pairs."""
     for start in range(0, len(rows), _DISTANCE_ROWS):
         yield start, rows[start : start + _DISTANCE_ROWS]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Shaped
 
 from fmjax.errors import InputError
 from fmjax.files import whole_file
@@ -127,13 +128,15 @@ def check_reference(path: Path, reference: ReferenceStatistics, features: Featur
         )
 
 
-def _one(path: Path, name: str, array: np.ndarray) -> Any:
+def _one(path: Path, name: str, array: Shaped[np.ndarray, "..."]) -> Any:
     if array.size != 1:
         raise InputError(f"{path} must hold one {name!r}; got an array of shape {array.shape}.")
     return array.item()
 
 
-def _gaussian(path: Path, arrays: dict[str, np.ndarray], mean: str, covariance: str) -> Gaussian:
+def _gaussian(
+    path: Path, arrays: dict[str, Shaped[np.ndarray, "..."]], mean: str, covariance: str
+) -> Gaussian:
     found = [arrays[name] for name in (mean, covariance) if name in arrays]
     shapes = [arrays[name].shape if name in arrays else None for name in (mean, covariance)]
     d = found[0].size

@@ -1,6 +1,7 @@
 """Examples as rows of a matrix, checked: the form that every metric takes them in."""
 
 import numpy as np
+from jaxtyping import Shaped
 from numpy.typing import ArrayLike, DTypeLike
 
 from fmjax.array_checks import check_finite
@@ -8,13 +9,13 @@ from fmjax.errors import InputError
 
 
 def as_rows(
-    examples: ArrayLike,
+    examples: Shaped[ArrayLike, "n ..."],
     what: str,
     *,
     features: int | None = None,
     unit: DTypeLike | None = None,
     at_least: int = 1,
-) -> np.ndarray:
+) -> Shaped[np.ndarray, "n features"]:
     """Flattens examples ``(n, ...)`` to rows ``(n, d)``, without copying or changing the dtype.
 
     Args:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
+from jaxtyping import Int, Real, Shaped
 
 from fmjax.checks import check_at_least
 from fmjax.errors import InputError
@@ -38,7 +39,7 @@ class Collected(NamedTuple):
     """
 
     halves: tuple[Moments, Moments]
-    rows: tuple[np.ndarray, np.ndarray]
+    rows: tuple[Real[np.ndarray, "_n features"], Real[np.ndarray, "_m features"]]
     digest: str
 
     @property
@@ -47,14 +48,14 @@ class Collected(NamedTuple):
         return merge_moments(self.halves)
 
     @property
-    def all_rows(self) -> np.ndarray:
+    def all_rows(self) -> Real[np.ndarray, "n features"]:
         """The rows of both halves."""
         return np.concatenate(self.rows)
 
 
 def collect(
     features: Features,
-    batches: Iterable[np.ndarray],
+    batches: Iterable[Shaped[np.ndarray, "batch ..."]],
     count: int,
     *,
     keep: int = KEPT,
@@ -102,7 +103,9 @@ def collect(
     )
 
 
-def _in_order(rows: np.ndarray, ranks: np.ndarray) -> np.ndarray:
+def _in_order(
+    rows: Real[np.ndarray, "n features"], ranks: Int[np.ndarray, " n"]
+) -> Real[np.ndarray, "n features"]:
     """The rows by their random ranks: then the first few of a set sorted by class are mixed."""
     return rows[np.argsort(ranks)]
 
@@ -117,7 +120,10 @@ def check_count(count: int) -> None:
 
 
 def _in_features(
-    features: Features, batches: Iterable[np.ndarray], order: np.ndarray, total: "hashlib._Hash"
+    features: Features,
+    batches: Iterable[np.ndarray],
+    order: Int[np.ndarray, " n"],
+    total: "hashlib._Hash",
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """The features of this process's examples, and the random rank of each."""
     start, shape = 0, None
@@ -155,6 +161,8 @@ def _blocks(
         yield _joined(waiting)
 
 
-def _joined(parts: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+def _joined(
+    parts: list[tuple[Real[np.ndarray, "_n features"], Int[np.ndarray, " _n"]]],
+) -> tuple[Real[np.ndarray, "n features"], Int[np.ndarray, " n"]]:
     rows, ranks = zip(*parts, strict=True)
     return np.concatenate(rows), np.concatenate(ranks)

@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float, Real
 
 from fmjax.array_checks import as_floats, check_returned
 from fmjax.checks import check_at_least, check_methods, check_positive
@@ -34,25 +35,25 @@ class PathStatistics(NamedTuple):
         curvature: (3), in the unit of x squared, (batch,); 0 for constant velocity.
     """
 
-    x1: Array
-    one_step: Array
-    energy: Array
-    straightness: Array
-    curvature: Array
+    x1: Float[Array, "batch ..."]
+    one_step: Float[Array, "batch ..."]
+    energy: Float[Array, " batch"]
+    straightness: Float[Array, " batch"]
+    curvature: Float[Array, " batch"]
 
 
 class _Carry(NamedTuple):
-    x: Array
-    one_step: Array
-    last: Array  # v_{k-1}
-    mean: Array  # of v_0, ..., v_{k-1}
-    energy: Array  # sums over the steps so far, (batch,), like the two below
-    deviation: Array
-    turning: Array
+    x: Float[Array, "batch ..."]
+    one_step: Float[Array, "batch ..."]
+    last: Float[Array, "batch ..."]  # v_{k-1}
+    mean: Float[Array, "batch ..."]  # of v_0, ..., v_{k-1}
+    energy: Float[Array, " batch"]  # sums over the steps so far, (batch,), like the two below
+    deviation: Float[Array, " batch"]
+    turning: Float[Array, " batch"]
 
 
 def path_statistics(
-    velocity: Velocity, x0: Array, labels: Labels = None, steps: int = 100
+    velocity: Velocity, x0: Real[Array, "batch ..."], labels: Labels = None, steps: int = 100
 ) -> PathStatistics:
     """Energy, straightness, curvature and both ends of trajectories, in one solve.
 
@@ -107,22 +108,28 @@ def path_statistics(
     )
 
 
-def path_energy(velocity: Velocity, x0: Array, labels: Labels = None, steps: int = 100) -> Array:
+def path_energy(
+    velocity: Velocity, x0: Real[Array, "batch ..."], labels: Labels = None, steps: int = 100
+) -> Float[Array, ""]:
     """The mean of (1) over the batch, a scalar; arguments and errors as in `path_statistics`."""
     return jnp.mean(path_statistics(velocity, x0, labels, steps).energy)
 
 
-def straightness(velocity: Velocity, x0: Array, labels: Labels = None, steps: int = 100) -> Array:
+def straightness(
+    velocity: Velocity, x0: Real[Array, "batch ..."], labels: Labels = None, steps: int = 100
+) -> Float[Array, ""]:
     """The mean of (2) over the batch, a scalar; arguments and errors as in `path_statistics`."""
     return jnp.mean(path_statistics(velocity, x0, labels, steps).straightness)
 
 
-def curvature(velocity: Velocity, x0: Array, labels: Labels = None, steps: int = 100) -> Array:
+def curvature(
+    velocity: Velocity, x0: Real[Array, "batch ..."], labels: Labels = None, steps: int = 100
+) -> Float[Array, ""]:
     """The mean of (3) over the batch, a scalar; arguments and errors as in `path_statistics`."""
     return jnp.mean(path_statistics(velocity, x0, labels, steps).curvature)
 
 
-def normalized_path_energy(energy: float, w2_squared: float) -> float:
+def normalized_path_energy(energy: float | Float[Array, ""], w2_squared: float) -> float:
     """|PE - W_2^2| / W_2^2: how far the motion is from optimal transport.
 
     For the exact flow PE >= W_2^2 between its ends, with equality for optimal transport. Source:
@@ -143,9 +150,11 @@ def normalized_path_energy(energy: float, w2_squared: float) -> float:
     return abs(energy - w2_squared) / w2_squared
 
 
-def _inner(a: Array, b: Array) -> Array:
+def _inner(
+    a: Float[Array, " batch *shape"], b: Float[Array, " batch *shape"]
+) -> Float[Array, " batch"]:
     return jnp.sum(a * b, axis=tuple(range(1, a.ndim)))
 
 
-def _square(a: Array) -> Array:
+def _square(a: Float[Array, "batch ..."]) -> Float[Array, " batch"]:
     return _inner(a, a)

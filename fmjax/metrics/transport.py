@@ -11,6 +11,7 @@ only as n^(-1/d). Print the distance between two sets of real samples beside it.
 import functools
 
 import numpy as np
+from jaxtyping import Float, Float64, Int, Real
 from numpy.typing import ArrayLike
 
 from fmjax.checks import check_at_least, check_between, check_positive
@@ -22,7 +23,7 @@ _MOST_PAIRS = 20_000**2  # a matrix of float64 costs of 3.2 GB
 _DIRECTIONS = 64  # projected at a time
 
 
-def wasserstein(x: ArrayLike, y: ArrayLike, p: float = 2) -> float:
+def wasserstein(x: Real[ArrayLike, "n ..."], y: Real[ArrayLike, "n ..."], p: float = 2) -> float:
     """The exact W_p of equation (1), by the best pairing of two sets of equal size.
 
     It is the distance between the samples; as an estimate of the distance between the distributions
@@ -55,7 +56,11 @@ def wasserstein(x: ArrayLike, y: ArrayLike, p: float = 2) -> float:
 
 
 def sliced_wasserstein(
-    x: ArrayLike, y: ArrayLike, p: float = 2, projections: int = 512, seed: int = 0
+    x: Real[ArrayLike, "n ..."],
+    y: Real[ArrayLike, "m ..."],
+    p: float = 2,
+    projections: int = 512,
+    seed: int = 0,
 ) -> float:
     """The sliced W_p: (E over directions of W_p^p of the projections on a line)^(1/p).
 
@@ -90,8 +95,8 @@ def sliced_wasserstein(
 
 
 def sinkhorn_divergence(
-    x: ArrayLike,
-    y: ArrayLike,
+    x: Real[ArrayLike, "n ..."],
+    y: Real[ArrayLike, "m ..."],
     epsilon: float,
     *,
     tolerance: float = 1e-4,
@@ -161,19 +166,23 @@ def _check_memory(pairs: int) -> None:
         )
 
 
-def _costs(x: np.ndarray, y: np.ndarray, p: float) -> np.ndarray:
+def _costs(
+    x: Float[np.ndarray, "n features"], y: Float[np.ndarray, "m features"], p: float
+) -> Float[np.ndarray, "n m"]:
     """|x_i - y_j|^p, ``(n, m)``."""
     _check_memory(len(x) * len(y))
     return distances(x, y, squared=True) if p == 2 else distances(x, y) ** p
 
 
-def _directions(features: int, count: int, seed: int) -> np.ndarray:
+def _directions(features: int, count: int, seed: int) -> Float[np.ndarray, "{count} {features}"]:
     """Unit vectors, uniform on the sphere, ``(count, features)``."""
     normal = np.random.default_rng(seed).normal(size=(count, features))
     return normal / np.linalg.norm(normal, axis=1, keepdims=True)
 
 
-def _quantile_gaps(n: int, m: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _quantile_gaps(
+    n: int, m: int
+) -> tuple[Float64[np.ndarray, " gaps"], Int[np.ndarray, " gaps"], Int[np.ndarray, " gaps"]]:
     """Where the quantile functions of n and of m points are constant together.
 
     Returns:
@@ -185,7 +194,9 @@ def _quantile_gaps(n: int, m: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return (ends - starts) / (n * m), starts // m, starts // n
 
 
-def _power_on_lines(x: np.ndarray, y: np.ndarray, p: float, gaps) -> np.ndarray:
+def _power_on_lines(
+    x: Float[np.ndarray, "n lines"], y: Float[np.ndarray, "m lines"], p: float, gaps
+) -> Float[np.ndarray, " lines"]:
     """W_p^p of the columns of x ``(n, lines)`` and y ``(m, lines)``, ``(lines,)``."""
     lengths, in_x, in_y = gaps
     x, y = np.sort(x, axis=0), np.sort(y, axis=0)

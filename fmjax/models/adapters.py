@@ -78,7 +78,7 @@ def from_nnx(module: Any) -> tuple[ApplyFn, Any]:
     params, rest = jax.tree.map(_copy, (nnx.to_pure_dict(state), rest))
     template = jax.eval_shape(lambda s: s, state)  # structure alone: holds no second set of weights
 
-    def apply_fn(params: Any, x: jax.Array, t: jax.Array, labels: Any = None) -> jax.Array:
+    def apply_fn(params: Any, x: Any, t: Any, labels: Any = None) -> Any:
         state = jax.tree.map(lambda leaf: leaf, template)
         nnx.replace_by_pure_dict(state, params)
         return nnx.merge(graph, state, rest, copy=True)(x, t, labels)
@@ -114,7 +114,7 @@ def from_equinox(module: Any) -> tuple[ApplyFn, Any]:
     params, static = eqx.partition(module, eqx.is_inexact_array)
     params = jax.tree.map(_copy, params)
 
-    def apply_fn(params: Any, x: jax.Array, t: jax.Array, labels: Any = None) -> jax.Array:
+    def apply_fn(params: Any, x: Any, t: Any, labels: Any = None) -> Any:
         return jax.vmap(eqx.combine(params, static))(x, t, labels)
 
     return apply_fn, params

@@ -12,7 +12,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Bool, Float
 
+from fmjax.conventions import Array
 from fmjax.errors import InputError, unknown_name
 
 KERNELS = ("xla", "cudnn")
@@ -20,12 +22,12 @@ _WIDEST_HEAD = 128  # of cuDNN, but for Hopper, which takes 256
 
 
 def attend(
-    q: jax.Array,
-    k: jax.Array,
-    v: jax.Array,
+    q: Float[Array, "B T heads d"],
+    k: Float[Array, "B L heads d"],
+    v: Float[Array, "B L heads d"],
     kernel: str = "xla",
-    mask: jax.Array | None = None,
-) -> jax.Array:
+    mask: Bool[Array, "..."] | None = None,
+) -> Float[Array, "B T heads d"]:
     """Let queries attend to keys.
 
     Args:

@@ -8,11 +8,12 @@ nothing never comes up. Images enter beside x; each network says how.
 import math
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jaxtyping import Bool, Float
 
 from fmjax.conditions import ImageCondition, Mask, Sequence
+from fmjax.conventions import Array
 from fmjax.errors import InputError
 from fmjax.models.embedders import HashableConditions, sinusoidal
 from fmjax.names import named_leaves
@@ -28,8 +29,8 @@ class Context(NamedTuple):
         attended: which of them count, bool (B, L).
     """
 
-    tokens: jax.Array
-    attended: jax.Array
+    tokens: Float[Array, "B length features"]
+    attended: Bool[Array, "B length"]
 
 
 def of_kind(conditions: Any, kind: str) -> dict[str, Any]:
@@ -43,7 +44,7 @@ def summed(conditions: Any) -> dict[str, Any] | None:
     return {n: c for n, c in named_leaves(conditions).items() if c.kind not in beside} or None
 
 
-def images(conditions: Any, labels: Any) -> dict[str, jax.Array]:
+def images(conditions: Any, labels: Any) -> dict[str, Float[Array, "B ..."]]:
     """The images (B, H, W, C) among the labels, under names for their parameters."""
     arrays = named_leaves(labels)
     return {_plain(name): arrays[name] for name in of_kind(conditions, ImageCondition.kind)}
@@ -54,7 +55,7 @@ def image_sizes(conditions: Any) -> int:
     return sum(math.prod(c.shape) for c in of_kind(conditions, ImageCondition.kind).values())
 
 
-def check_sides(conditions: Any, x: jax.Array) -> None:
+def check_sides(conditions: Any, x: Float[Array, "B H W C"]) -> None:
     """Checks that images have the sides of x (B, H, W, C).
 
     Raises:
@@ -87,7 +88,9 @@ class SequenceEmbed(nn.Module):
     width: int
 
     @nn.compact
-    def __call__(self, x: jax.Array, mask: jax.Array | None) -> Context:
+    def __call__(
+        self, x: Float[Array, "B places size"], mask: Bool[Array, "B places"] | None
+    ) -> Context:
         """Embed sequences x (B, length, size); mask bool (B, length), None for every place."""
         batch = x.shape[0]
         x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
@@ -147,7 +150,7 @@ class ContextEmbed(HashableConditions, nn.Module):
         }
 
 
-def pooled(context: Context) -> jax.Array:
+def pooled(context: Context) -> Float[Array, "B D"]:
     """The mean of the tokens that are attended, (B, D)."""
     weights = context.attended.astype(context.tokens.dtype)[..., None]
     return jnp.sum(weights * context.tokens, axis=1) / jnp.sum(weights, axis=1)

@@ -24,9 +24,9 @@ import math
 from functools import partial
 from typing import Any, ClassVar
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jaxtyping import Float, Shaped
 
 from fmjax.checks import (
     check_at_least,
@@ -35,7 +35,7 @@ from fmjax.checks import (
     check_name,
     check_positive,
 )
-from fmjax.conventions import Span
+from fmjax.conventions import Array, Output, Span
 from fmjax.errors import InputError
 from fmjax.models.context import Context, ContextEmbed, check_sides, image_sizes, images, summed
 from fmjax.models.embedders import (
@@ -104,7 +104,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
-def patchify(x: jax.Array, patch_size: int) -> jax.Array:
+def patchify(x: Shaped[Array, "B H W C"], patch_size: int) -> Shaped[Array, "B patches numbers"]:
     """Cut images into patches, row by row.
 
     Args:
@@ -120,7 +120,9 @@ def patchify(x: jax.Array, patch_size: int) -> jax.Array:
     return x.reshape(B, (H // p) * (W // p), p * p * C)
 
 
-def unpatchify(patches: jax.Array, patch_size: int, shape: tuple[int, ...]) -> jax.Array:
+def unpatchify(
+    patches: Shaped[Array, "B patches numbers"], patch_size: int, shape: tuple[int, ...]
+) -> Shaped[Array, "B H W C"]:
     """Put patches back together: the inverse of `patchify`.
 
     Args:
@@ -222,7 +224,9 @@ class DiT(HashableConditions, nn.Module):
     sharding_rules: ClassVar = SHARDING_RULES
 
     @nn.compact
-    def __call__(self, x: jax.Array, t: jax.Array | Span, labels: Any = None) -> Any:
+    def __call__(
+        self, x: Float[Array, "B H W C"], t: Float[Array, " B"] | Span, labels: Any = None
+    ) -> Float[Array, "B H W C"] | Output:
         """Predict the velocity.
 
         Args:
@@ -250,7 +254,7 @@ class DiT(HashableConditions, nn.Module):
         h = modulate(h, shift, scale, learned=learned)
         zeros = nn.initializers.zeros_init()
 
-        def velocity(name: str) -> jax.Array:
+        def velocity(name: str) -> Array:
             channels = x.shape[-1] * (1 + self.variance)
             patches = nn.Dense(p * p * channels, kernel_init=zeros, name=name)(h)
             whole = unpatchify(patches, p, (*x.shape[:-1], channels))
@@ -258,7 +262,7 @@ class DiT(HashableConditions, nn.Module):
 
         return with_parts(velocity, lambda: jnp.mean(h, axis=1), self.parts)
 
-    def _tokens(self, x: jax.Array, beside: dict[str, jax.Array]) -> jax.Array:
+    def _tokens(self, x: Array, beside: dict[str, Array]) -> Array:
         p = self.patch_size
         patches = patchify(x, p)
         if self.bottleneck is not None:
@@ -281,7 +285,7 @@ class DiT(HashableConditions, nn.Module):
         positions = sincos_2d(x.shape[1] // p, x.shape[2] // p, self.width)
         return h + jnp.asarray(positions, self.dtype)[None]
 
-    def _rotation(self, x: jax.Array) -> Rotation | None:
+    def _rotation(self, x: Array) -> Rotation | None:
         """Of the patches of x, where they are turned."""
         if not self.rope:
             return None
@@ -291,12 +295,12 @@ class DiT(HashableConditions, nn.Module):
 
     def _blocks(
         self,
-        h: jax.Array,
-        c: jax.Array,
-        of_labels: jax.Array,
+        h: Array,
+        c: Array,
+        of_labels: Array,
         context: Context | None,
         rotation: Rotation | None,
-    ) -> jax.Array:
+    ) -> Array:
         """All blocks one after another, the later ones with tokens of the labels in front."""
         n, first = self.label_tokens, self.label_tokens_from if self.label_tokens else self.depth
         if first:
@@ -371,7 +375,7 @@ class DiT(HashableConditions, nn.Module):
     def _context(self) -> ContextEmbed:
         return ContextEmbed(self.width, self.conditions, name="context")
 
-    def _check(self, x: jax.Array, t: Any, labels: Any) -> tuple[Any, jax.Array | None]:
+    def _check(self, x: Array, t: Any, labels: Any) -> tuple[Any, Array | None]:
         """The labels and the guidance scale, or None, once everything fits."""
         check_sizes(self, "patch_size", "width", "depth", "heads")
         for name in ("time_scale", "max_period", "mlp_epsilon"):

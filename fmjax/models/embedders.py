@@ -18,7 +18,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from flax.core import freeze
+from jaxtyping import Float, Integer, Real
 
+from fmjax.conventions import Array
 from fmjax.errors import InputError
 from fmjax.names import named_leaves
 
@@ -30,8 +32,8 @@ _normal = nn.initializers.normal(0.02)
 
 
 def sinusoidal(
-    t: jax.Array, dim: int, *, scale: float = TIME_SCALE, max_period: float = MAX_PERIOD
-) -> jax.Array:
+    t: Real[Array, " B"], dim: int, *, scale: float = TIME_SCALE, max_period: float = MAX_PERIOD
+) -> Float[Array, "B {dim}"]:
     """Cosines, then sines, of the time at geometrically spaced frequencies.
 
     With h = dim / 2 and k = 0, ..., h - 1:
@@ -57,7 +59,9 @@ def sinusoidal(
     return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
 
 
-def sincos_2d(rows: int, columns: int, width: int, spacing: float = 1.0) -> np.ndarray:
+def sincos_2d(
+    rows: int, columns: int, width: int, spacing: float = 1.0
+) -> Float[np.ndarray, "{rows}*{columns} {width}"]:
     """The fixed position embedding of a grid of patches (MAE, arXiv:2111.06377, as in DiT).
 
     With q = width / 4 and w_k = spacing 10000^(-k / q), the patch in row i and column j, number
@@ -100,7 +104,7 @@ class TimeEmbed(nn.Module):
     max_period: float = MAX_PERIOD
 
     @nn.compact
-    def __call__(self, t: jax.Array) -> jax.Array:
+    def __call__(self, t: Float[Array, " B"]) -> Float[Array, "B {self.width}"]:
         """Embed t of shape (B,) as (B, width), float32 (float64 if t is)."""
         h = sinusoidal(t, self.features, scale=self.scale, max_period=self.max_period)
         h = nn.silu(nn.Dense(self.width, kernel_init=_normal, name="dense_0")(h))
@@ -125,7 +129,9 @@ class LabelEmbed(nn.Module):
     width: int
 
     @nn.compact
-    def __call__(self, labels: jax.Array) -> jax.Array:
+    def __call__(
+        self, labels: Integer[Array, " B"] | Float[Array, "B {self.num_classes}+1"]
+    ) -> Float[Array, "B {self.width}"]:
         """Embed class ids (B,), or weights over the classes, as (B, width), float32.
 
         Weights are of floating dtype and of shape (B, num_classes + 1); they embed as the weighted
@@ -159,7 +165,7 @@ class VectorEmbed(nn.Module):
     width: int
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "B size"]) -> Float[Array, "B {self.width}"]:
         """Embed vectors (B, size) as (B, width), float32 (float64 if they are)."""
         h = x.astype(jnp.promote_types(x.dtype, jnp.float32))
         h = nn.silu(nn.Dense(self.width, kernel_init=_normal, name="dense_0")(h))
@@ -248,7 +254,7 @@ class ConditionEmbed(HashableConditions, nn.Module):
     labels_apart: bool = False
 
     @nn.compact
-    def __call__(self, t: Any, labels: Any = None, w: jax.Array | None = None) -> Any:
+    def __call__(self, t: Any, labels: Any = None, w: Float[Array, " B"] | None = None) -> Any:
         """Embed times, labels and guidance scales.
 
         Args:

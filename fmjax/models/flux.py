@@ -17,14 +17,14 @@ are unpacked, (B, H, W, C), and packing is the network's own matter.
 
 from typing import Any, ClassVar
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from jaxtyping import Bool, Float, Shaped
 
 from fmjax.axes import split_rows
 from fmjax.checks import check_at_least, check_flag, check_multiple
-from fmjax.conventions import Span
+from fmjax.conventions import Array, Span
 from fmjax.errors import InputError
 from fmjax.models.embedders import ConditionEmbed
 from fmjax.models.joint import (
@@ -72,8 +72,12 @@ class SingleBlock(nn.Module):
 
     @nn.compact
     def __call__(
-        self, z: jax.Array, c: jax.Array, rotation: Rotation, mask: jax.Array | None = None
-    ) -> tuple[jax.Array, None]:
+        self,
+        z: Float[Array, "B T D"],
+        c: Float[Array, "B D"],
+        rotation: Rotation,
+        mask: Bool[Array, "..."] | None = None,
+    ) -> tuple[Float[Array, "B T D"], None]:
         """Transform tokens z (B, T, D) under the condition c (B, D); same shape and dtype out.
 
         `rotation` and `mask` are as in `fmjax.models.joint.JointAttention`.
@@ -146,7 +150,12 @@ class Flux(nn.Module):
     sharding_rules: ClassVar = sharding_rules("(joint|single)_blocks")
 
     @nn.compact
-    def __call__(self, x: jax.Array, t: jax.Array | Span, labels: dict[str, jax.Array]) -> Any:
+    def __call__(
+        self,
+        x: Float[Array, "B H W C"],
+        t: Float[Array, " B"] | Span,
+        labels: dict[str, Shaped[Array, "B ..."]],
+    ) -> Float[Array, "B H W C"]:
         """Predict the velocity.
 
         Args:
@@ -175,13 +184,13 @@ class Flux(nn.Module):
         packed = last_layer(h, c, self.patch_size**2 * x.shape[-1])
         return unpack(packed, self.patch_size, x.shape)
 
-    def _rotation(self, x: jax.Array, places: int) -> Rotation:
+    def _rotation(self, x: Array, places: int) -> Rotation:
         """Of the tokens of the text, then of the image."""
         grid = grid_positions(x.shape[1] // self.patch_size, x.shape[2] // self.patch_size)
         image = np.pad(grid, ((0, 0), (1, 0)))
         return axial_rotation(np.pad(image, ((places, 0), (0, 0))), self.axes)
 
-    def _blocks(self, h: jax.Array, y: jax.Array, shared: tuple) -> jax.Array:
+    def _blocks(self, h: Array, y: Array, shared: tuple) -> Array:
         """All blocks one after another; `shared` is what each is given beside the tokens."""
         if self.joint_depth:
             stack = stacked(JointBlock, self.joint_depth, self.scan, self.remat)
@@ -217,7 +226,7 @@ class Flux(nn.Module):
     def _embedding(self) -> ConditionEmbed:
         return condition_embed(self.width, self.pooled_size, self.guidance, self.span)
 
-    def _check(self, x: jax.Array, t: Any, labels: Any) -> None:
+    def _check(self, x: Array, t: Any, labels: Any) -> None:
         check_at_least("joint_depth", self.joint_depth, 0)
         check_at_least("single_depth", self.single_depth, 0)
         check_flag("guidance", self.guidance)
@@ -237,7 +246,7 @@ def usual_axes(head: int) -> tuple[int, int, int]:
     return head - 2 * each, each, each
 
 
-def pack(x: jax.Array, patch_size: int) -> jax.Array:
+def pack(x: Shaped[Array, "B H W C"], patch_size: int) -> Shaped[Array, "B patches numbers"]:
     """The numbers of each patch as one token, channel by channel.
 
     Args:
@@ -254,7 +263,9 @@ def pack(x: jax.Array, patch_size: int) -> jax.Array:
     return x.reshape(B, (H // p) * (W // p), C * p * p)
 
 
-def unpack(packed: jax.Array, patch_size: int, shape: tuple[int, ...]) -> jax.Array:
+def unpack(
+    packed: Shaped[Array, "B patches numbers"], patch_size: int, shape: tuple[int, ...]
+) -> Shaped[Array, "B H W C"]:
     """The inverse of `pack`.
 
     Args:

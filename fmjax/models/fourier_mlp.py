@@ -8,13 +8,13 @@ over a width near 1 - t, and what is finer than that is noise to a network.
 import math
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from jaxtyping import Float
 
 from fmjax.checks import check_positive
-from fmjax.conventions import Span
+from fmjax.conventions import Array, Span
 from fmjax.models.embedders import ConditionEmbed, HashableConditions
 from fmjax.models.input_checks import check_inputs, check_rank, check_sizes
 
@@ -63,7 +63,9 @@ class FourierMLP(HashableConditions, nn.Module):
     span: bool = False
 
     @nn.compact
-    def __call__(self, x: jax.Array, t: jax.Array | Span, labels: Any = None) -> jax.Array:
+    def __call__(
+        self, x: Float[Array, "B ..."], t: Float[Array, " B"] | Span, labels: Any = None
+    ) -> Float[Array, "B ..."]:
         """Predict the velocity.
 
         Args:
@@ -125,7 +127,7 @@ class FourierMLP(HashableConditions, nn.Module):
             name="condition",
         )
 
-    def _waves(self, flat: jax.Array, s: jax.Array) -> jax.Array:
+    def _waves(self, flat: Array, s: Array) -> Array:
         rng = np.random.default_rng(0)
         directions = rng.normal(size=(self.features, flat.shape[1]))
         directions /= np.linalg.norm(directions, axis=1, keepdims=True)
@@ -134,7 +136,7 @@ class FourierMLP(HashableConditions, nn.Module):
         gate = jnp.exp(-0.5 * jnp.square(_GATE * jnp.asarray(w[None], s.dtype) * (1 - s)[:, None]))
         return jnp.concatenate([gate * jnp.sin(phase), gate * jnp.cos(phase)], axis=1)
 
-    def _check(self, x: jax.Array, t: Any, labels: Any) -> tuple[Any, jax.Array | None]:
+    def _check(self, x: Array, t: Any, labels: Any) -> tuple[Any, Array | None]:
         """The labels and the guidance scale, or None, once everything fits."""
         check_sizes(self, "features", "width", "depth")
         check_positive("frequency", self.frequency)
@@ -142,7 +144,7 @@ class FourierMLP(HashableConditions, nn.Module):
         return check_inputs(self, x, t, labels)
 
 
-def _of_time(t: jax.Array) -> jax.Array:
+def _of_time(t: Array) -> Array:
     """Cosines of t, and log(1 - t + 0.01), which tells late times apart (batch, 9)."""
     waves = jnp.cos(math.pi * jnp.arange(_TIMES)[None] * t[:, None])
     return jnp.concatenate([waves, jnp.log(1 - t[:, None] + 0.01)], axis=1)

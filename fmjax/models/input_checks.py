@@ -3,17 +3,17 @@
 import math
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jaxtyping import Float, Shaped
 
 from fmjax.checks import check_at_least
 from fmjax.conditions import check_conditions, check_labels
-from fmjax.conventions import Span
+from fmjax.conventions import Array, Span
 from fmjax.errors import InputError
 
 
-def check_rank(x: jax.Array, layout: str, lowest: int, highest: float) -> None:
+def check_rank(x: Shaped[Array, "..."], layout: str, lowest: int, highest: float) -> None:
     """Refuse an `x` that is no array or has the wrong number of axes.
 
     Args:
@@ -36,7 +36,7 @@ def check_rank(x: jax.Array, layout: str, lowest: int, highest: float) -> None:
         )
 
 
-def check_patches(x: jax.Array, patch_size: int) -> None:
+def check_patches(x: Shaped[Array, "B H W C"], patch_size: int) -> None:
     """Refuse images (B, H, W, C) that do not divide into square patches.
 
     Raises:
@@ -51,8 +51,8 @@ def check_patches(x: jax.Array, patch_size: int) -> None:
 
 
 def check_inputs(
-    model: nn.Module, x: jax.Array, t: Any, labels: Any
-) -> tuple[Any, jax.Array | None]:
+    model: nn.Module, x: Float[Array, "B ..."], t: Any, labels: Any
+) -> tuple[Any, Float[Array, " B"] | None]:
     """Refuse a batch, times or labels that do not fit a network.
 
     Args:
@@ -73,7 +73,7 @@ def check_inputs(
 
 def check_conditioning(
     model: nn.Module, batch: int, t: Any, labels: Any
-) -> tuple[Any, jax.Array | None]:
+) -> tuple[Any, Float[Array, " B"] | None]:
     """Refuse times or labels that do not fit a network; all else is as in `check_inputs`.
 
     Args:
@@ -89,7 +89,7 @@ def check_conditioning(
     return labels, w
 
 
-def check_floating(x: jax.Array) -> None:
+def check_floating(x: Float[Array, "..."]) -> None:
     """Refuse a batch of integers.
 
     Raises:
@@ -139,7 +139,9 @@ def _check_time(name: str, t: Any, batch: int) -> None:
         )
 
 
-def split_guidance(labels: Any, batch: int, guidance: bool) -> tuple[Any, jax.Array | None]:
+def split_guidance(
+    labels: Any, batch: int, guidance: bool
+) -> tuple[Any, Float[Array, " B"] | None]:
     """Takes the guidance scale out of the labels of a network that has it as an input.
 
     Args:

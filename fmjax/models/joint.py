@@ -17,11 +17,12 @@ Dual attention is that of SD3.5 medium.
 from functools import partial
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jaxtyping import Bool, Float
 
 from fmjax.axes import FSDP, TENSOR, split_rows
+from fmjax.conventions import Array
 from fmjax.models.attention import attend
 from fmjax.models.rope import Rotation, rotate
 from fmjax.models.transformer import FeedForward, Modulation, modulate, rms_norm
@@ -68,12 +69,12 @@ class Heads(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, h: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def __call__(self, h: Float[Array, "B T D"]) -> tuple[Float[Array, "B T heads d"], ...]:
         """Map tokens h (B, T, D) to three arrays (B, T, heads, D / heads)."""
         B, T, D = h.shape
         rows = h.reshape(B * T, D)  # see `fmjax.models.transformer.Attention`
 
-        def product(name: str, norm: bool) -> jax.Array:
+        def product(name: str, norm: bool) -> Array:
             x = _dense(D, dtype=self.dtype, name=name)(rows)
             x = x.reshape(B, T, self.heads, D // self.heads)
             return rms_norm(x, f"{name}_norm").astype(self.dtype) if norm else x
@@ -101,11 +102,11 @@ class JointAttention(nn.Module):
     @nn.compact
     def __call__(
         self,
-        h: jax.Array,
-        y: jax.Array,
+        h: Float[Array, "B T D"],
+        y: Float[Array, "B L D"],
         rotation: Rotation | None,
-        mask: jax.Array | None = None,
-    ) -> tuple[jax.Array, jax.Array | None]:
+        mask: Bool[Array, "B 1 1 L+T"] | None = None,
+    ) -> tuple[Float[Array, "B T D"], Float[Array, "B L D"] | None]:
         """Let tokens h (B, T, D) and y (B, L, D) attend.
 
         Args:
@@ -129,13 +130,13 @@ class JointAttention(nn.Module):
 
 
 def attend_turned(
-    q: jax.Array,
-    k: jax.Array,
-    v: jax.Array,
+    q: Float[Array, "B T heads d"],
+    k: Float[Array, "B L heads d"],
+    v: Float[Array, "B L heads d"],
     rotation: Rotation | None,
     kernel: str,
-    mask: jax.Array | None = None,
-) -> jax.Array:
+    mask: Bool[Array, "..."] | None = None,
+) -> Float[Array, "B T heads*d"]:
     """Attention of queries and keys (B, T, heads, d) that are turned first: (B, T, heads d)."""
     if rotation is not None:
         q, k = rotate(q, rotation), rotate(k, rotation)
@@ -144,7 +145,9 @@ def attend_turned(
     return seen.reshape(*seen.shape[:2], -1)
 
 
-def rowwise(h: jax.Array, width: int, dtype: Any, name: str) -> jax.Array:
+def rowwise(
+    h: Float[Array, "B T D"], width: int, dtype: Any, name: str
+) -> Float[Array, "B T {width}"]:
     """A product on each token of h (B, T, D): (B, T, width); called in a compact method."""
     B, T, D = h.shape
     return _dense(width, dtype=dtype, name=name)(h.reshape(B * T, D)).reshape(B, T, width)
@@ -159,7 +162,7 @@ class SelfAttention(nn.Module):
     kernel: str
 
     @nn.compact
-    def __call__(self, h: jax.Array) -> jax.Array:
+    def __call__(self, h: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
         """Let tokens h (B, T, D) attend; same shape out."""
         q, k, v = Heads(self.heads, self.norm, self.dtype, name="image")(h)
         seen = attend_turned(q, k, v, None, self.kernel)
@@ -188,11 +191,11 @@ class JointBlock(nn.Module):
     @nn.compact
     def __call__(
         self,
-        tokens: tuple[jax.Array, jax.Array],
-        c: jax.Array,
+        tokens: tuple[Float[Array, "B T D"], Float[Array, "B L D"]],
+        c: Float[Array, "B D"],
         rotation: Rotation | None,
-        mask: jax.Array | None = None,
-    ) -> tuple[tuple[jax.Array, jax.Array | None], None]:
+        mask: Bool[Array, "..."] | None = None,
+    ) -> tuple[tuple[Float[Array, "B T D"], Float[Array, "B L D"] | None], None]:
         """Transform the tokens of image and text under the condition c (B, D).
 
         Args:
@@ -228,9 +231,7 @@ class JointBlock(nn.Module):
         y = (y + text[2] * text_seen).astype(self.dtype)
         return (h, self._feed_forward(y, text[3], text[4], text[5], "text_mlp")), None
 
-    def _feed_forward(
-        self, h: jax.Array, shift: jax.Array, scale: jax.Array, gate: jax.Array, name: str
-    ) -> jax.Array:
+    def _feed_forward(self, h: Array, shift: Array, scale: Array, gate: Array, name: str) -> Array:
         mlp = FeedForward(MLP_RATIO * h.shape[-1], self.dtype, name=name)
         return (h + gate * mlp(modulate(h, shift, scale))).astype(self.dtype)
 

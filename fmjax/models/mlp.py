@@ -3,11 +3,11 @@
 import math
 from typing import Any
 
-import jax
 from flax import linen as nn
+from jaxtyping import Float
 
 from fmjax.checks import check_positive
-from fmjax.conventions import Span
+from fmjax.conventions import Array, Output, Span
 from fmjax.errors import InputError
 from fmjax.models.context import ContextEmbed, image_sizes, images, pooled, summed
 from fmjax.models.embedders import ConditionEmbed, HashableConditions
@@ -63,7 +63,9 @@ class MLP(HashableConditions, nn.Module):
     parts: tuple[str, ...] = ()
 
     @nn.compact
-    def __call__(self, x: jax.Array, t: jax.Array | Span, labels: Any = None) -> Any:
+    def __call__(
+        self, x: Float[Array, " B *features"], t: Float[Array, " B"] | Span, labels: Any = None
+    ) -> Float[Array, " B *features"] | Output:
         """Predict the velocity.
 
         Args:
@@ -91,13 +93,13 @@ class MLP(HashableConditions, nn.Module):
             h = nn.silu(h if k else self._with_images(h, labels))
         init = nn.initializers.zeros_init() if self.zero_init else nn.initializers.lecun_normal()
 
-        def velocity(name: str) -> jax.Array:
+        def velocity(name: str) -> Array:
             layer = nn.Dense(math.prod(x.shape[1:]), kernel_init=init, name=name)
             return layer(h).reshape(x.shape)
 
         return with_parts(velocity, lambda: h, self.parts)
 
-    def _with_images(self, h: jax.Array, labels: Any) -> jax.Array:
+    def _with_images(self, h: Array, labels: Any) -> Array:
         """The first layer as it is with the images that stand beside x."""
         zeros = nn.initializers.zeros_init()
         for name, image in images(self.conditions, labels).items():
@@ -138,7 +140,7 @@ class MLP(HashableConditions, nn.Module):
     def _context(self) -> ContextEmbed:
         return ContextEmbed(self.width, self.conditions, name="context")
 
-    def _check(self, x: jax.Array, t: Any, labels: Any) -> tuple[Any, jax.Array | None]:
+    def _check(self, x: Array, t: Any, labels: Any) -> tuple[Any, Array | None]:
         """The labels and the guidance scale, or None, once everything fits."""
         check_sizes(self, "width", "depth", "time_features")
         check_positive("time_scale", self.time_scale)

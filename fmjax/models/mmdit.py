@@ -15,9 +15,10 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jaxtyping import Float, Shaped
 
 from fmjax.checks import check_at_least, check_positive
-from fmjax.conventions import Span
+from fmjax.conventions import Array, Span
 from fmjax.errors import InputError
 from fmjax.models.dit import patchify, unpatchify
 from fmjax.models.embedders import ConditionEmbed, sincos_2d
@@ -112,7 +113,12 @@ class MMDiT(nn.Module):
     )
 
     @nn.compact
-    def __call__(self, x: jax.Array, t: jax.Array | Span, labels: dict[str, jax.Array]) -> Any:
+    def __call__(
+        self,
+        x: Float[Array, "B H W C"],
+        t: Float[Array, " B"] | Span,
+        labels: dict[str, Shaped[Array, "B ..."]],
+    ) -> Float[Array, "B H W C"]:
         """Predict the velocity.
 
         Args:
@@ -136,7 +142,7 @@ class MMDiT(nn.Module):
         patches = last_layer(h, c, self.patch_size**2 * x.shape[-1])
         return unpatchify(patches, self.patch_size, x.shape)
 
-    def _tokens(self, x: jax.Array) -> jax.Array:
+    def _tokens(self, x: Array) -> Array:
         init = nn.initializers.xavier_uniform()
         dense = nn.Dense(self.width, kernel_init=init, dtype=self.dtype, name="patch")
         h = dense(patchify(x, self.patch_size))
@@ -147,9 +153,7 @@ class MMDiT(nn.Module):
         rows, columns = x.shape[1] // self.patch_size, x.shape[2] // self.patch_size
         return h + jax.lax.stop_gradient(cut(table, rows, columns)).astype(self.dtype)[None]
 
-    def _blocks(
-        self, h: jax.Array, y: jax.Array, c: jax.Array, mask: jax.Array | None
-    ) -> jax.Array:
+    def _blocks(self, h: Array, y: Array, c: Array, mask: Array | None) -> Array:
         fields = (self.heads, self.qk_norm, self.dtype, self.attention)
         tokens, plain = (h, y), self.depth - 1 - self.dual
         if self.dual:
@@ -185,7 +189,7 @@ class MMDiT(nn.Module):
     def _embedding(self) -> ConditionEmbed:
         return condition_embed(self.width, self.pooled_size, span=self.span)
 
-    def _check(self, x: jax.Array, t: Any, labels: Any) -> None:
+    def _check(self, x: Array, t: Any, labels: Any) -> None:
         check_at_least("depth", self.depth)
         check_at_least("dual", self.dual, 0)
         check_at_least("grid", self.grid)
@@ -206,7 +210,7 @@ class MMDiT(nn.Module):
             )
 
 
-def position_table(grid: int, width: int, spacing: float) -> jax.Array:
+def position_table(grid: int, width: int, spacing: float) -> Float[Array, "{grid} {grid} {width}"]:
     """The positions of `sincos_2d` for a square grid: shape (grid, grid, width), float32."""
     along = jnp.asarray(sincos_2d(1, grid, width, spacing)[:, : width // 2])
     shape = (grid, grid, width // 2)
@@ -214,7 +218,9 @@ def position_table(grid: int, width: int, spacing: float) -> jax.Array:
     return jnp.concatenate([jnp.broadcast_to(a, shape) for a in (across, down)], axis=-1)
 
 
-def cut(table: jax.Array, rows: int, columns: int) -> jax.Array:
+def cut(
+    table: Float[Array, "grid grid D"], rows: int, columns: int
+) -> Float[Array, "{rows}*{columns} D"]:
     """The middle of a table (grid, grid, D), row by row: shape (rows * columns, D)."""
     top, left = (table.shape[0] - rows) // 2, (table.shape[1] - columns) // 2
     return table[top : top + rows, left : left + columns].reshape(rows * columns, -1)

@@ -11,11 +11,11 @@ Both read the features that the velocity reads, and start at zero.
 from collections.abc import Callable
 from typing import Any
 
-import jax
 from flax import linen as nn
+from jaxtyping import Float
 
 from fmjax.checks import check_name
-from fmjax.conventions import Output
+from fmjax.conventions import Array, Output
 from fmjax.errors import InputError
 
 PARTS = ("divergence", "diagonal")
@@ -44,7 +44,7 @@ def check_parts(parts: Any, span: bool) -> None:
         )
 
 
-def _scalar_head(h: jax.Array) -> jax.Array:
+def _scalar_head(h: Array) -> Array:
     """The divergence (B,) of features h (B, D), in a network's compact method; zero at first."""
     zeros = nn.initializers.zeros_init()
     return nn.Dense(1, kernel_init=zeros, name="divergence")(h)[:, 0]
@@ -62,8 +62,10 @@ def parts_products(parts: tuple, width: int, velocity: int) -> int:
 
 
 def with_parts(
-    head: Callable[[str], jax.Array], features: Callable[[], jax.Array], parts: tuple
-) -> Any:
+    head: Callable[[str], Float[Array, "B ..."]],
+    features: Callable[[], Float[Array, "B D"]],
+    parts: tuple,
+) -> Float[Array, "B ..."] | Output:
     """What a network returns: the velocity, or an `Output` of it and the parts.
 
     In a network's compact method.

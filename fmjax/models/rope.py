@@ -11,20 +11,22 @@ so that the product of a query and a key depends on the difference of their posi
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float, Real
+
+from fmjax.conventions import Array
 
 
 class Rotation(NamedTuple):
     """Cosine and sine of the angle of each pair, of shape (T, d / 2), float32: constants."""
 
-    cos: np.ndarray
-    sin: np.ndarray
+    cos: Float[Array | np.ndarray, "_ half"]
+    sin: Float[Array | np.ndarray, "_ half"]
 
 
 def axial_rotation(
-    positions: np.ndarray, sizes: Sequence[int], period: float = 10_000.0
+    positions: Real[np.ndarray, "T axes"], sizes: Sequence[int], period: float = 10_000.0
 ) -> Rotation:
     """The rotation of each token by its positions.
 
@@ -44,7 +46,7 @@ def axial_rotation(
     return Rotation(np.cos(joined).astype(np.float32), np.sin(joined).astype(np.float32))
 
 
-def grid_positions(rows: int, columns: int) -> np.ndarray:
+def grid_positions(rows: int, columns: int) -> Real[np.ndarray, "{rows}*{columns} 2"]:
     """Row and column of each patch of a grid, row by row: shape (rows * columns, 2)."""
     return np.stack(np.meshgrid(np.arange(rows), np.arange(columns), indexing="ij"), -1).reshape(
         -1, 2
@@ -57,7 +59,7 @@ def unturned(count: int, rotation: Rotation) -> Rotation:
     return Rotation(np.pad(rotation.cos, rows, constant_values=1), np.pad(rotation.sin, rows))
 
 
-def rotate(x: jax.Array, rotation: Rotation) -> jax.Array:
+def rotate(x: Float[Array, "B T heads d"], rotation: Rotation) -> Float[Array, "B T heads d"]:
     """Turn the pairs (x_0, x_1), (x_2, x_3), ... of each head.
 
     Args:

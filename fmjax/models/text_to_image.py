@@ -15,12 +15,12 @@ weights fit as they are.
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jaxtyping import Bool, Float, Shaped
 
 from fmjax.conditions import Mask, Vector
-from fmjax.conventions import Span
+from fmjax.conventions import Array, Span
 from fmjax.errors import InputError
 from fmjax.models.embedders import ConditionEmbed
 from fmjax.models.input_checks import (
@@ -56,13 +56,17 @@ def condition_embed(
     )
 
 
-def condition(embed: ConditionEmbed, t: Any, labels: dict[str, jax.Array]) -> jax.Array:
+def condition(
+    embed: ConditionEmbed, t: Any, labels: dict[str, Shaped[Array, "B ..."]]
+) -> Float[Array, "B D"]:
     """The vector c (B, D) of times t in our direction, or `Span` of two, and labels."""
     theirs = Span(1 - t.s, 1 - t.t) if isinstance(t, Span) else 1 - t
     return nn.silu(embed(theirs, {"pooled": labels["pooled"]}, labels.get("guidance")))
 
 
-def attended(labels: dict[str, jax.Array], tokens: int) -> jax.Array | None:
+def attended(
+    labels: dict[str, Shaped[Array, "B ..."]], tokens: int
+) -> Bool[Array, "B 1 1 all"] | None:
     """Which tokens of the text and then of the image are attended; None for every one.
 
     Args:
@@ -78,7 +82,9 @@ def attended(labels: dict[str, jax.Array], tokens: int) -> jax.Array | None:
     return jnp.pad(mask, ((0, 0), (0, tokens)), constant_values=True)[:, None, None, :]
 
 
-def last_layer(h: jax.Array, c: jax.Array, size: int) -> jax.Array:
+def last_layer(
+    h: Float[Array, "B T D"], c: Float[Array, "B D"], size: int
+) -> Float[Array, "B T {size}"]:
     """Our velocity of each patch (B, T, size) from tokens h (B, T, D), in a compact method."""
     scale, shift = Modulation(2, name="adaln")(c)  # in this order in the published weights
     zeros = nn.initializers.zeros_init()
@@ -112,7 +118,9 @@ def head_sizes(model: nn.Module) -> set[int]:
     return {model.width // max(model.heads, 1)}
 
 
-def check_network(model: nn.Module, x: jax.Array, t: Any, labels: Any, guidance: bool) -> None:
+def check_network(
+    model: nn.Module, x: Float[Array, "B H W C"], t: Any, labels: Any, guidance: bool
+) -> None:
     """Refuse fields and arguments that do not fit a network of images and texts.
 
     Args:

@@ -15,12 +15,13 @@ are told by turning these (`fmjax.models.rope`) and by nothing else. Such networ
 import math
 from typing import Any, ClassVar
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from jaxtyping import Float, Integer
 
 from fmjax.checks import check_flag, check_multiple, check_name, check_positive
+from fmjax.conventions import Array
 from fmjax.errors import InputError
 from fmjax.models.context import ContextEmbed, image_sizes, summed
 from fmjax.models.embedders import MAX_PERIOD, TIME_SCALE, ConditionEmbed, HashableConditions
@@ -103,7 +104,9 @@ class TokenTransformer(HashableConditions, nn.Module):
     sharding_rules: ClassVar = SHARDING_RULES
 
     @nn.compact
-    def __call__(self, x: jax.Array, t: jax.Array, labels: Any = None) -> jax.Array:
+    def __call__(
+        self, x: Integer[Array, "B T"], t: Float[Array, " B"], labels: Any = None
+    ) -> Float[Array, "B T {self.vocabulary}"]:
         """Guess the data.
 
         Args:
@@ -189,7 +192,7 @@ class TokenTransformer(HashableConditions, nn.Module):
     def _context(self) -> ContextEmbed:
         return ContextEmbed(self.width, self.conditions, name="context")
 
-    def _check(self, x: jax.Array, t: Any, labels: Any) -> tuple[Any, jax.Array | None]:
+    def _check(self, x: Array, t: Any, labels: Any) -> tuple[Any, Array | None]:
         """The labels and the guidance scale, or None, once everything fits."""
         check_vocabulary(self.vocabulary)
         check_sizes(self, "width", "depth", "heads")

@@ -11,9 +11,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jaxtyping import Float, Integer
 
 from fmjax.checks import check_at_least, check_methods
-from fmjax.conventions import ApplyFn
+from fmjax.conventions import ApplyFn, Array
 from fmjax.errors import InputError
 
 _ONE_HOT = 1024  # up to this vocabulary a product with one-hot vectors is faster than a look-up
@@ -43,7 +44,9 @@ def check_tokens(x: Any) -> None:
         )
 
 
-def one_hot(x: jax.Array, vocabulary: int, dtype: Any = jnp.float32) -> jax.Array:
+def one_hot(
+    x: Integer[Array, "*places"], vocabulary: int, dtype: Any = jnp.float32
+) -> Float[Array, "*places {vocabulary}+1"]:
     """Tokens (...) as one-hot vectors (..., vocabulary + 1), the last for a masked one.
 
     Those of a number that is no token are NaN: zeros would go unseen.
@@ -69,7 +72,7 @@ class TokenEmbed(nn.Module):
     def setup(self):  # noqa: D102
         self.table = self.param("table", _normal, (self.vocabulary + 1, self.width), jnp.float32)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Integer[Array, "*places"]) -> Float[Array, "*places {self.width}"]:
         """Embed tokens (...) as (..., width); a number that is no token becomes NaN."""
         table = jnp.asarray(self.table, self.dtype)
         if self.vocabulary > _ONE_HOT:
@@ -77,7 +80,9 @@ class TokenEmbed(nn.Module):
         rows = one_hot(x.reshape(-1), self.vocabulary, self.dtype) @ table
         return rows.reshape(*x.shape, self.width)
 
-    def logits(self, h: jax.Array) -> jax.Array:
+    def logits(
+        self, h: Float[Array, "*places {self.width}"]
+    ) -> Float[Array, "*places {self.vocabulary}"]:
         """The product of features (..., width) with the vector of each data token, float32."""
         return h.astype(jnp.float32) @ self.table[: self.vocabulary].T
 
@@ -109,7 +114,9 @@ def on_one_hot(apply_fn: ApplyFn, vocabulary: int) -> ApplyFn:
     check_methods("apply_fn", apply_fn, such_as="adapters.from_linen(model)")
     check_vocabulary(vocabulary)
 
-    def logits_fn(params: Any, x: jax.Array, t: jax.Array, labels: Any = None) -> jax.Array:
+    def logits_fn(
+        params: Any, x: Integer[Array, "*places"], t: Any, labels: Any = None
+    ) -> Float[Array, "*places tokens"]:
         check_tokens(x)
         vectors = one_hot(x, vocabulary).reshape(
             x.shape[0], *one_hot_shape(x.shape[1:], vocabulary)
@@ -144,7 +151,7 @@ def without_time(apply_fn: ApplyFn) -> ApplyFn:
     """
     check_methods("apply_fn", apply_fn, such_as="adapters.from_linen(model)")
 
-    def timeless(params: Any, x: jax.Array, t: jax.Array, labels: Any = None) -> Any:
+    def timeless(params: Any, x: Any, t: Float[Array, " batch"], labels: Any = None) -> Any:
         return apply_fn(params, x, jnp.zeros_like(t), labels)
 
     return timeless

@@ -15,9 +15,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jaxtyping import Float
 
 from fmjax.axes import FSDP, TENSOR, split_rows
 from fmjax.checks import check_name
+from fmjax.conventions import Array
 from fmjax.errors import InputError
 from fmjax.models.attention import attend, check_attention
 from fmjax.models.context import Context
@@ -64,7 +66,9 @@ _xavier = nn.initializers.xavier_uniform()
 _zeros = nn.initializers.zeros_init()
 
 
-def rms_norm(x: jax.Array, name: str, epsilon: float = NORM_EPSILON) -> jax.Array:
+def rms_norm(
+    x: Float[Array, "*shape"], name: str, epsilon: float = NORM_EPSILON
+) -> Float[Array, "*shape"]:
     """x over the root of its mean square along the last axis, times a learned scale.
 
     Called in a compact method.
@@ -82,12 +86,12 @@ def rms_norm(x: jax.Array, name: str, epsilon: float = NORM_EPSILON) -> jax.Arra
 
 
 def modulate(
-    h: jax.Array,
-    shift: jax.Array,
-    scale: jax.Array,
+    h: Float[Array, "B T D"],
+    shift: Float[Array, "B 1 D"],
+    scale: Float[Array, "B 1 D"],
     epsilon: float = NORM_EPSILON,
     learned: str | None = None,
-) -> jax.Array:
+) -> Float[Array, "B T D"]:
     """Normalise tokens and modulate them: norm(h) (1 + scale) + shift.
 
     The norm has no learned scale or offset of its own, those of the condition taking their place,
@@ -123,7 +127,7 @@ class Modulation(nn.Module):
     parts: int
 
     @nn.compact
-    def __call__(self, c: jax.Array) -> list[jax.Array]:
+    def __call__(self, c: Float[Array, "B D"]) -> list[Float[Array, "B 1 D"]]:
         """Map c of shape (B, D) to `parts` arrays of shape (B, 1, D), of the dtype of c."""
         vectors = nn.Dense(self.parts * c.shape[-1], kernel_init=_zeros, name="dense")(c)
         return jnp.split(vectors[:, None, :], self.parts, axis=-1)
@@ -147,7 +151,9 @@ class Attention(nn.Module):
     out_init: Any = _xavier
 
     @nn.compact
-    def __call__(self, h: jax.Array, rotation: Rotation | None = None) -> jax.Array:
+    def __call__(
+        self, h: Float[Array, "B T D"], rotation: Rotation | None = None
+    ) -> Float[Array, "B T D"]:
         """Let tokens h of shape (B, T, D) attend to one another; same shape out.
 
         Args:
@@ -187,7 +193,7 @@ class CrossAttention(nn.Module):
     out_init: Any = _xavier
 
     @nn.compact
-    def __call__(self, h: jax.Array, context: Context) -> jax.Array:
+    def __call__(self, h: Float[Array, "B T D"], context: Context) -> Float[Array, "B T D"]:
         """Let tokens h (B, T, D) attend to a context of L tokens of any width; shaped as h."""
         B, T, D = h.shape
         L, size = context.tokens.shape[1], D // self.heads
@@ -217,7 +223,7 @@ class FeedForward(nn.Module):
     kind: str = "gelu"
 
     @nn.compact
-    def __call__(self, h: jax.Array) -> jax.Array:
+    def __call__(self, h: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
         """Map tokens h of shape (B, T, D) one by one; same shape out."""
         B, T, D = h.shape
         rows = h.reshape(B * T, D)  # see Attention
@@ -259,11 +265,11 @@ class Block(nn.Module):
     @nn.compact
     def __call__(
         self,
-        h: jax.Array,
-        c: jax.Array,
+        h: Float[Array, "B T D"],
+        c: Float[Array, "B D"],
         context: Context | None = None,
         rotation: Rotation | None = None,
-    ) -> tuple[jax.Array, None]:
+    ) -> tuple[Float[Array, "B T D"], None]:
         """Transform tokens under a condition.
 
         Args:

@@ -24,12 +24,12 @@ queries, keys and values where it was trained with ``use_new_attention_order``.
 import math
 from typing import Any, ClassVar
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jaxtyping import Float
 
 from fmjax.checks import check_at_least, check_name, check_positive, is_number
-from fmjax.conventions import Span
+from fmjax.conventions import Array, Output, Span
 from fmjax.errors import InputError
 from fmjax.models.context import ContextEmbed, check_sides, image_sizes, images, summed
 from fmjax.models.embedders import TIME_SCALE, ConditionEmbed, HashableConditions
@@ -142,7 +142,9 @@ class UNet(HashableConditions, nn.Module):
     sharding_rules: ClassVar = SHARDING_RULES
 
     @nn.compact
-    def __call__(self, x: jax.Array, t: jax.Array | Span, labels: Any = None) -> Any:
+    def __call__(
+        self, x: Float[Array, "B H W C"], t: Float[Array, " B"] | Span, labels: Any = None
+    ) -> Float[Array, "B H W C"] | Output:
         """Predict the velocity.
 
         Args:
@@ -173,12 +175,12 @@ class UNet(HashableConditions, nn.Module):
             h = self._stage(place)(jnp.concatenate([h, skips.pop()], axis=-1), c, context)
         h = nn.silu(group_norm(h, self.groups, "norm"))
 
-        def velocity(name: str) -> jax.Array:
+        def velocity(name: str) -> Array:
             return convolution(x.shape[-1], kernel_init=nn.initializers.zeros_init(), name=name)(h)
 
         return with_parts(velocity, lambda: jnp.mean(h, axis=(1, 2)), self.parts)
 
-    def _first(self, x: jax.Array, beside: dict[str, jax.Array]) -> jax.Array:
+    def _first(self, x: Array, beside: dict[str, Array]) -> Array:
         """What the images become, those to condition on beside the channels of x."""
         channels = _channels(self)[0]
         h = convolution(channels, dtype=self.dtype, name="in")(x)
@@ -244,7 +246,7 @@ class UNet(HashableConditions, nn.Module):
     def _context(self) -> ContextEmbed:
         return ContextEmbed(4 * self.width, self.conditions, name="context")
 
-    def _check(self, x: jax.Array, t: Any, labels: Any) -> tuple[Any, jax.Array | None]:
+    def _check(self, x: Array, t: Any, labels: Any) -> tuple[Any, Array | None]:
         """The labels and the guidance scale, or None, once everything fits."""
         sizes = self.head_sizes()
         check_positive("time_scale", self.time_scale)

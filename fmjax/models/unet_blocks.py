@@ -19,8 +19,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jaxtyping import Float
 
 from fmjax.axes import FSDP, TENSOR, split_rows
+from fmjax.conventions import Array
 from fmjax.models import transformer
 from fmjax.models.context import Context
 from fmjax.models.transformer import Attention, CrossAttention
@@ -58,16 +60,16 @@ SHARDING_RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
 _zeros = nn.initializers.zeros_init()
 
 
-def _mean_of_squares(h: jax.Array) -> jax.Array:
+def _mean_of_squares(h: Array) -> Array:
     B, H, W, C = h.shape
     return h.reshape(B, H // 2, 2, W // 2, 2, C).mean(axis=(2, 4))
 
 
-def _copied(h: jax.Array) -> jax.Array:
+def _copied(h: Array) -> Array:
     return jnp.repeat(jnp.repeat(h, 2, axis=1), 2, axis=2)
 
 
-_RESAMPLE: dict[str, Callable[[jax.Array], jax.Array]] = {
+_RESAMPLE: dict[str, Callable[[Array], Array]] = {
     "": lambda h: h,
     "down": _mean_of_squares,
     "up": _copied,
@@ -88,7 +90,7 @@ def convolution(channels: int, size: int = 3, stride: int = 1, **fields: Any) ->
     return nn.Conv(channels, (size, size), strides=stride, padding=size // 2, **fields)
 
 
-def group_norm(h: jax.Array, groups: int, name: str) -> jax.Array:
+def group_norm(h: Float[Array, "B H W C"], groups: int, name: str) -> Float[Array, "B H W C"]:
     """Normalises images in groups of channels, in a module's compact method.
 
     Args:
@@ -121,7 +123,9 @@ class ResidualBlock(nn.Module):
     resample: str = ""
 
     @nn.compact
-    def __call__(self, h: jax.Array, c: jax.Array) -> jax.Array:
+    def __call__(
+        self, h: Float[Array, "B H W C"], c: Float[Array, "B E"]
+    ) -> Float[Array, "B H2 W2 D"]:
         """Transform images h (B, H, W, C) under the condition c (B, E)."""
         resample = _RESAMPLE[self.resample]
         skip, h = resample(h), resample(nn.silu(group_norm(h, self.groups, "norm_0")))
@@ -158,7 +162,9 @@ class AttentionBlock(nn.Module):
     kernel: str
 
     @nn.compact
-    def __call__(self, h: jax.Array, context: Context | None) -> jax.Array:
+    def __call__(
+        self, h: Float[Array, "B H W C"], context: Context | None
+    ) -> Float[Array, "B H W C"]:
         """Transform images h (B, H, W, C); shaped as h."""
         attention = Attention(
             self.heads, self.dtype, self.kernel, out_init=_zeros, name="attention"
@@ -169,7 +175,7 @@ class AttentionBlock(nn.Module):
         cross = CrossAttention(self.heads, self.dtype, _zeros, name="cross_attention")
         return h + cross(self._tokens(h, "norm_context"), context).reshape(h.shape)
 
-    def _tokens(self, h: jax.Array, name: str) -> jax.Array:
+    def _tokens(self, h: Array, name: str) -> Array:
         B, H, W, C = h.shape
         return group_norm(h, self.groups, name).reshape(B, H * W, C)
 
@@ -216,7 +222,9 @@ class Stage(nn.Module):
     kernel: str
 
     @nn.compact
-    def __call__(self, h: jax.Array, c: jax.Array, context: Context | None) -> jax.Array:
+    def __call__(
+        self, h: Float[Array, "B H W C"], c: Float[Array, "B E"], context: Context | None
+    ) -> Float[Array, "B h w D"]:
         """Transform images h (B, H, W, C) under the condition c (B, E) and a context."""
         h, place = split_rows(h), self.place
         residual = partial(ResidualBlock, place.outputs, self.groups, self.scale_shift, self.dtype)
@@ -233,7 +241,7 @@ class Stage(nn.Module):
             return residual(place.resample, name="resample")(h, c)
         return self._resampled(h)
 
-    def _resampled(self, h: jax.Array) -> jax.Array:
+    def _resampled(self, h: Array) -> Array:
         """Images of halved or doubled sides, by a convolution or without."""
         down, fields = self.place.resample == "down", {"dtype": self.dtype, "name": "resample"}
         if self.resampling == "conv" and down:

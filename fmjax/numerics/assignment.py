@@ -14,6 +14,7 @@ for the rest are short.
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Float, Int
 
 from fmjax.conventions import AnyArray, Array
 
@@ -26,7 +27,7 @@ OMEGA = 1.7
 
 
 @jax.jit
-def assign(cost: Array) -> Array:
+def assign(cost: Float[Array, "n n"]) -> Int[Array, " n"]:
     """The permutation of least total cost.
 
     Args:
@@ -47,7 +48,9 @@ def assign(cost: Array) -> Array:
     return _augment(jnp.maximum(cost - u[:, None] - v[None, :], 0))
 
 
-def potentials(cost: Array, spread: Array) -> tuple[Array, Array]:
+def potentials(
+    cost: Float[Array, "n n"], spread: Float[Array, ""]
+) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
     """Feasible dual potentials near the optimum: u[i] + v[j] <= C[i, j], by Sinkhorn iterations.
 
     Args:
@@ -83,13 +86,15 @@ def potentials(cost: Array, spread: Array) -> tuple[Array, Array]:
     return tighten(cost, v)
 
 
-def tighten(cost: AnyArray, v: AnyArray) -> tuple[AnyArray, AnyArray]:
+def tighten(
+    cost: Float[AnyArray, "n m"], v: Float[AnyArray, " m"]
+) -> tuple[Float[AnyArray, " n"], Float[AnyArray, " m"]]:
     """The largest u below C - v, then the largest v below C - u; arrays of jax or of numpy."""
     u = (cost - v[None, :]).min(axis=1)
     return u, (cost - u[:, None]).min(axis=0)
 
 
-def _augment(cost: Array) -> Array:
+def _augment(cost: Float[Array, "n n"]) -> Int[Array, " n"]:
     """Shortest augmenting paths on costs that are non-negative, with a zero in every row."""
     n = len(cost)
     rows = jnp.arange(n)
@@ -128,7 +133,12 @@ def _augment(cost: Array) -> Array:
     return lax.fori_loop(0, n - jnp.sum(happy), add, start)[2]
 
 
-def _search(cost: Array, v: Array, row_of: Array, start: Array) -> tuple[Array, ...]:
+def _search(
+    cost: Float[Array, "n n"],
+    v: Float[Array, " n"],
+    row_of: Int[Array, " n"],
+    start: Int[Array, ""],
+) -> tuple[Array, ...]:
     """Dijkstra from a row to the nearest free column, along reduced costs.
 
     Returns:
@@ -166,7 +176,7 @@ def _search(cost: Array, v: Array, row_of: Array, start: Array) -> tuple[Array, 
 
 
 @jax.jit
-def greedy(score: Array) -> Array:
+def greedy(score: Float[Array, "n n"]) -> Int[Array, " n"]:
     """A permutation of large total score by whole-matrix rounds, without a sequential search.
 
     In each round every free row names its best free column, every free column its best free row,

@@ -11,6 +11,7 @@ other hand, must leave the device to the training step.
 """
 
 import numpy as np
+from jaxtyping import Float, Int, Real
 
 from fmjax.numerics.assignment import HIGH, ITERATIONS, OMEGA, tighten
 
@@ -20,7 +21,7 @@ LOW, STAGES = 5e-4, 4
 SMALL = 128  # below this the search alone is quicker than its warm start
 
 
-def least_cost_columns(cost: np.ndarray) -> np.ndarray:
+def least_cost_columns(cost: Real[np.ndarray, "n n"]) -> Int[np.ndarray, " n"]:
     """The column of each row, int (n,), in the permutation of least total cost.
 
     Args:
@@ -36,7 +37,9 @@ def least_cost_columns(cost: np.ndarray) -> np.ndarray:
     return linear_sum_assignment(cost)[1]
 
 
-def _potentials(cost: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _potentials(
+    cost: Float[np.ndarray, "n n"],
+) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
     """u and v (n,) near the dual optimum, float32."""
     u, v = tighten(cost, np.zeros_like(cost[0]))
     for epsilon in np.geomspace(HIGH, LOW, STAGES) * float(cost.std()):

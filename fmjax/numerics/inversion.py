@@ -4,13 +4,17 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float, Real
 
 from fmjax.conventions import Array, at_least_float32
 
 
 def invert_increasing(
-    f: Callable[[Array], Array], y: Array, low: float = 0.0, high: float = 1.0
-) -> Array:
+    f: Callable[[Float[Array, "*shape"]], Float[Array, "*shape"]],
+    y: Real[Array, "*shape"],
+    low: float = 0.0,
+    high: float = 1.0,
+) -> Float[Array, "*shape"]:
     """Solves f(x) = y for x in [low, high], element by element, by bisection.
 
     The number of halvings is fixed, twice the digits of the dtype (48 in float32, 106 in float64),

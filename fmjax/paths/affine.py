@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from jaxtyping import Float
+
 from fmjax.array_checks import as_floats, check_shaped_as, times_of
 from fmjax.conventions import Array, expand
 from fmjax.paths.base import PathSample, check_noise
@@ -37,7 +39,11 @@ class AffinePath:
         check_schedule("the schedule", self.schedule)
 
     def sample(
-        self, x0: Array, x1: Array, t: Array, noise: Mapping[str, Any] | None = None
+        self,
+        x0: Float[Array, " batch *shape"],
+        x1: Float[Array, " batch *shape"],
+        t: Float[Array, "batch ..."],
+        noise: Mapping[str, Any] | None = None,
     ) -> PathSample:
         """The point and the conditional velocity at t.
 
@@ -63,6 +69,12 @@ class AffinePath:
             target=s.d_alpha(t) * x1 + s.d_sigma(t) * x0,
         )
 
-    def distance(self, predicted: Array, target: Array, x_t: Array, t: Array) -> Array:
+    def distance(
+        self,
+        predicted: Float[Array, " batch *shape"],
+        target: Float[Array, " batch *shape"],
+        x_t: Float[Array, " batch *shape"],
+        t: Float[Array, "batch ..."],
+    ) -> Float[Array, " batch"]:
         """The mean squared error of the velocity (batch,)."""
         return squared(predicted, target, x_t, t)

@@ -6,6 +6,8 @@ Losses, draws and training steps know of a path what stands here, and nothing of
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
+from jaxtyping import Float
+
 from fmjax.checks import check_methods
 from fmjax.conventions import Array
 from fmjax.errors import InputError
@@ -51,7 +53,7 @@ class Path(Protocol):
             noise: an array for each name of `noise`.
         """
 
-    def distance(self, predicted: Any, target: Any, x_t: Any, t: Any) -> Array:
+    def distance(self, predicted: Any, target: Any, x_t: Any, t: Any) -> Float[Array, " batch"]:
         """How far a prediction is from the target, for each example (batch,)."""
 
 

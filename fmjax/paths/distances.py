@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from fmjax.array_checks import check_returned
 from fmjax.checks import check_between, check_positive
@@ -23,11 +24,13 @@ from fmjax.conventions import Array, at_least_float32, per_example_sum
 class Distance(Protocol):
     """``distance(predicted, target, x_t, t) -> (batch,)``."""
 
-    def __call__(self, predicted: Any, target: Any, x_t: Any, t: Any) -> Array:
+    def __call__(self, predicted: Any, target: Any, x_t: Any, t: Any) -> Float[Array, " batch"]:
         """The distance of each example (batch,), of arrays (batch, ...)."""
 
 
-def error_of(predicted: Array, target: Array) -> Array:
+def error_of(
+    predicted: Float[Array, "*shape"], target: Float[Array, "*shape"]
+) -> Float[Array, "*shape"]:
     """predicted - target, (batch, ...), in float32 or wider.
 
     Args:
@@ -49,7 +52,7 @@ class SquaredError(NamedTuple):
         features: how many numbers it is summed over.
     """
 
-    square: Array
+    square: Float[Array, " batch"]
     features: int
 
 
@@ -57,10 +60,16 @@ class OfLength(ABC):
     """A distance that depends on the squared length of the error alone."""
 
     @abstractmethod
-    def of_square(self, error: SquaredError) -> Array:
+    def of_square(self, error: SquaredError) -> Float[Array, " batch"]:
         """Distances (batch,)."""
 
-    def __call__(self, predicted: Array, target: Array, x_t: Any = None, t: Any = None) -> Array:
+    def __call__(
+        self,
+        predicted: Float[Array, " batch *shape"],
+        target: Float[Array, " batch *shape"],
+        x_t: Any = None,
+        t: Any = None,
+    ) -> Float[Array, " batch"]:
         """Distances (batch,) of arrays (batch, ...)."""
         del x_t, t
         error = error_of(predicted, target)
@@ -84,7 +93,12 @@ def distance_on(path: Any, distance: Distance | None) -> Distance:
     return lambda *compared: distance.of_square(path.squared_error(*compared))
 
 
-def squared(predicted: Array, target: Array, x_t: Any = None, t: Any = None) -> Array:
+def squared(
+    predicted: Float[Array, " batch *shape"],
+    target: Float[Array, " batch *shape"],
+    x_t: Any = None,
+    t: Any = None,
+) -> Float[Array, " batch"]:
     """The mean squared error over the features, ``||e||^2 / d``: (batch, ...) -> (batch,)."""
     del x_t, t
     error = error_of(predicted, target)
@@ -111,7 +125,7 @@ class PseudoHuber(OfLength):
         if self.c is not None:
             check_positive("c of the pseudo-Huber distance", self.c)
 
-    def of_square(self, error: SquaredError) -> Array:
+    def of_square(self, error: SquaredError) -> Float[Array, " batch"]:
         """Distances (batch,)."""
         square = error.square
         c = 0.00054 * (error.features**0.5) if self.c is None else self.c
@@ -142,7 +156,7 @@ class Adaptive(OfLength):
         check_between("the power of the adaptive weight", self.power, 0, 1)
         check_positive("c of the adaptive weight", self.c)
 
-    def of_square(self, error: SquaredError) -> Array:
+    def of_square(self, error: SquaredError) -> Float[Array, " batch"]:
         """Weighted errors (batch,)."""
         square = error.square
         return square / jax.lax.stop_gradient((square + self.c) ** self.power)

@@ -2,17 +2,23 @@
 
 from typing import NamedTuple
 
+from jaxtyping import Float
+
 from fmjax.conventions import Array
 
 
 class Drifts(NamedTuple):
     """The drifts of one diffusion, told in both directions of time; shaped as the velocity."""
 
-    forward: Array
-    backward: Array
+    forward: Float[Array, "*shape"]
+    backward: Float[Array, "*shape"]
 
 
-def sde_drifts(velocity: Array, score: Array, diffusion: Array | float) -> Drifts:
+def sde_drifts(
+    velocity: Float[Array, "*shape"],
+    score: Float[Array, "*shape"],
+    diffusion: Float[Array, "..."] | float,
+) -> Drifts:
     """The drifts u + g^2/2 score and u - g^2/2 score of the SDE with the marginals of the flow u.
 
     With g = diffusion, dx = forward dt + g dW started from the source, and

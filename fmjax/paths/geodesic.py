@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from fmjax.array_checks import check_alike, check_returned, times_of
 from fmjax.checks import check_methods, check_name
@@ -70,7 +71,11 @@ class GeodesicPath:
             )
 
     def sample(
-        self, x0: Any, x1: Any, t: Array, noise: Mapping[str, Any] | None = None
+        self,
+        x0: Any,
+        x1: Any,
+        t: Float[Array, "batch ..."],
+        noise: Mapping[str, Any] | None = None,
     ) -> PathSample:
         """The point and the conditional velocity at t.
 
@@ -103,7 +108,7 @@ class GeodesicPath:
 
         return PathSample(*jax.jvp(at, (kappa,), (rate,)))
 
-    def distance(self, predicted: Any, target: Any, x_t: Any, t: Any) -> Array:
+    def distance(self, predicted: Any, target: Any, x_t: Any, t: Any) -> Float[Array, " batch"]:
         """The squared length of the error in the metric at x_t, over the dimension (batch,)."""
         square, features = self.squared_error(predicted, target, x_t, t)
         return square / features
@@ -123,7 +128,7 @@ class GeodesicPath:
         check_name("prediction on a manifold", prediction, ("velocity", "x1"))
         return self if prediction == "velocity" else Endpoint(self)
 
-    def _summed(self, square: Array) -> SquaredError:
+    def _summed(self, square: Float[Array, "batch ..."]) -> SquaredError:
         """Squared lengths, summed over the points of one example."""
         whole = square.reshape(len(square), -1)
         return SquaredError(jnp.sum(whole, axis=1), whole.shape[1] * self.manifold.dim)
@@ -156,13 +161,17 @@ class Endpoint:
         return self.path.manifold
 
     def sample(
-        self, x0: Any, x1: Any, t: Array, noise: Mapping[str, Any] | None = None
+        self,
+        x0: Any,
+        x1: Any,
+        t: Float[Array, "batch ..."],
+        noise: Mapping[str, Any] | None = None,
     ) -> PathSample:
         """The point at t, and x1; see `GeodesicPath.sample`."""
         x_t = self.path.sample(x0, x1, t, noise).x_t
         return PathSample(x_t, jax.tree.map(at_least_float32, x1))
 
-    def distance(self, predicted: Any, target: Any, x_t: Any, t: Any) -> Array:
+    def distance(self, predicted: Any, target: Any, x_t: Any, t: Any) -> Float[Array, " batch"]:
         """The squared distance of x1' and x1, over the dimension (batch,)."""
         square, features = self.squared_error(predicted, target, x_t, t)
         return square / features

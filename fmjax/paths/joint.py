@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+from jaxtyping import Float, Int, PRNGKeyArray
 
 from fmjax.array_checks import check_prefix
 from fmjax.checks import check_positive
@@ -24,7 +25,7 @@ class PartLaw:
     part: int
     tree: Any
 
-    def sample(self, key: Array, index: Array, shape: Shape) -> Any:
+    def sample(self, key: PRNGKeyArray, index: Int[Array, " batch"], shape: Shape) -> Any:
         """As `Law.sample`, of the part's shape."""
         return self.law.sample(key, index, self.tree.flatten_up_to(shape)[self.part])
 
@@ -131,7 +132,7 @@ class Joint:
         tree = jax.tree.structure(self.paths)
         return PathSample(*(tree.unflatten(column) for column in zip(*samples, strict=True)))
 
-    def distance(self, predicted: Any, target: Any, x_t: Any, t: Any) -> Array:
+    def distance(self, predicted: Any, target: Any, x_t: Any, t: Any) -> Float[Array, " batch"]:
         """The sum of the distances of the parts, each times its weight, (batch,).
 
         Raises:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from fmjax.array_checks import as_floats, check_shaped_as, times_of
 from fmjax.checks import check_between, check_positive
@@ -31,15 +32,19 @@ class NoisyLine(abc.ABC):
     noise = _NOISE
 
     @abc.abstractmethod
-    def std(self, t: Array) -> Array:
+    def std(self, t: Float[Array, "*t"]) -> Float[Array, "*t"]:
         """s_t, any shape of t."""
 
     @abc.abstractmethod
-    def d_std(self, t: Array) -> Array:
+    def d_std(self, t: Float[Array, "*t"]) -> Float[Array, "*t"]:
         """The time derivative of s_t, any shape of t."""
 
     def sample(
-        self, x0: Array, x1: Array, t: Array, noise: Mapping[str, Array] | None = None
+        self,
+        x0: Float[Array, " batch *shape"],
+        x1: Float[Array, " batch *shape"],
+        t: Float[Array, "batch ..."],
+        noise: Mapping[str, Float[Array, " batch *shape"]] | None = None,
     ) -> PathSample:
         """The point and the conditional velocity at t.
 
@@ -61,13 +66,23 @@ class NoisyLine(abc.ABC):
             target=x1 - x0 + self.d_std(t) * z,
         )
 
-    def distance(self, predicted: Array, target: Array, x_t: Array, t: Array) -> Array:
+    def distance(
+        self,
+        predicted: Float[Array, " batch *shape"],
+        target: Float[Array, " batch *shape"],
+        x_t: Float[Array, " batch *shape"],
+        t: Float[Array, "batch ..."],
+    ) -> Float[Array, " batch"]:
         """The mean squared error of the velocity (batch,)."""
         return squared(predicted, target, x_t, t)
 
     def score(
-        self, x0: Array, x1: Array, t: Array, noise: Mapping[str, Array] | None = None
-    ) -> Array:
+        self,
+        x0: Float[Array, " batch *shape"],
+        x1: Float[Array, " batch *shape"],
+        t: Float[Array, "batch ..."],
+        noise: Mapping[str, Float[Array, " batch *shape"]] | None = None,
+    ) -> Float[Array, " batch *shape"]:
         """The conditional score -z / s_t, shaped as x1; near an end s_t is read `END` inside.
 
         Where s_t vanishes at the ends, it grows without bound towards them. A network s(x, t) is
@@ -77,7 +92,7 @@ class NoisyLine(abc.ABC):
         _, z, _, t = self._unpack(x0, x1, t, noise)
         return -z / self.std(clamp(t, END, 1.0 - END))
 
-    def score_weight(self, t: Array) -> Array:
+    def score_weight(self, t: Float[Array, "*t"]) -> Float[Array, "*t"]:
         """lambda_t = s_t, by which the score becomes -z: bounded, and of unit variance.
 
         The lambda_t of SF2M (arXiv:2307.03672) is this times 2 / sigma^2.
@@ -129,12 +144,12 @@ class BrownianBridge(NoisyLine):
         _check_sigma("BrownianBridge", self.sigma)
         check_between("the softening of BrownianBridge", self.softening, 0, 1, "()")
 
-    def std(self, t: Array) -> Array:
+    def std(self, t: Float[Array, "*t"]) -> Float[Array, "*t"]:
         """s_t, any shape of t; 0 at both ends."""
         q = t * (1.0 - t)
         return self.sigma * q / jnp.sqrt(q + 4.0 * self.softening**2)
 
-    def d_std(self, t: Array) -> Array:
+    def d_std(self, t: Float[Array, "*t"]) -> Float[Array, "*t"]:
         """The time derivative of s_t, any shape of t."""
         q, e2 = t * (1.0 - t), 4.0 * self.softening**2
         return self.sigma * (1.0 - 2.0 * t) * (0.5 * q + e2) / (q + e2) ** 1.5
@@ -163,11 +178,11 @@ class NoisyStraight(NoisyLine):
     def __post_init__(self):
         _check_sigma("NoisyStraight", self.sigma)
 
-    def std(self, t: Array) -> Array:
+    def std(self, t: Float[Array, "*t"]) -> Float[Array, "*t"]:
         """Equal to sigma."""
         return jnp.full_like(t, self.sigma)
 
-    def d_std(self, t: Array) -> Array:
+    def d_std(self, t: Float[Array, "*t"]) -> Float[Array, "*t"]:
         """Equal to 0."""
         return jnp.zeros_like(t)
 

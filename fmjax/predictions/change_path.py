@@ -3,6 +3,7 @@
 import functools
 
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from fmjax.array_checks import as_floats, check_returned, times_of
 from fmjax.checks import check_methods
@@ -43,7 +44,9 @@ def change_path(
     check_schedule("target_schedule", b)
     check_methods("the velocity", velocity, such_as="lambda x, t, labels: ...")
 
-    def changed(x: Array, t: Array, labels: Labels = None) -> Array:
+    def changed(
+        x: Float[Array, " batch *shape"], t: Float[Array, "batch ..."], labels: Labels = None
+    ) -> Float[Array, " batch *shape"]:
         x = as_floats("x", x)
         t = times_of(t, x)
         s, d_s, c, d_c = _match(a, b, clamp(t, *_reach_of_match(a, b)))

@@ -7,6 +7,7 @@ from typing import NamedTuple, get_args
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 
 from fmjax.array_checks import as_floats, check_returned, check_shaped_as, times_of
 from fmjax.checks import check_between, check_methods, check_name
@@ -34,11 +35,13 @@ END_DISTANCES = (END, 1e-4, 1e-3, 1e-2, 1e-1)
 class Endpoints(NamedTuple):
     """The two ends of the path that a prediction implies at x_t, both shaped as x_t."""
 
-    x0: Array
-    x1: Array
+    x0: Float[Array, " batch *shape"]
+    x1: Float[Array, " batch *shape"]
 
 
-def coefficients(target: Prediction, schedule: Schedule, t: Array) -> tuple[Array, Array]:
+def coefficients(
+    target: Prediction, schedule: Schedule, t: Float[Array, "*t"]
+) -> tuple[Float[Array, "*t"], Float[Array, "*t"]]:
     """(a, b) such that the target is a x1 + b x0; the table is in `fmjax.predictions`.
 
     Args:
@@ -64,7 +67,13 @@ def coefficients(target: Prediction, schedule: Schedule, t: Array) -> tuple[Arra
     }[target]()
 
 
-def target_of(target: Prediction, schedule: Schedule, x0: Array, x1: Array, t: Array) -> Array:
+def target_of(
+    target: Prediction,
+    schedule: Schedule,
+    x0: Float[Array, " batch *shape"],
+    x1: Float[Array, " batch *shape"],
+    t: Float[Array, "batch ..."],
+) -> Float[Array, " batch *shape"]:
     """The value that a network is trained to predict, a x1 + b x0.
 
     Args:
@@ -87,14 +96,14 @@ def target_of(target: Prediction, schedule: Schedule, x0: Array, x1: Array, t: A
 
 
 def convert(
-    prediction: Array,
-    x_t: Array,
-    t: Array,
+    prediction: Float[Array, " batch *shape"],
+    x_t: Float[Array, " batch *shape"],
+    t: Float[Array, "batch ..."],
     schedule: Schedule,
     *,
     source: Prediction,
     target: Prediction,
-) -> Array:
+) -> Float[Array, " batch *shape"]:
     """Turns a prediction of one target into one of another.
 
     A ``"score"`` is -E[x0 | x_t] / sigma, which is grad log p_t only if x0 is standard normal and
@@ -131,7 +140,12 @@ def convert(
 
 
 def endpoints(
-    prediction: Array, x_t: Array, t: Array, schedule: Schedule, *, source: Prediction
+    prediction: Float[Array, " batch *shape"],
+    x_t: Float[Array, " batch *shape"],
+    t: Float[Array, "batch ..."],
+    schedule: Schedule,
+    *,
+    source: Prediction,
 ) -> Endpoints:
     """The x0 and x1 that a prediction at x_t implies; arguments and errors as in `convert`."""
     return Endpoints(
@@ -139,7 +153,9 @@ def endpoints(
     )
 
 
-def error_ratio(t: Array, schedule: Schedule, *, source: Prediction, target: Prediction) -> Array:
+def error_ratio(
+    t: Float[Array, "*t"], schedule: Schedule, *, source: Prediction, target: Prediction
+) -> Float[Array, "*t"]:
     """What an error of 1 in the prediction of `source` becomes after its conversion to `target`.
 
     det_target / det_source, with its sign: on the straight path, an error in the velocity is
@@ -161,12 +177,12 @@ def error_ratio(t: Array, schedule: Schedule, *, source: Prediction, target: Pre
 
 
 def convert_weight(
-    weight: Callable[[Array], Array] | None,
+    weight: Callable[[Float[Array, "*t"]], Float[Array, "*t"]] | None,
     schedule: Schedule,
     *,
     source: Prediction,
     target: Prediction,
-) -> Callable[[Array], Array]:
+) -> Callable[[Float[Array, "*t"]], Float[Array, "*t"]]:
     """The weight under which training on `target` is the same loss as `weight` on `source`.
 
     weight_target(t) = weight_source(t) r(t)^2, with r the `error_ratio` from target to source; then
@@ -188,7 +204,7 @@ def convert_weight(
     for name in (source, target):
         _check_prediction(name)
 
-    def converted(t: Array) -> Array:
+    def converted(t: Float[Array, "*t"]) -> Float[Array, "*t"]:
         square = jnp.square(error_ratio(t, schedule, source=target, target=source))
         if weight is None:
             return square
@@ -267,13 +283,13 @@ def _check_prediction(target: Prediction) -> None:
     check_name("prediction target", target, PREDICTIONS)
 
 
-def det_of(schedule: Schedule, target: Prediction, t: Array) -> Array:
+def det_of(schedule: Schedule, target: Prediction, t: Float[Array, "*t"]) -> Float[Array, "*t"]:
     """alpha b - sigma a: 0 where the target says no more than x_t itself."""
     a, b = coefficients(target, schedule, t)
     return schedule.alpha(t) * b - schedule.sigma(t) * a
 
 
-def reach(f: Callable[[Array], Array]) -> tuple[float, float]:
+def reach(f: Callable[[Float[Array, "*t"]], Float[Array, "*t"]]) -> tuple[float, float]:
     """The interval of t in which f may divide: [0, 1], shortened at an end where f vanishes.
 
     There it ends at the first of `END_DISTANCES` at which f can be divided by.

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import Int, Shaped, UInt8
 
 from fmjax import plots
 from fmjax.data.codecs import Codec, vocabulary_of
@@ -62,13 +63,13 @@ def pictured(codec: Codec, images: int, vectors: int) -> int:
 
 def draw_picture(
     codec: Codec,
-    samples: np.ndarray,
+    samples: Shaped[np.ndarray, "n ..."],
     columns: int,
     classes: Any = None,
     captions: Sequence[str] = (),
     row_captions: Sequence[str] = (),
     **options: Any,
-) -> np.ndarray:
+) -> UInt8[np.ndarray, "height width channels"]:
     """A picture of samples, uint8 (height, width, channels).
 
     Args:
@@ -90,14 +91,16 @@ def draw_picture(
     return plots.pair_plots(standardised(codec, samples), classes, **options)
 
 
-def standardised(codec: Codec, data: np.ndarray) -> np.ndarray:
+def standardised(codec: Codec, data: Shaped[np.ndarray, "n ..."]) -> Shaped[np.ndarray, "n ..."]:
     """Vectors as states, their first numbers alone; tokens as they are, a masked one the last."""
     if codec.kind == "tokens":
         return np.asarray(data, np.float32)
     return codec.encode(np.asarray(data))[..., :_COLUMNS]
 
 
-def draw_states(codec: Codec, states: np.ndarray, columns: int, **options: Any) -> np.ndarray:
+def draw_states(
+    codec: Codec, states: Shaped[np.ndarray, "n ..."], columns: int, **options: Any
+) -> UInt8[np.ndarray, "height width channels"]:
     """A picture of states on the way, uint8 (height, width, channels).
 
     Args:
@@ -116,14 +119,16 @@ def draw_states(codec: Codec, states: np.ndarray, columns: int, **options: Any) 
     return draw_picture(codec, images, columns, **options)
 
 
-def shown_classes(experiment: Experiment, request: Request, num: int) -> np.ndarray | None:
+def shown_classes(
+    experiment: Experiment, request: Request, num: int
+) -> Int[np.ndarray, " n"] | None:
     """The classes of the first samples of a resolved request; None where they have none."""
     if request.labels is None or experiment.classes is None:
         return None
     return request.rows(experiment.conditions, 0, num)[1]
 
 
-def _real(dataset: Dataset, num: int) -> tuple[np.ndarray, Any]:
+def _real(dataset: Dataset, num: int) -> tuple[Shaped[np.ndarray, "n ..."], Any]:
     """Held-out examples and their labels, those of the last snapshot where there are snapshots."""
     if dataset.snapshots is None:
         return dataset.arrays("test", num)

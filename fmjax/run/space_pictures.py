@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float, Int, UInt8
 
 from fmjax import plots
 from fmjax.data.tables.globe import unit_vectors
@@ -30,9 +31,9 @@ class Panel(NamedTuple):
         lines: what is drawn behind the points, each (k, 2).
     """
 
-    project: Callable[[np.ndarray], np.ndarray]
+    project: Callable[[Float[np.ndarray, "n ..."]], Float[np.ndarray, "n 2"]]
     limits: Limits | None = None
-    lines: Sequence[np.ndarray] = ()
+    lines: Sequence[Float[np.ndarray, "_k 2"]] = ()
 
 
 def panels_of(manifold: Manifold) -> list[Panel]:
@@ -65,13 +66,13 @@ def panels_of(manifold: Manifold) -> list[Panel]:
 
 def draw_points(
     manifold: Manifold,
-    points: np.ndarray,
-    classes: np.ndarray | None = None,
+    points: Float[np.ndarray, "n ..."],
+    classes: Int[np.ndarray, " n"] | None = None,
     *,
-    reference: np.ndarray | None = None,
-    reference_labels: np.ndarray | None = None,
-    window: np.ndarray | None = None,
-) -> np.ndarray:
+    reference: Float[np.ndarray, "m ..."] | None = None,
+    reference_labels: Int[np.ndarray, " m"] | None = None,
+    window: Float[np.ndarray, "k ..."] | None = None,
+) -> UInt8[np.ndarray, "height width 3"]:
     """A picture of points on a manifold, uint8 (height, width, 3): its plots, one below the other.
 
     Args:
@@ -103,7 +104,7 @@ def draw_points(
     return _stacked(drawn)
 
 
-def _stacked(pictures: list[np.ndarray]) -> np.ndarray:
+def _stacked(pictures: list[np.ndarray]) -> UInt8[np.ndarray, "height width 3"]:
     width = max(picture.shape[1] for picture in pictures)
     rows = []
     for picture in pictures:
@@ -112,7 +113,7 @@ def _stacked(pictures: list[np.ndarray]) -> np.ndarray:
     return np.concatenate(rows)[:-_GAP]
 
 
-def mollweide(x: np.ndarray) -> np.ndarray:
+def mollweide(x: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 2"]:
     """The map of Mollweide, which keeps areas, (n, 3) -> (n, 2): an ellipse of half axes 2 and 1.
 
     With 2 a + sin 2a = pi sin(latitude) it is (2 longitude / pi cos a, sin a).
@@ -134,7 +135,7 @@ _MAP: Limits = (-2.04, 2.04, -1.02, 1.02)
 _DISK: Limits = (-1.02, 1.02, -1.02, 1.02)
 
 
-def _graticule() -> list[np.ndarray]:
+def _graticule() -> list[Float[np.ndarray, "k 2"]]:
     """Meridians of every 60 degrees, the outline among them, and parallels of every 30."""
     edge = np.pi - 1e-9
     lines = [_on_globe(np.clip(k * np.pi / 3, -edge, edge), _ROUND / 2) for k in range(-3, 4)]
@@ -146,15 +147,17 @@ def _on_globe(longitude: np.ndarray | float, latitude: np.ndarray | float) -> np
     return mollweide(unit_vectors(latitude, longitude))
 
 
-def _circle() -> np.ndarray:
+def _circle() -> Float[np.ndarray, "k 2"]:
     return np.stack([np.cos(_ROUND), np.sin(_ROUND)], axis=1)
 
 
-def _axis(k: int) -> Callable[[np.ndarray], np.ndarray]:
+def _axis(k: int) -> Callable[[Float[np.ndarray, "n 3 3"]], Float[np.ndarray, "n 2"]]:
     return lambda x: mollweide(np.asarray(x)[:, :, k])
 
 
-def _pairs(manifold: Manifold) -> list[Callable[[np.ndarray], np.ndarray]]:
+def _pairs(
+    manifold: Manifold,
+) -> list[Callable[[Float[np.ndarray, "n ..."]], Float[np.ndarray, "n 2"]]]:
     """Each two of the first coordinates; of a line the coordinate above nothing."""
     count = min(math.prod(manifold.shape), _SHOWN)
     if count == 1:
@@ -162,19 +165,21 @@ def _pairs(manifold: Manifold) -> list[Callable[[np.ndarray], np.ndarray]]:
     return [_columns(list(pair)) for pair in itertools.combinations(range(count), 2)]
 
 
-def _columns(pair: list[int]) -> Callable[[np.ndarray], np.ndarray]:
+def _columns(pair: list[int]) -> Callable[[Float[np.ndarray, "n ..."]], Float[np.ndarray, "n 2"]]:
     return lambda x: np.asarray(x).reshape(len(x), -1)[:, pair]
 
 
 def _of_part(
-    manifold: FlatProduct, i: int, project: Callable[[np.ndarray], np.ndarray]
-) -> Callable[[np.ndarray], np.ndarray]:
+    manifold: FlatProduct,
+    i: int,
+    project: Callable[[Float[np.ndarray, "n ..."]], Float[np.ndarray, "n 2"]],
+) -> Callable[[Float[np.ndarray, "n size"]], Float[np.ndarray, "n 2"]]:
     return lambda x: project(np.asarray(manifold.split(jnp.asarray(x))[i]))
 
 
-def _around(points: np.ndarray) -> Limits:
+def _around(points: Float[np.ndarray, "n 2"]) -> Limits:
     """A square around points of the plane."""
     low, high = points.min(axis=0), points.max(axis=0)
     half = 0.54 * max(float((high - low).max()), 1e-6)
-    (x, y) = (low + high) / 2
+    x, y = ((low + high) / 2).tolist()
     return (x - half, x + half, y - half, y + half)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+from jaxtyping import Float
 
 from fmjax.conditions import null_labels
 from fmjax.conventions import Array, Labels, Velocity
@@ -124,7 +125,7 @@ def keep_teacher(workdir: Path, teacher: Teacher, resumed: bool) -> None:
 def _guided(velocity: Velocity, null: Any, w: float) -> Velocity:
     guided = classifier_free(velocity, null)
 
-    def at_scale(x: Array, t: Array, labels: Labels) -> Array:
+    def at_scale(x: Any, t: Float[Array, "batch ..."], labels: Labels) -> Any:
         return guided(x, t, Guided(labels, w))
 
     return at_scale

@@ -3,13 +3,14 @@
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Int
 
 from fmjax.conventions import Times
 from fmjax.data.token_codecs import Text
 from fmjax.files import write_bytes
 
 
-def write_texts(codec: Text, samples: np.ndarray, path: Path) -> None:
+def write_texts(codec: Text, samples: Int[np.ndarray, "n length"], path: Path) -> None:
     """Writes samples as a text.
 
     Args:
@@ -21,7 +22,9 @@ def write_texts(codec: Text, samples: np.ndarray, path: Path) -> None:
     _write(path, "\n".join(headed))
 
 
-def write_steps(codec: Text, states: np.ndarray, times: Times, path: Path) -> None:
+def write_steps(
+    codec: Text, states: Int[np.ndarray, "times n length"], times: Times, path: Path
+) -> None:
     """Writes how samples came about: all of them at each time, what is masked shown as ▒.
 
     Args:

@@ -3,6 +3,7 @@
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+from jaxtyping import Float64, Key
 
 from fmjax.conventions import Array, Labels, Times, Velocity
 from fmjax.errors import InputError
@@ -24,7 +25,7 @@ class Solver(Protocol):
         x0: Any,
         labels: Labels = None,
         *,
-        keys: Array | None = None,
+        keys: Key[Array, " batch"] | None = None,
         t0: float = 0.0,
         t1: float = 1.0,
         save_at: Times | None = None,
@@ -47,10 +48,12 @@ class Solver(Protocol):
     def describe(self) -> dict[str, Any]:
         """All that decides the samples, by name; it goes into JSON."""
 
-    def nodes(self, t0: float = 0.0, t1: float = 1.0) -> np.ndarray | None:
+    def nodes(self, t0: float = 0.0, t1: float = 1.0) -> Float64[np.ndarray, " nodes"] | None:
         """The times of fixed steps, both ends included, float64; None where steps are adaptive."""
 
-    def evaluation_times(self, t0: float = 0.0, t1: float = 1.0) -> np.ndarray | None:
+    def evaluation_times(
+        self, t0: float = 0.0, t1: float = 1.0
+    ) -> Float64[np.ndarray, " times"] | None:
         """When the velocity is evaluated, as many times as ``nfe``, float64.
 
         None where that is not known before the solve.

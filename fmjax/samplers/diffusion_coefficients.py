@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Literal, get_args
 
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from fmjax.array_checks import check_returned
 from fmjax.checks import check_between, check_name
@@ -16,13 +17,13 @@ Coefficient = Literal["constant", "sigma", "sigma_squared", "zero_ends"]
 DIFFUSIONS: tuple[Coefficient, ...] = get_args(Coefficient)
 """The names that `diffusion_coefficient` knows."""
 
-Diffusion = Coefficient | Callable[[Array], Array]
+Diffusion = Coefficient | Callable[[Float[Array, "*t"]], Float[Array, "*t"]]
 """A name of `DIFFUSIONS`, or g itself, a function of t (any shape) that is not negative."""
 
 
 def diffusion_coefficient(
     diffusion: Diffusion, scale: float, path: Path
-) -> Callable[[Array], Array]:
+) -> Callable[[Float[Array, "*t"]], Float[Array, "*t"]]:
     """The function g(t), with g^2 = scale w(t).
 
     =================  ==============  =============================================================
@@ -66,6 +67,6 @@ def diffusion_coefficient(
     return lambda t: math.sqrt(2.0 * scale) * schedule.sigma(t) ** power
 
 
-def _checked(g: Array, t: Array) -> Array:
+def _checked(g: Float[Array, "*t"], t: Float[Array, "*t"]) -> Float[Array, "*t"]:
     check_returned("the diffusion", g, "t", t)
     return g

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Float
 
 from fmjax.array_checks import as_floats, check_per_example
 from fmjax.checks import check_at_least, check_between, check_methods
@@ -25,15 +26,15 @@ class SourceFit(NamedTuple):
         costs: the cost of each example before each step (iterations, batch).
     """
 
-    x0: Array
-    x1: Array
-    costs: Array
+    x0: Float[Array, " batch *shape"]
+    x1: Float[Array, " batch *shape"]
+    costs: Float[Array, "iterations batch"]
 
 
 def fit_source(
     velocity: Velocity,
-    x0: Array,
-    cost: Callable[[Array], Array],
+    x0: Float[Array, " batch *shape"],
+    cost: Callable[[Float[Array, "batch ..."]], Float[Array, " batch"]],
     labels: Labels = None,
     spec: Solver | None = None,
     *,
@@ -99,7 +100,7 @@ def fit_source(
     return SourceFit(x0, solve(velocity, x0, labels, spec).x1, costs)
 
 
-def _energy(x0: Array) -> Array:
+def _energy(x0: Float[Array, "batch ..."]) -> Float[Array, " batch"]:
     """The negative log-density of |x0|, up to a constant, (batch,)."""
     square = jnp.sum(jnp.square(x0).reshape(len(x0), -1), axis=1)
     return 0.5 * square - 0.5 * (x0[0].size - 1) * jnp.log(square)

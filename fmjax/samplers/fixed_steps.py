@@ -1,24 +1,25 @@
 """Fixed steps of your own: what a solver needs beside the formula of one step."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float, Int, Real
 
 from fmjax.array_checks import check_returned
 from fmjax.conventions import Array, Times, at_least_float32
 from fmjax.samplers.solution import Solution, checked_times, finished, is_finite, leading_size
 
-Step = Callable[[Any, Array, Array, Array], Any]
+Step = Callable[[Any, Float[Array, " batch"], Float[Array, " batch"], Int[Array, ""]], Any]
 """``step(x, t, t_next, k) -> x_next``, with both times (batch,); k, int32 (), counts the steps."""
 
 
 def take_steps(
     step: Step,
     x0: Any,
-    times: np.ndarray,
+    times: Sequence[float] | Real[np.ndarray, " nodes"],
     *,
     nfe: int,
     save_at: Times | None = None,

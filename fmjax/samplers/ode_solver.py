@@ -5,6 +5,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float64, Key
 
 from fmjax.checks import check_at_least, check_methods, check_name, check_positive
 from fmjax.conventions import Array, Labels, Times, Velocity, at_least_float32
@@ -136,7 +137,7 @@ class ODESolver(NamedTuple):
         x0: Any,
         labels: Labels = None,
         *,
-        keys: Array | None = None,
+        keys: Key[Array, " batch"] | None = None,
         t0: float = 0.0,
         t1: float = 1.0,
         save_at: Times | None = None,
@@ -157,7 +158,7 @@ class ODESolver(NamedTuple):
         found = {k: v for k, v in fields.items() if v is not None}
         return found | {"grid": repr(self.grid)} | where
 
-    def nodes(self, t0: float = 0.0, t1: float = 1.0) -> np.ndarray | None:
+    def nodes(self, t0: float = 0.0, t1: float = 1.0) -> Float64[np.ndarray, " nodes"] | None:
         """The steps + 1 times of a fixed solve, float64; None where the steps are adaptive.
 
         Raises:
@@ -167,7 +168,9 @@ class ODESolver(NamedTuple):
             return None
         return time_grid(self.grid, self.steps, t0, t1, self.schedule)
 
-    def evaluation_times(self, t0: float = 0.0, t1: float = 1.0) -> np.ndarray | None:
+    def evaluation_times(
+        self, t0: float = 0.0, t1: float = 1.0
+    ) -> Float64[np.ndarray, " times"] | None:
         """When a fixed solve evaluates the velocity, float64; None where the steps are adaptive.
 
         Raises:

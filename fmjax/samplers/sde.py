@@ -9,6 +9,10 @@ Noise corrects the errors of earlier steps, at the price of more steps. Sources:
 arXiv:2011.13456; for flows Ma et al., arXiv:2401.08740.
 """
 
+from typing import Any
+
+from jaxtyping import Key
+
 from fmjax.checks import check_methods
 from fmjax.conventions import Array, Labels, Times, Velocity
 from fmjax.errors import InputError
@@ -20,8 +24,8 @@ from fmjax.samplers.solution import Solution
 
 def solve_sde(
     velocity: Velocity,
-    x0: Array,
-    keys: Array,
+    x0: Any,
+    keys: Key[Array, " batch"],
     labels: Labels = None,
     spec: Solver | None = None,
     *,

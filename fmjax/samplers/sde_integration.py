@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float, Float64
 
 from fmjax.array_checks import check_returned
 from fmjax.conventions import Array
@@ -78,7 +79,9 @@ def integrate(spec, velocity, x0, keys, labels, score, times, save_at) -> Soluti
     return Solution(solution.ys[0][0], nfe, success, accepted, rejected, times[finite], trajectory)
 
 
-def _field(velocity, spec, score, g: Callable[[Array], Array]) -> Callable:
+def _field(
+    velocity, spec, score, g: Callable[[Float[Array, "*t"]], Float[Array, "*t"]]
+) -> Callable:
     """The right-hand side, as diffrax calls it."""
     schedule: Any = getattr(spec.path, "schedule", None)  # without one there is a score
     low, high = (SCORE_MARGIN if schedule is None else 0.0), 1.0 - SCORE_MARGIN
@@ -106,7 +109,9 @@ def _field(velocity, spec, score, g: Callable[[Array], Array]) -> Callable:
     return field
 
 
-def with_nodes(times: np.ndarray, save_at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def with_nodes(
+    times: Float64[np.ndarray, " nodes"], save_at: Float64[np.ndarray, " times"]
+) -> tuple[Float64[np.ndarray, " more"], Float64[np.ndarray, " times"]]:
     """The grid with the times to save among its nodes, and those times as they are there."""
     nearest = times[np.abs(times[:, None] - save_at[None]).argmin(axis=0)]
     # A step of a rounding error would divide by it.

@@ -3,6 +3,7 @@
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+from jaxtyping import Float, Float64, Key
 
 from fmjax.checks import check_flag, check_name
 from fmjax.conventions import Array, Labels, Times, Velocity, at_least_float32
@@ -62,10 +63,10 @@ class SDESolver(NamedTuple):
     def solve(
         self,
         velocity: Velocity,
-        x0: Array,
+        x0: Float[Array, "batch ..."],
         labels: Labels = None,
         *,
-        keys: Array | None = None,
+        keys: Key[Array, " batch"] | None = None,
         t0: float = 0.0,
         t1: float = 1.0,
         save_at: Times | None = None,
@@ -91,7 +92,7 @@ class SDESolver(NamedTuple):
             **self.ode.describe(),
         }
 
-    def nodes(self, t0: float = 0.0, t1: float = 1.0) -> np.ndarray:
+    def nodes(self, t0: float = 0.0, t1: float = 1.0) -> Float64[np.ndarray, " nodes"]:
         """The steps + 1 times between which noise is drawn, float64."""
         times = self.ode.nodes(t0, t1)
         assert times is not None, "sde_spec takes fixed steps alone"

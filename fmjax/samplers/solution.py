@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Bool, Float, Float64, Int, Key, Real
 
 from fmjax.array_checks import check_floats, check_leading_size, shape_of
 from fmjax.checks import check_at_least, check_finite_number, is_number
@@ -47,11 +48,11 @@ class Solution(NamedTuple):
     """
 
     x1: Any
-    nfe: Array
-    success: Array
-    accepted: Array
-    rejected: Array
-    t_end: Array
+    nfe: Int[Array, " batch"]
+    success: Bool[Array, " batch"]
+    accepted: Int[Array, " batch"]
+    rejected: Int[Array, " batch"]
+    t_end: Float[Array, " batch"]
     trajectory: Any = None
 
 
@@ -137,7 +138,7 @@ def check_ends(t0: float, t1: float) -> None:
         raise InputError(f"t0 and t1 must be two different finite times; got {t0!r} and {t1!r}.")
 
 
-def check_noisy_solve(x0: Any, keys: Array | None, t0: float, t1: float) -> int:
+def check_noisy_solve(x0: Any, keys: Key[Array, " batch"] | None, t0: float, t1: float) -> int:
     """Checks all that a solve with noise asks of its input.
 
     Args:
@@ -164,7 +165,7 @@ def check_noisy_solve(x0: Any, keys: Array | None, t0: float, t1: float) -> int:
     return batch
 
 
-def check_keys(keys: Array | None, batch: int) -> Array:
+def check_keys(keys: Key[Array, " batch"] | None, batch: int) -> Key[Array, " batch"]:
     """Checks the keys of a solve with noise.
 
     Returns:
@@ -229,7 +230,7 @@ def shared_labels(labels: Any, batch: int) -> Any:
     return labels
 
 
-def checked_times(save_at: Times, t0: float, t1: float) -> np.ndarray:
+def checked_times(save_at: Times, t0: float, t1: float) -> Float64[np.ndarray, " times"]:
     """The times at which to keep the state, float64.
 
     Raises:
@@ -259,10 +260,10 @@ def finished(solution: Solution) -> Solution:
     return solution._replace(x1=jax.tree.map(blank, solution.x1), success=success)
 
 
-def is_finite(x: Any) -> Array:
+def is_finite(x: Any) -> Bool[Array, " batch"]:
     """Whether the state of each example is finite, and no token -1, bool (batch,)."""
 
-    def whole(leaf: Array) -> Array:
+    def whole(leaf: Real[Array, "batch ..."]) -> Bool[Array, " batch"]:
         rows = jnp.reshape(leaf, (leaf.shape[0], -1))
         good = rows >= 0 if jnp.issubdtype(rows.dtype, jnp.integer) else jnp.isfinite(rows)
         return jnp.all(good, axis=1)

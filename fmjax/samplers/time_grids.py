@@ -17,6 +17,7 @@ from typing import Protocol
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float64
 
 from fmjax.checks import check_at_least, check_between, check_methods, check_name, check_positive
 from fmjax.conventions import Times
@@ -27,7 +28,7 @@ from fmjax.schedules import Cosine, Linear, Schedule, inverse_log_snr
 class Grid(Protocol):
     """An increasing map of [0, 1] into [0, 1]; the ends are moved to 0 and 1 by `time_grid`."""
 
-    def warp(self, u: np.ndarray, schedule: Schedule) -> np.ndarray:
+    def warp(self, u: Float64[np.ndarray, "*u"], schedule: Schedule) -> Float64[np.ndarray, "*u"]:
         """The times at u in [0, 1], float64, shaped as u."""
 
 
@@ -35,7 +36,7 @@ class Grid(Protocol):
 class UniformGrid:
     """Equal steps, t = u."""
 
-    def warp(self, u: np.ndarray, schedule: Schedule) -> np.ndarray:
+    def warp(self, u: Float64[np.ndarray, "*u"], schedule: Schedule) -> Float64[np.ndarray, "*u"]:
         """See `Grid`."""
         return u
 
@@ -52,7 +53,7 @@ class ShiftedGrid:
     def __post_init__(self):
         check_positive("the shift", self.shift)
 
-    def warp(self, u: np.ndarray, schedule: Schedule) -> np.ndarray:
+    def warp(self, u: Float64[np.ndarray, "*u"], schedule: Schedule) -> Float64[np.ndarray, "*u"]:
         """See `Grid`."""
         return u / (u + self.shift * (1 - u))
 
@@ -61,7 +62,7 @@ class ShiftedGrid:
 class CosineGrid:
     """Chebyshev's nodes, t = (1 - cos(pi u)) / 2: small steps at both ends."""
 
-    def warp(self, u: np.ndarray, schedule: Schedule) -> np.ndarray:
+    def warp(self, u: Float64[np.ndarray, "*u"], schedule: Schedule) -> Float64[np.ndarray, "*u"]:
         """See `Grid`."""
         return 0.5 * (1 - np.cos(np.pi * u))
 
@@ -86,7 +87,7 @@ class BetaGrid:
         check_positive("b of the beta grid", self.b)
         check_between("sigma_min of the beta grid", self.sigma_min, 0, 1, "[)")
 
-    def warp(self, u: np.ndarray, schedule: Schedule) -> np.ndarray:
+    def warp(self, u: Float64[np.ndarray, "*u"], schedule: Schedule) -> Float64[np.ndarray, "*u"]:
         """See `Grid`."""
         from scipy.special import betaincinv
 
@@ -111,7 +112,7 @@ class KarrasGrid:
         check_positive("rho of the Karras grid", self.rho)
         check_between("sigma_min of Karras", self.sigma_min, 0, 1, "()")
 
-    def warp(self, u: np.ndarray, schedule: Schedule) -> np.ndarray:
+    def warp(self, u: Float64[np.ndarray, "*u"], schedule: Schedule) -> Float64[np.ndarray, "*u"]:
         """See `Grid`."""
         return 1 - _power_law(u, 1.0, self.sigma_min, self.rho)
 
@@ -136,7 +137,7 @@ class EDMGrid:
         check_positive("rho of the EDM grid", self.rho)
         _check_ratios("EDM", self.sigma_min, self.sigma_max)
 
-    def warp(self, u: np.ndarray, schedule: Schedule) -> np.ndarray:
+    def warp(self, u: Float64[np.ndarray, "*u"], schedule: Schedule) -> Float64[np.ndarray, "*u"]:
         """See `Grid`."""
         return time_at_ratio(schedule, _power_law(u, self.sigma_max, self.sigma_min, self.rho))
 
@@ -155,7 +156,7 @@ class ExponentialGrid:
     def __post_init__(self):
         _check_ratios("exponential", self.sigma_min, self.sigma_max)
 
-    def warp(self, u: np.ndarray, schedule: Schedule) -> np.ndarray:
+    def warp(self, u: Float64[np.ndarray, "*u"], schedule: Schedule) -> Float64[np.ndarray, "*u"]:
         """See `Grid`."""
         ratio = self.sigma_max ** (1 - u) * self.sigma_min**u
         return time_at_ratio(schedule, ratio)
@@ -181,7 +182,7 @@ class SD3Grid:
         check_positive("the shift", self.shift)
         check_between("sigma_min of SD3", self.sigma_min, 0, 1, "()")
 
-    def warp(self, u: np.ndarray, schedule: Schedule) -> np.ndarray:
+    def warp(self, u: Float64[np.ndarray, "*u"], schedule: Schedule) -> Float64[np.ndarray, "*u"]:
         """See `Grid`."""
         once = self._shifted(self.sigma_min)
         return 1 - self._shifted(1 + u * (once - 1))
@@ -200,11 +201,11 @@ class FinalStepGrid:
 
     grid: Grid
 
-    def warp(self, u: np.ndarray, schedule: Schedule) -> np.ndarray:
+    def warp(self, u: Float64[np.ndarray, "*u"], schedule: Schedule) -> Float64[np.ndarray, "*u"]:
         """The grid without its final step; see `Grid`."""
         return self.grid.warp(u, schedule)
 
-    def nodes(self, steps: int, schedule: Schedule) -> np.ndarray:
+    def nodes(self, steps: int, schedule: Schedule) -> Float64[np.ndarray, " {steps+1}"]:
         """The steps + 1 nodes from 0 to 1, float64."""
         return np.array([0.0, *self.warp(np.linspace(0, 1, steps), schedule)[1:], 1.0])
 
@@ -232,7 +233,7 @@ class CustomGrid:
                 f"got {_as_text(times)}."
             )
 
-    def warp(self, u: np.ndarray, schedule: Schedule) -> np.ndarray:
+    def warp(self, u: Float64[np.ndarray, "*u"], schedule: Schedule) -> Float64[np.ndarray, "*u"]:
         """The nodes, linearly interpolated."""
         nodes = np.sort(self.times)
         return np.interp(u, np.linspace(0, 1, len(nodes)), nodes)
@@ -279,7 +280,7 @@ def named_grid(name: str, shift: float = 1.0) -> Grid:
 
 def time_grid(
     grid: Grid, steps: int, t0: float = 0.0, t1: float = 1.0, schedule: Schedule | None = None
-) -> np.ndarray:
+) -> Float64[np.ndarray, " {steps+1}"]:
     """The steps + 1 times of a fixed solve, from t0 to t1 exactly.
 
     Between other ends than 0 and 1 the steps are spaced as the grid is there; t1 < t0 takes the
@@ -322,7 +323,9 @@ def time_grid(
     return times
 
 
-def time_at_ratio(schedule: Schedule, ratio: np.ndarray) -> np.ndarray:
+def time_at_ratio(
+    schedule: Schedule, ratio: Float64[np.ndarray, "*ratio"]
+) -> Float64[np.ndarray, "*ratio"]:
     """The time at which sigma_t / alpha_t takes a value, float64, computed on the host.
 
     Args:
@@ -398,7 +401,9 @@ def _times_of_grid(times: Times) -> tuple[float, ...]:
         ) from error
 
 
-def _oriented(times: np.ndarray, t0: float, t1: float) -> np.ndarray:
+def _oriented(
+    times: Float64[np.ndarray, " nodes"], t0: float, t1: float
+) -> Float64[np.ndarray, " nodes"]:
     for nodes in (times, times[::-1]):
         if nodes[0] == t0 and nodes[-1] == t1:
             return nodes
@@ -420,7 +425,9 @@ def _inverse(grid: Grid, t: float, schedule: Schedule) -> float:
     return 0.5 * (low + high)
 
 
-def _power_law(u: np.ndarray, start: float, end: float, rho: float) -> np.ndarray:
+def _power_law(
+    u: Float64[np.ndarray, "*u"], start: float, end: float, rho: float
+) -> Float64[np.ndarray, "*u"]:
     return (start ** (1 / rho) + u * (end ** (1 / rho) - start ** (1 / rho))) ** rho
 
 

@@ -48,7 +48,11 @@ def check_schedule(what: str, schedule: Schedule) -> None:
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
-def with_slope(value: Callable[[Array], Array], slope: Callable[[Array], Array], t: Array) -> Array:
+def with_slope(
+    value: Callable[[Float[Array, "*t"]], Float[Array, "*t"]],
+    slope: Callable[[Float[Array, "*t"]], Float[Array, "*t"]],
+    t: Float[Array, "*t"],
+) -> Float[Array, "*t"]:
     """``value(t)``, elementwise, which jax differentiates as ``slope(t)``.
 
     For a function whose derivative is known but infinite, or undefined to autodiff, at an end.
@@ -66,7 +70,9 @@ def _with_slope_jvp(value, slope, primals, tangents):
     return with_slope(value, slope, t), rate * t_dot
 
 
-def clamp(t: Array, low: Array | float, high: Array | float) -> Array:
+def clamp(
+    t: Float[Array, "*t"], low: Float[Array, "..."] | float, high: Float[Array, "..."] | float
+) -> Float[Array, "*t"]:
     """t moved into [low, high]; inside, ends included, its derivative is 1.
 
     `jnp.clip` halves the gradient at a tie, which would halve every derivative at t = 0 and t = 1.
@@ -83,7 +89,7 @@ def log_snr(schedule: Schedule, t: Float[Array, "*t"]) -> Float[Array, "*t"]:
     return 2.0 * (jnp.log(schedule.alpha(t)) - jnp.log(schedule.sigma(t)))
 
 
-def inverse_log_snr(schedule: Schedule, value: Array) -> Array:
+def inverse_log_snr(schedule: Schedule, value: Float[Array, "*value"]) -> Float[Array, "*value"]:
     """The time at which `log_snr` takes a value: by closed form, else by bisection.
 
     Args:

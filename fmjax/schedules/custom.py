@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 
 from fmjax.array_checks import check_returned
 from fmjax.checks import check_methods
@@ -32,8 +33,8 @@ class Custom:
             path must have, or alpha_t / sigma_t does not increase strictly (checked at 257 times).
     """
 
-    alpha_fn: Callable[[Array], Array]
-    sigma_fn: Callable[[Array], Array]
+    alpha_fn: Callable[[Float[Array, "*t"]], Float[Array, "*t"]]
+    sigma_fn: Callable[[Float[Array, "*t"]], Float[Array, "*t"]]
     tolerance: float = 1e-2
     _alpha_ends: tuple[float, float] = field(init=False, repr=False, compare=False)
     _sigma_ends: tuple[float, float] = field(init=False, repr=False, compare=False)
@@ -48,19 +49,19 @@ class Custom:
             object.__setattr__(self, "_alpha_ends", _smooth_interval("alpha", self.alpha_fn, t))
             object.__setattr__(self, "_sigma_ends", _smooth_interval("sigma", self.sigma_fn, t))
 
-    def alpha(self, t: Array) -> Array:
+    def alpha(self, t: Float[Array, "*t"]) -> Float[Array, "*t"]:
         """The first function."""
         return _value(self.alpha_fn, self.d_alpha, self._alpha_ends, t)
 
-    def sigma(self, t: Array) -> Array:
+    def sigma(self, t: Float[Array, "*t"]) -> Float[Array, "*t"]:
         """The second function."""
         return _value(self.sigma_fn, self.d_sigma, self._sigma_ends, t)
 
-    def d_alpha(self, t: Array) -> Array:
+    def d_alpha(self, t: Float[Array, "*t"]) -> Float[Array, "*t"]:
         """The derivative of the first function."""
         return _slope(self.alpha_fn, clamp(t, *self._alpha_ends))
 
-    def d_sigma(self, t: Array) -> Array:
+    def d_sigma(self, t: Float[Array, "*t"]) -> Float[Array, "*t"]:
         """The derivative of the second function."""
         return _slope(self.sigma_fn, clamp(t, *self._sigma_ends))
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 
 from fmjax.array_checks import check_returned
 from fmjax.checks import check_at_least
@@ -52,7 +53,7 @@ class DiscreteVP:
                 f"got beta_min={self.beta_min!r} and beta_max={self.beta_max!r}."
             )
 
-    def step(self, t: Array) -> Array:
+    def step(self, t: Float[Array, "*t"]) -> Float[Array, "*t"]:
         """The number k of the step at t, a fraction between steps, and 0 from the first step on.
 
         Args:
@@ -67,26 +68,26 @@ class DiscreteVP:
         rounded = k + jnp.where(jnp.abs(near) < 0.5e-3, jax.lax.stop_gradient(near), 0.0)
         return clamp(rounded, 0.0, self.steps - 1.0)
 
-    def _log_alpha(self, t: Array) -> Array:
+    def _log_alpha(self, t: Float[Array, "*t"]) -> Float[Array, "*t"]:
         return _polynomial(_coefficients(self), 1.0 - t)
 
-    def _sigma(self, t: Array) -> Array:
+    def _sigma(self, t: Float[Array, "*t"]) -> Float[Array, "*t"]:
         return jnp.sqrt(0.0 - jnp.expm1(2.0 * self._log_alpha(t)))  # 0, and not -0, at t = 1
 
-    def alpha(self, t: Array) -> Array:
+    def alpha(self, t: Float[Array, "*t"]) -> Float[Array, "*t"]:
         """The square root of the product of 1 - beta_i."""
         return jnp.exp(self._log_alpha(t))
 
-    def sigma(self, t: Array) -> Array:
+    def sigma(self, t: Float[Array, "*t"]) -> Float[Array, "*t"]:
         """Equal to sqrt(1 - alpha_t^2), accurate where alpha_t is close to 1."""
         return with_slope(self._sigma, self.d_sigma, t)
 
-    def d_alpha(self, t: Array) -> Array:
+    def d_alpha(self, t: Float[Array, "*t"]) -> Float[Array, "*t"]:
         """The derivative of alpha_t."""
         slope = tuple(-n * c for n, c in enumerate(_coefficients(self)) if n)
         return _polynomial(slope, 1.0 - t) * self.alpha(t)
 
-    def d_sigma(self, t: Array) -> Array:
+    def d_sigma(self, t: Float[Array, "*t"]) -> Float[Array, "*t"]:
         """Equal to -alpha_t d_alpha_t / sigma_t, read at most at t = 1 - `END`."""
         t = clamp(t, 0.0, 1.0 - END)
         return -self.alpha(t) * self.d_alpha(t) / self._sigma(t)
@@ -110,7 +111,12 @@ def at_steps(apply_fn: ApplyFn, schedule: DiscreteVP) -> ApplyFn:
         Array([[999., 999.]], dtype=float32)
     """
 
-    def asked(params: Params, x: Array, t: Array, labels: Labels = None) -> Array:
+    def asked(
+        params: Params,
+        x: Float[Array, " batch *shape"],
+        t: Float[Array, "batch ..."],
+        labels: Labels = None,
+    ) -> Float[Array, " batch *shape"]:
         out = apply_fn(params, x, schedule.step(t), labels)
         check_returned("the network", out, "x", x)
         return out

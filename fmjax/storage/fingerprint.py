@@ -4,10 +4,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import UInt32
+
+from fmjax.conventions import Array
 
 
 @jax.jit
-def fingerprint(tree: Any) -> jax.Array:
+def fingerprint(tree: Any) -> UInt32[Array, ""]:
     """A uint32 that changes when a bit of the tree does, or when two values change places.
 
     The sum of all bit patterns, each times an odd number of its own, modulo 2^32: integer addition

@@ -13,7 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
+from jaxtyping import Shaped
 
+from fmjax.conventions import Array
 from fmjax.errors import InputError
 from fmjax.files import first_line, whole_file
 
@@ -75,7 +77,7 @@ def write_weights(
     multihost_utils.sync_global_devices(f"weights in {path}")
 
 
-def on_host(leaf: Any) -> np.ndarray:
+def on_host(leaf: Any) -> Shaped[np.ndarray, "..."]:
     """A leaf in this process's memory; only what lies on other machines is gathered."""
     if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
         if leaf.is_fully_replicated:
@@ -121,7 +123,7 @@ def read_header(path: Path) -> Header:
         return Header(found, content.metadata() or {})
 
 
-def read_tensor(path: Path, name: str) -> np.ndarray:
+def read_tensor(path: Path, name: str) -> Shaped[np.ndarray, "..."]:
     """Reads one tensor of a file, whole, and lets the file go again.
 
     The pages of a file that stays open count as memory of the process; a whole model's would.
@@ -133,7 +135,7 @@ def read_tensor(path: Path, name: str) -> np.ndarray:
         return content.get_tensor(name)
 
 
-def read_tensors(path: Path) -> dict[str, np.ndarray]:
+def read_tensors(path: Path) -> dict[str, Shaped[np.ndarray, "..."]]:
     """Reads all tensors of a file by name, of whatever network.
 
     Raises:
@@ -186,8 +188,8 @@ def read_weights(path: Path, target: Any) -> Any:
     return jax.tree.unflatten(jax.tree.structure(target), leaves)
 
 
-def _place(piece: Any, leaf: jax.ShapeDtypeStruct) -> jax.Array:
-    def read(index: tuple[slice, ...] | None) -> np.ndarray:
+def _place(piece: Any, leaf: jax.ShapeDtypeStruct) -> Shaped[Array, "..."]:
+    def read(index: tuple[slice, ...] | None) -> Shaped[np.ndarray, "..."]:
         return np.asarray(piece[index]).astype(leaf.dtype, copy=False)
 
     return jax.make_array_from_callback(leaf.shape, leaf.sharding, read)

@@ -10,6 +10,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Shaped
 
 from fmjax.errors import InputError
 from fmjax.files import first_line
@@ -90,7 +91,7 @@ def _tensors(content: Any, path: Path, kind: type) -> dict[str, Any]:
     return found
 
 
-def to_numpy(tensor: Any) -> np.ndarray:
+def to_numpy(tensor: Any) -> Shaped[np.ndarray, "..."]:
     """A tensor of torch as an array; bfloat16, which torch does not hand to numpy, by its bits."""
     import torch
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Shaped
 
 from fmjax.errors import InputError
 
@@ -54,7 +55,7 @@ class _Unpickler(pickle.Unpickler):
         return _Storage(name, dtype, size)
 
 
-def read_torch_tensors(path: Path, digest: str, known: str) -> dict[str, np.ndarray]:
+def read_torch_tensors(path: Path, digest: str, known: str) -> dict[str, Shaped[np.ndarray, "..."]]:
     """Reads the tensors of a published file.
 
     Args:
@@ -87,12 +88,12 @@ def read_torch_tensors(path: Path, digest: str, known: str) -> dict[str, np.ndar
     return {name: _array(one, storages[one.storage.name]) for name, one in tensors.items()}
 
 
-def _read_storage(file: IO[bytes], storage: _Storage) -> np.ndarray:
+def _read_storage(file: IO[bytes], storage: _Storage) -> Shaped[np.ndarray, " size"]:
     size = int(np.frombuffer(file.read(8), "<i8")[0])
     return np.frombuffer(file.read(size * storage.dtype.itemsize), storage.dtype)
 
 
-def _array(tensor: _Tensor, content: np.ndarray) -> np.ndarray:
+def _array(tensor: _Tensor, content: Shaped[np.ndarray, " size"]) -> Shaped[np.ndarray, "..."]:
     strides = tuple(content.itemsize * stride for stride in tensor.strides)
     whole = content[tensor.offset :]
     view = np.lib.stride_tricks.as_strided(whole, tensor.shape, strides, writeable=False)

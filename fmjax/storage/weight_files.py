@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Shaped
 
 from fmjax.errors import InputError
 from fmjax.json_files import OBJECT, TEXT, check_kind, read_json
@@ -43,7 +44,7 @@ class WeightFiles(NamedTuple):
     path: Path
     shapes: Shapes
     config: dict[str, Any]
-    read: Callable[[str], np.ndarray]
+    read: Callable[[str], Shaped[np.ndarray, "..."]]
 
 
 def open_weights(path: str | Path) -> WeightFiles:
@@ -131,7 +132,7 @@ def _open_halves(path: Path, halves: list[Path]) -> WeightFiles:
         for name, shape in half.shapes.items()
     }
 
-    def read(name: str) -> np.ndarray:
+    def read(name: str) -> Shaped[np.ndarray, "..."]:
         prefix = name[: name.index(".") + 1]
         return parts[prefix].read(name.removeprefix(prefix))
 

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float, PRNGKeyArray
 
 from fmjax.array_checks import check_finite, check_points
 from fmjax.conventions import Array, Labels, at_least_float32, expand
@@ -62,21 +63,29 @@ class FiniteDataFlow:
         """The last time at which sigma can be divided by."""
         return reach(self.schedule.sigma)[1]
 
-    def expected_x1(self, x: Array, t: Array, labels: Labels = None) -> Array:
+    def expected_x1(
+        self, x: Float[Array, " batch *shape"], t: Float[Array, " batch"], labels: Labels = None
+    ) -> Float[Array, " batch *shape"]:
         """E[x1 | x_t = x], shaped as x: points x (batch, ...), times t (batch,)."""
         x = at_least_float32(x)
         log_joint, data = self._log_joint(x, t)
         return jnp.einsum("bn,n...->b...", jax.nn.softmax(log_joint, axis=1), data)
 
-    def velocity(self, x: Array, t: Array, labels: Labels = None) -> Array:
+    def velocity(
+        self, x: Float[Array, " batch *shape"], t: Float[Array, " batch"], labels: Labels = None
+    ) -> Float[Array, " batch *shape"]:
         """E[alpha' x1 + sigma' x0 | x_t = x], shaped as x; arguments as in `expected_x1`."""
         return convert(self.expected_x1(x, t), x, t, self.schedule, source="x1", target="velocity")
 
-    def score(self, x: Array, t: Array, labels: Labels = None) -> Array:
+    def score(
+        self, x: Float[Array, " batch *shape"], t: Float[Array, " batch"], labels: Labels = None
+    ) -> Float[Array, " batch *shape"]:
         """The gradient of `log_density` in x, shaped as x; arguments as in `expected_x1`."""
         return convert(self.expected_x1(x, t), x, t, self.schedule, source="x1", target="score")
 
-    def log_density(self, x: Array, t: Array, labels: Labels = None) -> Array:
+    def log_density(
+        self, x: Float[Array, "batch ..."], t: Float[Array, " batch"], labels: Labels = None
+    ) -> Float[Array, " batch"]:
         """log p_t(x) in nats (batch,); at t = 1 it would be infinite, and is read before it."""
         log_joint, data = self._log_joint(at_least_float32(x), t)
         size = data[0].size
@@ -84,7 +93,9 @@ class FiniteDataFlow:
         log_normaliser = np.log(len(data)) + size * (0.5 * np.log(2 * np.pi) + jnp.log(sigma))
         return jax.nn.logsumexp(log_joint, axis=1) - log_normaliser
 
-    def sample(self, key: Array, n: int, t: float = 1.0, dtype: Any = float) -> Array:
+    def sample(
+        self, key: PRNGKeyArray, n: int, t: float | Float[Array, ""] = 1.0, dtype: Any = float
+    ) -> Float[Array, "{n} ..."]:
         """n points of p_t, data points by default, (n, ...)."""
         of_point, of_noise = jax.random.split(key)
         noise = jax.random.normal(of_noise, (n, *self.shape), dtype)
@@ -93,7 +104,9 @@ class FiniteDataFlow:
         x1 = jnp.asarray(self.data, noise.dtype)[i]
         return self.schedule.alpha(time) * x1 + self.schedule.sigma(time) * noise
 
-    def _log_joint(self, x: Array, t: Array) -> tuple[Array, Array]:
+    def _log_joint(
+        self, x: Float[Array, "batch ..."], t: Float[Array, " batch"]
+    ) -> tuple[Float[Array, "batch n"], Float[Array, "n ..."]]:
         """-|x - alpha x_i|^2 / (2 sigma^2) (batch, n), and the data in the dtype of x."""
         check_points(x, t, self.shape)
         data = jnp.asarray(self.data, x.dtype)

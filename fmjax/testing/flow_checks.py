@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float, PRNGKeyArray
 
 from fmjax.array_checks import check_per_example, check_returned
 from fmjax.conventions import ApplyFn, Array, Labels, Params, Velocity
@@ -18,12 +19,14 @@ from fmjax.errors import InputError
 from fmjax.predictions import convert
 from fmjax.schedules import Linear, Schedule
 
-LogDensity = Callable[[Array, Array, Labels], Array]
+LogDensity = Callable[
+    [Float[Array, "batch ..."], Float[Array, " batch"], Labels], Float[Array, " batch"]
+]
 """``log_density(x, t, labels)``, in nats (batch,)."""
 
 
 def check_density_integrates_to_one(
-    log_density: Callable[[Array], Array],
+    log_density: Callable[[Float[Array, "batch ..."]], Float[Array, " batch"]],
     low: float | Sequence[float],
     high: float | Sequence[float],
     points: int | None = None,
@@ -84,8 +87,8 @@ def check_density_integrates_to_one(
 def check_score_matches_density(
     score: Velocity,
     log_density: LogDensity,
-    x: Array,
-    t: Array,
+    x: Float[Array, "batch ..."],
+    t: Float[Array, " batch"],
     labels: Labels = None,
     tolerance: float = 1e-3,
 ) -> float:
@@ -122,8 +125,8 @@ def check_score_matches_density(
 def check_velocity_matches_score(
     velocity: Velocity,
     score: Velocity,
-    x: Array,
-    t: Array,
+    x: Float[Array, "batch ..."],
+    t: Float[Array, " batch"],
     schedule: Schedule | None = None,
     labels: Labels = None,
     tolerance: float = 1e-3,
@@ -166,8 +169,8 @@ def check_velocity_matches_score(
 def check_continuity(
     velocity: Velocity,
     log_density: LogDensity,
-    x: Array,
-    t: Array,
+    x: Float[Array, "batch ..."],
+    t: Float[Array, " batch"],
     labels: Labels = None,
     tolerance: float = 1e-3,
 ) -> float:
@@ -219,7 +222,7 @@ def check_recovers(
     apply_fn: ApplyFn,
     params: Params,
     flow: Any,
-    key: Array,
+    key: PRNGKeyArray,
     *,
     labels: Labels = None,
     n: int = 1024,
@@ -279,17 +282,27 @@ def check_recovers(
     return figure
 
 
-def _as_x(name: str, u: Array, x: Array) -> Array:
+def _as_x(
+    name: str, u: Float[Array, "*shape"], x: Float[Array, "*shape"]
+) -> Float[Array, "*shape"]:
     check_returned(name, u, "x", x)
     return u
 
 
-def _one_per_example(log_p: Array, x: Array) -> Array:
+def _one_per_example(
+    log_p: Float[Array, " batch"], x: Float[Array, "batch ..."]
+) -> Float[Array, " batch"]:
     check_per_example("log_density", log_p, len(x))
     return log_p
 
 
-def _close(what: str, found: Array, other: str, wanted: Array, tolerance: float) -> float:
+def _close(
+    what: str,
+    found: Float[Array, "*shape"],
+    other: str,
+    wanted: Float[Array, "*shape"],
+    tolerance: float,
+) -> float:
     """The relative root mean square difference, if it is within the tolerance."""
     here, there = np.asarray(found), np.asarray(wanted)
     scale = np.sqrt(np.mean(there**2))

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float, PRNGKeyArray
 
 from fmjax.conventions import Array, Labels, at_least_float32
 from fmjax.schedules import Linear, Schedule
@@ -51,31 +52,44 @@ class GaussianFlow:
         """The shape of one example."""
         return self._mixture.shape
 
-    def velocity(self, x: Array, t: Array, labels: Labels = None) -> Array:
+    def velocity(
+        self, x: Float[Array, " batch *shape"], t: Float[Array, " batch"], labels: Labels = None
+    ) -> Float[Array, " batch *shape"]:
         """The velocity at points x (batch, ...) and times t (batch,), shaped as x."""
         return self._mixture.velocity(x, t)
 
-    def score(self, x: Array, t: Array, labels: Labels = None) -> Array:
+    def score(
+        self, x: Float[Array, " batch *shape"], t: Float[Array, " batch"], labels: Labels = None
+    ) -> Float[Array, " batch *shape"]:
         """The gradient of `log_density` in x, shaped as x."""
         return self._mixture.score(x, t)
 
-    def log_density(self, x: Array, t: Array, labels: Labels = None) -> Array:
+    def log_density(
+        self, x: Float[Array, "batch ..."], t: Float[Array, " batch"], labels: Labels = None
+    ) -> Float[Array, " batch"]:
         """log p_t(x) in nats (batch,)."""
         return self._mixture.log_density(x, t)
 
-    def mean(self, t: Array) -> Array:
+    def mean(self, t: Float[Array, "..."]) -> Float[Array, "..."]:
         """The mean of x_t: alpha times that of the data; t of any shape, before the axes of x."""
         return self._mixture.mean(t)
 
-    def cov(self, t: Array) -> Array:
+    def cov(self, t: Float[Array, "*t"]) -> Float[Array, "*t d d"]:
         """The covariance of the flattened x_t, (d, d) after the axes of t."""
         return self._mixture.cov(t)
 
-    def sample(self, key: Array, n: int, t: float = 1.0, dtype: Any = float) -> Array:
+    def sample(
+        self, key: PRNGKeyArray, n: int, t: float | Float[Array, ""] = 1.0, dtype: Any = float
+    ) -> Float[Array, "{n} ..."]:
         """n points of p_t, of the data by default, (n, ...)."""
         return self._mixture.sample(key, n, t, dtype=dtype)
 
-    def carry(self, x: Array, t0: float = 0.0, t1: float = 1.0) -> Array:
+    def carry(
+        self,
+        x: Float[Array, " batch *shape"],
+        t0: float | Float[Array, ""] = 0.0,
+        t1: float | Float[Array, ""] = 1.0,
+    ) -> Float[Array, " batch *shape"]:
         """The point at t1 of the flow line through x at t0: the solution of the ODE.
 
         x(t1) = alpha_1 m + V_1^(1/2) V_0^(-1/2) (x - alpha_0 m), the indices standing for t1, t0.

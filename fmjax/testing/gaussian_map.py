@@ -5,6 +5,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Bool, Float
 
 from fmjax.checks import check_positive
 from fmjax.conventions import Array, Labels, Span, expand
@@ -54,42 +55,52 @@ class GaussianMap:
         check_positive("std1", self.std1)
         check_schedule("the schedule", self.schedule)
 
-    def carry(self, x: Array, span: Span) -> Array:
+    def carry(self, x: Float[Array, "batch d"], span: Span) -> Float[Array, "batch d"]:
         """X_{s,t}(x) of points x (batch, d) at s."""
         return x + expand(span.t - span.s, x) * self.average_velocity(x, span)
 
-    def average_velocity(self, x: Array, span: Span, labels: Labels = None) -> Array:
+    def average_velocity(
+        self, x: Float[Array, "batch d"], span: Span, labels: Labels = None
+    ) -> Float[Array, "batch d"]:
         """u(x, s, t) at points x (batch, d), for times (batch,)."""
         offset = x - self._mean(span.s, x)
         return self._mean_rate(span, x) + expand(self._growth(span, _ratio), x) * offset
 
-    def average_divergence(self, x: Array, span: Span, labels: Labels = None) -> Array:
+    def average_divergence(
+        self, x: Float[Array, "batch d"], span: Span, labels: Labels = None
+    ) -> Float[Array, " batch"]:
         """D(x, s, t), (batch,)."""
         return x.shape[-1] * self._growth(span, jnp.log)
 
-    def velocity(self, x: Array, t: Array, labels: Labels = None) -> Array:
+    def velocity(
+        self, x: Float[Array, "batch d"], t: Float[Array, " batch"], labels: Labels = None
+    ) -> Float[Array, "batch d"]:
         """v(x, t) = u(x, t, t) at points x (batch, d), for times (batch,)."""
         return self.average_velocity(x, Span(t, t))
 
-    def _mean(self, t: Array, x: Array) -> Array:
+    def _mean(
+        self, t: Float[Array, " batch"], x: Float[Array, "batch d"]
+    ) -> Float[Array, "batch d"]:
         return self._mix(self.schedule.alpha(t), self.schedule.sigma(t), x)
 
-    def _mix(self, a: Array, b: Array, x: Array) -> Array:
+    def _mix(
+        self, a: Float[Array, " batch"], b: Float[Array, " batch"], x: Float[Array, "batch d"]
+    ) -> Float[Array, "batch d"]:
         mean0, mean1 = (jnp.asarray(np.asarray(m), x.dtype)[None] for m in (self.mean0, self.mean1))
         return expand(a, x) * mean1 + expand(b, x) * mean0
 
-    def _variance(self, t: Array) -> Array:
+    def _variance(self, t: Float[Array, " batch"]) -> Float[Array, " batch"]:
         c = self.schedule
         return (c.alpha(t) * self.std1) ** 2 + (c.sigma(t) * self.std0) ** 2
 
-    def _mean_rate(self, span: Span, x: Array) -> Array:
+    def _mean_rate(self, span: Span, x: Float[Array, "batch d"]) -> Float[Array, "batch d"]:
         """(m_t - m_s) / (t - s)."""
         short, length, middle = _parts(span)
         rate = self._mix(self.schedule.d_alpha(middle), self.schedule.d_sigma(middle), x)
         whole = (self._mean(span.t, x) - self._mean(span.s, x)) / expand(length, x)
         return jnp.where(expand(short, x), rate, whole)
 
-    def _growth(self, span: Span, of_ratio: Any) -> Array:
+    def _growth(self, span: Span, of_ratio: Any) -> Float[Array, " batch"]:
         """f(sd_t / sd_s) / (t - s), for f(r) = r - 1 or log r: one rate in the limit."""
         short, length, middle = _parts(span)
         c = self.schedule
@@ -102,11 +113,13 @@ class GaussianMap:
         return jnp.where(short, rate, of_ratio(ratio) / length)
 
 
-def _ratio(r: Array) -> Array:
+def _ratio(r: Float[Array, " batch"]) -> Float[Array, " batch"]:
     return r - 1
 
 
-def _parts(span: Span) -> tuple[Array, Array, Array]:
+def _parts(
+    span: Span,
+) -> tuple[Bool[Array, " batch"], Float[Array, " batch"], Float[Array, " batch"]]:
     """Whether a span is short, its length where it is not, and its middle."""
     length = span.t - span.s
     short = jnp.abs(length) < _SHORT

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float, PRNGKeyArray
 
 from fmjax.array_checks import check_points
 from fmjax.conventions import Array, Labels, at_least_float32, expand
@@ -27,20 +28,23 @@ from fmjax.schedules import Linear, Schedule
 
 
 class _Components(NamedTuple):
-    """K Gaussians, each along the axes of its covariance; float64 on the host."""
+    """K Gaussians, each along the axes of its covariance; float64 on the host.
 
-    log_weights: np.ndarray  # (K,)
-    centers: np.ndarray  # (K, ...)
-    stds: np.ndarray  # (K, ...), along the axes
-    axes: np.ndarray | None  # (K, d, d), the axes as columns; None: the coordinates themselves
+    Against a batch they are arrays of jax with a leading axis of one.
+    """
+
+    log_weights: Float[Array | np.ndarray, "... components"]
+    centers: Float[Array | np.ndarray, "..."]  # (K, ...)
+    stds: Float[Array | np.ndarray, "..."]  # (K, ...), along the axes
+    axes: Float[Array | np.ndarray, "... d d"] | None  # as columns; None: the coordinates' own
 
 
 class _Local(NamedTuple):
     """The components as seen from (x, t): each (batch, K, ...)."""
 
-    offset: Array  # x - alpha m, along the axes
-    variance: Array  # alpha^2 S + sigma^2, along the axes
-    log_joint: Array  # log weight + log density, (batch, K)
+    offset: Float[Array, "batch components ..."]  # x - alpha m, along the axes
+    variance: Float[Array, "batch components ..."]  # alpha^2 S + sigma^2, along the axes
+    log_joint: Float[Array, "batch components"]  # log weight + log density, (batch, K)
 
 
 # Compared and hashed by identity, so that a flow, and its methods, can be static under jit.
@@ -98,7 +102,9 @@ class MixtureFlow:
         """The shape of one example."""
         return self._components.centers.shape[1:]
 
-    def velocity(self, x: Array, t: Array, labels: Labels = None) -> Array:
+    def velocity(
+        self, x: Float[Array, " batch *shape"], t: Float[Array, " batch"], labels: Labels = None
+    ) -> Float[Array, " batch *shape"]:
         """E[alpha' x1 + sigma' x0 | x_t = x], shaped as x.
 
         At t = 1 the schedule's own derivative is taken, which is bounded (see `fmjax.schedules`).
@@ -110,25 +116,29 @@ class MixtureFlow:
         """
         return self._average(x, t, labels, self._component_velocity)
 
-    def score(self, x: Array, t: Array, labels: Labels = None) -> Array:
+    def score(
+        self, x: Float[Array, " batch *shape"], t: Float[Array, " batch"], labels: Labels = None
+    ) -> Float[Array, " batch *shape"]:
         """The gradient of `log_density` in x, shaped as x; arguments as in `velocity`."""
         return self._average(x, t, labels, lambda local, *_: -local.offset / local.variance)
 
-    def log_density(self, x: Array, t: Array, labels: Labels = None) -> Array:
+    def log_density(
+        self, x: Float[Array, "batch ..."], t: Float[Array, " batch"], labels: Labels = None
+    ) -> Float[Array, " batch"]:
         """log p_t(x) in nats (batch,); arguments as in `velocity`."""
         log_joint = self.local(x, t, labels)[0].log_joint
         # Given a class, the weights of its components are divided by their sum.
         log_total = jax.nn.logsumexp(self._log_weights(log_joint.dtype, labels), axis=1)
         return jax.nn.logsumexp(log_joint, axis=1) - log_total
 
-    def mean(self, t: Array) -> Array:
+    def mean(self, t: Float[Array, "..."]) -> Float[Array, "..."]:
         """The mean of x_t: alpha times that of the data; t of any shape, before the axes of x."""
         t = at_least_float32(t)
         mean = jnp.asarray(self._moments[0], t.dtype).reshape((1,) * t.ndim + self.shape)
         alpha = self.schedule.alpha(t)
         return alpha.reshape(t.shape + (1,) * len(self.shape)) * mean
 
-    def cov(self, t: Array) -> Array:
+    def cov(self, t: Float[Array, "*t"]) -> Float[Array, "*t d d"]:
         """The covariance of the flattened x_t, (d, d) after the axes of t."""
         of_data = self._moments[1]
         t = at_least_float32(t)
@@ -139,8 +149,13 @@ class MixtureFlow:
         return alpha**2 * cov + sigma**2 * eye
 
     def sample(
-        self, key: Array, n: int, t: float = 1.0, labels: Labels = None, dtype: Any = float
-    ) -> Array:
+        self,
+        key: PRNGKeyArray,
+        n: int,
+        t: float | Float[Array, ""] = 1.0,
+        labels: Labels = None,
+        dtype: Any = float,
+    ) -> Float[Array, "{n} ..."]:
         """n points of p_t, of the data by default, (n, ...); of the classes ``labels`` (n,)."""
         c = self._components
         of_component, of_data, of_noise = jax.random.split(key, 3)
@@ -179,7 +194,7 @@ class MixtureFlow:
         cov = cov + np.einsum("k,kd,kf->df", weights, apart, apart)
         return mean.reshape(self.shape), cov
 
-    def _log_weights(self, dtype: Any, labels: Labels) -> Array:
+    def _log_weights(self, dtype: Any, labels: Labels) -> Float[Array, "batch components"]:
         """Logarithms of the weights (batch, K), -inf for other classes; (1, K) without labels."""
         log_weights = jnp.asarray(self._components.log_weights, dtype)[None]
         if labels is None:
@@ -188,7 +203,9 @@ class MixtureFlow:
         of_none = (labels < 0) | (labels >= log_weights.shape[1])
         return jnp.where((labels == k) | of_none, log_weights, -jnp.inf)
 
-    def local(self, x: Array, t: Array, labels: Labels) -> tuple[_Local, _Components, Array]:
+    def local(
+        self, x: Float[Array, "batch ..."], t: Float[Array, " batch"], labels: Labels
+    ) -> tuple[_Local, _Components, Float[Array, "batch ..."]]:
         """What every closed form needs: the components from (x, t), in the dtype of x; and t."""
         x = at_least_float32(x)
         check_points(x, t, self.shape)
@@ -201,14 +218,22 @@ class MixtureFlow:
         log_joint = self._log_weights(log_density.dtype, labels) + log_density
         return _Local(offset, variance, log_joint), c, t
 
-    def _component_velocity(self, local: _Local, c: _Components, t: Array) -> Array:
+    def _component_velocity(
+        self, local: _Local, c: _Components, t: Float[Array, "batch ..."]
+    ) -> Float[Array, "batch components ..."]:
         """The velocity of each component about its mean, along its axes."""
         s = self.schedule
         half_slope = s.alpha(t) * s.d_alpha(t) * c.stds**2 + s.sigma(t) * s.d_sigma(t)
         # Turned with the rest, the centre is turned back to itself.
         return s.d_alpha(t) * _turn(c.axes, c.centers) + half_slope / local.variance * local.offset
 
-    def _average(self, x: Array, t: Array, labels: Labels, of_components: Any) -> Array:
+    def _average(
+        self,
+        x: Float[Array, " batch *shape"],
+        t: Float[Array, " batch"],
+        labels: Labels,
+        of_components: Any,
+    ) -> Float[Array, " batch *shape"]:
         """The posterior mean over the components of a field given along their axes."""
         local, c, t = self.local(x, t, labels)
         values = turn_back(c.axes, of_components(local, c, t))
@@ -236,11 +261,17 @@ def _principal(spreads: np.ndarray, shape: tuple[int, ...]) -> tuple[np.ndarray,
     return np.broadcast_to(spreads.reshape(spreads.shape + missing), shape), None
 
 
-def _turn(axes: Array | np.ndarray | None, x: Array | np.ndarray) -> Array:
+def _turn(
+    axes: Float[Array | np.ndarray, "one components d d"] | None,
+    x: Float[Array | np.ndarray, "lead components *shape"],
+) -> Float[Array, "lead components *shape"]:
     """x (batch, K, d) along the axes; axes has a leading axis of one."""
     return jnp.asarray(x) if axes is None else jnp.einsum("kde,bkd->bke", axes[0], x)
 
 
-def turn_back(axes: Array | np.ndarray | None, x: Array) -> Array:
+def turn_back(
+    axes: Float[Array | np.ndarray, "one components d d"] | None,
+    x: Float[Array, "batch components *shape"],
+) -> Float[Array, "batch components *shape"]:
     """x (batch, K, d) from along the axes."""
     return x if axes is None else jnp.einsum("kde,bke->bkd", axes[0], x)

@@ -3,19 +3,23 @@
 from typing import Protocol
 
 import jax.numpy as jnp
+from jaxtyping import Float, Int, Shaped
 
 from fmjax.checks import check_methods, check_positive
 from fmjax.conventions import Array, at_least_float32
 from fmjax.errors import InputError
 
+Keys = Shaped[Array, "batch ..."]
+"""Random keys, one for each example, as ``jax.random.split(key, batch)`` gives them."""
+
 
 class TimeDistribution(Protocol):
     """A distribution of t on [0, 1]; results have the dtype of the argument, float32 at least."""
 
-    def quantile(self, u: Array) -> Array:
+    def quantile(self, u: Float[Array, "*u"]) -> Float[Array, "*u"]:
         """The time below which a share u of the draws lies; any shape, same shape out."""
 
-    def density(self, t: Array) -> Array:
+    def density(self, t: Float[Array, "*t"]) -> Float[Array, "*t"]:
         """The probability density at t in [0, 1]; any shape, same shape out."""
 
 
@@ -28,7 +32,9 @@ def check_distribution(what: str, distribution: TimeDistribution) -> None:
     check_methods(what, distribution, "quantile", "density", such_as="times.Uniform()")
 
 
-def stratified(u: Array, index: Array, n: int) -> Array:
+def stratified(
+    u: Float[Array, " batch"], index: Int[Array, " batch"], n: int
+) -> Float[Array, " batch"]:
     """Spreads uniforms over a global batch: example i gets a number in [i / n, (i + 1) / n).
 
     (index + u) / n, to be fed to a distribution's quantile. Each example needs only its own u and

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 from jax.scipy.special import betainc, betaln, logit, ndtri, xlog1py, xlogy
+from jaxtyping import Float
 
 from fmjax.array_checks import check_returned
 from fmjax.checks import check_at_least, check_between, check_finite_number, check_positive
@@ -20,11 +21,11 @@ from fmjax.times.base import TimeDistribution
 class Uniform:
     """t uniform on [0, 1]: density 1."""
 
-    def quantile(self, u: Array) -> Array:
+    def quantile(self, u: Float[Array, "*u"]) -> Float[Array, "*u"]:
         """Equal to u."""
         return at_least_float32(u)
 
-    def density(self, t: Array) -> Array:
+    def density(self, t: Float[Array, "*t"]) -> Float[Array, "*t"]:
         """Equal to 1."""
         return jnp.ones_like(at_least_float32(t))
 
@@ -48,12 +49,12 @@ class StepStarts:
     def __post_init__(self):
         check_at_least("steps of StepStarts", self.steps)
 
-    def quantile(self, u: Array) -> Array:
+    def quantile(self, u: Float[Array, "*u"]) -> Float[Array, "*u"]:
         """floor(k u) / k, below 1 at u = 1 too."""
         u = at_least_float32(u)
         return jnp.minimum(jnp.floor(self.steps * u), self.steps - 1) / self.steps
 
-    def density(self, t: Array) -> Array:
+    def density(self, t: Float[Array, "*t"]) -> Float[Array, "*t"]:
         """Refused: single times have none.
 
         Raises:
@@ -87,11 +88,11 @@ class LogitNormal:
         check_positive("std of the logit-normal distribution", self.std)
         check_finite_number("mean of the logit-normal distribution", self.mean)
 
-    def quantile(self, u: Array) -> Array:
+    def quantile(self, u: Float[Array, "*u"]) -> Float[Array, "*u"]:
         """sigmoid(m + s Phi^-1(u)): 0 at u = 0 and 1 at u = 1."""
         return jax.nn.sigmoid(self.mean + self.std * ndtri(at_least_float32(u)))
 
-    def density(self, t: Array) -> Array:
+    def density(self, t: Float[Array, "*t"]) -> Float[Array, "*t"]:
         """exp(-(logit t - m)^2 / 2 s^2) / (s sqrt(2 pi) t (1 - t)), and 0 at both ends."""
         t = at_least_float32(t)
         inside = (t > 0) & (t < 1)
@@ -127,11 +128,11 @@ class LogNormal:
     def _logit_normal(self) -> LogitNormal:
         return LogitNormal(-self.mean, self.std)
 
-    def quantile(self, u: Array) -> Array:
+    def quantile(self, u: Float[Array, "*u"]) -> Float[Array, "*u"]:
         """1 / (1 + exp(m - s Phi^-1(u))): 0 at u = 0 and 1 at u = 1."""
         return self._logit_normal().quantile(u)
 
-    def density(self, t: Array) -> Array:
+    def density(self, t: Float[Array, "*t"]) -> Float[Array, "*t"]:
         """The density of ln sigma_edm at ln((1 - t) / t), over t (1 - t); 0 at both ends."""
         return self._logit_normal().density(t)
 
@@ -157,12 +158,12 @@ class UShaped:
         # Beyond 100, exp(a) overflows float32.
         check_between("a of the u-shaped distribution", self.a, 0, 100, "(]")
 
-    def quantile(self, u: Array) -> Array:
+    def quantile(self, u: Float[Array, "*u"]) -> Float[Array, "*u"]:
         """1/2 + asinh((2 u - 1) sinh(a / 2)) / a."""
         centred = (2 * at_least_float32(u) - 1) * math.sinh(self.a / 2)
         return jnp.clip(0.5 + jnp.arcsinh(centred) / self.a, 0.0, 1.0)
 
-    def density(self, t: Array) -> Array:
+    def density(self, t: Float[Array, "*t"]) -> Float[Array, "*t"]:
         """The value a cosh(a (t - 1/2)) / (2 sinh(a / 2))."""
         scale = self.a / (2 * math.sinh(self.a / 2))
         return scale * jnp.cosh(self.a * (at_least_float32(t) - 0.5))
@@ -195,12 +196,12 @@ class Mode:
         advice = "The upper end is 2 / (pi - 2)."
         check_between("scale of the mode distribution", self.scale, -1, most, advice=advice)
 
-    def quantile(self, u: Array) -> Array:
+    def quantile(self, u: Float[Array, "*u"]) -> Float[Array, "*u"]:
         """The time u + s (u - sin^2(pi u / 2))."""
         u = at_least_float32(u)
         return jnp.clip(u + self.scale * (u - jnp.sin(0.5 * math.pi * u) ** 2), 0.0, 1.0)
 
-    def density(self, t: Array) -> Array:
+    def density(self, t: Float[Array, "*t"]) -> Float[Array, "*t"]:
         """1 / |dt/du| = 1 / (1 + s (1 - (pi / 2) sin(pi u))), u found from t by bisection."""
         u = invert_increasing(self.quantile, t)
         sine = jnp.sin(math.pi * jnp.minimum(u, 1 - u))  # of the nearer end, to be exactly 0 there
@@ -217,13 +218,13 @@ class CosMap:
     et al., arXiv:2403.03206, section 3.1.
     """
 
-    def quantile(self, u: Array) -> Array:
+    def quantile(self, u: Float[Array, "*u"]) -> Float[Array, "*u"]:
         """sin(pi u / 2) / (sin(pi u / 2) + cos(pi u / 2))."""
         u = at_least_float32(u)
         sine, cosine = jnp.sin(0.5 * math.pi * u), jnp.sin(0.5 * math.pi * (1 - u))
         return sine / (sine + cosine)  # the cosine written as a sine, to be exactly 0 at u = 1
 
-    def density(self, t: Array) -> Array:
+    def density(self, t: Float[Array, "*t"]) -> Float[Array, "*t"]:
         """2 / (pi (1 - 2 t (1 - t)))."""
         t = at_least_float32(t)
         return 2 / (math.pi * (1 - 2 * t * (1 - t)))
@@ -252,7 +253,7 @@ class Beta:
         check_positive("a of the beta distribution", self.a)
         check_positive("b of the beta distribution", self.b)
 
-    def quantile(self, u: Array) -> Array:
+    def quantile(self, u: Float[Array, "*u"]) -> Float[Array, "*u"]:
         """The inverse of the regularised incomplete beta function, by bisection if need be."""
         u = at_least_float32(u)
         if self.b == 1:
@@ -261,7 +262,7 @@ class Beta:
             return -jnp.expm1(jnp.log1p(-u) / self.b)
         return invert_increasing(lambda t: betainc(self.a, self.b, t), u)
 
-    def density(self, t: Array) -> Array:
+    def density(self, t: Float[Array, "*t"]) -> Float[Array, "*t"]:
         """t^(a-1) (1-t)^(b-1) / B(a, b), infinite at an end whose exponent is below 0."""
         t = at_least_float32(t)
         return jnp.exp(
@@ -271,7 +272,7 @@ class Beta:
 
 def importance_weight(
     distribution: TimeDistribution, reference: TimeDistribution | None = None
-) -> Callable[[Array], Array]:
+) -> Callable[[Float[Array, "*t"]], Float[Array, "*t"]]:
     """Makes the weight that keeps the objective of one distribution while drawing from another.
 
         weight(t) = p_reference(t) / p_drawn(t),    E_drawn[weight(t) f(t)] = E_reference[f(t)].
@@ -287,7 +288,7 @@ def importance_weight(
     """
     reference = Uniform() if reference is None else reference
 
-    def weight(t: Array) -> Array:
+    def weight(t: Float[Array, "*t"]) -> Float[Array, "*t"]:
         density, wanted = distribution.density(t), reference.density(t)
         for of, found in ((distribution, density), (reference, wanted)):
             check_returned(f"density of {type(of).__name__}", found, "t", at_least_float32(t))

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from fmjax.checks import check_at_least
 from fmjax.conventions import Array
@@ -33,11 +34,11 @@ class PerElement:
         check_at_least("axes of PerElement", self.axes)
         check_distribution("the distribution", self.distribution)
 
-    def quantile(self, u: Array) -> Array:
+    def quantile(self, u: Float[Array, "*u"]) -> Float[Array, "*u"]:
         """As that of the distribution."""
         return self.distribution.quantile(u)
 
-    def density(self, t: Array) -> Array:
+    def density(self, t: Float[Array, "*t"]) -> Float[Array, "*t"]:
         """As that of the distribution."""
         return self.distribution.density(t)
 

@@ -3,6 +3,8 @@
 import math
 from dataclasses import dataclass, field
 
+from jaxtyping import Float
+
 from fmjax.checks import check_positive
 from fmjax.conventions import Array, at_least_float32
 from fmjax.errors import InputError
@@ -10,7 +12,7 @@ from fmjax.times.base import TimeDistribution, check_distribution
 from fmjax.times.distributions import Uniform
 
 
-def shift_time(t: Array, shift: float) -> Array:
+def shift_time(t: Float[Array, "*t"], shift: float) -> Float[Array, "*t"]:
     """Shifts times towards the noise by the factor s, as SD3 and FLUX do for larger images.
 
     In their time tau = 1 - t it is tau' = s tau / (1 + (s - 1) tau); here
@@ -60,11 +62,11 @@ class Shifted:
                 f"would multiply it. For both write Shifted(distribution, {first * self.shift})."
             )
 
-    def quantile(self, u: Array) -> Array:
+    def quantile(self, u: Float[Array, "*u"]) -> Float[Array, "*u"]:
         """The shifted quantile of the distribution."""
         return shift_time(self.distribution.quantile(u), self.shift)
 
-    def density(self, t: Array) -> Array:
+    def density(self, t: Float[Array, "*t"]) -> Float[Array, "*t"]:
         """p(t') s / (s t + 1 - t)^2 at the time t' = s t / (s t + 1 - t) before the shift."""
         t, s = at_least_float32(t), self.shift
         return self.distribution.density(shift_time(t, 1 / s)) * (s / (s * t + (1 - t)) ** 2)

@@ -18,18 +18,19 @@ from typing import Protocol
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from fmjax.array_checks import check_returned
 from fmjax.checks import check_at_least, check_between, check_methods
 from fmjax.conventions import Array, Span
-from fmjax.times.base import TimeDistribution, check_distribution
+from fmjax.times.base import Keys, TimeDistribution, check_distribution
 from fmjax.times.distributions import Uniform
 
 
 class SpanDistribution(Protocol):
     """A distribution of two times; `fmjax.Draw` takes it as its ``time_distribution``."""
 
-    def spans(self, keys: Array) -> Span:
+    def spans(self, keys: Keys) -> Span:
         """One span for each key (batch,): ``Span(s, t)`` of two arrays (batch,) in [0, 1]."""
 
 
@@ -51,7 +52,7 @@ class SortedPair:
     def __post_init__(self):
         _check(self.distribution, self.second)
 
-    def spans(self, keys: Array) -> Span:
+    def spans(self, keys: Keys) -> Span:
         """See `SpanDistribution.spans`."""
         a, b = AnyPair(self.distribution, self.second).spans(keys)
         return Span(jnp.minimum(a, b), jnp.maximum(a, b))
@@ -74,7 +75,7 @@ class AnyPair:
     def __post_init__(self):
         _check(self.distribution, self.second)
 
-    def spans(self, keys: Array) -> Span:
+    def spans(self, keys: Keys) -> Span:
         """See `SpanDistribution.spans`."""
         second = self.distribution if self.second is None else self.second
         return Span(_times(self.distribution, keys, 0), _times(second, keys, 1))
@@ -93,7 +94,7 @@ class ToData:
     def __post_init__(self):
         _check(self.distribution)
 
-    def spans(self, keys: Array) -> Span:
+    def spans(self, keys: Keys) -> Span:
         """See `SpanDistribution.spans`."""
         s = _times(self.distribution, keys, 0)
         return Span(s, jnp.ones_like(s))
@@ -114,7 +115,7 @@ class DyadicGrid:
     def __post_init__(self):
         check_at_least("levels of DyadicGrid", self.levels)
 
-    def spans(self, keys: Array) -> Span:
+    def spans(self, keys: Keys) -> Span:
         """See `SpanDistribution.spans`."""
         k = jnp.floor(_uniform(keys, 0) * self.levels)
         length = jnp.exp2(-k)
@@ -141,7 +142,7 @@ class FromSource:
         check_methods("the distribution of spans", self.distribution, "spans", such_as=such_as)
         check_between("the share of spans from the source", self.share, 0, 1)
 
-    def spans(self, keys: Array) -> Span:
+    def spans(self, keys: Keys) -> Span:
         """See `SpanDistribution.spans`."""
         span = self.distribution.spans(keys)
         return Span(jnp.where(_uniform(keys, 4) < self.share, 0.0, span.s), span.t)
@@ -171,7 +172,7 @@ class WithDiagonal:
         check_between("the share of the diagonal", self.share, 0, 1)
         _check(*([] if self.times is None else [self.times]))
 
-    def spans(self, keys: Array) -> Span:
+    def spans(self, keys: Keys) -> Span:
         """See `SpanDistribution.spans`."""
         span = self.distribution.spans(keys)
         on_diagonal = _uniform(keys, 2) < self.share
@@ -185,12 +186,12 @@ def _check(*distributions: TimeDistribution | None) -> None:
             check_distribution("the distribution of a time", one)
 
 
-def _uniform(keys: Array, stream: int) -> Array:
+def _uniform(keys: Keys, stream: int) -> Float[Array, " batch"]:
     """One uniform number (batch,) for each key, of one of several independent streams."""
     return jax.vmap(lambda key: jax.random.uniform(jax.random.fold_in(key, stream)))(keys)
 
 
-def _times(distribution: TimeDistribution, keys: Array, stream: int) -> Array:
+def _times(distribution: TimeDistribution, keys: Keys, stream: int) -> Float[Array, " batch"]:
     u = _uniform(keys, stream)
     t = distribution.quantile(u)
     check_returned(f"quantile of {type(distribution).__name__}", t, "u", u)

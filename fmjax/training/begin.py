@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import optax
+from jaxtyping import PRNGKeyArray
 
 from fmjax.first_process import say
 from fmjax.training.fit_checks import check_params, check_state
@@ -55,7 +56,7 @@ class Begin:
         # A module of parameters may be callable too, but a function is a leaf.
         return callable(self._given) and jax.tree.leaves(self._given) == [self._given]
 
-    def _init(self, key: jax.Array) -> TrainState:
+    def _init(self, key: PRNGKeyArray) -> TrainState:
         return self._make(self._given(key))
 
     def state(self, folder: Folder | None, exact: bool) -> TrainState:

@@ -5,9 +5,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Float, Int
+
+from fmjax.conventions import Array
 
 
-def ema_decay(step: jax.Array, decay: float) -> jax.Array:
+def ema_decay(step: Int[Array, "*step"], decay: float) -> Float[Array, "*step"]:
     """The decay with warm-up, min(decay, (1 + step) / (10 + step)).
 
     Early averages forget the initial parameters quickly instead of dragging them along for
@@ -17,7 +20,7 @@ def ema_decay(step: jax.Array, decay: float) -> jax.Array:
     return jnp.minimum(decay, (1 + step) / (10 + step))
 
 
-def update_ema(ema_params: Any, params: Any, step: jax.Array, decay: float) -> Any:
+def update_ema(ema_params: Any, params: Any, step: Int[Array, ""], decay: float) -> Any:
     """The average after a step, d ema + (1 - d) params with d = ema_decay(step, decay).
 
     Args:

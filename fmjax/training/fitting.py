@@ -5,12 +5,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import jax
 import optax
 from jax.sharding import Mesh
+from jaxtyping import Float, Int, PRNGKeyArray
 
 from fmjax.checks import check_methods
-from fmjax.conventions import ApplyFn
+from fmjax.conventions import ApplyFn, Array
 from fmjax.data.streams import as_stream
 from fmjax.errors import InputError
 from fmjax.first_process import say
@@ -56,7 +56,7 @@ def fit(
     rules: Rules = (),
     steps_per_call: int = 1,
     threads: int = 2,
-    learning_rate: Callable[[jax.Array], jax.Array] | None = None,
+    learning_rate: Callable[[Int[Array, ""]], Float[Array, ""]] | None = None,
     flops: int | None = None,
     profile: bool = False,
     log: Log | None = None,
@@ -237,12 +237,12 @@ def _layout(
 
 def _of_batch(
     draw: Callable, layout: Jit | Pmap | None = None
-) -> Callable[[jax.Array, Batch], Any]:
+) -> Callable[[PRNGKeyArray, Batch], Any]:
     """A draw as the step asks it, ``draw(key, batch)``; without a layout the batch is whole."""
     if layout is not None and hasattr(draw, "on"):
         draw = draw.on(layout)
 
-    def draw_batch(key: jax.Array, batch: Batch) -> Any:
+    def draw_batch(key: PRNGKeyArray, batch: Batch) -> Any:
         x0 = {"x0": batch["x0"]} if "x0" in batch else {}
         return draw(key, batch["index"], batch["x1"], batch.get("labels"), **x0)
 

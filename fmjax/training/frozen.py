@@ -9,8 +9,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Shaped
 from optax import MaskedNode
 
+from fmjax.conventions import Array
 from fmjax.errors import InputError
 from fmjax.names import matching, named_leaves
 
@@ -73,7 +75,9 @@ def keep_equal(average: Any, before: Any, kept: Any) -> Any:
         kept: the frozen parameters, from `split`.
     """
 
-    def keep(p: Any, new: jax.Array, old: jax.Array) -> jax.Array:
+    def keep(
+        p: Any, new: Shaped[Array, "*shape"], old: Shaped[Array, "*shape"]
+    ) -> Shaped[Array, "*shape"]:
         return new if _is_masked(p) else jnp.where(old == p.astype(old.dtype), old, new)
 
     return jax.tree.map(keep, kept, average, before, is_leaf=_is_masked)

@@ -32,9 +32,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
+from jaxtyping import Float, PRNGKeyArray
 
 from fmjax.checks import check_at_least, check_positive
-from fmjax.conventions import ApplyFn
+from fmjax.conventions import ApplyFn, Array
 from fmjax.errors import InputError
 from fmjax.names import matching, named_leaves
 from fmjax.storage.safetensors import read_header, read_tensors, write_weights
@@ -69,7 +70,7 @@ class Adapters:
 
 
 def init(
-    key: jax.Array,
+    key: PRNGKeyArray,
     params: Any,
     patterns: Sequence[str] = ("*",),
     rank: int = 8,
@@ -248,7 +249,9 @@ def _axes(name: str, shape: tuple[int, ...], stacked: Sequence[str]) -> tuple[tu
     return shape[:start], own[:inputs], own[inputs:]
 
 
-def _sum(name: str, leaf: jax.Array, pair: dict[str, Any], alpha: float) -> jax.Array:
+def _sum(
+    name: str, leaf: Float[Array, "*shape"], pair: dict[str, Any], alpha: float
+) -> Float[Array, "*shape"]:
     """W + (alpha / rank) a b of one kernel."""
     a, b = pair["a"], pair["b"]
     rank, stack = a.shape[-1], a.ndim + b.ndim - 2 - leaf.ndim

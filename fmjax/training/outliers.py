@@ -6,8 +6,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Float, Int
 
 from fmjax.checks import check_between
+from fmjax.conventions import Array
 
 _DECAY = 0.99
 _WARM_UP = 20  # steps that are always taken, while the average forms
@@ -24,9 +26,9 @@ class OutlierState(NamedTuple):
     """
 
     inner: Any
-    norm: jax.Array
-    seen: jax.Array
-    skipped: jax.Array
+    norm: Float[Array, ""]
+    seen: Int[Array, ""]
+    skipped: Float[Array, ""]
 
 
 def skip_outliers(

@@ -13,6 +13,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
+from jaxtyping import PRNGKeyArray, Shaped
 
 from fmjax.axes import AXES, DATA, FSDP, ROWS, TENSOR
 from fmjax.errors import InputError, unknown_name
@@ -56,7 +57,7 @@ class Jit:
     rules: Rules = ()
     axis_name = None
 
-    def init(self, make_state: Callable[[jax.Array], State], key: jax.Array) -> State:
+    def init(self, make_state: Callable[[PRNGKeyArray], State], key: PRNGKeyArray) -> State:
         """Makes the state in its shards, so that no device ever holds more than its own."""
         shardings = state_shardings(jax.eval_shape(make_state, key), self.mesh, self.rules)
         return jax.jit(make_state, out_shardings=shardings)(key)
@@ -115,7 +116,7 @@ class Pmap:
         mesh = Mesh(np.array(self.mesh.local_devices), (DATA,), (AxisType.Auto,))
         return NamedSharding(mesh, P(*axes))
 
-    def init(self, make_state: Callable[[jax.Array], State], key: jax.Array) -> State:
+    def init(self, make_state: Callable[[PRNGKeyArray], State], key: PRNGKeyArray) -> State:
         """Makes the state on every device of this process; equal keys make equal states."""
         return jax.jit(make_state, out_shardings=self._local())(key)
 
@@ -143,7 +144,7 @@ class Pmap:
         before = () if self.steps == 1 else (self.steps,)
         devices = len(self.mesh.local_devices)
 
-        def by_device(x: np.ndarray) -> np.ndarray:
+        def by_device(x: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "..."]:
             return x.reshape(*before, devices, -1, *x.shape[len(before) + 1 :])
 
         split = jax.tree.map(by_device, batch)

@@ -11,7 +11,7 @@ import re
 from typing import Any
 
 import jax
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import AbstractMesh, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from fmjax.axes import FSDP, TENSOR
@@ -34,7 +34,7 @@ def automatic(path: str, shape: tuple[int, ...], parts: int) -> P:
     return P(*[FSDP if i == largest else None for i in range(len(shape))])
 
 
-def partition_of(path: str, shape: tuple[int, ...], mesh: Mesh, rules: Rules) -> P:
+def partition_of(path: str, shape: tuple[int, ...], mesh: Mesh | AbstractMesh, rules: Rules) -> P:
     """The axes of one leaf; an axis that does not divide its dimension is left out of it."""
     for pattern, axes in rules:
         if re.search(pattern, path) and len(axes) == len(shape):
@@ -51,7 +51,7 @@ def _path(keys: tuple) -> str:
     return jax.tree_util.keystr(keys, simple=True, separator="/")
 
 
-def state_shardings(abstract: Any, mesh: Mesh, rules: Rules = ()) -> Any:
+def state_shardings(abstract: Any, mesh: Mesh | AbstractMesh, rules: Rules = ()) -> Any:
     """The sharding of every leaf of a tree of arrays or of their shapes."""
     return jax.tree_util.tree_map_with_path(
         lambda keys, x: NamedSharding(mesh, partition_of(_path(keys), x.shape, mesh, rules)),
@@ -59,7 +59,7 @@ def state_shardings(abstract: Any, mesh: Mesh, rules: Rules = ()) -> Any:
     )
 
 
-def notes(params: Any, mesh: Mesh, rules: Rules) -> list[str]:
+def notes(params: Any, mesh: Mesh | AbstractMesh, rules: Rules) -> list[str]:
     """A sentence for each axis of the mesh, beyond data, that splits no parameter at all."""
     specs = [sharding.spec for sharding in jax.tree.leaves(state_shardings(params, mesh, rules))]
     used = {axis for spec in specs for axis in spec}

@@ -6,7 +6,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Bool, Int
 
+from fmjax.conventions import Array
 from fmjax.training.frozen import split
 
 
@@ -20,7 +22,7 @@ class TrainState(NamedTuple):
         opt_state: the optimiser's state.
     """
 
-    step: jax.Array
+    step: Int[Any, ""]
     params: Any
     ema_params: Any
     opt_state: Any
@@ -53,6 +55,6 @@ def init_state(
 
 
 @jax.jit
-def all_finite(tree: Any) -> jax.Array:
+def all_finite(tree: Any) -> Bool[Array, ""]:
     """Whether every number of a tree is finite, a bool scalar."""
     return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]))

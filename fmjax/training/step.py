@@ -6,9 +6,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Float, Int, PRNGKeyArray
 from optax.microbatching import AccumulationType, microbatch
 
 from fmjax.checks import check_multiple
+from fmjax.conventions import Array
 from fmjax.errors import InputError
 from fmjax.training.ema import update_ema
 from fmjax.training.frozen import joined, keep_equal, split
@@ -16,8 +18,8 @@ from fmjax.training.outliers import OutlierState
 from fmjax.training.state import TrainState
 
 Batch = dict[str, Any]
-Metrics = dict[str, jax.Array]
-Step = Callable[[TrainState, jax.Array, Batch], tuple[TrainState, Metrics]]
+Metrics = dict[str, Float[Array, "..."]]
+Step = Callable[[TrainState, PRNGKeyArray, Batch], tuple[TrainState, Metrics]]
 
 
 class Drawn(NamedTuple):
@@ -37,7 +39,7 @@ def uses_target(loss_fn: Callable) -> bool:
     return bool(getattr(loss_fn, "uses_target", False))
 
 
-def on_drawn(loss_fn: Callable) -> Callable[..., jax.Array]:
+def on_drawn(loss_fn: Callable) -> Callable[..., Any]:
     """A loss as ``loss(params, drawn, target_params, step=None)``, of what a draw gave.
 
     Args:
@@ -52,7 +54,7 @@ def on_drawn(loss_fn: Callable) -> Callable[..., jax.Array]:
     names = set(getattr(loss_fn, "noise", None) or ())
     wants_target, wants_step = uses_target(loss_fn), bool(getattr(loss_fn, "uses_step", False))
 
-    def loss(params: Any, drawn: Drawn, target_params: Any, step: Any = None) -> jax.Array:
+    def loss(params: Any, drawn: Drawn, target_params: Any, step: Any = None) -> Any:
         given = {} if drawn.noise is None else drawn.noise
         if missing := sorted(names - set(given)):
             raise InputError(
@@ -104,13 +106,13 @@ def in_parts(value_and_grad: Callable, parts: int) -> Callable:
 
 def make_step(
     loss_fn: Callable,
-    draw: Callable[[jax.Array, Batch], Any],
+    draw: Callable[[PRNGKeyArray, Batch], Any],
     optimizer: optax.GradientTransformation,
     *,
     ema: float | None = 0.9999,
     accumulate: int = 1,
     axis_name: str | None = None,
-    learning_rate: Callable[[jax.Array], jax.Array] | None = None,
+    learning_rate: Callable[[Int[Array, ""]], Float[Array, ""]] | None = None,
     frozen: Sequence[str] = (),
 ) -> Step:
     """Makes the pure update that both jit and pmap compile.
@@ -149,7 +151,7 @@ def make_step(
     if accumulate > 1:
         value_and_grad = in_parts(value_and_grad, accumulate)
 
-    def step(state: TrainState, key: jax.Array, batch: Batch) -> tuple[TrainState, Metrics]:
+    def step(state: TrainState, key: PRNGKeyArray, batch: Batch) -> tuple[TrainState, Metrics]:
         drawn = drawn_from(draw(jax.random.fold_in(key, state.step), batch))
         trained, kept = split(state.params, frozen)
         loss, grads = value_and_grad(trained, drawn, kept, state.ema_params, state.step)

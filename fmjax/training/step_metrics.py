@@ -7,9 +7,11 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import Float
 
 from fmjax.roofline.chips import chip_of, mfu
 from fmjax.training.progress import Progress
@@ -59,14 +61,14 @@ class StepMetrics:
         self._batch_size, self._log_every, self._progress = batch_size, log_every, progress
         self._once = {"compile_seconds": compile_seconds}
         self._flops, self._chip = flops, chip_of(jax.devices()[0])
-        self._pending: deque[tuple[int, dict[str, jax.Array], float]] = deque()
+        self._pending: deque[tuple[int, dict[str, Any], float]] = deque()
         self._read: list[dict[str, float]] = []
         # (time, step, seconds waited for data) of the last line
         self._since: tuple[float, int, float] | None = None
         # (time, step) of the first call, until the rest is estimated
         self._first: tuple[float, int] | None = None
 
-    def add(self, step: int, metrics: dict[str, jax.Array], waited: float) -> None:
+    def add(self, step: int, metrics: dict[str, Float[Any, "..."]], waited: float) -> None:
         """Takes the metrics of a call, still being computed, and reads those of two calls before.
 
         Args:

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
+from jaxtyping import PRNGKeyArray
 
 from fmjax.data.streams import Stream
 from fmjax.training.mesh import by_rows, row_shards, within
@@ -25,7 +26,7 @@ def held_out_batch(stream: Stream) -> Batch:
 
 
 def make_validation(
-    loss_fn: Callable, draw: Callable[[jax.Array, Batch], Any], batch: Batch, mesh: Mesh
+    loss_fn: Callable, draw: Callable[[PRNGKeyArray, Batch], Any], batch: Batch, mesh: Mesh
 ) -> Callable[[Any], float]:
     """``validate(params) -> loss`` on fixed examples with fixed noise and times.
 

@@ -2,6 +2,7 @@
 
 import inspect
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -50,7 +51,7 @@ def average(x, span, labels=None):
 def trained(identity, x0, x1, s, t, labels, noise=None, **how):
     loss_fn = flow_maps.make_flow_map_loss_fn(network, identity, **how)
     given = {name: np.full(len(x0), 1.5, "float32") for name in loss_fn.noise} | (noise or {})
-    return loss_fn(1.0, x0, x1, fmjax.Span(s, t), labels, noise=given, step=np.int32(3))
+    return loss_fn(1.0, x0, x1, fmjax.Span(s, t), labels, noise=given, step=jnp.int32(3))
 
 
 def identity(make):
@@ -131,7 +132,7 @@ TABLE = {
         },
     ),
     "ECTSteps": Case(
-        lambda s, **how: flow_maps.ECTSteps(**how)(s, np.int32(5)),
+        lambda s, **how: flow_maps.ECTSteps(**how)(s, jnp.int32(5)),
         {
             "q": Argument(st.floats(1.1, 4), "positive number").needed,
             "k": Argument(POSITIVE, "number of at least 0").needed,

@@ -30,7 +30,9 @@ def test_a_copy_is_at_exactly_zero():
 
 
 def test_known_distances():
-    distances, indices = nearest_reference([[3.0, 4.0], [9.0, 10.0]], [[0.0, 0.0], [10.0, 10.0]])
+    distances, indices = nearest_reference(
+        np.array([[3.0, 4.0], [9.0, 10.0]]), np.array([[0.0, 0.0], [10.0, 10.0]])
+    )
     assert distances.tolist() == [5.0, 1.0]
     assert indices.tolist() == [0, 1]
 

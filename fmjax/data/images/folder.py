@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import PIL
+from jaxtyping import Int, UInt8
 from PIL import Image, ImageOps
 
 from fmjax.checks import check_class_names
@@ -30,7 +31,7 @@ class FilePart:
     """Examples on disk: paths, labels int64 ``(n,)`` or None, and the shape to decode to."""
 
     paths: Sequence[Path]
-    labels: np.ndarray | None
+    labels: Int[np.ndarray, " n"] | None
     shape: Shape
 
     def __len__(self) -> int:
@@ -40,7 +41,7 @@ class FilePart:
         label = {} if self.labels is None else {"label": self.labels[index]}
         return {"x": decode(self.paths[index], self.shape), **label}
 
-    def take(self, indices: np.ndarray) -> "FilePart":
+    def take(self, indices: Int[np.ndarray, " k"]) -> "FilePart":
         """The examples at `indices` (k,)."""
         labels = None if self.labels is None else self.labels[indices]
         return FilePart([self.paths[i] for i in indices], labels, self.shape)
@@ -178,7 +179,7 @@ def _has_exif(image: Image.Image) -> bool:
     return "exif" in image.info
 
 
-def decode(path: Path, shape: Shape) -> np.ndarray:
+def decode(path: Path, shape: Shape) -> UInt8[np.ndarray, "height width channels"]:
     """Reads one image: upright, and of this size; see `fmjax.data.images.square`.
 
     Args:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int, Int64
 
 from fmjax.data.images.folder import FilePart, read_folder
 from fmjax.errors import InputError
@@ -30,11 +31,11 @@ class PairedPart:
         return {"x0": self.starts[index]["x"], **self.ends[index]}
 
     @property
-    def labels(self) -> np.ndarray | None:
+    def labels(self) -> Int64[np.ndarray, " n"] | None:
         """The class ids int64 ``(n,)``, or None."""
         return self.ends.labels
 
-    def take(self, indices: np.ndarray) -> "PairedPart":
+    def take(self, indices: Int[np.ndarray, " k"]) -> "PairedPart":
         """The examples at `indices` (k,)."""
         return PairedPart(self.ends.take(indices), self.starts.take(indices))
 

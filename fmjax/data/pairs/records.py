@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float32, Int, Int32, Shaped
 
 from fmjax.conditions import ClassIds
 from fmjax.conventions import Places
@@ -117,7 +118,7 @@ class PairRecords:
 
     folder: Path
     info: PairInfo
-    positions: np.ndarray | None = None
+    positions: Int[np.ndarray, " n"] | None = None
 
     @functools.cached_property
     def _source(self):
@@ -147,7 +148,11 @@ class PairRecords:
         pair = {"x0": x0[0], "x1": x1[0]}
         return pair if labels is None else {**pair, "label": int(labels[0])}
 
-    def read_pairs(self, indices: Places) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    def read_pairs(
+        self, indices: Places
+    ) -> tuple[
+        Float32[np.ndarray, "k ..."], Float32[np.ndarray, "k ..."], Int32[np.ndarray, " k"] | None
+    ]:
         """Many pairs at once.
 
         Args:
@@ -169,11 +174,13 @@ class PairRecords:
         labels = None if self.info.num_classes is None else np.array(records["label"], np.int32)
         return np.array(records["x0"], np.float32), np.array(records["x1"], np.float32), labels
 
-    def read(self, indices: Places) -> tuple[np.ndarray, np.ndarray | None]:
+    def read(
+        self, indices: Places
+    ) -> tuple[Float32[np.ndarray, "k ..."], Int32[np.ndarray, " k"] | None]:
         """x1 and labels alone, as `fmjax.data.dataset.Split.read` gives them."""
         return self.read_pairs(indices)[1:]
 
-    def _read_records(self, indices: np.ndarray) -> np.ndarray:
+    def _read_records(self, indices: Int[np.ndarray, " k"]) -> Shaped[np.ndarray, " k"]:
         if self.positions is not None:
             indices = self.positions[indices]
         raw = self._source.__getitems__(indices.tolist())

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Float, Int, Shaped
 
 from fmjax.array_checks import check_finite
 from fmjax.data.pairs.records import INFO, PairInfo, read_info, record_type, shard_path
@@ -14,7 +15,9 @@ from fmjax.json_files import differences
 # Noise does not compress, and a group of one record is read without its neighbours.
 _OPTIONS = "group_size:1,uncompressed"
 
-PairPart = tuple[np.ndarray, np.ndarray, np.ndarray | None]
+PairPart = tuple[
+    Float[np.ndarray, "n ..."], Float[np.ndarray, "n ..."], Int[np.ndarray, " n"] | None
+]
 """x0 and x1 (n, ...), and labels (n,), or None in a set without classes."""
 
 
@@ -90,8 +93,11 @@ def _write_records(path: Path, info: PairInfo, parts: Iterable[PairPart]) -> int
 
 
 def _to_records(
-    info: PairInfo, x0: np.ndarray, x1: np.ndarray, labels: np.ndarray | None
-) -> np.ndarray:
+    info: PairInfo,
+    x0: Float[np.ndarray, " n *shape"],
+    x1: Float[np.ndarray, " n *shape"],
+    labels: Int[np.ndarray, " n"] | None,
+) -> Shaped[np.ndarray, " n"]:
     """The pairs of one part as records."""
     records = np.empty(len(x1), record_type(info.shape))
     for name, x in (("x0", np.asarray(x0)), ("x1", np.asarray(x1))):
@@ -116,9 +122,9 @@ def _to_records(
 
 def save_pairs(
     folder: Path,
-    x0: np.ndarray,
-    x1: np.ndarray,
-    labels: np.ndarray | None = None,
+    x0: Float[np.ndarray, " n *shape"],
+    x1: Float[np.ndarray, " n *shape"],
+    labels: Int[np.ndarray, " n"] | None = None,
     num_classes: int | None = None,
     shards: int = 1,
 ) -> None:

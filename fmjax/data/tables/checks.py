@@ -4,6 +4,7 @@ import math
 import re
 
 import numpy as np
+from jaxtyping import Float, Float32, Int, Shaped
 
 from fmjax.checks import check_at_least
 from fmjax.data.points import Points, as_points
@@ -18,7 +19,7 @@ _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
 _CHANNELS = (1, 3)
 
 
-def check_x(arrays: Arrays) -> np.ndarray:
+def check_x(arrays: Arrays) -> Shaped[np.ndarray, "n ..."]:
     """The data as they are kept: uint8 (n, h, w, c), or float32 (n, ...), a column as (n, 1).
 
     Those of a vocabulary are tokens, int32 (n, ...); those of a manifold its points, (n, *shape).
@@ -30,7 +31,9 @@ def check_x(arrays: Arrays) -> np.ndarray:
     return _data(arrays, "x", "train")
 
 
-def check_x_test(arrays: Arrays, train: np.ndarray) -> np.ndarray:
+def check_x_test(
+    arrays: Arrays, train: Shaped[np.ndarray, " n *shape"]
+) -> Shaped[np.ndarray, " m *shape"]:
     """The same of the held-out part, shaped as the training part.
 
     Raises:
@@ -45,7 +48,9 @@ def check_x_test(arrays: Arrays, train: np.ndarray) -> np.ndarray:
     return x
 
 
-def check_x0(arrays: Arrays, part: str, x: np.ndarray) -> np.ndarray:
+def check_x0(
+    arrays: Arrays, part: str, x: Shaped[np.ndarray, " n *shape"]
+) -> Float[np.ndarray, " n *shape"]:
     """The points that the data are paired with, shaped as they are.
 
     Raises:
@@ -97,13 +102,13 @@ def _data(arrays: Arrays, role: str, part: str) -> np.ndarray:
     return x.astype(np.float32)
 
 
-def _points(arrays: Arrays, name: str, x: np.ndarray) -> np.ndarray:
+def _points(arrays: Arrays, name: str, x: Float[np.ndarray, "n ..."]) -> Float[np.ndarray, "n ..."]:
     if is_globe(arrays):
         x = on_globe(name, x, arrays.columns["x"])
     return as_points(name, x, codec_of_points(arrays, x), arrays.project)
 
 
-def codec_of_points(arrays: Arrays, x: np.ndarray) -> Points:
+def codec_of_points(arrays: Arrays, x: Shaped[np.ndarray, "n ..."]) -> Points:
     """The codec of points (n, ...) on the manifold that the arrays say.
 
     Raises:
@@ -113,7 +118,7 @@ def codec_of_points(arrays: Arrays, x: np.ndarray) -> Points:
     return Points(arrays.manifold, math.prod(x.shape[1:]))
 
 
-def _tokens(name: str, x: np.ndarray, vocabulary: int) -> np.ndarray:
+def _tokens(name: str, x: Shaped[np.ndarray, "n ..."], vocabulary: int) -> Int[np.ndarray, "n ..."]:
     check_at_least("--tokens, the size of the vocabulary,", vocabulary, 2)
     if x.ndim == 0 or 0 in x.shape:
         raise InputError(
@@ -151,7 +156,7 @@ def _check_finite(arrays: Arrays, role: str, name: str, x: np.ndarray) -> None:
     )
 
 
-def weights_of(arrays: Arrays, part: str, count: int) -> np.ndarray:
+def weights_of(arrays: Arrays, part: str, count: int) -> Float32[np.ndarray, " {count}"]:
     """How often each example counts, float32 (n,); 1 where the part has none.
 
     Raises:
@@ -180,7 +185,9 @@ def check_condition_name(said: str, name: str) -> None:
         )
 
 
-def check_condition(arrays: Arrays, name: str, part: str, count: int) -> np.ndarray:
+def check_condition(
+    arrays: Arrays, name: str, part: str, count: int
+) -> Shaped[np.ndarray, "{count} ..."]:
     """A condition as it is kept: texts as they are, int64 (n,), float32, bool, or uint8 images.
 
     Raises:
@@ -219,7 +226,7 @@ def check_condition(arrays: Arrays, name: str, part: str, count: int) -> np.ndar
     return x.astype(np.float32)
 
 
-def check_varies(arrays: Arrays, x: np.ndarray) -> None:
+def check_varies(arrays: Arrays, x: Shaped[np.ndarray, "n ..."]) -> None:
     """Checks that no column of a table, and no set of latents, is constant over its training part.
 
     Raises:

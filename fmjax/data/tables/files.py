@@ -6,6 +6,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Shaped
 
 from fmjax.errors import InputError
 from fmjax.npz import read_array, read_arrays
@@ -29,8 +30,8 @@ class Arrays(NamedTuple):
     """
 
     path: Path
-    train: dict[str, np.ndarray]
-    test: dict[str, np.ndarray] | None
+    train: dict[str, Shaped[np.ndarray, "..."]]
+    test: dict[str, Shaped[np.ndarray, "..."]] | None
     called: dict[str, str]
     columns: Mapping[str, Sequence[str]] = MappingProxyType({})
     vocabulary: int | None = None

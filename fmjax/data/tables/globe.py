@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import Float, Real
 
 from fmjax.data.tables.files import Arrays
 from fmjax.errors import InputError
@@ -10,7 +11,9 @@ from fmjax.errors import InputError
 _COLUMNS = ("latitude", "longitude")
 
 
-def unit_vectors(latitude: np.ndarray, longitude: np.ndarray) -> np.ndarray:
+def unit_vectors(
+    latitude: Float[np.ndarray, "*shape"], longitude: Float[np.ndarray, "*shape"]
+) -> Float[np.ndarray, "*shape 3"]:
     """Points (..., 3) of the unit sphere; x goes through longitude 0, z through the north.
 
         (cos latitude cos longitude, cos latitude sin longitude, sin latitude)
@@ -30,7 +33,9 @@ def is_globe(arrays: Arrays) -> bool:
     return arrays.manifold in ("sphere", "sphere2") and named == list(_COLUMNS)
 
 
-def on_globe(what: str, degrees: np.ndarray, columns: Sequence[str]) -> np.ndarray:
+def on_globe(
+    what: str, degrees: Real[np.ndarray, "n 2"], columns: Sequence[str]
+) -> Float[np.ndarray, "n 3"]:
     """The points of `unit_vectors`, (n, 3), of a table of degrees.
 
     Args:

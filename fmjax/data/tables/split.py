@@ -1,6 +1,7 @@
 """Which examples of a source without a test part are set apart to test on."""
 
 import numpy as np
+from jaxtyping import Int
 
 from fmjax.data.dataset import stratified_split
 from fmjax.errors import InputError
@@ -10,8 +11,12 @@ SHARE = 0.1
 
 
 def set_apart(
-    what: str, count: int, classes: list[np.ndarray], fraction: float | None, least: int = 1
-) -> tuple[np.ndarray, np.ndarray]:
+    what: str,
+    count: int,
+    classes: list[Int[np.ndarray, " {count}"]],
+    fraction: float | None,
+    least: int = 1,
+) -> tuple[Int[np.ndarray, " train"], Int[np.ndarray, " test"]]:
     """The positions to train on and to test on; every class keeps an example to train on.
 
     Args:
@@ -39,8 +44,8 @@ def set_apart(
 
 
 def _keeping_all_classes(
-    what: str, count: int, classes: list[np.ndarray], size: int
-) -> tuple[np.ndarray, np.ndarray]:
+    what: str, count: int, classes: list[Int[np.ndarray, " {count}"]], size: int
+) -> tuple[Int[np.ndarray, " train"], Int[np.ndarray, " test"]]:
     """A random test part, without the last example of any class of any condition."""
     left = [np.bincount(ids) for ids in classes]
     apart: list[int] = []

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Int
 
 from fmjax.data.own import ArrayExamples
 from fmjax.data.token_codecs import Text
@@ -61,6 +62,6 @@ def make_blocks(
     return train, test
 
 
-def _blocks(tokens: np.ndarray, length: int) -> ArrayExamples:
+def _blocks(tokens: Int[np.ndarray, " n"], length: int) -> ArrayExamples:
     count = len(tokens) // length
     return ArrayExamples({"x": tokens[: count * length].reshape(count, length)})

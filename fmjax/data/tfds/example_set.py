@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
+from jaxtyping import Shaped
 from PIL import Image
 
 from fmjax.checks import check_class_names
@@ -164,7 +165,7 @@ def _feature(role: str, example: dict[str, Any], own: OwnData) -> tfds.features.
     return tfds.features.Tensor(shape=x.shape, dtype=x.dtype, encoding="bytes")
 
 
-def encode_array(x: np.ndarray) -> Any:
+def encode_array(x: Shaped[np.ndarray, "..."]) -> Any:
     """One array as TFDS stores it without TensorFlow: an image of uint8 as PNG bytes.
 
     Args:

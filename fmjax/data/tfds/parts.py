@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
+from jaxtyping import Shaped, UInt8
 from PIL import Image
 from tensorflow_datasets.proto import tf_example_pb2
 
@@ -48,7 +49,7 @@ class Part:
         """The size of one array."""
         return math.prod(self.shape) * np.dtype(self.dtype).itemsize
 
-    def read(self, features: Any, row: np.ndarray) -> None:
+    def read(self, features: Any, row: Shaped[np.ndarray, "..."]) -> None:
         """Writes the array of one record into `row`, shaped as it.
 
         Raises:
@@ -65,7 +66,7 @@ class Part:
         if self.classes is not None and not np.all((row >= 0) & (row < self.classes)):
             raise ValueError(f"{self.name} {row} of {self.classes} classes")
 
-    def _numbers(self, features: Any) -> np.ndarray:
+    def _numbers(self, features: Any) -> Shaped[np.ndarray, "..."]:
         found: list[Any] = []
         for key in self.keys:
             feature = features[key]
@@ -73,7 +74,7 @@ class Part:
         return np.array(found, self.stored).reshape(self.shape)
 
 
-def _read_image(row: np.ndarray, content: bytes) -> None:
+def _read_image(row: UInt8[np.ndarray, "height width channels"], content: bytes) -> None:
     """Writes the pixels of a PNG or a JPEG into an array (H, W, C), as a square if it must be."""
     height, width, channels = row.shape
     with Image.open(io.BytesIO(content)) as image:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
+from jaxtyping import Float, Float32, Int, Shaped
 
 from fmjax.conventions import Places
 from fmjax.data import dataset
@@ -58,7 +59,7 @@ class Records:
         return _zeros(parts, len(self)), np.zeros(len(self), bool)
 
     @functools.cached_property
-    def weights(self) -> np.ndarray | None:
+    def weights(self) -> Float32[np.ndarray, " n"] | None:
         """How often each example counts, (n,), or None; it looks through all records once."""
         part = self.layout.weights
         if part is None:
@@ -82,7 +83,7 @@ class Records:
         arrays = self._arrays([index])
         return {name: x[0] if x.ndim > 1 else x[0].item() for name, x in arrays.items()}
 
-    def read(self, indices: Places) -> tuple[np.ndarray, Any]:
+    def read(self, indices: Places) -> tuple[Shaped[np.ndarray, "k ..."], Any]:
         """Many examples at once, which costs far less than one by one.
 
         Args:
@@ -113,7 +114,9 @@ class Records:
             there[new] = True  # last: a thread that sees it finds the examples complete
         return {name: x[wanted] for name, x in cached.items()}
 
-    def _decode(self, indices: np.ndarray, parts: dict[str, Part]) -> dict[str, np.ndarray]:
+    def _decode(
+        self, indices: Int[np.ndarray, " k"], parts: dict[str, Part]
+    ) -> dict[str, np.ndarray]:
         arrays = _zeros(parts, len(indices))
         try:
             records = self._source.__getitems__(indices.tolist())
@@ -138,7 +141,9 @@ class PairedRecords(Records):
 
     codec: Codec
 
-    def read_pairs(self, indices: Places) -> tuple[np.ndarray, np.ndarray, Any]:
+    def read_pairs(
+        self, indices: Places
+    ) -> tuple[Float[np.ndarray, "k ..."], Shaped[np.ndarray, "k ..."], Any]:
         """x0 as states, x as data, and labels; all else is as in `read`."""
         arrays = self._arrays(indices)
         assert self.layout.x0 is not None, "a set of pairs has x0"

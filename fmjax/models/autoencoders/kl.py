@@ -9,10 +9,11 @@ pointwise layers around the latents), SD3 and FLUX.1 (16 channels, without).
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jaxtyping import Float
 
+from fmjax.conventions import Array
 from fmjax.errors import InputError
 from fmjax.models.attention import attend
 from fmjax.models.autoencoders.latent import Latent, check_images, check_latents
@@ -40,7 +41,7 @@ class ResidualBlock(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H W width"]:
         """Transform (B, H, W, C) to (B, H, W, width)."""
         h = conv(self.width, "conv1", self.dtype)(nn.silu(_norm(self.groups, "norm1")(x)))
         h = conv(self.width, "conv2", self.dtype)(nn.silu(_norm(self.groups, "norm2")(h)))
@@ -56,7 +57,7 @@ class PixelAttention(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H W C"]:
         """Let the pixels of (B, H, W, C) attend to one another; same shape out."""
         B, H, W, C = x.shape
         h = _norm(self.groups, "norm")(x).reshape(B, H * W, C)
@@ -73,7 +74,7 @@ class Middle(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H W C"]:
         """Transform (B, H, W, C); same shape out."""
         x = ResidualBlock(x.shape[-1], self.groups, self.dtype, name="resnet_0")(x)
         if self.attention:
@@ -99,7 +100,7 @@ class Stage(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B h w width"]:
         """Transform (B, H, W, C) to (B, H', W', width)."""
         for i in range(self.blocks):
             x = ResidualBlock(self.width, self.groups, self.dtype, name=f"resnet_{i}")(x)
@@ -124,7 +125,7 @@ class Encoder(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B h w moments"]:
         """Encode (B, H, W, channels) to (B, h, w, 2 latent channels)."""
         x = conv(self.widths[0], "conv_in", self.dtype)(x)
         for i, width in enumerate(self.widths):
@@ -147,7 +148,7 @@ class Decoder(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, z: jax.Array) -> jax.Array:
+    def __call__(self, z: Float[Array, "B h w c"]) -> Float[Array, "B H W C"]:
         """Decode (B, h, w, latent channels) to (B, H, W, channels)."""
         x = conv(self.widths[-1], "conv_in", self.dtype)(z)
         x = Middle(self.attention, self.groups, self.dtype, name="middle")(x)
@@ -215,7 +216,7 @@ class AutoencoderKL(nn.Module):
         if self.post_quant:
             self.post_quant_layer = nn.Dense(self.latent_channels, dtype=self.dtype)
 
-    def encode(self, x: jax.Array) -> Latent:
+    def encode(self, x: Float[Array, "B H W C"]) -> Latent:
         """Encode images.
 
         Args:
@@ -235,7 +236,7 @@ class AutoencoderKL(nn.Module):
         mean, logvar = jnp.split(moments.astype(jnp.float32), 2, axis=-1)
         return Latent(mean, jnp.clip(logvar, *_LOGVAR))
 
-    def decode(self, z: jax.Array) -> jax.Array:
+    def decode(self, z: Float[Array, "B h w c"]) -> Float[Array, "B H W C"]:
         """Decode latents.
 
         Args:
@@ -254,6 +255,6 @@ class AutoencoderKL(nn.Module):
             z = self.post_quant_layer(z)
         return self.decoder(z).astype(jnp.float32)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H W C"]:
         """Encode and decode, which `init` needs."""
         return self.decode(self.encode(x).mean)

@@ -4,7 +4,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float, PRNGKeyArray
 
+from fmjax.conventions import Array
 from fmjax.errors import InputError
 from fmjax.models.input_checks import check_rank
 
@@ -17,11 +19,11 @@ class Latent(NamedTuple):
         logvar: the logarithm of the variance, shaped as the mean; None of an encoder that has none.
     """
 
-    mean: jax.Array
-    logvar: jax.Array | None
+    mean: Float[Array, "B h w c"]
+    logvar: Float[Array, "B h w c"] | None
 
 
-def sample(latent: Latent, key: jax.Array) -> jax.Array:
+def sample(latent: Latent, key: PRNGKeyArray) -> Float[Array, "B h w c"]:
     """Draws latents: mean + exp(logvar / 2) z, with z standard normal.
 
     Args:
@@ -37,7 +39,7 @@ def sample(latent: Latent, key: jax.Array) -> jax.Array:
     return latent.mean + jnp.exp(0.5 * latent.logvar) * noise
 
 
-def check_images(x: jax.Array, channels: int, factor: int) -> None:
+def check_images(x: Float[Array, "B H W {channels}"], channels: int, factor: int) -> None:
     """Refuses what is no batch of images that can be encoded.
 
     Args:
@@ -56,7 +58,7 @@ def check_images(x: jax.Array, channels: int, factor: int) -> None:
         )
 
 
-def check_latents(z: jax.Array, channels: int) -> None:
+def check_latents(z: Float[Array, "B h w {channels}"], channels: int) -> None:
     """Refuses what is no batch of latents.
 
     Args:
@@ -69,7 +71,7 @@ def check_latents(z: jax.Array, channels: int) -> None:
     _check_array(z, "latents", channels, "write z.astype(jnp.float32)")
 
 
-def _check_array(x: jax.Array, what: str, channels: int, advice: str) -> None:
+def _check_array(x: Array, what: str, channels: int, advice: str) -> None:
     check_rank(x, "(batch, height, width, channels)", 4, 4)
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise InputError(f"{what} have dtype {x.dtype}, expected a floating dtype: {advice}.")

@@ -4,15 +4,20 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from fmjax.checks import check_at_least, check_between
+from fmjax.conventions import Array
 from fmjax.errors import InputError
 from fmjax.models.input_checks import check_rank
 
 
 def tiled(
-    function: Callable[[jax.Array], jax.Array], x: jax.Array, tile: int, overlap: float = 0.25
-) -> jax.Array:
+    function: Callable[[Float[Array, "B _ _ C"]], Float[Array, "B _ _ c"]],
+    x: Float[Array, "B H W C"],
+    tile: int,
+    overlap: float = 0.25,
+) -> Float[Array, "B h w c"]:
     """Encodes or decodes an array tile by tile, so that memory stays that of one tile.
 
         images = tiled(autoencoder.decode, z, tile=64)
@@ -70,7 +75,7 @@ def tiled(
     return jnp.concatenate(strips, axis=1)
 
 
-def _fade(before: jax.Array, after: jax.Array, length: int, axis: int) -> jax.Array:
+def _fade(before: Array, after: Array, length: int, axis: int) -> Array:
     """The second array, its beginning faded from the end of the first along an axis."""
     length = min(before.shape[axis], after.shape[axis], length)
     if not length:

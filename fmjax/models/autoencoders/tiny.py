@@ -10,10 +10,11 @@ the scale that the flow works in: scale 1, shift 0. They have no variance.
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jaxtyping import Float
 
+from fmjax.conventions import Array
 from fmjax.models.autoencoders.latent import Latent, check_images, check_latents
 from fmjax.models.input_checks import check_sizes
 
@@ -26,7 +27,7 @@ def conv(width: int, name: str, dtype: Any, *, stride: int = 1, use_bias: bool =
     )
 
 
-def upsample(x: jax.Array) -> jax.Array:
+def upsample(x: Float[Array, "B H W C"]) -> Float[Array, "B 2*H 2*W C"]:
     """Each pixel four times: (B, H, W, C) to (B, 2 H, 2 W, C)."""
     return jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
 
@@ -46,7 +47,7 @@ class TinyBlock(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H W width"]:
         """Transform images (B, H, W, width); same shape out."""
         if self.pooled:
             x = x + self._pool(x)
@@ -54,7 +55,7 @@ class TinyBlock(nn.Module):
         h = nn.relu(conv(self.width, "conv_2", self.dtype)(h))
         return nn.relu(conv(self.width, "conv_4", self.dtype)(h) + x)
 
-    def _pool(self, x: jax.Array) -> jax.Array:
+    def _pool(self, x: Array) -> Array:
         wide = 4 * self.width
         h = nn.Dense(wide, use_bias=False, dtype=self.dtype, name="pool_0")(x)
         exact: dict[str, Any] = {"dtype": jnp.float32, "use_fast_variance": False}
@@ -72,7 +73,7 @@ class TinyEncoder(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B h w c"]:
         """Encode (B, H, W, channels); layers are numbered as in TAESD."""
         x = conv(self.width, "layer_0", self.dtype)(x)
         i = 1
@@ -97,7 +98,7 @@ class TinyDecoder(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, z: jax.Array) -> jax.Array:
+    def __call__(self, z: Float[Array, "B h w c"]) -> Float[Array, "B H W C"]:
         """Decode (B, h, w, latent channels); layers are numbered as in TAESD, whose 0 is a tanh."""
         x = conv(self.width, "layer_1", self.dtype)(3 * jnp.tanh(z / 3))
         x, i = nn.relu(x), 3
@@ -159,7 +160,7 @@ class TinyAutoencoder(nn.Module):
             self.width, self.decoder_blocks, self.channels, self.pooled, self.dtype
         )
 
-    def encode(self, x: jax.Array) -> Latent:
+    def encode(self, x: Float[Array, "B H W C"]) -> Latent:
         """Encode images.
 
         Args:
@@ -175,7 +176,7 @@ class TinyAutoencoder(nn.Module):
         mean = self.encoder((x.astype(jnp.float32) + 1) / 2)
         return Latent(mean.astype(jnp.float32), None)
 
-    def decode(self, z: jax.Array) -> jax.Array:
+    def decode(self, z: Float[Array, "B h w c"]) -> Float[Array, "B H W C"]:
         """Decode latents.
 
         Args:
@@ -191,6 +192,6 @@ class TinyAutoencoder(nn.Module):
         check_latents(z, self.latent_channels)
         return 2 * self.decoder(z.astype(jnp.float32)).astype(jnp.float32) - 1
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H W C"]:
         """Encode and decode, which `init` needs."""
         return self.decode(self.encode(x).mean)

@@ -8,9 +8,10 @@ excitation); names as in the package's file.
 
 from typing import NamedTuple
 
-import jax
 from flax import linen as nn
+from jaxtyping import Float, UInt8
 
+from fmjax.conventions import Array
 from fmjax.models.features.resizing import as_colour, resize_half_pixel
 
 SIZE = 224
@@ -37,7 +38,7 @@ STAGES = (
 _EXPANSION = 6  # of all blocks but the first
 
 
-def _normalised(x: jax.Array, name: str) -> jax.Array:
+def _normalised(x: Array, name: str) -> Array:
     return nn.BatchNorm(use_running_average=True, epsilon=1e-3, name=name)(x)
 
 
@@ -57,7 +58,7 @@ class InvertedBlock(nn.Module):
     expansion: int
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n H W width"]:
         """(n, h, w, c) -> (n, h / stride, w / stride, width)."""
         start, inner = x, self.expansion * x.shape[-1]
         if self.expansion > 1:
@@ -90,7 +91,9 @@ class EfficientNetLite0(nn.Module):
     """
 
     @nn.compact
-    def __call__(self, images: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def __call__(
+        self, images: UInt8[Array, "n h w c"]
+    ) -> tuple[Float[Array, "n 1000"], Float[Array, "n 1280"]]:
         """Logits and features of images.
 
         Args:

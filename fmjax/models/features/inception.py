@@ -6,21 +6,22 @@ averages, which leave the padding out, in a maximum in place of the last average
 classes. Measures are comparable only if the input is prepared alike, too: see `PREPARATIONS`.
 """
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jaxtyping import Float, UInt8
 
 from fmjax.checks import check_name
+from fmjax.conventions import Array
 from fmjax.models.features.resizing import as_colour, resize_half_pixel, resize_tf1
 
 Padding = tuple[tuple[int, int], tuple[int, int]] | str
 
 
-def _as_pytorch_fid(images: jax.Array, size: int) -> jax.Array:
+def _as_pytorch_fid(images: Array, size: int) -> Array:
     return resize_half_pixel(as_colour(images), size, antialias=False) / 127.5 - 1
 
 
-def _as_tensorflow(images: jax.Array, size: int) -> jax.Array:
+def _as_tensorflow(images: Array, size: int) -> Array:
     return (resize_tf1(as_colour(images), size) - 128) / 128
 
 
@@ -48,7 +49,7 @@ class ConvBlock(nn.Module):
     padding: Padding = "SAME"
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n H W C"]:
         """(n, h, w, c) -> (n, h', w', width)."""
         x = nn.Conv(
             self.width,
@@ -62,19 +63,19 @@ class ConvBlock(nn.Module):
         return nn.relu(x)
 
 
-def _average(x: jax.Array) -> jax.Array:
+def _average(x: Array) -> Array:
     return nn.avg_pool(x, (3, 3), padding="SAME", count_include_pad=False)
 
 
-def _maximum(x: jax.Array) -> jax.Array:
+def _maximum(x: Array) -> Array:
     return nn.max_pool(x, (3, 3), padding="SAME")
 
 
-def _halved(x: jax.Array) -> jax.Array:
+def _halved(x: Array) -> Array:
     return nn.max_pool(x, (3, 3), (2, 2))
 
 
-def _joined(parts: list[jax.Array]) -> jax.Array:
+def _joined(parts: list[Array]) -> Array:
     return jnp.concatenate(parts, axis=-1)
 
 
@@ -84,7 +85,7 @@ class BlockA(nn.Module):
     pooled: int
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n H W C"]:
         """(n, h, w, c) -> (n, h, w, 224 + pooled)."""
         one = ConvBlock(64, name="branch1x1")(x)
         five = ConvBlock(48, name="branch5x5_1")(x)
@@ -100,7 +101,7 @@ class BlockB(nn.Module):
     """35 x 35 to 17 x 17."""
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n H W C"]:
         """(n, h, w, c) -> (n, h', w', 480 + c)."""
         once = ConvBlock(384, (3, 3), 2, "VALID", name="branch3x3")(x)
         twice = ConvBlock(64, name="branch3x3dbl_1")(x)
@@ -115,7 +116,7 @@ class BlockC(nn.Module):
     inner: int
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n H W C"]:
         """(n, h, w, c) -> (n, h, w, 768)."""
         inner, row, column = self.inner, (1, 7), (7, 1)
         one = ConvBlock(192, name="branch1x1")(x)
@@ -135,7 +136,7 @@ class BlockD(nn.Module):
     """17 x 17 to 8 x 8."""
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n H W C"]:
         """(n, h, w, c) -> (n, h', w', 512 + c)."""
         three = ConvBlock(192, name="branch3x3_1")(x)
         three = ConvBlock(320, (3, 3), 2, "VALID", name="branch3x3_2")(three)
@@ -152,7 +153,7 @@ class BlockE(nn.Module):
     maximum: bool
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n H W C"]:
         """(n, h, w, c) -> (n, h, w, 2048)."""
         row, column = (1, 3), (3, 1)
         one = ConvBlock(320, name="branch1x1")(x)
@@ -190,7 +191,9 @@ class InceptionV3(nn.Module):
     size: int = 299
 
     @nn.compact
-    def __call__(self, images: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def __call__(
+        self, images: UInt8[Array, "n h w c"]
+    ) -> tuple[Float[Array, "n 1008"], Float[Array, "n 2048"]]:
         """Logits and features of images.
 
         Args:

@@ -3,13 +3,15 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float, UInt8
 
+from fmjax.conventions import Array
 from fmjax.errors import InputError
 
 _CHANNELS = 3
 
 
-def as_colour(images: jax.Array) -> jax.Array:
+def as_colour(images: UInt8[Array, "n h w c"]) -> Float[Array, "n h w 3"]:
     """Images of uint8 ``(n, h, w, 1 or 3)`` as float32 ``(n, h, w, 3)``, from 0 to 255.
 
     Raises:
@@ -23,7 +25,9 @@ def as_colour(images: jax.Array) -> jax.Array:
     return jnp.broadcast_to(images, (*images.shape[:3], _CHANNELS)).astype(jnp.float32)
 
 
-def resize_half_pixel(images: jax.Array, size: int, *, antialias: bool) -> jax.Array:
+def resize_half_pixel(
+    images: Float[Array, "n h w c"], size: int, *, antialias: bool
+) -> Float[Array, "n {size} {size} c"]:
     """Bilinear, a pixel's centre at its middle: output i lies at (i + 1/2) scale - 1/2.
 
     Without antialiasing this is torch's ``interpolate(mode="bilinear", align_corners=False)``.
@@ -37,7 +41,7 @@ def resize_half_pixel(images: jax.Array, size: int, *, antialias: bool) -> jax.A
     return jax.image.resize(images, shape, "bilinear", antialias=antialias)
 
 
-def resize_tf1(images: jax.Array, size: int) -> jax.Array:
+def resize_tf1(images: Float[Array, "n h w c"], size: int) -> Float[Array, "n {size} {size} c"]:
     """Bilinear as in TensorFlow 1, without antialiasing: output i lies at i times the scale.
 
     Args:

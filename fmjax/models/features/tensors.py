@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 from flax import linen as nn
+from jaxtyping import Shaped
 
 from fmjax.errors import InputError
 
@@ -20,7 +21,7 @@ _UNUSED = "num_batches_tracked"  # counts the steps of training
 
 
 def variables_from_tensors(
-    network: nn.Module, tensors: Mapping[str, np.ndarray], source: str
+    network: nn.Module, tensors: Mapping[str, Shaped[np.ndarray, "..."]], source: str
 ) -> Any:
     """The variables of a network of features from the tensors of the same network in PyTorch.
 

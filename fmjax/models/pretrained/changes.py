@@ -9,6 +9,10 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Shaped
+
+Tensor = Shaped[np.ndarray, "..."]
+"""An array of weights of any shape and dtype."""
 
 
 class Change(NamedTuple):
@@ -19,8 +23,8 @@ class Change(NamedTuple):
         backward: takes ours and gives theirs, the inverse of `forward`.
     """
 
-    forward: Callable[[Sequence[np.ndarray]], np.ndarray]
-    backward: Callable[[np.ndarray], list[np.ndarray]]
+    forward: Callable[[Sequence[Tensor]], Tensor]
+    backward: Callable[[Tensor], list[Tensor]]
 
     def then(self, forward: Callable, backward: Callable) -> "Change":
         """This change, and after it one of a single array into another.

@@ -5,7 +5,9 @@ from typing import Any
 import jax
 import numpy as np
 from jax.sharding import Sharding
+from jaxtyping import Shaped
 
+from fmjax.conventions import Array
 from fmjax.errors import InputError
 from fmjax.models.pretrained.rules import Origin
 from fmjax.storage.weight_files import WeightFiles
@@ -13,7 +15,7 @@ from fmjax.storage.weight_files import WeightFiles
 Index = tuple[slice, ...]
 
 
-def fill(files: WeightFiles, origin: Origin, leaf: jax.ShapeDtypeStruct) -> jax.Array:
+def fill(files: WeightFiles, origin: Origin, leaf: jax.ShapeDtypeStruct) -> Shaped[Array, "..."]:
     """Reads one parameter; the host holds no more of it than its own devices, and one tensor.
 
     Args:

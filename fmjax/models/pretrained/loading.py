@@ -10,6 +10,7 @@ from flax import linen as nn
 from jax.sharding import Mesh
 
 from fmjax.checks import check_seed
+from fmjax.conventions import Array
 from fmjax.errors import InputError
 from fmjax.models.pretrained.families import FAMILIES
 from fmjax.models.pretrained.family import Family, Shape, check_path, recognise
@@ -67,6 +68,8 @@ def load(
         >>> params = jax.tree.map(lambda x: np.ones(x.shape, x.dtype), shapes)
         >>> path = Path(mkdtemp()) / "model.safetensors"
         >>> save(path, params, "diffusers-taesd", model)
+        >>> print(inspect(path))
+        134 tensors read
         >>> load(path).model.width
         8
     """
@@ -103,18 +106,6 @@ def inspect(
 
     Raises:
         InputError: the file is damaged, or of no known layout.
-
-    Example:
-        >>> from tempfile import mkdtemp
-        >>> from fmjax.models.autoencoders import TinyAutoencoder
-        >>> model = TinyAutoencoder(width=8)
-        >>> images = jnp.zeros((1, 8, 8, 3))
-        >>> shapes = jax.eval_shape(model.init, jax.random.key(0), images)["params"]
-        >>> params = jax.tree.map(lambda x: np.ones(x.shape, x.dtype), shapes)
-        >>> path = Path(mkdtemp()) / "model.safetensors"
-        >>> save(path, params, "diffusers-taesd", model)
-        >>> print(inspect(path))
-        134 tensors read
     """
     return _plan(*_opened(path, layout, model), fresh)[2]
 
@@ -176,10 +167,10 @@ def _plan(
 
 def _begin(
     family: Family, model: nn.Module, shape: Shape, leaves: dict[str, Any], seed: int
-) -> dict[str, jax.Array]:
+) -> dict[str, Array]:
     """Some parameters as the network's ``init`` makes them, each device its own part."""
 
-    def init(key: jax.Array) -> dict[str, jax.Array]:
+    def init(key: Array) -> dict[str, Array]:
         inputs = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), family.inputs(model, shape))
         made = by_path(model.init(key, *inputs)["params"])
         return {name: made[name].astype(leaf.dtype) for name, leaf in leaves.items()}

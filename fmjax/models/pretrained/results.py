@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 
 import jax
 from flax import linen as nn
+from jaxtyping import Float
 
-from fmjax.conventions import ApplyFn, Prediction
+from fmjax.conventions import ApplyFn, Array, Prediction
 from fmjax.models.autoencoders import Latent
 from fmjax.models.pretrained.report import Report
 from fmjax.paths import AffinePath
@@ -57,8 +58,8 @@ class Autoencoder(NamedTuple):
 
     model: nn.Module
     params: Any
-    encode: Callable[[jax.Array], Latent]
-    decode: Callable[[jax.Array], jax.Array]
+    encode: Callable[[Float[Array, "B H W C"]], Latent]
+    decode: Callable[[Float[Array, "B h w c"]], Float[Array, "B H W C"]]
     scale: float
     shift: float
     family: str

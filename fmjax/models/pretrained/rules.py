@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jaxtyping import Shaped
 
 from fmjax.models.pretrained.changes import DENSE, SAME, Change
 from fmjax.storage.safetensors import Shapes
@@ -37,7 +38,7 @@ class Rows(NamedTuple):
     last: int
     of: int
 
-    def take(self, whole: np.ndarray) -> np.ndarray:
+    def take(self, whole: Shaped[np.ndarray, " rows *rest"]) -> Shaped[np.ndarray, " taken *rest"]:
         """These rows of a tensor."""
         part = whole.shape[0] // self.of
         return whole[self.first * part : self.last * part]

@@ -43,18 +43,6 @@ def save(
         InputError: the layout or the dtype is unknown, or the parameters are not those of the
             network.
         OSError: the file cannot be written.
-
-    Example:
-        >>> from tempfile import mkdtemp
-        >>> from fmjax.models.autoencoders import TinyAutoencoder
-        >>> model = TinyAutoencoder(width=8)
-        >>> images = jnp.zeros((1, 8, 8, 3))
-        >>> shapes = jax.eval_shape(model.init, jax.random.key(0), images)["params"]
-        >>> params = jax.tree.map(lambda x: np.ones(x.shape, x.dtype), shapes)
-        >>> path = Path(mkdtemp()) / "model.safetensors"
-        >>> save(path, params, "diffusers-taesd", model)
-        >>> path.stat().st_size > 4 * sum(x.size for x in jax.tree.leaves(params))
-        True
     """
     family = family_named(layout, FAMILIES)
     path = check_path(path)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Int, Shaped, UInt8
 
 from fmjax.data.dataset import SPLITS, Dataset
 from fmjax.data.images.folder import FilePart, decode, read_folder
@@ -29,13 +30,13 @@ class Examples:
     """
 
     name: str
-    read: Callable[[np.ndarray], np.ndarray]
-    places: np.ndarray
+    read: Callable[[Int[np.ndarray, " k"]], Shaped[np.ndarray, "k ..."]]
+    places: Int[np.ndarray, " n"]
 
     def __len__(self) -> int:
         return len(self.places)
 
-    def __iter__(self) -> Iterator[np.ndarray]:
+    def __iter__(self) -> Iterator[Shaped[np.ndarray, "k ..."]]:
         for start in range(0, len(self.places), _AT_ONCE):
             yield self.read(self.places[start : start + _AT_ONCE])
 
@@ -49,7 +50,7 @@ class Examples:
         order = np.random.default_rng(0).permutation(len(self.places))[:most]
         return dataclasses.replace(self, places=self.places[np.sort(order)])
 
-    def array(self) -> np.ndarray:
+    def array(self) -> Shaped[np.ndarray, "n ..."]:
         """All of them at once."""
         return np.concatenate(list(self))
 
@@ -92,7 +93,7 @@ def examples_of(dataset: Dataset, split: str) -> Examples:
     return Examples(name, lambda places: part.read(places)[0], np.arange(len(part)))
 
 
-def _examples(name: str, array: np.ndarray) -> Examples:
+def _examples(name: str, array: Shaped[np.ndarray, "n ..."]) -> Examples:
     if not array.ndim or not len(array):
         raise InputError(f"{name} holds no examples.")
     if array.ndim == 3 and array.dtype == np.uint8:
@@ -100,7 +101,7 @@ def _examples(name: str, array: np.ndarray) -> Examples:
     return Examples(name, lambda places: np.asarray(array[places]), np.arange(len(array)))
 
 
-def _npz_array(path: Path, split: str) -> np.ndarray:
+def _npz_array(path: Path, split: str) -> Shaped[np.ndarray, "n ..."]:
     arrays = read_arrays(path, only=(*_ARRAYS, "x_train", "x_test"))
     for name in (f"x_{split}", *_ARRAYS):
         if name in arrays:
@@ -123,5 +124,7 @@ def _folder(path: Path, split: str, size: int | None) -> Examples:
     return Examples(str(path), lambda places: _decoded(part, places), np.arange(len(part)))
 
 
-def _decoded(part: FilePart, places: np.ndarray) -> np.ndarray:
+def _decoded(
+    part: FilePart, places: Int[np.ndarray, " k"]
+) -> UInt8[np.ndarray, "k height width channels"]:
     return np.stack([decode(part.paths[place], part.shape) for place in places])

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
+from jaxtyping import Shaped
 
 from fmjax.checks import check_at_least
 from fmjax.data.dataset import Dataset
@@ -103,7 +104,7 @@ def _measured_side(asked: Asked, examples: Examples) -> RealSide:
 
 
 def measure_in_features(
-    real: RealSide, samples: Iterable[np.ndarray] | Examples, count: int
+    real: RealSide, samples: Iterable[Shaped[np.ndarray, "batch ..."]] | Examples, count: int
 ) -> dict:
     """Runs through samples once and compares.
 
@@ -122,7 +123,9 @@ def measure_in_features(
     return {"reference": real.name} | compare(real.features, drawn, real.found)
 
 
-def _of_its_kind(real: RealSide, samples: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+def _of_its_kind(
+    real: RealSide, samples: Iterable[Shaped[np.ndarray, "batch ..."]]
+) -> Iterator[Shaped[np.ndarray, "batch ..."]]:
     """The samples, as long as they are pixels where the real examples are."""
     for batch in map(np.asarray, samples):
         pixels = batch.dtype == np.uint8

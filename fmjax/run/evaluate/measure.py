@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jaxtyping import Int, Shaped
 
 from fmjax.checks import check_at_least
 from fmjax.data.dataset import Dataset
@@ -125,10 +126,10 @@ class Reference(NamedTuple):
         test_labels: int32 (m,), or None.
     """
 
-    train: np.ndarray
-    train_labels: np.ndarray | None
-    test: np.ndarray
-    test_labels: np.ndarray | None
+    train: Shaped[np.ndarray, "n ..."]
+    train_labels: Int[np.ndarray, " n"] | None
+    test: Shaped[np.ndarray, "m ..."]
+    test_labels: Int[np.ndarray, " m"] | None
 
 
 def load_reference(dataset: Dataset, limit: int) -> Reference:
@@ -142,9 +143,9 @@ def load_reference(dataset: Dataset, limit: int) -> Reference:
 
 def evaluate(
     reference: Reference,
-    samples: np.ndarray,
-    labels: np.ndarray | None,
-    unconditional: np.ndarray | None,
+    samples: Shaped[np.ndarray, "samples ..."],
+    labels: Int[np.ndarray, " samples"] | None,
+    unconditional: Shaped[np.ndarray, "unconditional ..."] | None,
     num_classes: int | None,
 ) -> dict:
     """Measures samples against real examples.
@@ -192,7 +193,9 @@ def evaluate(
     return report
 
 
-def _frechet(train: np.ndarray, samples: np.ndarray) -> dict[str, float]:
+def _frechet(
+    train: Shaped[np.ndarray, "n ..."], samples: Shaped[np.ndarray, "m ..."]
+) -> dict[str, float]:
     dims = min(_PCA_DIMS, int(np.prod(train.shape[1:])), len(train) - 1)
     features = fit_pca(train, dims)
     order = np.random.default_rng(0).permutation(len(train))
@@ -206,7 +209,9 @@ def _frechet(train: np.ndarray, samples: np.ndarray) -> dict[str, float]:
     }
 
 
-def _nearest(examples: np.ndarray, train: np.ndarray) -> dict[str, float]:
+def _nearest(
+    examples: Shaped[np.ndarray, "n ..."], train: Shaped[np.ndarray, "m ..."]
+) -> dict[str, float]:
     distances, _ = nearest_reference(examples, train)
     return {f"{percent:g}": value for percent, value in distance_quantiles(distances).items()}
 

@@ -2,6 +2,7 @@
 
 import jax
 import numpy as np
+from jaxtyping import Shaped
 
 from fmjax.data.dataset import Dataset
 from fmjax.factory import Recipe
@@ -66,6 +67,6 @@ def describe_snapshots(report: dict) -> str:
     return "\n".join(lines)
 
 
-def _some(x: np.ndarray, size: int) -> np.ndarray:
+def _some(x: Shaped[np.ndarray, " n *shape"], size: int) -> Shaped[np.ndarray, " some *shape"]:
     """A fixed random choice of rows."""
     return x[np.random.default_rng(0).permutation(len(x))[:size]]

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
+from jaxtyping import Float, Int, Shaped
 
 from fmjax.checks import check_at_least, check_seed
 from fmjax.conditions import nulls
@@ -70,9 +71,9 @@ class Question(NamedTuple):
 class Densities(NamedTuple):
     """What was computed of each example: log_p in nats, std_error of its probes, nfe, all (n,)."""
 
-    log_p: np.ndarray
-    std_error: np.ndarray
-    nfe: np.ndarray
+    log_p: Float[np.ndarray, " n"]
+    std_error: Float[np.ndarray, " n"]
+    nfe: Int[np.ndarray, " n"]
 
 
 def measure(
@@ -144,7 +145,7 @@ def measure(
 
 def measure_arrays(
     flow: TrainedFlow,
-    x: np.ndarray,
+    x: Shaped[np.ndarray, "n ..."],
     labels: Labels,
     solver: Solver | Draws,
     trace: Trace | None,
@@ -299,14 +300,18 @@ def _by_jumps(
     return log_p, zeros, jnp.full(len(x), jumps.steps), jnp.isfinite(log_p), zeros
 
 
-def _rows(x: np.ndarray, labels: Labels, start: int, batch: int) -> tuple[Any, ...]:
+def _rows(
+    x: Shaped[np.ndarray, "n ..."], labels: Labels, start: int, batch: int
+) -> tuple[Any, ...]:
     """The arguments of one call; the last batch is filled up from the beginning."""
     index = np.arange(start, start + batch, dtype=np.int32) % len(x)
     rows = jax.tree.map(lambda leaf: jnp.asarray(leaf[index]), (x, labels))
     return jnp.asarray(index), *rows
 
 
-def _in_batches(likelihood: Callable, x: np.ndarray, labels: Labels, batch: int) -> Densities:
+def _in_batches(
+    likelihood: Callable, x: Shaped[np.ndarray, "n ..."], labels: Labels, batch: int
+) -> Densities:
     from tqdm import tqdm
 
     parts = []

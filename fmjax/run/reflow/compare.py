@@ -8,7 +8,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float, Shaped
 
+from fmjax.conventions import Array
 from fmjax.data.dataset import Dataset
 from fmjax.errors import InputError
 from fmjax.factory import Recipe
@@ -87,9 +89,9 @@ class _Ruler(NamedTuple):
     """How samples are measured: as many as the real `examples`, here in the model's own unit."""
 
     name: str
-    examples: np.ndarray
+    examples: Shaped[np.ndarray, "n ..."]
     real: float  # the distance between two real sets
-    distance: Callable[[np.ndarray], float]
+    distance: Callable[[Shaped[np.ndarray, "n ..."]], float]
 
 
 def _image_ruler(dataset: Dataset) -> _Ruler:
@@ -97,7 +99,7 @@ def _image_ruler(dataset: Dataset) -> _Ruler:
     real = load_reference(dataset, _IMAGES)
     half = real.train[: len(real.train) // 2]
 
-    def frechet(samples: np.ndarray) -> dict:
+    def frechet(samples: Shaped[np.ndarray, "n ..."]) -> dict:
         return evaluate(real, samples, None, None, None)["frechet"]
 
     about = frechet(half)
@@ -118,7 +120,7 @@ def _vector_ruler(dataset: Dataset) -> _Ruler:
 
 
 def _path_figures(
-    flow: TrainedFlow, request: Request, x0: jax.Array, w2_squared: float
+    flow: TrainedFlow, request: Request, x0: Float[Array, "batch ..."], w2_squared: float
 ) -> dict[str, float]:
     """Statistics of the paths from x0, in Euler steps fine enough to follow their curves."""
     euler = Recipe(solver_spec("euler", _STEPS))

@@ -7,6 +7,7 @@ from typing import IO, NamedTuple
 
 import jax
 import numpy as np
+from jaxtyping import Shaped
 
 from fmjax import plots
 from fmjax.errors import InputError
@@ -108,7 +109,7 @@ def _claim(out: Path, overwrite: bool) -> IO | None:
 
 def _draw(
     flow: TrainedFlow, request: Request, recipe: Recipe, batch_size: int
-) -> tuple[np.ndarray, float, float]:
+) -> tuple[Shaped[np.ndarray, "n ..."], float, float]:
     """The samples, their evaluations and the seconds that they took."""
     batch = fit_batch(request.number, batch_size, flow.mesh.size)
     sample_fn = compiled_for(flow, recipe, request, batch)
@@ -119,7 +120,9 @@ def _draw(
     return np.concatenate([part.samples for part in parts]), nfe, seconds
 
 
-def _compared(drawn: Mapping[str, tuple[np.ndarray, float, float]]) -> list[SolverFigures]:
+def _compared(
+    drawn: Mapping[str, tuple[Shaped[np.ndarray, "n ..."], float, float]],
+) -> list[SolverFigures]:
     finest = max(drawn.values(), key=lambda part: part[1])[0].astype(np.float64)
     return [
         SolverFigures(name, nfe, seconds, float(np.sqrt(np.mean((samples - finest) ** 2))))
@@ -130,7 +133,7 @@ def _compared(drawn: Mapping[str, tuple[np.ndarray, float, float]]) -> list[Solv
 def _write_picture(
     flow: TrainedFlow,
     request: Request,
-    samples: Sequence[np.ndarray],
+    samples: Sequence[Shaped[np.ndarray, "n ..."]],
     rows: Sequence[SolverFigures],
     path: Path,
 ) -> None:

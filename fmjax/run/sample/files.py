@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Shaped
 
 from fmjax import plots
 from fmjax.data.token_codecs import Text
@@ -265,7 +266,7 @@ def write_picture(target: SampleFiles, flow: TrainedFlow, request: Request) -> N
     plots.save_png(picture, target.out / PICTURE)
 
 
-def first_samples(target: SampleFiles, num: int) -> np.ndarray:
+def first_samples(target: SampleFiles, num: int) -> Shaped[np.ndarray, "n ..."]:
     """The first samples of a run, from its files; no file after them is read."""
     needed = [
         path for path, rows in zip(target.paths, target.spans, strict=True) if rows.start < num

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import Shaped
 
 from fmjax.array_checks import check_finite
 from fmjax.conditions import as_labels, check_labels, check_values, null_labels
@@ -65,7 +66,7 @@ def read_conditions(path: Path, conditions: Any) -> Any:
     return labels
 
 
-def read_points(path: Path, codec: Codec) -> np.ndarray:
+def read_points(path: Path, codec: Codec) -> Shaped[np.ndarray, "n ..."]:
     """The points from which samples start, in a file, or the images of a folder.
 
     Args:
@@ -101,7 +102,7 @@ def read_points(path: Path, codec: Codec) -> np.ndarray:
     return x
 
 
-def _images(path: Path, codec: Codec) -> np.ndarray:
+def _images(path: Path, codec: Codec) -> Shaped[np.ndarray, "n ..."]:
     if not isinstance(codec, Pixels):
         raise InputError(
             f"{path} is a folder, which serves where a flow starts from images; this one starts "

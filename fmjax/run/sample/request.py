@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jaxtyping import Float32, Int32, Shaped
 
 from fmjax.array_checks import check_class_ids
 from fmjax.checks import check_at_least, check_between, check_finite_number, check_seed
@@ -77,7 +78,7 @@ class Request(NamedTuple):
         """Of a picture: one for each class that repeats, at most 20."""
         return min(len(self.labels), 20) if isinstance(self.labels, tuple) and self.labels else 10
 
-    def points(self, start: int, count: int) -> tuple[np.ndarray, ...]:
+    def points(self, start: int, count: int) -> tuple[Shaped[np.ndarray, "{count} ..."], ...]:
         """The points that the samples from `start` on start from, or nothing for the source's."""
         if self.x0 is None:
             return ()
@@ -85,7 +86,7 @@ class Request(NamedTuple):
 
     def rows(
         self, conditions: Any, start: int, count: int
-    ) -> tuple[np.ndarray, Labels, np.ndarray]:
+    ) -> tuple[Int32[np.ndarray, " {count}"], Labels, Float32[np.ndarray, " {count}"]]:
         """The numbers, the labels and the scales of the samples from `start` on, each (count, ...).
 
         Args:

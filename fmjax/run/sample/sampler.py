@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
+from jaxtyping import Int, PRNGKeyArray, Shaped
 
 from fmjax.conditions import abstract_labels
 from fmjax.conventions import Labels
@@ -30,7 +31,7 @@ class SampleBatch(NamedTuple):
 
     samples: Any
     labels: Labels
-    nfe: np.ndarray
+    nfe: Int[np.ndarray, " n"]
 
 
 @lru_cache(maxsize=8)
@@ -75,9 +76,9 @@ def lower_for(
     sample_fn: jax.stages.Wrapped,
     conditions: Any,
     params: Any,
-    key: jax.Array | jax.ShapeDtypeStruct,
+    key: PRNGKeyArray | jax.ShapeDtypeStruct,
     batch: int,
-    start: np.ndarray | None = None,
+    start: Shaped[np.ndarray, "n ..."] | None = None,
 ) -> jax.stages.Lowered:
     """The sample function lowered for a batch size, to be compiled ahead of its first call.
 
@@ -164,12 +165,16 @@ def draw_batches(
         yield fetch(*pending)
 
 
-def draw_samples(flow: TrainedFlow, request: Request, recipe: Recipe) -> np.ndarray:
+def draw_samples(
+    flow: TrainedFlow, request: Request, recipe: Recipe
+) -> Shaped[np.ndarray, "n ..."]:
     """All the samples of a request in one array, in the data's own form; as `stream_samples`."""
     return np.concatenate(list(stream_samples(flow, request, recipe)))
 
 
-def stream_samples(flow: TrainedFlow, request: Request, recipe: Recipe) -> Iterator[np.ndarray]:
+def stream_samples(
+    flow: TrainedFlow, request: Request, recipe: Recipe
+) -> Iterator[Shaped[np.ndarray, "batch ..."]]:
     """The samples of a request in batches, in the data's own form.
 
     Args:

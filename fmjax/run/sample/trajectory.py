@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import Float, Shaped
 
 from fmjax import plots
 from fmjax.data.codecs import Codec, vocabulary_of
@@ -64,7 +65,7 @@ def write_trajectory(flow: TrainedFlow, request: Request, recipe: Recipe, out: P
     plots.save_animation(frames + [frames[-1]] * _HOLD, out / TRAJECTORY)
 
 
-def _window(codec: Codec, states: np.ndarray) -> dict[str, Any]:
+def _window(codec: Codec, states: Shaped[np.ndarray, "times n ..."]) -> dict[str, Any]:
     """The limits of a plot of points, one for all times."""
     if codec.kind == "pixels":
         return {}
@@ -77,7 +78,7 @@ def _window(codec: Codec, states: np.ndarray) -> dict[str, Any]:
     return {"limits": (-reach, reach, -reach, reach)}
 
 
-def _times(recipe: Recipe) -> np.ndarray:
+def _times(recipe: Recipe) -> Float[np.ndarray, " times"]:
     """The nodes of a fixed solve, thinned out; equal times of an adaptive one."""
     times = recipe.solver.nodes(recipe.t0, recipe.t1)
     if times is None:

@@ -3,8 +3,9 @@
 import dataclasses
 from typing import Any
 
-import jax
+from jaxtyping import Int, PRNGKeyArray
 
+from fmjax.conventions import Array
 from fmjax.factory import Experiment
 from fmjax.training.parallelism import Jit, Pmap
 
@@ -26,7 +27,12 @@ class RunDraw:
         return dataclasses.replace(self, layout=layout)
 
     def __call__(
-        self, key: jax.Array, index: jax.Array, x1: Any, labels: Any = None, x0: Any = None
+        self,
+        key: PRNGKeyArray,
+        index: Int[Array, " batch"],
+        x1: Any,
+        labels: Any = None,
+        x0: Any = None,
     ) -> Any:
         """The arguments of the loss, as `fmjax.draws.Draw` gives them."""
         batch = {"index": index, "x1": x1, "labels": labels, "x0": x0}

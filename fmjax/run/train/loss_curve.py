@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float, UInt8
 
 from fmjax.plots import save_png
 
@@ -33,7 +34,9 @@ def write_loss_curve(metrics: Path, path: Path) -> None:
         save_png(draw_curves(curves), path)
 
 
-def draw_curves(curves: dict[str, np.ndarray]) -> np.ndarray:
+def draw_curves(
+    curves: dict[str, Float[np.ndarray, "... 2"]],
+) -> UInt8[np.ndarray, "height width 3"]:
     """Curves in one frame with ticks and a legend, uint8 (360, 640, 3).
 
     The vertical axis is logarithmic where all values are positive and span more than a factor of
@@ -84,7 +87,7 @@ def draw_curves(curves: dict[str, np.ndarray]) -> np.ndarray:
     return np.asarray(image.resize((_WIDTH, _HEIGHT), Image.Resampling.BOX))
 
 
-def _ticks(low: float, high: float) -> np.ndarray:
+def _ticks(low: float, high: float) -> Float[np.ndarray, " ticks"]:
     """At most seven round numbers in a range, at equal distances."""
     rough = max((high - low) / 6, 1e-30)
     power = 10 ** np.floor(np.log10(rough))
@@ -92,7 +95,7 @@ def _ticks(low: float, high: float) -> np.ndarray:
     return np.arange(np.ceil(low / step), np.floor(high / step) + 1) * step
 
 
-def _log_ticks(low: float, high: float) -> np.ndarray:
+def _log_ticks(low: float, high: float) -> Float[np.ndarray, " ticks"]:
     """The numbers 1, 2, 5 times a power of ten in a range; powers of ten alone in a wide one."""
     powers = 10.0 ** np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
     mantissas = (1,) if high > 1e3 * low else (1, 2, 5)

@@ -6,9 +6,10 @@ This module imports diffrax, so it is imported late.
 import diffrax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float64, Int
 
 from fmjax.conventions import Array
-from fmjax.manifolds import Manifold
+from fmjax.manifolds import Euclidean, Manifold
 from fmjax.samplers.diffrax_steps.multistep import RK4, AdamsBashforth, LogSNRMultistep
 from fmjax.samplers.diffrax_steps.on_manifold import GeodesicEuler, GeodesicHeun, Projected
 from fmjax.schedules import Schedule
@@ -19,18 +20,19 @@ def diffrax_solver(
 ) -> diffrax.AbstractSolver:
     """The diffrax solver of a name of `fmjax.samplers.ode_solver.SOLVERS`.
 
-    One in geodesics that is asked for the times of its stages alone has no manifold.
+    One in geodesics that is asked for the times of its stages alone needs no manifold.
 
     Args:
         name: of the solver.
         schedule: of the path, for solvers in its signal-to-noise ratio.
         manifold: where its steps are to end; None for any place.
     """
+    any_place = Euclidean(1) if manifold is None else manifold
     own = {
         "ab2": lambda: AdamsBashforth(2),
         "ab3": lambda: AdamsBashforth(3),
-        "geodesic_euler": lambda: GeodesicEuler(manifold),  # type: ignore[arg-type]  # see above
-        "geodesic_heun": lambda: GeodesicHeun(manifold),  # type: ignore[arg-type]
+        "geodesic_euler": lambda: GeodesicEuler(any_place),
+        "geodesic_heun": lambda: GeodesicHeun(any_place),
         "dpmpp_2m": lambda: LogSNRMultistep(schedule),
         "rk4": RK4,
         "unipc": lambda: LogSNRMultistep(schedule, "paper"),
@@ -42,7 +44,9 @@ def diffrax_solver(
     return Projected(solver, manifold)
 
 
-def evaluations(name: str, solver: diffrax.AbstractSolver, num_steps: Array) -> Array:
+def evaluations(
+    name: str, solver: diffrax.AbstractSolver, num_steps: Int[Array, ""]
+) -> Int[Array, ""]:
     """Evaluations of the velocity behind a number of steps, rejected ones included.
 
     A first-same-as-last method evaluates once at the start and then one stage fewer per step.
@@ -54,7 +58,9 @@ def evaluations(name: str, solver: diffrax.AbstractSolver, num_steps: Array) -> 
     return (start + (stages - fsal) * num_steps).astype(jnp.int32)
 
 
-def stage_times(name: str, solver: diffrax.AbstractSolver, times: np.ndarray) -> np.ndarray:
+def stage_times(
+    name: str, solver: diffrax.AbstractSolver, times: Float64[np.ndarray, " nodes"]
+) -> Float64[np.ndarray, " times"]:
     """When the velocity is evaluated in fixed steps between these times, in order; float64."""
     tableau = getattr(solver, "tableau", None)
     if tableau is None:

@@ -3,7 +3,7 @@
 from typing import Any
 
 import diffrax
-import jax
+from jaxtyping import Float
 
 from fmjax.conventions import Array
 
@@ -15,13 +15,13 @@ class OnNodes(diffrax.AbstractStepSizeController):
     be exported for several platforms; ours are checked before there is a program.
     """
 
-    times: jax.Array
+    times: Float[Array, " nodes"]
 
     def wrap(self, direction: Any) -> "OnNodes":
         """The controller in diffrax's own time, which always increases."""
         return OnNodes(self.times * direction)
 
-    def init(self, terms, t0, t1, y0, dt0, args, func, error_order) -> tuple[Array, int]:
+    def init(self, terms, t0, t1, y0, dt0, args, func, error_order) -> tuple[Float[Array, ""], int]:
         """The end of the first step, and the number of the node after it."""
         return self.times[1], 2
 

@@ -26,6 +26,8 @@ import diffrax
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
+from jaxtyping import Float, Real
 
 from fmjax.conventions import Array
 from fmjax.predictions import convert
@@ -50,7 +52,7 @@ class _Multistep(diffrax.AbstractSolver):
     term_structure: ClassVar = diffrax.AbstractTerm
     interpolation_cls: ClassVar[Callable] = diffrax.LocalLinearInterpolation
 
-    def func(self, terms: Any, t0: Array | np.ndarray | float, y0: Any, args: Any) -> Any:
+    def func(self, terms: Any, t0: Real[ArrayLike, ""], y0: Any, args: Any) -> Any:
         """The velocity."""
         return terms.vf(t0, y0, args)
 
@@ -62,7 +64,9 @@ class _Multistep(diffrax.AbstractSolver):
         return y1, None, {"y0": y0, "y1": y1}, solver_state, diffrax.RESULTS.successful
 
 
-def _in_time(terms: Any, t0: Array, t1: Array, args: Any) -> tuple[Callable, tuple[Array, Array]]:
+def _in_time(
+    terms: Any, t0: Float[Array, ""], t1: Float[Array, ""], args: Any
+) -> tuple[Callable, tuple[Array, Array]]:
     """``field(t, x)`` and the ends of a step, in the time of the flow.
 
     diffrax runs backwards in the time -t, which increases; its field is still that of the flow.

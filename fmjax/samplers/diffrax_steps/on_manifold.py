@@ -23,11 +23,12 @@ from typing import Any, ClassVar
 import diffrax
 import jax
 import numpy as np
+from jaxtyping import Float, Real
 
 from fmjax.conventions import Array
 from fmjax.manifolds import Manifold
 
-Time = Array | np.ndarray | float  # as diffrax says
+Time = Real[Array | np.ndarray | float, ""]  # as diffrax says
 
 
 def field_on(manifold: Manifold, field: Callable[..., Any]) -> Callable[..., Any]:
@@ -87,8 +88,8 @@ class Projected(diffrax.AbstractWrappedSolver):
 class GeodesicInterpolation(diffrax.AbstractLocalInterpolation):
     """exp_{y0}(s first + s^2 bend), with s from 0 to 1 over the step."""
 
-    t0: Array  # type: ignore[misc]  # diffrax's AbstractVar is a field
-    t1: Array  # type: ignore[misc]  # as above
+    t0: Float[Array, ""]  # type: ignore[misc]  # diffrax's AbstractVar is a field
+    t1: Float[Array, ""]  # type: ignore[misc]  # as above
     y0: Any
     first: Any
     bend: Any

@@ -40,7 +40,8 @@ from typing import Any, ClassVar, NamedTuple
 import diffrax
 import jax
 import jax.numpy as jnp
-import numpy as np
+from jax.typing import ArrayLike
+from jaxtyping import Float, Int, Key, Real, UInt32
 
 from fmjax.conventions import Array, Labels
 from fmjax.manifolds import Manifold
@@ -59,12 +60,17 @@ class StepArgs(NamedTuple):
     """
 
     labels: Labels
-    keys: Array
-    on: Array | float = 0.0
-    force: Array | float = 0.0
+    keys: UInt32[Array, "batch ..."]
+    on: Float[Array, ""] | float = 0.0
+    force: Float[Array, "batch ..."] | float = 0.0
 
 
-def step_noise(keys: Array, step: Array, x: Array, manifold: Manifold | None = None) -> Array:
+def step_noise(
+    keys: Key[Array, " batch"],
+    step: Int[Array, ""],
+    x: Float[Array, " batch *shape"],
+    manifold: Manifold | None = None,
+) -> Float[Array, " batch *shape"]:
     """Standard normal noise shaped as x; that of an example depends on its key and the step.
 
     On a manifold it is standard normal in the tangent space at x.
@@ -85,7 +91,7 @@ class NoisySolver(diffrax.AbstractSolver):
 
     base: diffrax.AbstractSolver
     kind: str
-    diffusion: Callable[[Array], Array]
+    diffusion: Callable[[Float[Array, "*t"]], Float[Array, "*t"]]
     schedule: Any  # of the path; None where it has none, which is for ``drift`` alone
     last: int  # the step that takes no noise; -1 for none
     key_impl: Any  # of the keys, as `jax.random.key_impl` names it
@@ -98,7 +104,7 @@ class NoisySolver(diffrax.AbstractSolver):
         """The number of the step."""
         return jnp.zeros((), jnp.int32)
 
-    def func(self, terms: Any, t0: Array | np.ndarray | float, y0: Any, args: Any) -> Any:
+    def func(self, terms: Any, t0: Real[ArrayLike, ""], y0: Any, args: Any) -> Any:
         """The velocity."""
         return terms.vf(t0, y0, args)
 

@@ -24,6 +24,7 @@ from fmjax.run.sample.to_disk import sample
 from fmjax.run.workdir import load_record
 from fmjax.samplers import solver_spec
 from fmjax.samplers.solution import Solution
+from fmjax.training.mesh import make_mesh
 from tests.run.conftest import small_config
 from tests.run.forked import finish, free_port
 
@@ -262,10 +263,10 @@ def test_a_failed_solve_leaves_no_shard(trained, tmp_path):
     assert names(tmp_path) == ["samples.json"]
 
 
-def test_the_next_shard_is_computed_while_one_is_written():
+def test_the_next_shard_is_computed_while_one_is_written(tmp_path):
     """The first batch of a shard is asked for before the last one of the shard before is given."""
     experiment = make_experiment(small_config(), DataSpec(Vectors(2), ClassIds(2)))
-    flow = TrainedFlow(None, experiment, 0, None, None)
+    flow = TrainedFlow(tmp_path, experiment, 0, {}, make_mesh())
     asked = []
 
     def sample_fn(params, key, index, labels, w):
