@@ -12,6 +12,7 @@ Signatures name the type aliases of fmjax instead of spelling them out.
 
 import re
 
+import jaxtyping
 import numpy.typing
 from sphinx.util.typing import stringify_annotation
 
@@ -85,9 +86,12 @@ _ALIASES = {
     stringify_annotation(alias, "smart"): name
     for name, alias in {
         "ArrayLike": numpy.typing.ArrayLike,
+        "PRNGKeyArray": jaxtyping.PRNGKeyArray,
         "ApplyFn": conventions.ApplyFn,
         "Velocity": conventions.Velocity,
     }.items()
+} | {
+    "jaxlib._jax.Array": "Array",  # as Float[Array, "batch d"] names jax.Array
 }
 
 

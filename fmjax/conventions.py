@@ -17,7 +17,7 @@ where it enters, and its docstring says so.
 """
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -28,10 +28,8 @@ from jaxtyping import Float, Int, Num, PRNGKeyArray, Real, Shaped
 from fmjax.checks import check_methods
 from fmjax.errors import InputError
 
-if TYPE_CHECKING:
-    Array = jax.Array
-else:  # what holds when the program runs: as functions of jax do, ours take arrays of numpy, too
-    Array = jax.Array | np.ndarray
+Array = jax.Array
+"""An array, in signatures such as ``Float[Array, "batch d"]``; as in jax, numpy's serve as well."""
 
 Params = Any
 Labels = Any

@@ -15,10 +15,13 @@ import typing
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jaxtyping
+import numpy as np
 import typeguard
 
-_HOLDING = (typing.Union, types.UnionType, tuple, list, dict)
+_UNIONS = (typing.Union, types.UnionType)
+_HOLDING = (*_UNIONS, tuple, list, dict)
 
 
 def check(function: Callable) -> Callable:
@@ -28,7 +31,9 @@ def check(function: Callable) -> Callable:
     if own or not any(name.startswith("ret") for name in names):
         return function
     hints = function.__annotations__.items()
-    function.__annotations__ = {name: hint if _has_shape(hint) else Any for name, hint in hints}
+    function.__annotations__ = {
+        name: _checked(hint) if _has_shape(hint) else Any for name, hint in hints
+    }
     return typeguard.typechecked(function)
 
 
@@ -37,6 +42,23 @@ def _has_shape(hint: Any) -> bool:
     if typing.get_origin(hint) in _HOLDING:
         return any(map(_has_shape, typing.get_args(hint)))
     return inspect.isclass(hint) and issubclass(hint, jaxtyping.AbstractArray)
+
+
+def _checked(hint: Any) -> Any:
+    """The annotation with numpy's arrays where it has jax's: functions of jax take both.
+
+    A named tuple is one by its class alone: typeguard would hold its fields to the axes outside.
+    """
+    origin, parts = typing.get_origin(hint), typing.get_args(hint)
+    if not _has_shape(hint):
+        return tuple if inspect.isclass(hint) and hasattr(hint, "_fields") else hint
+    if origin in _UNIONS:
+        return typing.Union[tuple(map(_checked, parts))]  # noqa: UP007
+    if origin in _HOLDING:
+        return origin[tuple(map(_checked, parts))]
+    if hint.array_type is jax.Array:
+        return typing.Union[hint, hint.dtype[np.ndarray, hint.dim_str]]  # noqa: UP007
+    return hint
 
 
 jaxtyping.install_import_hook("fmjax", f"{__name__}.{check.__name__}")
