@@ -12,14 +12,12 @@ from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Shaped
 
-from fmjax.conventions import Array
-
 DATA, FSDP, TENSOR = "data", "fsdp", "tensor"
 AXES = (DATA, FSDP, TENSOR)
 ROWS = (DATA, FSDP)
 
 
-def split_rows(x: Shaped[Array, "*shape"]) -> Shaped[Array, "*shape"]:
+def split_rows(x: Shaped[jax.Array, "*shape"]) -> Shaped[jax.Array, "*shape"]:
     """Asks the compiler to keep the leading axis of x, the batch, split over data and fsdp.
 
     Where parameters are split, the compiler may otherwise choose to split an activation by its
