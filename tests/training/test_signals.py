@@ -43,9 +43,12 @@ def test_one_that_was_ignored_stays_so(monkeypatch):
 
 # A step, or a save, that never ends: only a signal can end it.
 STUCK = """
-import time
+import signal, time
 from fmjax.training.signals import Signals
 
+# What a shell starts in the background, or under nohup, ignores these two from the start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 with Signals() as signals:
     print("ready", flush=True)
     while not signals.received(agree=True):
