@@ -33,7 +33,7 @@ _PALETTE = (
 
 
 def image_grid(
-    images: UInt8[ArrayLike, "n height width channels"],
+    images: UInt8[np.ndarray, "n height width channels"] | ArrayLike,
     columns: int | None = None,
     scale: int | None = None,
     pad: int | None = None,
@@ -131,7 +131,7 @@ def _captions(
 
 
 def save_png(
-    array: UInt8[ArrayLike, "height width *channels"], path: str | os.PathLike[str]
+    array: UInt8[np.ndarray, "height width *channels"] | ArrayLike, path: str | os.PathLike[str]
 ) -> None:
     """Writes a picture as PNG, whole or not at all: a reader never sees half a file.
 
@@ -197,15 +197,15 @@ def _write_whole(picture: Any, path: str | os.PathLike[str], kind: str, **option
 
 
 def scatter(
-    points: Real[ArrayLike, "n 2"],
-    labels: Int[ArrayLike, " n"] | None = None,
+    points: Real[np.ndarray, "n 2"] | ArrayLike,
+    labels: Int[np.ndarray, " n"] | ArrayLike | None = None,
     *,
     size: int = 320,
     height: int | None = None,
     limits: tuple[float, float, float, float] | None = None,
-    lines: Sequence[Real[ArrayLike, "_k 2"]] = (),
-    reference: Real[ArrayLike, "m 2"] | None = None,
-    reference_labels: Int[ArrayLike, " m"] | None = None,
+    lines: Sequence[Real[np.ndarray, "_k 2"] | ArrayLike] = (),
+    reference: Real[np.ndarray, "m 2"] | ArrayLike | None = None,
+    reference_labels: Int[np.ndarray, " m"] | ArrayLike | None = None,
 ) -> UInt8[np.ndarray, "height width 3"]:
     """Draws 2-D points as soft dots, which add up to a density where there are many.
 
@@ -245,13 +245,13 @@ def scatter(
 
 
 def pair_plots(
-    points: Real[ArrayLike, "n columns"],
-    labels: Int[ArrayLike, " n"] | None = None,
+    points: Real[np.ndarray, "n columns"] | ArrayLike,
+    labels: Int[np.ndarray, " n"] | ArrayLike | None = None,
     *,
     size: int = 320,
     limits: tuple[float, float, float, float] | None = None,
-    reference: Real[ArrayLike, "m columns"] | None = None,
-    reference_labels: Int[ArrayLike, " m"] | None = None,
+    reference: Real[np.ndarray, "m columns"] | ArrayLike | None = None,
+    reference_labels: Int[np.ndarray, " m"] | ArrayLike | None = None,
 ) -> UInt8[np.ndarray, "height width 3"]:
     """Draws each two columns of points as a `scatter` plot, one below the other.
 
@@ -296,11 +296,11 @@ def pair_plots(
 
 
 def histogram(
-    values: Real[ArrayLike, "..."],
+    values: Real[np.ndarray, "..."] | ArrayLike,
     *,
     size: int = 320,
     limits: tuple[float, float] | None = None,
-    reference: Real[ArrayLike, "..."] | None = None,
+    reference: Real[np.ndarray, "..."] | ArrayLike | None = None,
 ) -> UInt8[np.ndarray, "{size} width 3"]:
     """Draws how values are distributed: the share in each of 40 bins, as bars.
 
@@ -359,7 +359,9 @@ def _draw_bars(
     return np.array(picture)
 
 
-def _checked_points(points: Real[ArrayLike, "n 2"], what: str) -> Float[np.ndarray, "n 2"]:
+def _checked_points(
+    points: Real[np.ndarray, "n 2"] | ArrayLike, what: str
+) -> Float[np.ndarray, "n 2"]:
     points = np.asarray(points, np.float64)
     if points.ndim != 2 or points.shape[1] != 2 or not len(points):
         raise InputError(f"{what} must have shape (n, 2), got {points.shape}.")
@@ -368,7 +370,7 @@ def _checked_points(points: Real[ArrayLike, "n 2"], what: str) -> Float[np.ndarr
 
 
 def _checked_labels(
-    labels: Int[ArrayLike, " {count}"] | None, what: str, count: int
+    labels: Int[np.ndarray, " {count}"] | ArrayLike | None, what: str, count: int
 ) -> Int[np.ndarray, " {count}"]:
     labels = np.zeros(count, np.int64) if labels is None else np.asarray(labels)
     check_class_ids(what, labels, count=count)
@@ -394,7 +396,7 @@ def _draw_points(
     labels: Int[np.ndarray, " n"],
     size: tuple[int, int],
     limits: Float[np.ndarray, "2 2"],
-    lines: Sequence[Real[ArrayLike, "_k 2"]],
+    lines: Sequence[Real[np.ndarray, "_k 2"] | ArrayLike],
 ) -> UInt8[np.ndarray, "height width 3"]:
     """One picture of a width and a height: dots in the colour of their class, in a thin frame."""
     from PIL import Image, ImageDraw
@@ -403,7 +405,7 @@ def _draw_points(
     inside = ((points >= low) & (points <= high)).all(axis=1)
     large = _ZOOM * np.asarray(size)
 
-    def place(x: Real[ArrayLike, "k 2"]) -> Float[np.ndarray, "k 2"]:
+    def place(x: Real[np.ndarray, "k 2"] | ArrayLike) -> Float[np.ndarray, "k 2"]:
         spots = (np.asarray(x, np.float64) - low) / (high - low)
         return large * np.stack([spots[:, 0], 1 - spots[:, 1]], axis=1)
 

@@ -12,8 +12,11 @@ from fmjax.metrics.rows import as_rows
 
 
 def fit_classifier(
-    images: Real[ArrayLike, "n ..."], labels: Int[ArrayLike, " n"], *, penalty: float = 10.0
-) -> Callable[[Real[ArrayLike, "m ..."]], Int32[np.ndarray, " m"]]:
+    images: Real[np.ndarray, "n ..."] | ArrayLike,
+    labels: Int[np.ndarray, " n"] | ArrayLike,
+    *,
+    penalty: float = 10.0,
+) -> Callable[[Real[np.ndarray, "m ..."] | ArrayLike], Int32[np.ndarray, " m"]]:
     """Fits a support vector machine (RBF kernel) that predicts the class of an image.
 
     The kernel's width is 1 / (features x variance), so the unit of the pixels does not matter, as
@@ -40,7 +43,7 @@ def fit_classifier(
         raise InputError(f"labels must hold at least two classes, got only {labels[0]}.")
     machine = SVC(kernel="rbf", C=penalty, gamma="scale").fit(rows.astype(np.float64), labels)
 
-    def predict(images: Real[ArrayLike, "m ..."]) -> Int32[np.ndarray, " m"]:
+    def predict(images: Real[np.ndarray, "m ..."] | ArrayLike) -> Int32[np.ndarray, " m"]:
         x = as_rows(images, "images", features=rows.shape[1], unit=rows.dtype)
         return machine.predict(x.astype(np.float64)).astype(np.int32)
 
@@ -48,7 +51,8 @@ def fit_classifier(
 
 
 def accuracy(
-    predicted: Sequence[int] | Int[ArrayLike, " n"], labels: Sequence[int] | Int[ArrayLike, " n"]
+    predicted: Sequence[int] | Int[np.ndarray, " n"] | ArrayLike,
+    labels: Sequence[int] | Int[np.ndarray, " n"] | ArrayLike,
 ) -> float:
     """The share of predictions, ``(n,)``, that equal the labels, ``(n,)``."""
     predicted, labels = np.asarray(predicted), np.asarray(labels)

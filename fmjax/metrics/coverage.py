@@ -32,7 +32,9 @@ class Coverage(NamedTuple):
 
 
 def precision_recall_density_coverage(
-    real: Real[ArrayLike, "n ..."], fake: Real[ArrayLike, "m ..."], k: int = 5
+    real: Real[np.ndarray, "n ..."] | ArrayLike,
+    fake: Real[np.ndarray, "m ..."] | ArrayLike,
+    k: int = 5,
 ) -> Coverage:
     """Precision, recall, density and coverage over the k nearest neighbours.
 

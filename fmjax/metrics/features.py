@@ -35,11 +35,13 @@ class Features:
     """
 
     name: str
-    function: Callable[[Any], Real[ArrayLike, "n features"]]
+    function: Callable[[Any], Real[np.ndarray, "n features"] | ArrayLike]
     digest: str = ""
     distance: str = "Fréchet distance"
 
-    def __call__(self, examples: Real[ArrayLike, "n ..."]) -> Real[np.ndarray, "n features"]:
+    def __call__(
+        self, examples: Real[np.ndarray, "n ..."] | ArrayLike
+    ) -> Real[np.ndarray, "n features"]:
         """The features of examples ``(n, ...)``, ``(n, d)``.
 
         Raises:
@@ -64,7 +66,7 @@ def _in_unit(rows: Real[np.ndarray, "n features"]) -> Real[np.ndarray, "n featur
     return rows.astype(np.float32) / np.float32(127.5) - 1 if rows.dtype == np.uint8 else rows
 
 
-def pca_features(reference: Real[ArrayLike, "n ..."], dims: int = 32) -> Features:
+def pca_features(reference: Real[np.ndarray, "n ..."] | ArrayLike, dims: int = 32) -> Features:
     """Coordinates along the principal components of a reference (`fmjax.metrics.fit_pca`).
 
     Pixels from 0 to 255 are taken as -1 to 1 first.
@@ -81,7 +83,7 @@ def pca_features(reference: Real[ArrayLike, "n ..."], dims: int = 32) -> Feature
     dims = min(dims, len(rows) - 1, rows.shape[1])
     project = fit_pca(rows, dims)
 
-    def features(examples: Real[ArrayLike, "m ..."]) -> Float64[np.ndarray, "m dims"]:
+    def features(examples: Real[np.ndarray, "m ..."] | ArrayLike) -> Float64[np.ndarray, "m dims"]:
         return project(_in_unit(as_rows(examples, "examples")))
 
     # The components follow from the reference, so its hash tells them apart.
@@ -111,7 +113,9 @@ def network_features(
     check_at_least("batch", batch)
     compiled = jax.jit(apply)
 
-    def function(examples: Real[ArrayLike, "n ..."]) -> Float[np.ndarray, "n features"]:
+    def function(
+        examples: Real[np.ndarray, "n ..."] | ArrayLike,
+    ) -> Float[np.ndarray, "n features"]:
         examples = np.asarray(examples)
         parts = [examples[i : i + batch] for i in range(0, len(examples), batch)]
         # The last part is filled up, so that it has the program of the others.

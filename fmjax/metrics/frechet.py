@@ -25,7 +25,8 @@ _FLOAT64_ROWS = 4096  # rows converted to float64 at a time
 
 
 def frechet_distance(
-    a: Real[ArrayLike, "n ..."] | Gaussian, b: Real[ArrayLike, "m ..."] | Gaussian
+    a: Real[np.ndarray, "n ..."] | ArrayLike | Gaussian,
+    b: Real[np.ndarray, "m ..."] | ArrayLike | Gaussian,
 ) -> float:
     """The squared Fréchet distance (1) between Gaussians fitted to two feature sets.
 
@@ -89,8 +90,8 @@ def _root(gaussian: Gaussian, name: str) -> Float64[np.ndarray, "features featur
 
 
 def fit_pca(
-    reference: Real[ArrayLike, "n ..."], dims: int
-) -> Callable[[Real[ArrayLike, "m ..."]], Float64[np.ndarray, "m dims"]]:
+    reference: Real[np.ndarray, "n ..."] | ArrayLike, dims: int
+) -> Callable[[Real[np.ndarray, "m ..."] | ArrayLike], Float64[np.ndarray, "m dims"]]:
     """Fits the principal components of a set of images.
 
     Fit on the training set, and use the same function for every set that is compared.
@@ -124,7 +125,7 @@ def fit_pca(
         scatter += centred.T @ centred
     components = np.linalg.eigh(scatter)[1][:, ::-1][:, :dims]
 
-    def features(x: Real[ArrayLike, "m ..."]) -> Float64[np.ndarray, "m dims"]:
+    def features(x: Real[np.ndarray, "m ..."] | ArrayLike) -> Float64[np.ndarray, "m dims"]:
         x = as_rows(x, "x", features=len(mean), unit=rows.dtype)
         blocks = (
             x[start : start + _FLOAT64_ROWS] - mean for start in range(0, len(x), _FLOAT64_ROWS)

@@ -31,7 +31,7 @@ class HistogramTest:
 
 
 def histogram_test(
-    classes: Sequence[int] | Int[ArrayLike, " n"], num_classes: int
+    classes: Sequence[int] | Int[np.ndarray, " n"] | ArrayLike, num_classes: int
 ) -> HistogramTest:
     """Pearson's chi-square test that all classes are equally likely.
 

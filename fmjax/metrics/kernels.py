@@ -27,8 +27,8 @@ Kernel = Callable[
 
 
 def mmd(
-    x: Real[ArrayLike, "n ..."],
-    y: Real[ArrayLike, "m ..."],
+    x: Real[np.ndarray, "n ..."] | ArrayLike,
+    y: Real[np.ndarray, "m ..."] | ArrayLike,
     bandwidth: float | None = None,
     unbiased: bool = True,
 ) -> float:
@@ -62,7 +62,9 @@ def mmd(
     return _discrepancy(gaussian, x, y, unbiased)
 
 
-def kernel_distance(x: Real[ArrayLike, "n ..."], y: Real[ArrayLike, "m ..."]) -> float:
+def kernel_distance(
+    x: Real[np.ndarray, "n ..."] | ArrayLike, y: Real[np.ndarray, "m ..."] | ArrayLike
+) -> float:
     """The kernel distance of features (KID): (1) with k(x, y) = (x . y / d + 1)^3, unbiased.
 
     Source: Binkowski et al., arXiv:1801.01401. Over all examples at once;
@@ -91,8 +93,8 @@ class SubsetMean(NamedTuple):
 
 
 def kernel_distance_of_subsets(
-    x: Real[ArrayLike, "n ..."],
-    y: Real[ArrayLike, "m ..."],
+    x: Real[np.ndarray, "n ..."] | ArrayLike,
+    y: Real[np.ndarray, "m ..."] | ArrayLike,
     *,
     subsets: int = 100,
     size: int = 1000,
@@ -139,7 +141,9 @@ def _cubic(
     return k * k * k  # ten times quicker than a power
 
 
-def energy_distance(x: Real[ArrayLike, "n ..."], y: Real[ArrayLike, "m ..."]) -> float:
+def energy_distance(
+    x: Real[np.ndarray, "n ..."] | ArrayLike, y: Real[np.ndarray, "m ..."] | ArrayLike
+) -> float:
     """The squared energy distance, 2 E|x - y| - E|x - x'| - E|y - y'|.
 
     It is (1) with k = -|x - y|, as the biased estimate (a V-statistic: every pair counts, an

@@ -54,7 +54,7 @@ class Moments(NamedTuple):
         return Gaussian(self.mean, self.scatter / (self.count - 1))
 
 
-def moments_of(rows: Real[ArrayLike, "n ..."]) -> Moments:
+def moments_of(rows: Real[np.ndarray, "n ..."] | ArrayLike) -> Moments:
     """The moments of a batch of features, ``(n, d)``; images are flattened.
 
     Raises:

@@ -13,7 +13,7 @@ _SAMPLES, _REFERENCES = 1024, 4096  # a block of distances is 32 MiB
 
 
 def nearest_reference(
-    samples: Real[ArrayLike, "n ..."], reference: Real[ArrayLike, "m ..."]
+    samples: Real[np.ndarray, "n ..."] | ArrayLike, reference: Real[np.ndarray, "m ..."] | ArrayLike
 ) -> tuple[Float64[np.ndarray, " n"], Int[np.ndarray, " n"]]:
     """Finds the nearest reference of each sample, by Euclidean distance over all pixels.
 
@@ -57,7 +57,8 @@ def _nearest_of_block(
 
 
 def distance_quantiles(
-    distances: Sequence[float] | Real[ArrayLike, " n"], percents: Sequence[float] = (1, 5, 25, 50)
+    distances: Sequence[float] | Real[np.ndarray, " n"] | ArrayLike,
+    percents: Sequence[float] = (1, 5, 25, 50),
 ) -> dict[float, float]:
     """Quantiles of distances, to print beside those of held-out real images.
 

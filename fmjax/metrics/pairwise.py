@@ -12,8 +12,8 @@ _DISTANCE_ROWS = 1024  # rows of a matrix of distances that are made at a time
 
 
 def row_pair(
-    x: Real[ArrayLike, "n ..."],
-    y: Real[ArrayLike, "m ..."],
+    x: Real[np.ndarray, "n ..."] | ArrayLike,
+    y: Real[np.ndarray, "m ..."] | ArrayLike,
     *,
     names: tuple[str, str] = ("x", "y"),
     at_least: int = 1,

@@ -9,7 +9,7 @@ from fmjax.errors import InputError
 
 
 def as_rows(
-    examples: Shaped[ArrayLike, "n ..."],
+    examples: Shaped[np.ndarray, "n ..."] | ArrayLike,
     what: str,
     *,
     features: int | None = None,

@@ -23,7 +23,9 @@ _MOST_PAIRS = 20_000**2  # a matrix of float64 costs of 3.2 GB
 _DIRECTIONS = 64  # projected at a time
 
 
-def wasserstein(x: Real[ArrayLike, "n ..."], y: Real[ArrayLike, "n ..."], p: float = 2) -> float:
+def wasserstein(
+    x: Real[np.ndarray, "n ..."] | ArrayLike, y: Real[np.ndarray, "n ..."] | ArrayLike, p: float = 2
+) -> float:
     """The exact W_p of equation (1), by the best pairing of two sets of equal size.
 
     It is the distance between the samples; as an estimate of the distance between the distributions
@@ -56,8 +58,8 @@ def wasserstein(x: Real[ArrayLike, "n ..."], y: Real[ArrayLike, "n ..."], p: flo
 
 
 def sliced_wasserstein(
-    x: Real[ArrayLike, "n ..."],
-    y: Real[ArrayLike, "m ..."],
+    x: Real[np.ndarray, "n ..."] | ArrayLike,
+    y: Real[np.ndarray, "m ..."] | ArrayLike,
     p: float = 2,
     projections: int = 512,
     seed: int = 0,
@@ -95,8 +97,8 @@ def sliced_wasserstein(
 
 
 def sinkhorn_divergence(
-    x: Real[ArrayLike, "n ..."],
-    y: Real[ArrayLike, "m ..."],
+    x: Real[np.ndarray, "n ..."] | ArrayLike,
+    y: Real[np.ndarray, "m ..."] | ArrayLike,
     epsilon: float,
     *,
     tolerance: float = 1e-4,
