@@ -128,7 +128,7 @@ class JointSteps:
 
     def solve(
         self,
-        velocity: Callable[[Any, Array, Labels], Any],
+        velocity: Callable[[Any, Float[Array, " batch"], Labels], Any],
         x0: Any,
         labels: Labels = None,
         *,
