@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int, Int64
 
-from fmjax.data.images.folder import FilePart, read_folder
+from fmjax.data.images.folder import FilePart, Shape, read_folder
 from fmjax.errors import InputError
 
 
@@ -51,7 +51,7 @@ class PairedPart:
 
 def read_paired_folders(
     path: Path, x0: Path, size: int | None = None, channels: int | None = None
-) -> tuple[tuple[int, int, int], tuple[str, ...] | None, PairedPart, PairedPart | None]:
+) -> tuple[Shape, tuple[str, ...] | None, PairedPart, PairedPart | None]:
     """Lists the images of two folders; those of one name, but for the suffix, are a pair.
 
     Args:

@@ -100,27 +100,26 @@ def _evaluate(run: Run, params: Any, step: int) -> dict | None:
 
 
 def _write_report(run: Run, step: int, shown: Path, report: dict | None = None) -> None:
-    """Writes ``loss.png``, and for TensorBoard the samples and the figures.
+    """Writes ``loss.png``, and for TensorBoard and the run's log the samples and the figures.
 
-    In a folder of its own below the training's: TensorBoard reads the newest file of a folder and
-    leaves the others, and the training goes on writing to its own.
+    TensorBoard's lie in a folder of their own below the training's: it reads the newest file of a
+    folder and leaves the others, and the training goes on writing to its own.
     """
     write_loss_curve(run.workdir / METRICS, run.workdir / folder.LOSSES)
     events = _events(run, step - 1)
     try:
         if shown.exists() and shown.suffix == ".png":
             events.write_picture(step, "samples", shown)
+            run.log.picture(step, shown)
         elif shown.exists():
             events.write_text(step, "samples", shown.read_text(encoding="utf-8"))
         figures = flatten_dict(report or {}, sep="/")
         numbers = {name: x for name, x in figures.items() if isinstance(x, int | float)}
         if numbers:
             events.write(step, numbers)
+            run.log.scalars(step, numbers)
     finally:
         events.close()
-    if shown.exists() and shown.suffix == ".png":
-        run.log.picture(step, shown)
-    run.log.scalars(step, numbers)
 
 
 def _write_overview(run: Run, params: Any, step: int, stem: str) -> Path:

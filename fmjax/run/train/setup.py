@@ -19,7 +19,7 @@ from fmjax.factory.training import abstract_state
 from fmjax.first_process import on_first_process, say
 from fmjax.run import workdir as folder
 from fmjax.run.teacher import Teacher, check_teacher, keep_teacher, read_teacher
-from fmjax.run.train.weights_and_biases import Log
+from fmjax.run.train.weights_and_biases import WandbLog
 from fmjax.run.weights.initial import Initial, beginning, check_initial, initial_params
 from fmjax.storage.checkpoints import Checkpoints
 from fmjax.training.folder import Folder
@@ -49,7 +49,7 @@ class Run(NamedTuple):
     training: Dataset
     layout: Jit | Pmap
     teacher: Teacher | None = None
-    log: Log = Log()
+    log: WandbLog = WandbLog()
 
     @property
     def record(self) -> folder.Record:

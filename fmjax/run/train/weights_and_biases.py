@@ -26,7 +26,7 @@ def check_installed(project: str | None) -> None:
         raise InputError("--wandb needs the package of that name: pip install wandb.")
 
 
-class Log:
+class WandbLog:
     """Where scalars and pictures of a run go; without a run of wandb's, nowhere.
 
     The first error of wandb's is said, and the training goes on without it.
@@ -60,7 +60,7 @@ class Log:
 
 
 @contextlib.contextmanager
-def logged(project: str | None, workdir: Path, config: dict, start: int) -> Iterator[Log]:
+def logged(project: str | None, workdir: Path, config: dict, start: int) -> Iterator[WandbLog]:
     """The log of a run, on the first process.
 
     Args:
@@ -73,7 +73,7 @@ def logged(project: str | None, workdir: Path, config: dict, start: int) -> Iter
         InputError: wandb does not begin, such as without a key to log in by.
     """
     if project is None or jax.process_index() != 0:
-        yield Log()
+        yield WandbLog()
         return
     import wandb
 
@@ -92,4 +92,4 @@ def logged(project: str | None, workdir: Path, config: dict, start: int) -> Iter
             "WANDB_MODE=offline, or leave --wandb out."
         ) from error
     with run:
-        yield Log(run)
+        yield WandbLog(run)
