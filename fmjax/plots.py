@@ -414,7 +414,7 @@ def _draw_points(
     colours = [colour_of[label] for label in labels[inside]]
     # Drawn larger and averaged down, which smooths the rims; in a random order, so that no class
     # lies on top of the others.
-    picture = Image.new("RGB", tuple(large.tolist()), (_BACKGROUND,) * 3)
+    picture = Image.new("RGB", tuple(large), (_BACKGROUND,) * 3)
     pen = ImageDraw.Draw(picture, "RGBA")
     for line in lines:
         pen.line(place(line).ravel().tolist(), fill=_FRAME, width=_ZOOM)

@@ -1,7 +1,7 @@
 """Examples that are had one by one, from anything with ``len(source)`` and ``source[k]``."""
 
 import dataclasses
-from typing import Any, SupportsIndex
+from typing import Any
 
 import jax
 import numpy as np
@@ -47,7 +47,7 @@ class ItemSplit:
     def __len__(self) -> int:
         return len(self.source)
 
-    def __getitem__(self, index: SupportsIndex) -> dict[str, Any]:
+    def __getitem__(self, index: int) -> dict[str, Any]:
         return by_parts("each example", self.source[int(index)])
 
     def stacked(self, indices: Places) -> dict[str, Any]:

@@ -106,9 +106,9 @@ class Snapshots:
         # What does not divide goes to intervals drawn anew in each batch.
         sizes = np.full(intervals, number // intervals)
         sizes[rng.permutation(intervals)[: number % intervals]] += 1
-        parts = [_paired(rng, points[k], points[k + 1], n) for k, n in enumerate(sizes.tolist())]
+        parts = [_paired(rng, points[k], points[k + 1], n) for k, n in enumerate(sizes)]
         both = np.asarray(times, np.float32)
-        ends = [np.tile(both[k : k + 2], (n, 1)) for k, n in enumerate(sizes.tolist())]
+        ends = [np.tile(both[k : k + 2], (n, 1)) for k, n in enumerate(sizes)]
         order = rng.permutation(number)
         x0, x1 = (np.concatenate(side)[order] for side in zip(*parts, strict=True))
         return {"x0": x0, "x1": x1, "labels": {"interval": np.concatenate(ends)[order]}}

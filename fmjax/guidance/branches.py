@@ -193,8 +193,8 @@ def autoguidance(
     return guided if manifold is None else in_tangent_space(guided, manifold)
 
 
-def _as_tuple(conditions: Any) -> tuple[Any, ...]:
-    """One `Guided` or several as a tuple; what is in them is not looked at here."""
+def _as_tuple(conditions: Any) -> tuple[Guided, ...]:
+    """One `Guided` or several as a tuple."""
     if isinstance(conditions, tuple) and not conditions:
         raise InputError("a tuple of conditions must have at least one Guided(labels, w); got ().")
     several = (conditions,) if isinstance(conditions, Guided) else conditions

@@ -4,7 +4,9 @@ All are the vendors' own, for dense matrices (datasheets of NVIDIA often give th
 sparse ones), at the clock that the vendor quotes.
 """
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
+
+import jax
 
 T, G = 1e12, 1e9
 GiB = 2**30
@@ -71,15 +73,7 @@ CHIPS: dict[str, Chip] = _TPU | _NVIDIA
 """By jax's ``device_kind``, which for a GPU is the name that the driver gives it."""
 
 
-class Device(Protocol):
-    """What is asked of a device: those of jax have it."""
-
-    @property
-    def device_kind(self) -> str:
-        """The name of its product."""
-
-
-def chip_of(device: Device) -> Chip | None:
+def chip_of(device: jax.Device) -> Chip | None:
     """The figures of a device, None for a CPU and for what `CHIPS` does not have.
 
     A chip of two cores may be one device or two (a TPU v3 or TPU7x is two): a device that has a

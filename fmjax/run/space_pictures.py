@@ -181,5 +181,5 @@ def _around(points: Float[np.ndarray, "n 2"]) -> Limits:
     """A square around points of the plane."""
     low, high = points.min(axis=0), points.max(axis=0)
     half = 0.54 * max(float((high - low).max()), 1e-6)
-    x, y = ((low + high) / 2).tolist()
+    x, y = (low + high) / 2
     return (x - half, x + half, y - half, y + half)
