@@ -37,6 +37,12 @@ Labels = Any
 AnyArray = TypeVar("AnyArray", jax.Array, np.ndarray)
 """Arrays of jax, or arrays of numpy: what comes in goes out."""
 
+Batched = Float[Array, " batch *shape"]
+"""One array of each example: points x, or velocities at them."""
+
+TimeFunction = Callable[[Float[Array, "*t"]], Float[Array, "*t"]]
+"""A function of time: times of any shape go in, and a value for each comes out."""
+
 Times = Sequence[float] | Real[np.ndarray, " times"] | Real[jax.Array, " times"]
 """Several times, as one writes them: ``[0.0, 0.5, 1.0]``, or an array of them."""
 

@@ -18,14 +18,18 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float
 
-from fmjax.conventions import Array, Span, expand
-from fmjax.flow_maps.fields import Averages, Points, Share, combined, moved
+from fmjax.conventions import Array, Batched, Span, expand
+from fmjax.flow_maps.fields import Averages, Share, combined, moved
 from fmjax.manifolds import Manifold
 
 
 def at_the_end(
-    x: Points, duration: Float[Array, " batch"], average: Averages, rate: Points, manifold: Manifold
-) -> tuple[Points, Points]:
+    x: Batched,
+    duration: Float[Array, " batch"],
+    average: Averages,
+    rate: Batched,
+    manifold: Manifold,
+) -> tuple[Batched, Batched]:
     """The velocity of the end of a jump.
 
     Args:
@@ -44,8 +48,8 @@ def at_the_end(
 
 
 def at_the_start(
-    x: Points, duration: Float[Array, " batch"], average: Averages, v: Points, manifold: Manifold
-) -> Points:
+    x: Batched, duration: Float[Array, " batch"], average: Averages, v: Batched, manifold: Manifold
+) -> Batched:
     """-D_x log_x(X) [v]: how the way from x to the end of a jump changes as x moves with v."""
     end = jax.lax.stop_gradient(moved(x, duration, average, manifold))
     way = jax.jvp(lambda x: manifold.log(x, end), (x,), (v,))[1]
@@ -53,8 +57,8 @@ def at_the_start(
 
 
 def joined(
-    x: Points,
-    middle: Points,
+    x: Batched,
+    middle: Batched,
     span: Span,
     shares: tuple[Share, Share],
     averages: tuple[Averages, Averages],

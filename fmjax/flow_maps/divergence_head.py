@@ -14,8 +14,8 @@ import jax.numpy as jnp
 from jaxtyping import Float
 
 from fmjax.checks import check_name, check_positive
-from fmjax.conventions import Array
-from fmjax.flow_maps.fields import Averages, Points
+from fmjax.conventions import Array, Batched
+from fmjax.flow_maps.fields import Averages
 from fmjax.likelihood.divergence import EXACT_TRACE, Hutchinson, velocity_and_divergence
 from fmjax.manifolds import Manifold
 from fmjax.sources import STANDARD_NORMAL, Law
@@ -55,8 +55,8 @@ class DivergenceHead:
 
     def averages(
         self,
-        velocity: Callable[[Points, Float[Array, " batch"]], Points],
-        x: Points,
+        velocity: Callable[[Batched, Float[Array, " batch"]], Batched],
+        x: Batched,
         t: Float[Array, " batch"],
         noise: Mapping[str, Any],
         manifold: Manifold | None = None,

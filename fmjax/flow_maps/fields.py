@@ -19,6 +19,7 @@ from fmjax.array_checks import check_returned
 from fmjax.conventions import (
     ApplyFn,
     Array,
+    Batched,
     Labels,
     Output,
     Params,
@@ -29,9 +30,6 @@ from fmjax.conventions import (
 )
 from fmjax.errors import InputError
 from fmjax.manifolds import Manifold
-
-Points = Float[Array, " batch *shape"]
-"""Points x (batch, ...), or velocities at them, one for each example."""
 
 Share = float | Float[Array, ""] | Float[Array, " batch"]
 """One number, or one for each example."""
@@ -66,21 +64,21 @@ class AverageField:
     divergence: bool
     manifold: Manifold | None = None
 
-    def __call__(self, x: Points, span: Span) -> Averages:
+    def __call__(self, x: Batched, span: Span) -> Averages:
         """The averages from s to t, x being at s."""
         return self._evaluate(self.apply_fn, x, span)
 
-    def smooth(self, x: Points, span: Span) -> Averages:
+    def smooth(self, x: Batched, span: Span) -> Averages:
         """The same, by the function that is to be differentiated in time."""
         return self._evaluate(self.derivative_fn, x, span)
 
-    def at(self, x: Points, t: Float[Array, " batch"]) -> Points:
+    def at(self, x: Batched, t: Float[Array, " batch"]) -> Batched:
         """The velocity on the diagonal."""
         u = take_part(self.apply_fn(self.params, x, Span(t, t), self.labels), "velocity")
         check_returned("apply_fn", u, "x", x)
         return self._tangent(x, u)
 
-    def head(self, x: Points, span: Span) -> Points | None:
+    def head(self, x: Batched, span: Span) -> Batched | None:
         """The second velocity head; None where the network has none."""
         output = self.apply_fn(self.params, x, span, self.labels)
         if not (isinstance(output, Output) and HEAD in output.parts):
@@ -88,11 +86,11 @@ class AverageField:
         check_returned(f"the part {HEAD!r} of apply_fn", output.parts[HEAD], "x", x)
         return self._tangent(x, output.parts[HEAD])
 
-    def _tangent(self, x: Points, u: Points) -> Points:
+    def _tangent(self, x: Batched, u: Batched) -> Batched:
         u = at_least_float32(u)
         return u if self.manifold is None else self.manifold.to_tangent(x, u)
 
-    def _evaluate(self, apply_fn: ApplyFn, x: Points, span: Span) -> Averages:
+    def _evaluate(self, apply_fn: ApplyFn, x: Batched, span: Span) -> Averages:
         output = apply_fn(self.params, x, span, self.labels)
         u = take_part(output, "velocity")
         check_returned("apply_fn", u, "x", x)
@@ -120,8 +118,8 @@ class Fields(NamedTuple):
 
     live: AverageField
     frozen: AverageField
-    velocity: Callable[[Points, Float[Array, " batch"]], Averages]
-    predicted: Callable[[Points, Float[Array, " batch"]], Points]
+    velocity: Callable[[Batched, Float[Array, " batch"]], Averages]
+    predicted: Callable[[Batched, Float[Array, " batch"]], Batched]
     manifold: Manifold | None = None
 
 
@@ -139,7 +137,7 @@ class Sides(NamedTuple):
     predicted: Averages
     goal: Averages
     weight: Share = 1.0
-    place: Points | None = None
+    place: Batched | None = None
 
 
 def check_one_array(x1: Any) -> None:
@@ -156,11 +154,11 @@ def check_one_array(x1: Any) -> None:
 
 
 def moved(
-    x: Points,
+    x: Batched,
     duration: Float[Array, " batch"],
     averages: Averages,
     manifold: Manifold | None = None,
-) -> Points:
+) -> Batched:
     """x + (t - s) u, or exp_x((t - s) u): where a jump of this duration (batch,) leads."""
     if manifold is None:
         return x + expand(duration, x) * averages["velocity"]

@@ -25,10 +25,10 @@ import jax.numpy as jnp
 from jaxtyping import Float, Int, PRNGKeyArray
 
 from fmjax.checks import check_at_least, check_between, check_name, check_positive
-from fmjax.conventions import Array, Span, example_keys, expand
+from fmjax.conventions import Array, Batched, Span, example_keys, expand
 from fmjax.flow_maps.curved import at_the_end, at_the_start, joined
 from fmjax.flow_maps.derivatives import Derivative, check_derivative, directional
-from fmjax.flow_maps.fields import Averages, Fields, Points, Share, Sides, Step, combined, moved
+from fmjax.flow_maps.fields import Averages, Fields, Share, Sides, Step, combined, moved
 from fmjax.manifolds import Manifold
 from fmjax.sources import NO_NOISE, Law, Shape
 
@@ -55,7 +55,7 @@ class Identity(Protocol):
     def sides(
         self,
         fields: Fields,
-        x: Points,
+        x: Batched,
         span: Span,
         v: Averages,
         noise: Mapping[str, Any],
@@ -140,7 +140,7 @@ class MeanFlow:
         self,
         fields: Fields,
         manifold: Manifold,
-        x: Points,
+        x: Batched,
         span: Span,
         v: Averages,
         slope: Averages,
@@ -157,7 +157,7 @@ class MeanFlow:
         return jnp.minimum((step + 1) / self.warmup, 1.0)
 
     def _nearer(
-        self, predicted: Averages, goal: Averages, x: Points, manifold: Manifold | None
+        self, predicted: Averages, goal: Averages, x: Batched, manifold: Manifold | None
     ) -> Averages:
         """The goal, moved so near that the error is normalised."""
         if (least := self.normalise) is None:
@@ -276,7 +276,7 @@ class Semigroup:
         return Sides(fields.live(x, span), goal)
 
     def _jump(
-        self, fields: Fields, x: Points, s: Float[Array, " batch"], t: Float[Array, " batch"]
+        self, fields: Fields, x: Batched, s: Float[Array, " batch"], t: Float[Array, " batch"]
     ) -> Averages:
         average = fields.frozen(x, Span(s, t))
         if not self.finest:

@@ -16,11 +16,11 @@ from jaxtyping import Float
 
 from fmjax.array_checks import check_returned, is_concrete
 from fmjax.checks import check_at_least, check_between, check_methods, check_positive
-from fmjax.conventions import Array, Span
+from fmjax.conventions import Array, Batched, Span
 from fmjax.errors import InputError
 from fmjax.flow_maps.curved import joined
 from fmjax.flow_maps.derivatives import Derivative
-from fmjax.flow_maps.fields import Averages, Fields, Points, Share, Sides, Step, moved
+from fmjax.flow_maps.fields import Averages, Fields, Share, Sides, Step, moved
 from fmjax.flow_maps.identities import MeanFlow
 from fmjax.sources import NO_NOISE
 
@@ -207,7 +207,7 @@ class Consistency:
         return Sides(fields.live(x, span), _later(fields, x, span, v, alpha), 1 / alpha)
 
 
-def _later(fields: Fields, x: Points, span: Span, v: Averages, alpha: Share) -> Averages:
+def _later(fields: Fields, x: Batched, span: Span, v: Averages, alpha: Share) -> Averages:
     """alpha v + (1 - alpha) u(x_m, m, t), from a point a share alpha of the way later."""
     s, t = span
     m = s + alpha * (t - s)

@@ -28,9 +28,17 @@ from jaxtyping import Float, Float64, Int, Shaped
 
 from fmjax.array_checks import check_returned
 from fmjax.checks import check_between, check_methods
-from fmjax.conventions import Array, Labels, Span, Times, Velocity, at_least_float32, expand
+from fmjax.conventions import (
+    Array,
+    Batched,
+    Labels,
+    Span,
+    Times,
+    Velocity,
+    at_least_float32,
+    expand,
+)
 from fmjax.errors import InputError
-from fmjax.flow_maps.fields import Points
 from fmjax.manifolds import Manifold
 from fmjax.paths import Path, manifold_of, schedule_of
 from fmjax.samplers.fixed_steps import take_steps
@@ -158,8 +166,8 @@ class Jumps:
         further = jnp.asarray(self._landings(times[1:]))
 
         def step(
-            x: Points, s: Float[Array, " batch"], t: Float[Array, " batch"], k: Int[Array, ""]
-        ) -> Points:
+            x: Batched, s: Float[Array, " batch"], t: Float[Array, " batch"], k: Int[Array, ""]
+        ) -> Batched:
             q = jnp.full_like(t, further.astype(t.dtype)[k])
             scale = schedule.alpha(t) / schedule.alpha(q)
             missing = jnp.square(schedule.sigma(t)) - jnp.square(scale * schedule.sigma(q))

@@ -25,22 +25,22 @@ from jaxtyping import Float, Float64
 
 from fmjax.array_checks import as_floats, check_finite, check_per_example, check_returned
 from fmjax.checks import check_methods, check_positive
-from fmjax.conventions import Array, Labels, Output, Span, Times, take_part
+from fmjax.conventions import Array, Batched, Labels, Output, Span, Times, take_part
 from fmjax.errors import InputError
-from fmjax.flow_maps.fields import Points, check_one_array
+from fmjax.flow_maps.fields import check_one_array
 from fmjax.flow_maps.jumps import Jumps
 from fmjax.manifolds import Manifold
 from fmjax.samplers.solution import shared_labels
 from fmjax.samplers.time_grids import Grid
 from fmjax.sources import STANDARD_NORMAL, Source
 
-AverageFn = Callable[[Points, Span, Labels], Output]
+AverageFn = Callable[[Batched, Span, Labels], Output]
 """``average(x, Span(s, t), labels) -> Output(velocity=u, divergence=D)``, x being at s."""
 
 
 def few_step_log_likelihood(
     average: AverageFn,
-    x1: Points,
+    x1: Batched,
     labels: Labels = None,
     *,
     scale: float,
@@ -112,7 +112,7 @@ def _times(steps: int | None, grid: str | Grid | Times) -> Float64[np.ndarray, "
     return Jumps(steps, grid).nodes(1.0, 0.0)
 
 
-def _points(x1: Points) -> Points:
+def _points(x1: Batched) -> Batched:
     check_one_array(x1)
     x = as_floats("x1", x1)
     if not len(x):
@@ -121,7 +121,7 @@ def _points(x1: Points) -> Points:
     return x
 
 
-def _averages(output: Output, x: Points) -> tuple[Points, Float[Array, " batch"]]:
+def _averages(output: Output, x: Batched) -> tuple[Batched, Float[Array, " batch"]]:
     """The velocity and the divergence of what a network gave, checked."""
     u = take_part(output, "velocity")
     check_returned("average", u, "x", x)

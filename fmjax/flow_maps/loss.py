@@ -29,6 +29,7 @@ from fmjax.checks import check_flag, check_methods
 from fmjax.conventions import (
     ApplyFn,
     Array,
+    Batched,
     Labels,
     Span,
     Velocity,
@@ -41,7 +42,6 @@ from fmjax.flow_maps.fields import (
     AverageField,
     Averages,
     Fields,
-    Points,
     Sides,
     Step,
     check_one_array,
@@ -162,8 +162,8 @@ def _losses(
     setting: _Setting,
     params: Any,
     frozen: Any,
-    x0: Points,
-    x1: Points,
+    x0: Batched,
+    x1: Batched,
     span: Span,
     labels: Labels,
     noise: Mapping[str, Any],
@@ -195,7 +195,7 @@ def _fields(
     live = _field(setting, params, _inputs(setting, labels, noise))
     frozen = dataclasses.replace(live, params=frozen_params)
 
-    def taught(teacher: Velocity, x: Points, t: Float[Array, " batch"]) -> Points:
+    def taught(teacher: Velocity, x: Batched, t: Float[Array, " batch"]) -> Batched:
         asked = labels if setting.guidance is None else setting.guidance.taught(labels, noise)
         v = teacher(x, t, asked)
         check_returned("the teacher", v, "x", x)
@@ -206,12 +206,12 @@ def _fields(
     if setting.teacher is not None:
         at_time = functools.partial(taught, setting.teacher)
 
-    def velocity(x: Points, t: Float[Array, " batch"]) -> Averages:
+    def velocity(x: Batched, t: Float[Array, " batch"]) -> Averages:
         if setting.divergence is None:
             return {"velocity": at_time(x, t)}
         return setting.divergence.averages(at_time, x, t, noise, setting.manifold)
 
-    def predicted(x: Points, t: Float[Array, " batch"]) -> Points:
+    def predicted(x: Batched, t: Float[Array, " batch"]) -> Batched:
         head = frozen.head(x, Span(t, t))
         return frozen.at(x, t) if head is None else head
 
@@ -227,9 +227,9 @@ def _field(setting: _Setting, params: Any, inputs: Labels) -> AverageField:
 def _velocity_here(
     setting: _Setting,
     fields: Fields,
-    x: Points,
+    x: Batched,
     s: Float[Array, " batch"],
-    pair: Points,
+    pair: Batched,
     labels: Labels,
     noise: Mapping[str, Any],
 ) -> Averages:
@@ -242,7 +242,7 @@ def _velocity_here(
     if setting.guidance is None:
         return v
 
-    def network(x: Points, t: Float[Array, " batch"], inputs: Labels) -> Points:
+    def network(x: Batched, t: Float[Array, " batch"], inputs: Labels) -> Batched:
         return _field(setting, fields.frozen.params, inputs).at(x, t)
 
     guided = setting.guidance.guided(network, x, s, pair, labels, noise)
@@ -250,7 +250,7 @@ def _velocity_here(
     return v | {"velocity": guided}
 
 
-def _on_diagonal(sides: Sides, v: Averages, x: Points, span: Span) -> Sides:
+def _on_diagonal(sides: Sides, v: Averages, x: Batched, span: Span) -> Sides:
     """The same, with the velocity for a goal wherever s = t, and no gradient through the goal."""
     place = x if sides.place is None else sides.place
     here = span.s == span.t

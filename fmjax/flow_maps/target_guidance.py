@@ -16,16 +16,15 @@ from jaxtyping import Bool, Float, Int, PRNGKeyArray, Shaped
 
 from fmjax.checks import check_between, check_finite_number, check_methods
 from fmjax.conditions import check_conditions, null_labels
-from fmjax.conventions import Array, Labels, example_keys, expand
+from fmjax.conventions import Array, Batched, Labels, example_keys, expand
 from fmjax.errors import InputError
-from fmjax.flow_maps.fields import Points
 from fmjax.guidance import Guided
 from fmjax.guidance.interval import check_interval
 from fmjax.guidance.labels import null_like, stack
 from fmjax.sources import NO_NOISE, Law, Shape
 
 Interval = tuple[float, float]
-NetworkVelocity = Callable[[Points, Float[Array, " batch"], Labels], Points]
+NetworkVelocity = Callable[[Batched, Float[Array, " batch"], Labels], Batched]
 """``velocity(x, t, labels)`` of the frozen network, labels as it takes them."""
 
 
@@ -49,12 +48,12 @@ class TargetGuidance(Protocol):
     def guided(
         self,
         velocity: NetworkVelocity,
-        x: Points,
+        x: Batched,
         s: Float[Array, " batch"],
-        v: Points,
+        v: Batched,
         labels: Labels,
         noise: Mapping[str, Any],
-    ) -> Points:
+    ) -> Batched:
         """The guided velocity at (x, s), from v, that of the pair (batch, ...)."""
 
 
@@ -119,7 +118,7 @@ class FixedGuidance:
         """The labels and the scale."""
         return Guided(labels, self.scale)
 
-    def guided(self, velocity, x, s, v, labels, noise) -> Points:
+    def guided(self, velocity, x, s, v, labels, noise) -> Batched:
         """See `TargetGuidance.guided`."""
         branches = stack(null_like(labels, null_labels(self.conditions)), labels)
         null, conditional = jax.vmap(velocity, in_axes=(None, None, 0))(x, s, branches)
@@ -204,7 +203,7 @@ class GuidanceInput:
         """The labels and the scale, as a guided velocity takes them."""
         return Guided(labels, noise["w"])
 
-    def guided(self, velocity, x, s, v, labels, noise) -> Points:
+    def guided(self, velocity, x, s, v, labels, noise) -> Batched:
         """See `TargetGuidance.guided`."""
         if self.conditions is None:
             return v

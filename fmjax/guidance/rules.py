@@ -13,17 +13,16 @@ import jax.numpy as jnp
 from jaxtyping import Float
 
 from fmjax.checks import check_between, check_positive
-from fmjax.conventions import Array, at_least_float32, expand
+from fmjax.conventions import Array, Batched, at_least_float32, expand
 from fmjax.errors import InputError
 from fmjax.manifolds import Manifold
 from fmjax.predictions import convert, error_ratio
 from fmjax.schedules import Linear, Schedule
 from fmjax.schedules.base import check_schedule
 
-Points = Float[Array, " batch *shape"]
-"""Points x, or velocities at them, one of each example."""
-
-Rule = Callable[[Points, Points, Float[Array, " batch"], Points, Float[Array, "batch ..."]], Points]
+Rule = Callable[
+    [Batched, Batched, Float[Array, " batch"], Batched, Float[Array, "batch ..."]], Batched
+]
 """``rule(u_ref, u_cond, w, x, t) -> u``."""
 
 
@@ -41,12 +40,12 @@ def check_rule_on_manifold(rule: Rule, manifold: Manifold) -> None:
 
 
 def linear(
-    u_ref: Points,
-    u_cond: Points,
+    u_ref: Batched,
+    u_cond: Batched,
     w: Float[Array, " batch"],
-    x: Points,
+    x: Batched,
     t: Float[Array, "batch ..."],
-) -> Points:
+) -> Batched:
     """u = (1 - w) u_ref + w u_cond: exactly u_ref at w = 0 and u_cond at w = 1."""
     w = expand(w, u_cond)
     return (1 - w) * u_ref + w * u_cond
@@ -76,12 +75,12 @@ class Rescale:
 
     def __call__(
         self,
-        u_ref: Points,
-        u_cond: Points,
+        u_ref: Batched,
+        u_cond: Batched,
         w: Float[Array, " batch"],
-        x: Points,
+        x: Batched,
         t: Float[Array, "batch ..."],
-    ) -> Points:
+    ) -> Batched:
         """The guided velocity, shaped as u_cond."""
         u = linear(u_ref, u_cond, w, x, t)
         wanted, found = (jnp.var(v, axis=_features(v)) for v in (u_cond, u))
@@ -102,12 +101,12 @@ class ZeroStar:
 
     def __call__(
         self,
-        u_ref: Points,
-        u_cond: Points,
+        u_ref: Batched,
+        u_cond: Batched,
         w: Float[Array, " batch"],
-        x: Points,
+        x: Batched,
         t: Float[Array, "batch ..."],
-    ) -> Points:
+    ) -> Batched:
         """The guided velocity, shaped as u_cond."""
         return linear(_projection_factor(u_cond, u_ref) * u_ref, u_cond, w, x, t)
 
@@ -148,12 +147,12 @@ class Projected:
 
     def __call__(
         self,
-        u_ref: Points,
-        u_cond: Points,
+        u_ref: Batched,
+        u_cond: Batched,
         w: Float[Array, " batch"],
-        x: Points,
+        x: Batched,
         t: Float[Array, "batch ..."],
-    ) -> Points:
+    ) -> Batched:
         """The guided velocity, shaped as u_cond."""
         x1 = convert(u_cond, x, t, self.schedule, source="velocity", target="x1")
         difference = u_cond - u_ref
@@ -164,8 +163,8 @@ class Projected:
         return u_cond + expand(w - 1, u_cond) * change.astype(u_cond.dtype)
 
     def _shortened(
-        self, difference: Points, t: Float[Array, "batch ..."], longest: float
-    ) -> Points:
+        self, difference: Batched, t: Float[Array, "batch ..."], longest: float
+    ) -> Batched:
         """The difference of velocities, such that the one of D keeps to the threshold."""
         to_x1 = error_ratio(at_least_float32(t), self.schedule, source="velocity", target="x1")
         square = jnp.square(to_x1) * jnp.sum(jnp.square(difference), axis=_features(difference))

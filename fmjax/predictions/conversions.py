@@ -1,7 +1,6 @@
 """The five targets as combinations of x1 and x0, and their conversions."""
 
 import functools
-from collections.abc import Callable
 from typing import NamedTuple, get_args
 
 import jax
@@ -16,6 +15,7 @@ from fmjax.conventions import (
     Array,
     Prediction,
     Span,
+    TimeFunction,
     at_least_float32,
     expand,
     take_part,
@@ -177,12 +177,12 @@ def error_ratio(
 
 
 def convert_weight(
-    weight: Callable[[Float[Array, "*t"]], Float[Array, "*t"]] | None,
+    weight: TimeFunction | None,
     schedule: Schedule,
     *,
     source: Prediction,
     target: Prediction,
-) -> Callable[[Float[Array, "*t"]], Float[Array, "*t"]]:
+) -> TimeFunction:
     """The weight under which training on `target` is the same loss as `weight` on `source`.
 
     weight_target(t) = weight_source(t) r(t)^2, with r the `error_ratio` from target to source; then
@@ -289,7 +289,7 @@ def det_of(schedule: Schedule, target: Prediction, t: Float[Array, "*t"]) -> Flo
     return schedule.alpha(t) * b - schedule.sigma(t) * a
 
 
-def reach(f: Callable[[Float[Array, "*t"]], Float[Array, "*t"]]) -> tuple[float, float]:
+def reach(f: TimeFunction) -> tuple[float, float]:
     """The interval of t in which f may divide: [0, 1], shortened at an end where f vanishes.
 
     There it ends at the first of `END_DISTANCES` at which f can be divided by.

@@ -1,7 +1,6 @@
 """Diffusion coefficients g(t): how much noise an SDE of the flow adds, and where."""
 
 import math
-from collections.abc import Callable
 from typing import Literal, get_args
 
 import jax.numpy as jnp
@@ -9,7 +8,7 @@ from jaxtyping import Float
 
 from fmjax.array_checks import check_returned
 from fmjax.checks import check_between, check_name
-from fmjax.conventions import Array
+from fmjax.conventions import Array, TimeFunction
 from fmjax.errors import InputError
 from fmjax.paths import Path
 
@@ -17,13 +16,11 @@ Coefficient = Literal["constant", "sigma", "sigma_squared", "zero_ends"]
 DIFFUSIONS: tuple[Coefficient, ...] = get_args(Coefficient)
 """The names that `diffusion_coefficient` knows."""
 
-Diffusion = Coefficient | Callable[[Float[Array, "*t"]], Float[Array, "*t"]]
+Diffusion = Coefficient | TimeFunction
 """A name of `DIFFUSIONS`, or g itself, a function of t (any shape) that is not negative."""
 
 
-def diffusion_coefficient(
-    diffusion: Diffusion, scale: float, path: Path
-) -> Callable[[Float[Array, "*t"]], Float[Array, "*t"]]:
+def diffusion_coefficient(diffusion: Diffusion, scale: float, path: Path) -> TimeFunction:
     """The function g(t), with g^2 = scale w(t).
 
     =================  ==============  =============================================================

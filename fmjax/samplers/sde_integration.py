@@ -9,10 +9,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Float64
+from jaxtyping import Float64
 
 from fmjax.array_checks import check_returned
-from fmjax.conventions import Array
+from fmjax.conventions import TimeFunction
 from fmjax.paths import sde_drifts
 from fmjax.predictions import convert
 from fmjax.samplers.diffusion_coefficients import diffusion_coefficient
@@ -79,9 +79,7 @@ def integrate(spec, velocity, x0, keys, labels, score, times, save_at) -> Soluti
     return Solution(solution.ys[0][0], nfe, success, accepted, rejected, times[finite], trajectory)
 
 
-def _field(
-    velocity, spec, score, g: Callable[[Float[Array, "*t"]], Float[Array, "*t"]]
-) -> Callable:
+def _field(velocity, spec, score, g: TimeFunction) -> Callable:
     """The right-hand side, as diffrax calls it."""
     schedule: Any = getattr(spec.path, "schedule", None)  # without one there is a score
     low, high = (SCORE_MARGIN if schedule is None else 0.0), 1.0 - SCORE_MARGIN

@@ -1,7 +1,6 @@
 """What every schedule is, and what holds for all of them."""
 
 import functools
-from collections.abc import Callable
 from typing import Protocol
 
 import jax
@@ -10,7 +9,7 @@ from jaxtyping import Float
 
 from fmjax.array_checks import check_returned
 from fmjax.checks import check_methods
-from fmjax.conventions import Array
+from fmjax.conventions import Array, TimeFunction
 from fmjax.numerics.inversion import invert_increasing
 
 END = 1e-5
@@ -49,8 +48,8 @@ def check_schedule(what: str, schedule: Schedule) -> None:
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
 def with_slope(
-    value: Callable[[Float[Array, "*t"]], Float[Array, "*t"]],
-    slope: Callable[[Float[Array, "*t"]], Float[Array, "*t"]],
+    value: TimeFunction,
+    slope: TimeFunction,
     t: Float[Array, "*t"],
 ) -> Float[Array, "*t"]:
     """``value(t)``, elementwise, which jax differentiates as ``slope(t)``.

@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from fmjax.array_checks import check_returned
 from fmjax.checks import check_methods
-from fmjax.conventions import Array
+from fmjax.conventions import Array, TimeFunction
 from fmjax.errors import InputError
 from fmjax.schedules.base import END, clamp, with_slope
 
@@ -33,8 +33,8 @@ class Custom:
             path must have, or alpha_t / sigma_t does not increase strictly (checked at 257 times).
     """
 
-    alpha_fn: Callable[[Float[Array, "*t"]], Float[Array, "*t"]]
-    sigma_fn: Callable[[Float[Array, "*t"]], Float[Array, "*t"]]
+    alpha_fn: TimeFunction
+    sigma_fn: TimeFunction
     tolerance: float = 1e-2
     _alpha_ends: tuple[float, float] = field(init=False, repr=False, compare=False)
     _sigma_ends: tuple[float, float] = field(init=False, repr=False, compare=False)

@@ -1,7 +1,6 @@
 """The time distributions, and the weight that undoes the choice of one."""
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax
@@ -11,7 +10,7 @@ from jaxtyping import Float
 
 from fmjax.array_checks import check_returned
 from fmjax.checks import check_at_least, check_between, check_finite_number, check_positive
-from fmjax.conventions import Array, at_least_float32
+from fmjax.conventions import Array, TimeFunction, at_least_float32
 from fmjax.errors import InputError
 from fmjax.numerics.inversion import invert_increasing
 from fmjax.times.base import TimeDistribution
@@ -272,7 +271,7 @@ class Beta:
 
 def importance_weight(
     distribution: TimeDistribution, reference: TimeDistribution | None = None
-) -> Callable[[Float[Array, "*t"]], Float[Array, "*t"]]:
+) -> TimeFunction:
     """Makes the weight that keeps the objective of one distribution while drawing from another.
 
         weight(t) = p_reference(t) / p_drawn(t),    E_drawn[weight(t) f(t)] = E_reference[f(t)].

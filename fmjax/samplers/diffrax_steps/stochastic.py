@@ -43,7 +43,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Float, Int, Key, Real, UInt32
 
-from fmjax.conventions import Array, Labels
+from fmjax.conventions import Array, Labels, TimeFunction
 from fmjax.manifolds import Manifold
 from fmjax.schedules import inverse_log_snr, log_snr
 
@@ -91,7 +91,7 @@ class NoisySolver(diffrax.AbstractSolver):
 
     base: diffrax.AbstractSolver
     kind: str
-    diffusion: Callable[[Float[Array, "*t"]], Float[Array, "*t"]]
+    diffusion: TimeFunction
     schedule: Any  # of the path; None where it has none, which is for ``drift`` alone
     last: int  # the step that takes no noise; -1 for none
     key_impl: Any  # of the keys, as `jax.random.key_impl` names it
