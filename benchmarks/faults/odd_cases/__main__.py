@@ -21,15 +21,15 @@ from benchmarks.faults.forked_runs import SLOW, Child, finish, import_packages, 
 RESULTS = machine.RESULTS / "odd_cases.json"
 # Of a thousand: commands that compile and train take the longest.
 SHARES = {
-    "prepare": 300,
-    "compile": 200,
-    "weights": 200,
-    "train": 150,
-    "evaluate": 50,
-    "sample": 30,
-    "likelihood": 30,
-    "reflow": 20,
-    "distill": 20,
+    "prepare": 400,
+    "compile": 260,
+    "weights": 150,
+    "train": 100,
+    "likelihood": 40,
+    "sample": 20,
+    "evaluate": 15,
+    "reflow": 10,
+    "distill": 5,
 }
 RUN = {"train__steps": 4, "train__checkpoint_every": 4, "train__log_every": 4, "model__width": 8}
 
