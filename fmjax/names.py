@@ -34,9 +34,14 @@ def load_object(kind: str, name: str) -> Any:
         name: the name, with a colon.
 
     Raises:
-        InputError: there is no such module, it fails, or it has no such object.
+        InputError: there is no such module, it is Python's own, it fails, or it has no such object.
     """
     module_name, _, attribute = name.partition(":")
+    if module_name.partition(".")[0] in sys.stdlib_module_names:
+        raise InputError(
+            f"{kind} {name!r} is of Python's standard library, which holds nothing of that kind; "
+            "write package.module:Name, of a module of your own."
+        )
     _look_here()
     try:
         module = importlib.import_module(module_name)

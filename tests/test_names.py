@@ -6,16 +6,16 @@ import pytest
 
 from fmjax.data.codecs import Vectors
 from fmjax.errors import InputError
-from fmjax.names import check_names, describe, matching, rebuild
+from fmjax.names import check_names, describe, load_object, matching, rebuild
 
 
 def test_a_dataclass_comes_back():
     assert rebuild(describe({"codec": Vectors(2)})) == {"codec": Vectors(2)}
 
 
-@pytest.mark.parametrize("name", ["os:system", "subprocess:Popen", "builtins:print", "fmjax:solve"])
+@pytest.mark.parametrize("name", ["os:system", "subprocess:Popen", "jax:jit", "fmjax:solve"])
 def test_nothing_but_a_dataclass_is_made(name):
-    with pytest.raises(InputError, match="is no dataclass"):
+    with pytest.raises(InputError, match=r"is no dataclass|is of Python's standard library"):
         rebuild({"type": name})
 
 
@@ -23,6 +23,12 @@ def test_nothing_but_a_dataclass_is_made(name):
 def test_a_name_of_the_standard_library_is_refused(tmp_path, name):
     with pytest.raises(InputError, match=f"names {name}, .* is Python's own"):
         check_names({"config": {"data": {"name": name}}}, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["os:abort", "os.path:join", "sys:exit"])
+def test_nothing_of_the_standard_library_is_called(name):
+    with pytest.raises(InputError, match=f"a schedule '{name}' is of Python's standard library"):
+        load_object("a schedule", name)
 
 
 def test_a_module_in_the_folder_is_never_imported(tmp_path, monkeypatch):
