@@ -75,19 +75,31 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks what else is slow, where an -m of the command line names slow alone.
+    """Marks what else is for the night, and what else is slow.
 
-    That is what is for the night, and of a test with ``quick_cases(k)`` all cases but the first k.
+    Of a test with ``day_cases(k)``, k cases in equal distances are for the day. Slow is what is for
+    the night, as an -m of the command line names slow alone, and of a test with ``quick_cases(k)``
+    what is for the day but for the first k.
     """
-    cases: collections.Counter[str] = collections.Counter()
+    tests: dict[str, list[pytest.Item]] = collections.defaultdict(list)
     for item in items:
-        if item.get_closest_marker("nightly"):
-            item.add_marker("slow")
-        if quick := item.get_closest_marker("quick_cases"):
-            test = item.nodeid.partition("[")[0]
-            cases[test] += 1
-            if cases[test] > quick.args[0]:
-                item.add_marker("slow")
+        tests[item.nodeid.partition("[")[0]].append(item)
+    for cases in tests.values():
+        night = [case for case in cases if case.get_closest_marker("nightly")]
+        day = [case for case in cases if case not in night]
+        if day and (few := day[0].get_closest_marker("day_cases")):
+            kept = [day[k * len(day) // few.args[0]] for k in range(few.args[0])]
+            left = [case for case in day if case not in kept]
+            _mark(left, "nightly")
+            day, night = [case for case in day if case in kept], night + left
+        _mark(night, "slow")
+        if day and (quick := day[0].get_closest_marker("quick_cases")):
+            _mark(day[quick.args[0] :], "slow")
+
+
+def _mark(cases: Iterable[pytest.Item], marker: str) -> None:
+    for case in cases:
+        case.add_marker(marker)
 
 
 def nightly_but(cases: Iterable, *kept: object) -> list:

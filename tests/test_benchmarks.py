@@ -199,7 +199,7 @@ def test_guided_sampling_is_timed_in_images_per_second(run_benchmark, tmp_path):
         assert theirs == pytest.approx(ours, rel=1e-3)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_training_step_is_timed_and_held_against_the_peak(run_benchmark, tmp_path):
     out = tmp_path / "train_step.json"
     arguments = (
@@ -362,7 +362,7 @@ def _probabilities(next_token):
     return np.exp(-3 * np.asarray(path.distance(logits, x1, point.x_t, jnp.zeros(27)), float))
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_probabilities_of_the_autoregressive_model_sum_to_one(next_token):
     p = _probabilities(next_token)
     assert p.sum() == pytest.approx(1, abs=1e-5)

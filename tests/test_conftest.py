@@ -111,3 +111,10 @@ def test_the_tolerance_of_rounding_follows_the_largest_value():
 def test_all_cases_but_the_first_are_slow(case, request):
     alone = len(request.session.items) < 4  # a case that is asked for by its name is the first
     assert (request.node.get_closest_marker("slow") is not None) == (case >= 2 and not alone)
+
+
+@pytest.mark.day_cases(2)
+@pytest.mark.parametrize("case", range(4))
+def test_two_cases_in_equal_distances_are_for_the_day(case, request):
+    alone = len(request.session.items) < 4
+    assert (request.node.get_closest_marker("nightly") is not None) == (case % 2 == 1 and not alone)

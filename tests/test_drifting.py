@@ -171,7 +171,7 @@ def train(loss_fn, params, draw, steps, rate=2e-3):
     return run(params)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_generator_learns_eight_gaussians_in_one_step():
     from fmjax.data.toys import eight_gaussians
     from fmjax.metrics.transport import wasserstein

@@ -41,6 +41,7 @@ def _public(package: ModuleType) -> dict[str, Any]:
     return {name: getattr(package, name) for name in getattr(package, "__all__", ())}
 
 
+@pytest.mark.day_cases(27)
 @pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("example", _examples(), ids=lambda example: example.name)
 def test_it_gives_what_it_says(example):

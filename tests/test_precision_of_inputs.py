@@ -52,6 +52,7 @@ CARRIED = {
 }
 
 
+@pytest.mark.day_cases(5)
 @pytest.mark.quick_cases(1)
 @pytest.mark.parametrize("dtype", HALF)
 @pytest.mark.parametrize("name", CARRIED)
@@ -141,6 +142,7 @@ def test_a_point_that_is_not_finite_never_passes_for_paired(name, side, value):
     assert np.isnan(x0).all()
 
 
+@pytest.mark.day_cases(2)
 @pytest.mark.slow
 @pytest.mark.parametrize("name", COUPLINGS)
 def test_finite_points_are_paired_alike_in_and_outside_of_a_program(name):

@@ -472,6 +472,7 @@ def test_every_public_name_and_each_of_its_arguments_is_in_the_table():
         check_arguments(name, value, TABLE[name])
 
 
+@pytest.mark.day_cases(10)
 @pytest.mark.quick_cases(3)
 @pytest.mark.parametrize("case", cases(TABLE))
 def test_right_arguments_give_finite_floats_of_the_right_shape(case):

@@ -36,7 +36,7 @@ def test_the_library_example_uses_each_key_once(run_python):
         run_python(twice, devices=1, env={"JAX_DEBUG_KEY_REUSE": "1"})
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_example_of_the_index_draws_its_data(capsys):
     (example,) = re.findall(r"```python\n(.*?)```", INDEX, flags=re.DOTALL)
     exec(compile(example, "index.md", "exec"), {})

@@ -124,6 +124,7 @@ class Source(StandardNormal):
         object.__setattr__(self, "log_prob", log_prob)
 
 
+@pytest.mark.day_cases(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("ask", PER_EXAMPLE.values(), ids=PER_EXAMPLE)
 def test_one_float_per_example_is_no_other_shape(ask):

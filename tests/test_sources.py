@@ -30,6 +30,7 @@ SOURCES = {
 }
 
 
+@pytest.mark.day_cases(2)
 @pytest.mark.slow
 @pytest.mark.parametrize(("source", "shape"), SOURCES.values(), ids=SOURCES)
 def test_an_example_is_drawn_by_its_place_in_the_global_batch(source, shape):

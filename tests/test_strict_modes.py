@@ -179,6 +179,7 @@ MODES = {
 QUICK = ("losses", "guidance", "stochastic_heun")
 
 
+@pytest.mark.day_cases(4)
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("mode", "case"),

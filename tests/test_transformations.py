@@ -684,6 +684,7 @@ def turned(args):
     )
 
 
+@pytest.mark.day_cases(50)
 @pytest.mark.quick_cases(2)
 @pytest.mark.parametrize("use", USES)
 def test_a_compiled_program_gives_the_same(use):
@@ -694,6 +695,7 @@ def as_arrays(tree):
     return jax.tree.map(jnp.asarray, tree)
 
 
+@pytest.mark.day_cases(50)
 @pytest.mark.slow
 @pytest.mark.parametrize("use", USES)
 def test_mapped_over_a_new_axis_it_gives_what_a_loop_gives(use):
@@ -705,6 +707,7 @@ def test_mapped_over_a_new_axis_it_gives_what_a_loop_gives(use):
         assert_same(jax.tree.map(lambda leaf, i=i: leaf[i], mapped), call(*args))
 
 
+@pytest.mark.day_cases(37)
 @pytest.mark.slow
 @pytest.mark.parametrize("use", [one for one in USES if one.values[0].grad])
 def test_its_gradient_is_the_slope(use):

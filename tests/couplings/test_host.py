@@ -98,6 +98,7 @@ def test_bad_input_is_refused(call, sentence):
         call()
 
 
+@pytest.mark.day_cases(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("within", [False, True])
 def test_on_a_manifold_the_cost_is_that_of_the_device(within):

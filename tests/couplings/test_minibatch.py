@@ -76,6 +76,7 @@ def test_images_in_half_precision_are_paired_in_float32(float16):
     np.testing.assert_array_equal(x0, images.astype(jnp.float16))
 
 
+@pytest.mark.day_cases(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("features", [(), (3,), (4, 10)], ids=str)
 def test_the_cost_is_the_squared_distance(features):

@@ -61,6 +61,7 @@ def test_a_larger_snapshot_becomes_a_subset_that_repeats_no_row():
         assert rows_of(x) <= rows_of(as_it_came)
 
 
+@pytest.mark.day_cases(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [3, 7, 12])
 def test_every_row_of_a_snapshot_is_expected_equally_often(size):

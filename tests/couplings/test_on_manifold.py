@@ -33,6 +33,7 @@ def costs(manifold, x0, x1):
     return np.asarray(each)
 
 
+@pytest.mark.day_cases(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MANIFOLDS)
 def test_the_total_squared_length_is_the_least(name):
@@ -57,6 +58,7 @@ def test_neighbours_across_the_jump_of_an_angle_are_neighbours():
     np.testing.assert_array_equal(straight[0], jnp.asarray([3.1, 0.0]))
 
 
+@pytest.mark.day_cases(2)
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "make",

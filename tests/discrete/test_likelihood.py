@@ -29,6 +29,7 @@ from tests.discrete.test_solvers import check_law
 KEY = jax.random.key(0)
 
 
+@pytest.mark.day_cases(2)
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["mask", "uniform", "metric"])
 @pytest.mark.parametrize("t", [0.5, 1.0])
@@ -56,6 +57,7 @@ def test_masks_that_are_guessed_alone_have_the_product_of_the_guesses():
         np.testing.assert_allclose(p, each[0][:, None] * each[1][None], atol=1e-6)
 
 
+@pytest.mark.day_cases(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["mask", "uniform", "any p0, cubic", "metric"])
 def test_the_bound_is_below_the_exact_likelihood(name):
@@ -75,6 +77,7 @@ def test_the_bound_is_below_the_exact_likelihood(name):
         np.testing.assert_allclose(mean, exact, atol=1e-5 + 5 * error.max())
 
 
+@pytest.mark.day_cases(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["mask", "uniform", "any p0, cubic"])
 def test_the_bound_of_the_exact_posterior_is_the_entropy(name):
@@ -105,7 +108,7 @@ def test_the_standard_error_is_that_of_the_times():
     assert np.all(np.isnan(one.std_error))
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_bound_depends_on_the_key_of_its_example_alone_and_is_differentiable():
     path, x1 = MixturePath(V, "uniform"), jnp.asarray(DATA)
     keys = jax.random.split(KEY, len(x1))
@@ -168,6 +171,7 @@ def test_masks_are_filled_in_with_the_conditional_law(guide):
 MENDING = Corrector(30.0, a=2.0, b=0.0)
 
 
+@pytest.mark.day_cases(1)
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "solver",

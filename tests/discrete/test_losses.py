@@ -65,6 +65,7 @@ def expected_loss(path, logits_of=posterior, nodes=120):
     return sum(w / 2 * float(at((t + 1) / 2)) for t, w in zip(times, weights, strict=True))
 
 
+@pytest.mark.day_cases(2)
 @pytest.mark.slow
 @pytest.mark.parametrize("case", BOUNDS, ids=" by ".join)
 def test_a_bound_of_the_exact_posterior_is_the_entropy(case):
@@ -75,6 +76,7 @@ def test_a_bound_of_the_exact_posterior_is_the_entropy(case):
     np.testing.assert_allclose(found, ENTROPY + gap, atol=1e-3 if gap else 2e-4)
 
 
+@pytest.mark.day_cases(2)
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["uniform", "any p0, cubic", "metric"])
 @pytest.mark.parametrize("loss", [GeneralisedKL(), ScoreEntropy()], ids=repr)
@@ -168,6 +170,7 @@ LOSSES = {
 }
 
 
+@pytest.mark.day_cases(2)
 @pytest.mark.slow
 @pytest.mark.parametrize(("path", "loss"), LOSSES.values(), ids=LOSSES)
 def test_losses_are_safe_under_jit_vmap_and_grad_up_to_both_ends(path, loss):

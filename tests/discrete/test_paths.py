@@ -43,6 +43,7 @@ def all_states(path, t):
     return x, x1, jnp.full(x.shape, t)
 
 
+@pytest.mark.day_cases(9)
 @pytest.mark.slow
 @EACH_PATH
 @pytest.mark.parametrize("t", TIMES)
@@ -57,6 +58,7 @@ def test_the_rates_given_x1_solve_the_forward_equation(path, t):
         assert np.all(np.diagonal(rates[:, :, :], axis1=1, axis2=2) == 0)
 
 
+@pytest.mark.day_cases(9)
 @pytest.mark.slow
 @EACH_PATH
 @pytest.mark.parametrize("t", TIMES)
@@ -88,6 +90,7 @@ def test_a_path_goes_from_its_source_to_the_data(path):
     np.testing.assert_allclose(ends[1][:, :V], np.eye(V), atol=1e-3)
 
 
+@pytest.mark.day_cases(2)
 @pytest.mark.slow
 @EACH_PATH
 def test_samples_have_the_probabilities_of_the_path(path):
@@ -120,6 +123,7 @@ def test_a_draw_depends_on_the_place_in_the_global_batch_alone():
     np.testing.assert_array_equal(whole.noise["jump"][3:6], part.noise["jump"])
 
 
+@pytest.mark.day_cases(2)
 @pytest.mark.slow
 @EACH_PATH
 def test_the_likelihood_of_the_own_token_makes_the_posterior_of_bayes(path):
@@ -135,6 +139,7 @@ def test_the_likelihood_of_the_own_token_makes_the_posterior_of_bayes(path):
         np.testing.assert_allclose(found[:, 0], (joint / joint.sum(0)).T, atol=2e-5)
 
 
+@pytest.mark.day_cases(1)
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "kappa", [Linear(), Polynomial(1.5), CubicKappa(0.3, 2.0), CosineKappa()], ids=repr

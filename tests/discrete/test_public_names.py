@@ -433,6 +433,7 @@ def test_every_public_name_and_each_of_its_arguments_is_in_the_table():
         assert missing <= {"labels"}, (name, missing)
 
 
+@pytest.mark.day_cases(10)
 @pytest.mark.slow
 @pytest.mark.parametrize("case", cases(TABLE))
 def test_right_arguments_give_finite_floats_of_the_right_shape(case):

@@ -23,6 +23,7 @@ P = np.array([0.5, 0.2, 0.3])
 GEOMETRY = pytest.mark.parametrize("geometry", ["linear", "fisher"])
 
 
+@pytest.mark.day_cases(2)
 @pytest.mark.slow
 @GEOMETRY
 @pytest.mark.parametrize("kappa", [Linear(), Polynomial(2), CosineKappa()], ids=repr)
@@ -107,6 +108,7 @@ def test_the_exact_posterior_reaches_the_law_of_the_data(geometry):
     assert np.mean(np.max(x1, axis=-1) > 0.95) > 0.98
 
 
+@pytest.mark.day_cases(2)
 @pytest.mark.slow
 @GEOMETRY
 def test_the_loss_is_the_cross_entropy(geometry):
@@ -121,6 +123,7 @@ def test_the_loss_is_the_cross_entropy(geometry):
     assert np.all(np.isfinite(grad))
 
 
+@pytest.mark.day_cases(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("concentration", [0.5, 1.0, 2.0])
 def test_points_of_the_dirichlet_distribution(concentration):

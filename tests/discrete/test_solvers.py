@@ -92,6 +92,7 @@ def test_the_marginals_are_exact_at_every_time(solver):
     check_marginals(solver, N)
 
 
+@pytest.mark.day_cases(3)
 @pytest.mark.slow
 @pytest.mark.parametrize("solver", CASES.values(), ids=CASES)
 def test_the_marginals_of_fewer_samples(solver):
@@ -99,6 +100,7 @@ def test_the_marginals_of_fewer_samples(solver):
     check_marginals(dataclasses.replace(solver, steps=solver.steps // 2), 4000)
 
 
+@pytest.mark.day_cases(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("randomness", [0.0, 1.0])
 def test_purity_ends_at_the_law_of_the_data_and_keeps_the_number_of_masks(randomness):
@@ -146,6 +148,7 @@ ORDERS = {
 }
 
 
+@pytest.mark.day_cases(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("name", nightly_but(ORDERS, "unmask, uniform", "leap, mask"))
 def test_the_distance_to_the_law_of_the_data_falls_as_the_step(name):
@@ -183,7 +186,7 @@ def test_a_solve_from_the_middle_goes_on():
     check_law(path, end, marginal(path, 1.0))
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_large_corrector_forgets_where_it_started():
     n = 10_000
     x0 = jnp.tile(jnp.array([[2, 0]]), (n, 1))  # a pair that need not be likely, all known
@@ -194,6 +197,7 @@ def test_a_large_corrector_forgets_where_it_started():
     check_law(MASK, x, marginal(MASK, 1.0))
 
 
+@pytest.mark.day_cases(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("scale", nightly_but([0.0, 1.0, 2.5], 2.5))
 @pytest.mark.parametrize("name", ["mask", "uniform"])

@@ -109,6 +109,7 @@ def test_the_weights_multiply():
 PAIRED = ("ot", "sinkhorn", "schroedinger_bridge", "unbalanced", "partial")
 
 
+@pytest.mark.day_cases(2)
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PAIRED)
 def test_every_coupling_pairs_within_classes_at_less_cost(name):
@@ -215,6 +216,7 @@ def test_points_have_no_levels():
         experiment(data__dequantize=True)
 
 
+@pytest.mark.day_cases(2)
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",

@@ -72,6 +72,7 @@ def perturbed(built):
 QUICK = ("sphere", "torus")
 
 
+@pytest.mark.day_cases(1)
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "spec",

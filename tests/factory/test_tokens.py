@@ -58,6 +58,7 @@ def batch_of(spec, n=16):
     return batch
 
 
+@pytest.mark.day_cases(2)
 @pytest.mark.slow
 @pytest.mark.parametrize(("spec", "changes"), CASES.values(), ids=CASES)
 @pytest.mark.parametrize("name", TOKEN_PATHS)

@@ -125,6 +125,7 @@ def at_distance(distance, identity_of):
     return np.array(found)
 
 
+@pytest.mark.day_cases(1)
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("distance", "identity_of", "order"),
@@ -226,6 +227,7 @@ def definition(name, params, constant, x, span, v):
     return at(params, x, s, t), (first + second) / 2
 
 
+@pytest.mark.day_cases(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["MeanFlow", "Lagrangian", "Semigroup"])
 def test_the_gradient_is_that_of_the_definition_with_its_constants(name):

@@ -132,6 +132,7 @@ def test_the_velocity_is_asked_as_often_as_is_said(renoise):
     assert len(calls) == 5
 
 
+@pytest.mark.day_cases(2)
 @pytest.mark.slow
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=repr)
 @pytest.mark.parametrize("renoise", [0.3, 1.0])

@@ -52,6 +52,7 @@ def flow_of(labels):
     return x0, x0 + VELOCITIES[labels]
 
 
+@pytest.mark.day_cases(1)
 @pytest.mark.slow
 @pytest.mark.parametrize(("w", "kappa"), [(2.0, 0.0), (2.0, 0.5), (1.5, -0.4), (1.0, 0.9)])
 def test_the_fixed_point_of_built_in_guidance_is_the_guided_flow(w, kappa):
@@ -221,6 +222,7 @@ def test_short_jumps_are_made_with_the_velocity_of_the_teacher():
         np.testing.assert_allclose(loss_fn(1.0, *args), (goal - 1.0) ** 2, atol=1e-6)
 
 
+@pytest.mark.day_cases(2)
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "options",

@@ -123,6 +123,7 @@ def losses(manifold, identity, **more):
         return [float(value({"wrong": jnp.asarray(w)})) for w in (0.0, 0.05, 0.2)]
 
 
+@pytest.mark.day_cases(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("manifold", nightly_but(CURVED, CURVED[0]), ids=repr)
 @pytest.mark.parametrize(
@@ -136,6 +137,7 @@ def test_the_map_of_a_flow_obeys_the_identity_and_another_does_not(manifold, ide
     assert 1e-6 < near < far
 
 
+@pytest.mark.day_cases(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("identity", [AlphaFlow(0.5), AlphaFlow(0.0), Consistency(0.3)], ids=repr)
 def test_a_map_along_geodesics_obeys_those_that_follow_the_pair(identity):
@@ -157,6 +159,7 @@ def test_a_finite_difference_serves_as_well(identity):
     assert right < 1e-8 < near
 
 
+@pytest.mark.day_cases(2)
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "identity",
@@ -180,6 +183,7 @@ def test_on_a_flat_manifold_the_losses_are_those_of_the_straight_path(identity):
         np.testing.assert_allclose(found[1], found[0], rtol=1e-12)
 
 
+@pytest.mark.day_cases(2)
 @pytest.mark.slow
 @pytest.mark.parametrize("manifold", [*CURVED, SO3()], ids=repr)
 def test_a_network_that_begins_at_zero_has_finite_gradients(manifold):
@@ -258,6 +262,7 @@ def test_the_likelihood_in_a_few_jumps():
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
+@pytest.mark.day_cases(2)
 @pytest.mark.slow
 @pytest.mark.parametrize("manifold", [*CURVED, SO3()], ids=repr)
 def test_jumps_land_where_the_flow_does_in_one_or_in_several(manifold):

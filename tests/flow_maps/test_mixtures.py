@@ -78,6 +78,7 @@ def residual(name, wrong):
         return float(jnp.sqrt(jax.jit(loss_fn)(jnp.asarray(wrong), x0, x1, Span(s, t), None)))
 
 
+@pytest.mark.day_cases(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["MeanFlow", "Lagrangian", "semigroup"])
 def test_an_identity_holds_on_a_mixture_and_not_beside_it(name):

@@ -329,6 +329,7 @@ def test_every_public_name_and_each_of_its_arguments_is_in_the_table(module, tab
         check_arguments(name, value, table[name])
 
 
+@pytest.mark.day_cases(6)
 @pytest.mark.quick_cases(2)
 @pytest.mark.parametrize("case", cases(TABLE | DRIFTING))
 def test_right_arguments_give_finite_floats_of_the_right_shape(case):

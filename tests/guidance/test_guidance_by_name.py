@@ -57,6 +57,7 @@ def test_two_scales_are_those_of_instruct_pix2pix():
     np.testing.assert_allclose(u, expected, atol=rounding(expected))
 
 
+@pytest.mark.day_cases(1)
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("guide", "order"),

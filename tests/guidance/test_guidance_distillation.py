@@ -121,7 +121,7 @@ def test_a_student_of_another_shape_is_refused():
         loss_fn({}, x0, x1, t, conditions)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_student_follows_the_guided_teacher_at_every_scale():
     model = MLP(width=64, depth=3, conditions=ClassIds(2), guidance=True)
     apply_fn = adapters.from_linen(model)

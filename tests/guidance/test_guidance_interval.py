@@ -122,6 +122,7 @@ def to_float64(tree):
     return jax.tree.map(lambda a: a.astype("float64") if a.dtype == "float32" else a, tree)
 
 
+@pytest.mark.day_cases(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("control", ["batch", "sample"])
 def test_an_adaptive_solve_computes_the_null_branch_where_an_example_needs_it(control):
@@ -198,6 +199,7 @@ def test_derivatives_go_through_the_decision(mapped):
         close(jax.grad(ours)(*args), expected[0][0])
 
 
+@pytest.mark.day_cases(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("control", ["fixed", "sample"])
 def test_the_gradient_of_a_solve_is_that_of_the_masked_field(control):
@@ -271,7 +273,7 @@ def test_the_decision_can_be_exported():
     np.testing.assert_array_equal(exported.call(*args), field(*args))
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_on_several_devices_it_is_the_same_field(run_python):
     out = run_python(
         """

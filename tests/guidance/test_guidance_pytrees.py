@@ -54,6 +54,7 @@ def assert_leaf_by_leaf(way, conditions):
     return u
 
 
+@pytest.mark.day_cases(2)
 @pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 def test_the_velocity_of_a_dictionary_is_that_of_each_array(way):

@@ -294,6 +294,7 @@ def test_the_gradient_through_the_probes_is_finite_where_their_error_is_zero():
     np.testing.assert_allclose(grad, expected, rtol=1e-3)
 
 
+@pytest.mark.day_cases(1)
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("control", "w"),

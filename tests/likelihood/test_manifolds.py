@@ -94,6 +94,7 @@ def covariant_divergence(manifold, velocity, x):
     return jax.vmap(one)(x)
 
 
+@pytest.mark.day_cases(4)
 @pytest.mark.slow
 @pytest.mark.parametrize("manifold", EACH, ids=repr)
 def test_the_divergence_is_that_of_the_connection(manifold):
@@ -160,6 +161,7 @@ def hyperbolic_grid(n):
     return x, np.repeat(weight * np.sinh(r), n) * 2 * math.pi / n
 
 
+@pytest.mark.day_cases(1)
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("source", "velocity", "grid", "n", "rate"),
@@ -241,6 +243,7 @@ def test_a_known_flow_of_rotations():
     np.testing.assert_allclose(found.log_p, np.log(ratio / (8 * math.pi**2)), atol=1e-4)
 
 
+@pytest.mark.day_cases(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("manifold", [Hyperbolic(3), SPD(2)], ids=repr)
 def test_a_normal_that_is_blown_up_is_a_wider_one(manifold):
@@ -257,6 +260,7 @@ def turning(x, t, labels=None):
     return generator @ x if x.ndim == 3 else x @ generator.T
 
 
+@pytest.mark.day_cases(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("manifold", [Sphere(2), SO3()], ids=repr)
 def test_a_normal_that_is_turned_is_one_around_the_turned_mean(manifold):
@@ -269,6 +273,7 @@ def test_a_normal_that_is_turned_is_one_around_the_turned_mean(manifold):
     )
 
 
+@pytest.mark.day_cases(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("manifold", [Sphere(2), Product({"a": Torus(1), "b": SO3()})], ids=repr)
 def test_a_sample_comes_with_its_density(manifold):
@@ -292,6 +297,7 @@ def test_tolerances_serve_as_well_as_steps():
     np.testing.assert_allclose(found.log_p, expected.log_p, atol=1e-4)
 
 
+@pytest.mark.day_cases(1)
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "manifold",
@@ -318,6 +324,7 @@ def test_an_estimated_density_has_its_error():
     assert np.all(jnp.abs(found.log_p - exact.log_p) < 4.5 * found.std_error)
 
 
+@pytest.mark.day_cases(1)
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "source",
@@ -361,7 +368,7 @@ def test_a_flat_manifold_changes_no_bit():
     np.testing.assert_array_equal(plain[1], flat[1])
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_points_of_one_example_count_together():
     x, source = Sphere(2).uniform(KEY, (3, 4)), UniformOn(Sphere(2))
 

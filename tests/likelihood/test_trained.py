@@ -42,7 +42,7 @@ def train(loss_fn, params, steps, rate):
     return params, losses
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_density_of_a_trained_flow_integrates_to_one():
     def loss_fn(params, key):  # two bumps, along the straight path
         side, noise, source, time = jax.random.split(key, 4)

@@ -30,6 +30,7 @@ SHELLS = [
 ]
 
 
+@pytest.mark.day_cases(3)
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("manifold", "far", "area"), SHELLS, ids=lambda x: None if callable(x) else repr(x)
@@ -59,7 +60,7 @@ def test_a_wrapped_normal_on_the_torus_integrates_to_one():
     assert float(jnp.mean(density)) * Torus(2).volume == pytest.approx(1, abs=1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("manifold", nightly_but([Hyperbolic(3), SPD(2)], SPD(2)), ids=repr)
 def test_the_volume_term_is_the_determinant_of_the_derivative_of_exp(manifold):
     with jax.enable_x64(True):

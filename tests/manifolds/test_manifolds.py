@@ -112,6 +112,7 @@ def broken(manifold, dtype):
     }
 
 
+@pytest.mark.day_cases(5)
 @pytest.mark.slow
 @every
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 3e-5), ("float64", 1e-9)])
@@ -122,6 +123,7 @@ def test_laws(manifold, dtype, tolerance):
     assert not wrong
 
 
+@pytest.mark.day_cases(4)
 @pytest.mark.slow
 @every
 def test_uniform_and_shapes(manifold):
@@ -211,6 +213,7 @@ def _hard():
 SLOW = [pytest.param(at, marks=pytest.mark.slow) for at in (2, 3, 4)]
 
 
+@pytest.mark.day_cases(2)
 @pytest.mark.slow
 @pytest.mark.parametrize("at", [0, 1, 5, *SLOW])
 def test_values_and_derivatives_are_finite_everywhere(at):

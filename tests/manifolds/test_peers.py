@@ -13,6 +13,7 @@ GOLDEN = Path(__file__).resolve().parent.parent / "golden" / "manifolds.npz"
 MANIFOLDS = {"sphere": Sphere(3), "hyperbolic": Hyperbolic(3), "spd": SPD(3), "so3": SO3()}
 
 
+@pytest.mark.day_cases(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MANIFOLDS)
 def test_the_same_as_geomstats(name):

@@ -34,6 +34,7 @@ SOURCES = {
 }
 
 
+@pytest.mark.day_cases(2)
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SOURCES)
 def test_an_example_depends_on_its_place_alone(name):

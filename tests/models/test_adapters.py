@@ -103,6 +103,7 @@ def equinox_case():
 CASES = pytest.mark.parametrize("case", [linen_case, nnx_case, equinox_case])
 
 
+@pytest.mark.day_cases(1)
 @pytest.mark.slow
 @CASES
 def test_value_and_gradient_are_those_of_the_library(case):

@@ -72,6 +72,7 @@ def out_of(make, **changes):
     return np.asarray(apply(model, trained(model), X, T, LABELS | changes))
 
 
+@pytest.mark.day_cases(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("make", NETWORKS)
 def test_new_conditions_leave_the_parameters_that_were_there_to_the_bit(make):
@@ -81,6 +82,7 @@ def test_new_conditions_leave_the_parameters_that_were_there_to_the_bit(make):
     jax.tree.map(np.testing.assert_array_equal, kept, after)
 
 
+@pytest.mark.day_cases(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("make", NETWORKS)
 def test_a_trained_network_that_gains_images_begins_as_it_was_to_the_bit(make):
@@ -111,6 +113,7 @@ def test_what_the_mask_leaves_out_does_not_matter(make):
     np.testing.assert_allclose(out_of(make, text=other), out_of(make), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.day_cases(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("make", EXACT)
 def test_nothing_is_attended_of_an_empty_sequence_and_the_output_is_finite(make):
@@ -134,6 +137,7 @@ def test_the_order_of_a_sequence_matters(make):
     assert np.abs(turned - out_of(make, text_mask=full)).max() > 1e-3
 
 
+@pytest.mark.day_cases(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("make", EXACT)
 def test_a_sequence_without_a_mask_counts_at_every_place(make):
@@ -144,6 +148,7 @@ def test_a_sequence_without_a_mask_counts_at_every_place(make):
     np.testing.assert_allclose(found, apply(masked, trained(model), X, T, full), rtol=1e-5)
 
 
+@pytest.mark.day_cases(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("make", EXACT)
 def test_every_parameter_matters(make):
@@ -194,6 +199,7 @@ def test_bfloat16_is_close_to_float32():
     assert np.linalg.norm(half - whole) < 0.05 * np.linalg.norm(whole)
 
 
+@pytest.mark.day_cases(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("make", EXACT)
 def test_the_derivative_forwards_is_the_finite_difference(make):
@@ -208,6 +214,7 @@ def test_the_derivative_forwards_is_the_finite_difference(make):
     assert np.linalg.norm(slope - expected) < 0.01 * np.linalg.norm(expected)
 
 
+@pytest.mark.day_cases(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("make", EXACT)
 def test_guidance_evaluates_every_branch_in_one_call(make):

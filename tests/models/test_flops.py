@@ -83,6 +83,7 @@ def _products(jaxpr: Jaxpr) -> int:
     return total
 
 
+@pytest.mark.day_cases(7)
 @pytest.mark.slow
 @pytest.mark.parametrize(("model", "shape"), MODELS)
 def test_the_forward_count_is_that_of_the_traced_products(model, shape):

@@ -33,6 +33,7 @@ def with_parts(make, shape, parts=PARTS):
     return jax.jit(from_linen(model)), extend_params(fresh, params)
 
 
+@pytest.mark.day_cases(1)
 @pytest.mark.slow
 @pytest.mark.parametrize(("make", "shape"), NETWORKS)
 def test_a_network_with_parts_begins_as_that_without_to_the_bit(make, shape):
@@ -49,6 +50,7 @@ def test_a_network_with_parts_begins_as_that_without_to_the_bit(make, shape):
         np.testing.assert_array_equal(out[name], 0)
 
 
+@pytest.mark.day_cases(1)
 @pytest.mark.slow
 @pytest.mark.parametrize(("make", "shape"), NETWORKS)
 def test_each_part_is_there_alone_and_leaves_the_velocity_when_it_is_trained(make, shape):

@@ -45,6 +45,7 @@ def one_and_two(make, shape):
     return jax.jit(from_linen(one)), params, jax.jit(from_linen(two)), extended, x, labels
 
 
+@pytest.mark.day_cases(1)
 @pytest.mark.slow
 @pytest.mark.parametrize(("make", "shape"), NETWORKS)
 def test_a_network_of_two_times_begins_as_that_of_one_to_the_bit(make, shape):
@@ -54,6 +55,7 @@ def test_a_network_of_two_times_begins_as_that_of_one_to_the_bit(make, shape):
         np.testing.assert_array_equal(two(extended, x, Span(T, t), labels), expected)
 
 
+@pytest.mark.day_cases(1)
 @pytest.mark.slow
 @pytest.mark.parametrize(("make", "shape"), NETWORKS)
 def test_its_output_depends_on_t_once_that_embedding_is_trained(make, shape):

@@ -63,6 +63,7 @@ def apply(model, params, x, t, labels):
     return model.apply({"params": params}, x, t, labels)
 
 
+@pytest.mark.day_cases(1)
 @pytest.mark.parametrize(
     "name", ["flux, guided", *(pytest.param(n, marks=pytest.mark.slow) for n in ("mmdit", "flux"))]
 )
@@ -74,6 +75,7 @@ def test_a_fresh_network_gives_zero(name):
     assert not out.any()
 
 
+@pytest.mark.day_cases(1)
 @pytest.mark.slow
 @each
 def test_every_input_matters_and_examples_do_not_meet(name):
@@ -131,6 +133,7 @@ def test_a_mask_takes_the_kernel_that_has_one(monkeypatch):
     assert set(kernels) == {("cudnn", True), ("xla", False)}
 
 
+@pytest.mark.day_cases(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["mmdit, dual", "flux"])
 def test_a_loop_and_what_is_computed_twice_change_nothing(name):
@@ -147,6 +150,7 @@ def test_a_loop_and_what_is_computed_twice_change_nothing(name):
     np.testing.assert_allclose(plain, other, rtol=1e-3, atol=1e-3 * np.abs(plain).max())
 
 
+@pytest.mark.day_cases(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["mmdit, dual", "flux"])
 def test_the_jvp_is_the_transpose_of_the_vjp(name):
@@ -163,6 +167,7 @@ def test_the_jvp_is_the_transpose_of_the_vjp(name):
     np.testing.assert_allclose(np.vdot(g, tangent), np.vdot(cotangent, dx), rtol=1e-3)
 
 
+@pytest.mark.day_cases(1)
 @pytest.mark.slow
 @each
 def test_a_second_time_adds_nothing_at_first_and_matters_once_trained(name):
@@ -197,6 +202,7 @@ def _products(jaxpr) -> int:
     return total
 
 
+@pytest.mark.day_cases(2)
 @pytest.mark.slow
 @each
 @pytest.mark.parametrize("span", [False, True])
@@ -327,6 +333,7 @@ def test_what_one_network_refuses(name, given, message):
         trace(name, **given)
 
 
+@pytest.mark.day_cases(1)
 @pytest.mark.slow
 @each
 def test_the_channels_may_be_left_to_what_comes(name):

@@ -41,6 +41,7 @@ def apply(model, params, x, t, labels=None):
     return model.apply({"params": params}, x, t, labels)
 
 
+@pytest.mark.day_cases(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_a_fresh_model_outputs_exactly_zero(dtype):
@@ -65,6 +66,7 @@ def test_time_and_class_matter_and_neighbours_do_not():
     np.testing.assert_allclose(one, several[1:2], atol=rounding(several, 300))
 
 
+@pytest.mark.day_cases(1)
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "how",
@@ -131,6 +133,7 @@ def gradient(remat):
     return jax.jit(jax.grad(loss))(trained(tiny()))
 
 
+@pytest.mark.day_cases(1)
 @pytest.mark.parametrize("remat", ["full", pytest.param("dots", marks=pytest.mark.slow)])
 def test_what_is_computed_twice_is_the_same(remat):
     """The output to the bit; the compiler fuses the two backward passes in two ways."""

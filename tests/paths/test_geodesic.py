@@ -55,6 +55,7 @@ def near(found, expected, atol=2e-5):
     )
 
 
+@pytest.mark.day_cases(6)
 @pytest.mark.slow
 @EVERY
 @pytest.mark.parametrize("kappa", [Linear(), Cosine()], ids=["linear", "cosine"])

@@ -66,6 +66,7 @@ def by_definition(target, schedule, x0, x1, t):
     }[target]
 
 
+@pytest.mark.day_cases(3)
 @pytest.mark.slow
 @every_schedule
 def test_every_target_converts_to_every_other(name):
@@ -86,6 +87,7 @@ def test_every_target_converts_to_every_other(name):
             np.testing.assert_allclose(value, of[b], rtol=1e-10, atol=1e-10, err_msg=f"{a} to {b}")
 
 
+@pytest.mark.day_cases(2)
 @pytest.mark.slow
 @mostly_slow("name", SCHEDULES, ("custom", "polynomial_5"))
 def test_conversions_are_finite_at_the_ends_in_value_and_gradient(name):
@@ -289,6 +291,7 @@ def test_the_changed_field_is_the_field_of_the_new_path(a, b):
             np.testing.assert_allclose(found[-4:], expected[-4:], atol=0.02)
 
 
+@pytest.mark.day_cases(3)
 @pytest.mark.slow
 @mostly_slow(("a", "b"), CHANGES + [(b, a) for a, b in CHANGES], (CHANGES[1], CHANGES[3]))
 def test_the_changed_field_is_finite_at_the_ends_in_value_and_gradient(a, b):
@@ -304,6 +307,7 @@ def test_the_changed_field_is_finite_at_the_ends_in_value_and_gradient(a, b):
         assert np.all(np.isfinite(leaf)), leaf
 
 
+@pytest.mark.day_cases(1)
 @mostly_slow(("a", "b"), [("linear", "cosine"), ("polynomial_5", "linear")], [("linear", "cosine")])
 def test_both_paths_carry_a_point_to_the_same_end(a, b):
     # The flow of a Gaussian is x0 -> MEAN + STD x0 on every path.

@@ -316,6 +316,7 @@ ODD = [
 ]
 
 
+@pytest.mark.day_cases(1)
 @pytest.mark.slow
 @pytest.mark.parametrize(("env", "flags", "sentence"), ODD)
 def test_an_odd_environment_gets_one_sentence(tmp_path, env, flags, sentence):

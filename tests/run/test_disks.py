@@ -120,6 +120,7 @@ CASES = [
 ]
 
 
+@pytest.mark.day_cases(4)
 @pytest.mark.slow
 @pytest.mark.parametrize(("moment", "fault"), CASES)
 def test_a_disk_that_fails_ends_a_command_with_one_sentence(commands, disk, trained, moment, fault):

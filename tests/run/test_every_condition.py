@@ -19,6 +19,7 @@ RECIPE = Recipe(solver_spec("euler", 2), Guidance())
 DIT = {"model__name": "dit", "model__patch_size": 2, "model__width": 16, "model__heads": 2}
 
 
+@pytest.mark.day_cases(1)
 @pytest.mark.parametrize(
     "network",
     [pytest.param({}, id="mlp"), pytest.param(DIT, id="dit", marks=pytest.mark.slow)],

@@ -169,6 +169,7 @@ def wait_for(run, path, size=0):
         time.sleep(0.02)
 
 
+@pytest.mark.day_cases(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("script", ["train.py", "sample.py"])
 def test_what_is_said_to_a_closed_stream_is_said_on_the_open_one(script):

@@ -43,7 +43,7 @@ def scaled(trained, tmp_path_factory):
     return workdir
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_network_that_takes_the_scale_is_sampled_in_one_evaluation_at_each(scaled, tmp_path):
     assert open_run(scaled).guidance_scale == 1.5
     result = sample(scaled, tmp_path, Request(10, w=(1.0, 3.0)), Recipe(Jumps(1)))
@@ -103,7 +103,7 @@ def measured(tmp_path_factory):
     return workdir
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_likelihood_by_jumps_is_that_of_the_trained_network(measured):
     report = measure(measured, Question(num=8), Jumps(2), Exact())
     flow = restore_flow(measured, open_run(measured))

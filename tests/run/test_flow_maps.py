@@ -101,7 +101,7 @@ def test_a_teacher_on_another_path_is_carried_over(trained):
     np.testing.assert_allclose(*ends, rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_loss_is_that_of_the_configuration(trained, tmp_path):
     run = with_teacher(build(student_config(trained, flow_map__diagonal=1.0), tmp_path, "jit"))
     experiment = run.experiment
@@ -176,7 +176,7 @@ def test_a_student_resumes_to_the_same_bits(student, trained, tmp_path):
     assert_same_bits(read_state(workdir), read_state(student))
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_another_teacher_is_refused_on_resuming(student, trained, tmp_path):
     teacher, workdir = tmp_path / "teacher", tmp_path / "run"
     shutil.copytree(trained, teacher)
@@ -208,6 +208,7 @@ def test_each_identity_has_a_loss_of_the_draw(name):
     assert jax.eval_shape(loss, jax.random.key(0)).shape == ()
 
 
+@pytest.mark.day_cases(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("name", nightly_but(sorted(IDENTITIES), "meanflow", "shortcut"))
 def test_each_identity_trains_without_a_teacher(name, tmp_path):
@@ -218,7 +219,7 @@ def test_each_identity_trains_without_a_teacher(name, tmp_path):
     assert np.abs(params["condition"]["span"]["dense_1"]["kernel"]).max() > 0
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("how", nightly_but(["fsdp", "pmap", "accumulate"], "fsdp"))
 def test_two_devices_train_a_student_as_one_does(how, student, trained, tmp_path, run_python):
     changes = {"fsdp": {"mesh__fsdp": 2}, "accumulate": {"train__accumulate": 2}}.get(how, {})

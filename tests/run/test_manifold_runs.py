@@ -40,7 +40,7 @@ def torus(tmp_path_factory):
     return workdir
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_points_and_a_picture_of_them_are_written(torus, tmp_path):
     assert open_run(torus).spec.codec == Points("torus", 2)
     sample(torus, tmp_path, Request(9, (0, 2), (1.5,)), RECIPE, trajectory=True)

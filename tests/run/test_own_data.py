@@ -105,7 +105,7 @@ def test_a_table_that_changed_is_refused(people, sets, tmp_path):
     check_same_data(people, record._replace(fingerprint=None), "another")
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_pairs_start_from_their_own_points(sets, tmp_path):
     own = {"source__name": "data", "source__data": "shift", "source__dir": str(sets)}
     own |= {"labels__conditional": False, "train__steps": 400, "train__checkpoint_every": 400}
@@ -166,7 +166,7 @@ def test_the_command_of_prepare_trains_and_samples(tmp_path, commands, capsys):
     assert jax.tree.leaves(conditions)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_two_folders_that_are_not_paired_lead_from_the_one_to_the_other(tmp_path):
     rng = np.random.default_rng(0)
     place = f"--data_dir={tmp_path / 'sets'}"

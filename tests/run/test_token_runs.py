@@ -74,7 +74,7 @@ def drawn(out):
         return dict(content)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_images_come_back_as_images_of_their_levels(images, tmp_path):
     assert open_run(images).spec.codec == Levels((4, 4, 1), LEVELS)
     result = sample(images, tmp_path, Request(9, (0, 2), (1.0, 2.0)), RECIPE)
@@ -107,6 +107,7 @@ def test_a_sample_is_a_function_of_the_seed_and_its_number(images, tmp_path):
     assert not np.array_equal(drawn(tmp_path / "other")["samples"], whole)
 
 
+@pytest.mark.day_cases(1)
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "solver",
@@ -196,7 +197,7 @@ def test_a_run_goes_on_to_the_same_bits(images, train_small, tmp_path):
     assert_same_bits(read_state(workdir), read_state(images))
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_pmap_trains_to_the_same_parameters(images, train_small):
     other = read_state(train_small(parallel="pmap", **IMAGES))
     for x, y in zip(*map(jax.tree.leaves, (other, read_state(images))), strict=True):
@@ -338,7 +339,7 @@ def test_a_text_has_no_features(text, commands, tmp_path):
     assert "this run is of texts, which are evaluated by their bits" in finish(started, code=2)[0]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_points_of_tokens_are_plotted(tmp_path):
     workdir = tmp_path / "run"
     changes = {"data__name": "toy/checkerboard_tokens", "path__name": "uniform"}

@@ -279,6 +279,7 @@ SOURCES = {
 }
 
 
+@pytest.mark.day_cases(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("changes", SOURCES.values(), ids=SOURCES)
 def test_a_run_from_another_source_is_sampled_from_it(changes, tmp_path):

@@ -30,6 +30,7 @@ HOW = [
 ]
 
 
+@pytest.mark.day_cases(2)
 @pytest.mark.slow
 @pytest.mark.parametrize(("solver", "how"), HOW)
 def test_the_gradient_is_that_of_finite_differences_with_few_checkpoints(solver, how):

@@ -36,6 +36,7 @@ def error(solver, schedule, grid, steps):
         return float(jnp.sqrt(jnp.mean(difference**2)))
 
 
+@pytest.mark.day_cases(2)
 @pytest.mark.slow
 @pytest.mark.parametrize("schedule", [Linear(), LinearVP()])
 @pytest.mark.parametrize("solver", SOLVERS)
@@ -43,7 +44,7 @@ def test_before_t_1_the_order_is_at_least_2(solver, schedule):
     assert order(solver, schedule, 0.9) > 1.9
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_on_the_straight_path_dpmpp_2m_comes_near_order_2_slowly_and_unipc_quickly():
     few = order("dpmpp_2m", Linear(), 1.0, steps=(32, 128))
     many = order("dpmpp_2m", Linear(), 1.0, steps=(256, 1024))
@@ -52,6 +53,7 @@ def test_on_the_straight_path_dpmpp_2m_comes_near_order_2_slowly_and_unipc_quick
     assert order("unipc", Linear(), 1.0) > 1.8
 
 
+@pytest.mark.day_cases(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_on_linear_vp_equal_steps_have_order_1_and_other_grids_a_tenth_of_the_error(solver):

@@ -58,6 +58,7 @@ USES = {
 SLOW = {"solve, one step size", "solve, each its own"}
 
 
+@pytest.mark.day_cases(4)
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "use", [pytest.param(u, marks=[pytest.mark.nightly] if u in SLOW else []) for u in USES]

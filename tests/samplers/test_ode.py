@@ -109,6 +109,7 @@ def coarse_and_fine(solver):
         return coarse, times, np.asarray(fine)
 
 
+@pytest.mark.day_cases(4)
 @pytest.mark.slow
 @pytest.mark.parametrize("solver", EVERY)
 def test_the_measured_order_is_the_declared_one(solver):
@@ -243,6 +244,7 @@ def test_a_gaussian_flows_into_a_gaussian():
     np.testing.assert_allclose(x1, m + s * x0, atol=2e-4)
 
 
+@pytest.mark.day_cases(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("control", ["fixed", "batch", "sample"])
 def test_guidance_goes_through_every_control_with_one_scale_or_many(control):
@@ -297,6 +299,7 @@ def test_a_shifted_grid_takes_its_steps_where_the_shifted_time_distribution_draw
     np.testing.assert_allclose(x1[0, 0], np.sum(np.diff(grid) * grid[:-1]), atol=1e-6)
 
 
+@pytest.mark.day_cases(1)
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "control", ["fixed", pytest.param("batch", marks=SLOW), pytest.param("sample", marks=SLOW)]
@@ -344,6 +347,7 @@ def test_every_node_of_a_fixed_solve_can_be_kept_forwards_and_backwards():
         np.testing.assert_allclose(xs[1:], xs[:-1] + steps * u[:-1], atol=1e-6)
 
 
+@pytest.mark.day_cases(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("control", ["fixed", "batch", "sample"])
 def test_a_pytree_flows_as_its_leaves_do(control):

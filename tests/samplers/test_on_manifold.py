@@ -74,6 +74,7 @@ ON = [name for name, method in sorted(SOLVERS.items()) if not method.log_snr]
 EVERY = nightly_but(ON, *sorted(QUICK))
 
 
+@pytest.mark.day_cases(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("name", EVERY)
 def test_the_order_on_the_sphere_is_the_declared_one_forwards_and_back(name):
@@ -90,6 +91,7 @@ def test_the_order_on_the_sphere_is_the_declared_one_forwards_and_back(name):
         assert order > SOLVERS[name].order - 0.3 or errors[1] < 2e-6, (name, t0, errors)
 
 
+@pytest.mark.day_cases(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("name", EVERY)
 def test_states_never_leave_the_sphere(name):
@@ -115,6 +117,7 @@ def off(manifold, x):
     return float(jnp.max(manifold._off(x)))
 
 
+@pytest.mark.day_cases(2)
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MANIFOLDS)
 @pytest.mark.parametrize("solver", nightly_but(["geodesic_euler", "geodesic_heun", "heun"], "heun"))
@@ -129,6 +132,7 @@ def test_states_never_leave_any_manifold_whatever_the_velocity(name, solver):
     assert bool((manifold.dist(found.x1, end) < manifold.dist(x0, end)).all())
 
 
+@pytest.mark.day_cases(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("control", ["batch", "sample"])
 @pytest.mark.parametrize("name", ["tsit5", "geodesic_heun"])
@@ -140,6 +144,7 @@ def test_adaptive_solves_meet_their_tolerance_at_every_time(control, name):
         np.testing.assert_allclose(jnp.linalg.norm(state, axis=-1), 1, atol=1e-6)
 
 
+@pytest.mark.day_cases(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["geodesic_euler", "geodesic_heun", "heun", "tsit5"])
 def test_a_geodesic_is_followed_by_geodesic_steps_exactly_and_by_others_to_their_order(name):
@@ -198,6 +203,7 @@ def test_the_velocity_is_evaluated_on_the_manifold_alone_and_as_often_as_is_repo
         assert len(times) == len(seen)
 
 
+@pytest.mark.day_cases(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("spec", [("heun", 7), ("tsit5", 3), ("ab2", 5)])
 def test_flat_space_costs_nothing(spec):
@@ -241,6 +247,7 @@ def test_guidance_goes_through_and_stays():
     np.testing.assert_allclose(found.x1, twice.x1, atol=1e-6)
 
 
+@pytest.mark.day_cases(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("gradient", ["checkpointed", "direct"])
 def test_gradients_go_through_a_solve(gradient):

@@ -62,6 +62,7 @@ def assert_same(ours, theirs):
             np.testing.assert_allclose(a, b, **TOLERANCE, err_msg=name)
 
 
+@pytest.mark.day_cases(1)
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "how", [{}, {"t0": 0.9, "t1": 0.1}, {"save_at": [0.0, 1 / 7, 0.3, 0.95, 1.0]}]

@@ -92,6 +92,7 @@ def mostly_slow(*quick):
     return [pytest.param(m, marks=() if m in quick else SLOW) for m in METHODS]
 
 
+@pytest.mark.day_cases(2)
 @pytest.mark.slow
 @pytest.mark.parametrize("method", mostly_slow("churn", "stochastic_heun"))
 def test_the_marginal_of_every_method_is_that_of_the_flow(method):
@@ -100,6 +101,7 @@ def test_the_marginal_of_every_method_is_that_of_the_flow(method):
     assert abs(variances[LAWS.index("sigma")] - 0.25) < ERRORS[method]
 
 
+@pytest.mark.day_cases(2)
 @pytest.mark.slow
 @pytest.mark.parametrize("method", mostly_slow("stochastic_heun", "refresh", "overshoot"))
 def test_a_small_step_is_one_of_the_sde(method, monkeypatch):
@@ -131,6 +133,7 @@ SCHEDULES = [
 ]
 
 
+@pytest.mark.day_cases(2)
 @pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_the_error_of_the_marginal_falls_with_the_steps_for_any_diffusion(method):
@@ -153,6 +156,7 @@ def test_the_weak_order_is_the_declared_one(method, order):
     assert abs(np.log2(error(32) / error(64)) - order) < 0.3
 
 
+@pytest.mark.day_cases(2)
 @pytest.mark.slow
 @pytest.mark.parametrize(("method", "schedule"), SCHEDULES)
 def test_a_method_takes_any_schedule(method, schedule):
@@ -164,6 +168,7 @@ def test_a_method_takes_any_schedule(method, schedule):
     assert abs(variance - expected) < 0.15 * expected
 
 
+@pytest.mark.day_cases(2)
 @pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_a_mixture_keeps_its_mean_and_covariance_at_every_time(method):

@@ -56,7 +56,7 @@ def test_the_score_keeps_the_density_that_it_is_the_score_of():
     assert float(jnp.mean(SPHERE.dist(found, x0))) > 0.5  # and yet every point has moved
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     "manifold", nightly_but([Torus(3), SO3(), Hyperbolic(2)], Hyperbolic(2)), ids=str
 )

@@ -63,6 +63,7 @@ def ours(solver, times, schedule):
         return np.asarray(jax.jit(lambda x: solve(velocity, x, None, spec, t0=t0, t1=t1).x1)(X0))
 
 
+@pytest.mark.day_cases(2)
 @pytest.mark.slow
 @pytest.mark.parametrize("schedule", [Linear(), Cosine(), LinearVP()])
 @pytest.mark.parametrize("count", [3, 8])

@@ -143,6 +143,7 @@ NETWORKS = {
 }
 
 
+@pytest.mark.day_cases(2)
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_network_of_any_kind_is_trained_and_its_own_parameters_stay(name):
@@ -189,6 +190,7 @@ KINDS = {
 }
 
 
+@pytest.mark.day_cases(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_data_of_every_kind_give_the_same_bits(kind):

@@ -37,6 +37,7 @@ def test_a_split_tree_comes_together_again():
     assert joined(*split(tree, ())) == tree
 
 
+@pytest.mark.day_cases(2)
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "how",

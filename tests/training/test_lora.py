@@ -230,7 +230,7 @@ def test_adapters_of_another_network_are_refused(base):
         lora.merge(other, adapters)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_adapters_train_on_a_mesh_that_splits_the_base(run_python):
     out = run_python(
         """

@@ -58,6 +58,7 @@ with Signals() as signals:
 """
 
 
+@pytest.mark.day_cases(1)
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("first", "second"),

@@ -25,6 +25,7 @@ def run(model, method, x):
     return jax.jit(functools.partial(model.apply, method=method))(init(model), x)
 
 
+@pytest.mark.day_cases(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_sides_shrink_by_the_factor_and_come_back(name):
@@ -36,6 +37,7 @@ def test_sides_shrink_by_the_factor_and_come_back(name):
     assert model.factor == 2
 
 
+@pytest.mark.day_cases(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_bfloat16_computes_near_float32_and_gives_float32(name):
@@ -58,6 +60,7 @@ def test_a_small_array_is_one_tile():
     np.testing.assert_array_equal(tiled(lambda x: 2 * x, X, 8), 2 * X)
 
 
+@pytest.mark.day_cases(1)
 @pytest.mark.slow
 @pytest.mark.parametrize(("tile", "overlap"), [(4, 0.25), (8, 0.5), (8, 0.0)])
 def test_tiles_of_a_function_of_single_pixels_make_the_whole(tile, overlap):

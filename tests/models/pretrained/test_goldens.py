@@ -51,6 +51,7 @@ def relative(found, expected):
     return np.abs(np.asarray(found, np.float32) - expected).max() / np.abs(expected).max()
 
 
+@pytest.mark.day_cases(1)
 @pytest.mark.slow
 @every_network
 def test_outputs_and_gradients_are_those_of_pytorch(name):
@@ -154,6 +155,7 @@ AUTOENCODERS = {
 every_autoencoder = pytest.mark.parametrize("folder", AUTOENCODERS)
 
 
+@pytest.mark.day_cases(1)
 @pytest.mark.slow
 @every_autoencoder
 def test_an_autoencoder_encodes_and_decodes_as_pytorch_does(folder):
@@ -198,6 +200,7 @@ def test_older_names_of_the_attention_are_the_same_network(axes, tmp_path):
     }
 
 
+@pytest.mark.day_cases(1)
 @pytest.mark.slow
 @every_autoencoder
 def test_an_autoencoder_goes_out_again_bit_for_bit(folder, tmp_path, float16):

@@ -173,6 +173,7 @@ def test_heads_of_a_size_that_was_not_published_are_asked_for(tmp_path, model, n
         load(saved(tmp_path, model))
 
 
+@pytest.mark.day_cases(2)
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in PRESETS if name.startswith("JiT")])
 def test_a_published_jit_is_built_from_its_shapes(name):
@@ -199,6 +200,7 @@ def test_another_rotation_is_refused(tmp_path):
         load(path, model=LIGHT)
 
 
+@pytest.mark.day_cases(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("how", [{"scan": True, "remat": "full"}, {"dtype": jnp.bfloat16}])
 def test_how_it_is_computed_changes_little(how):

@@ -52,6 +52,7 @@ def unfolded(layout):
             yield name.replace("*", str(i)), tuple(shape)
 
 
+@pytest.mark.day_cases(2)
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_velocity_and_gradient_are_those_of_diffusers(name):
@@ -78,6 +79,7 @@ def test_in_bfloat16_the_velocity_is_within_its_rounding(name):
     assert 1e-4 < error < 0.03  # 8 bits, 0.4 %, in each of some ten products one after another
 
 
+@pytest.mark.day_cases(2)
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_what_came_in_goes_out_bit_for_bit(name, tmp_path):

@@ -52,6 +52,7 @@ def relative(found, expected):
     return np.abs(np.asarray(found, np.float32) - expected).max() / np.abs(expected).max()
 
 
+@pytest.mark.day_cases(1)
 @pytest.mark.slow
 @every_network
 def test_outputs_and_gradients_are_those_of_pytorch(name):
@@ -71,6 +72,7 @@ def test_outputs_and_gradients_are_those_of_pytorch(name):
     )
 
 
+@pytest.mark.day_cases(1)
 @pytest.mark.slow
 @every_network
 def test_bfloat16_is_within_its_rounding(name):
@@ -81,6 +83,7 @@ def test_bfloat16_is_within_its_rounding(name):
     assert 1e-4 < relative(out, arrays["out"]) < 2e-2
 
 
+@pytest.mark.day_cases(1)
 @pytest.mark.slow
 @every_network
 def test_weights_that_go_out_again_are_the_same_bit_for_bit(name, tmp_path, float16):
@@ -100,6 +103,7 @@ def test_the_row_of_no_class_that_torchcfm_lacks_is_zero():
     assert np.abs(table[:-1]).min(axis=1).all()
 
 
+@pytest.mark.day_cases(2)
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PRESETS)
 @pytest.mark.parametrize("layout", ["torchcfm-unet", "flow-matching-unet"])

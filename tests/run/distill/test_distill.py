@@ -126,6 +126,7 @@ def test_a_call_goes_on_where_another_was_stopped(trained, distilled, tmp_path):
     assert (out / "distill.json").read_text() == (distilled / "distill.json").read_text()
 
 
+@pytest.mark.day_cases(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["eulerian", "progressive"])
 def test_every_method_distills(method, trained, tmp_path):
@@ -135,7 +136,7 @@ def test_every_method_distills(method, trained, tmp_path):
     assert (tmp_path / "one" / "distill.json").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_pairs_are_learned_at_the_starts_of_k_steps(trained, tmp_path):
     out = tmp_path / "two"
     plan = PLAN._replace(method="pairs", k=2, num=100, train_steps=4, batch_size=32)
@@ -201,7 +202,7 @@ def test_the_command_reads_its_flags(trained, commands):
     assert f"say where the student goes: --out={trained}-one" in said
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_flow_of_ones_own_is_distilled_from_python():
     """Any velocity and any arrays, without a folder: here a flow that is known, guided."""
     flow, away = GaussianFlow([2.0, 0.0], 0.5), GaussianFlow([-2.0, 0.0], 0.5)

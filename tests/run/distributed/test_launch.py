@@ -41,6 +41,7 @@ def start(commands):
     )
 
 
+@pytest.mark.nightly
 def test_a_run_killed_at_random_moments_ends_as_one_that_was_not(tmp_path, train_small, start):
     flags = small_flags(**LONG)
     seed = random.randrange(2**32)
@@ -108,6 +109,7 @@ def test_two_processes_train_to_the_parameters_of_one_which_goes_on_with_theirs(
         assert_close(workdir, trained)
 
 
+@pytest.mark.nightly
 def test_a_run_of_one_process_goes_on_with_two(tmp_path, trained, start):
     shutil.copytree(trained, tmp_path / "run")
     cut_after_step_4(tmp_path / "run")

@@ -18,7 +18,7 @@ from tests.run.forked import finish
 HEUN = Recipe(solver_spec("heun", 2))
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_command_prints_and_writes_the_figures_of_its_flags(trained, commands, tmp_path):
     out = tmp_path / "new" / "figures.json"
     flags = [f"--workdir={trained}", "--num=40", "--solver=heun", "--steps=2", "--guidance=1.5"]

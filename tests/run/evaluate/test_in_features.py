@@ -139,7 +139,7 @@ def test_flags_that_do_not_fit_are_refused(commands, trained, flags, sentence):
     assert re.search(sentence, said), said
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_two_processes_share_the_examples(trained, commands, tmp_path):
     flags = ["--workdir=" + str(trained), "--num=40", "--solver=heun", "--steps=2"]
     flags += ["--features=pixels", "--real_num=200"]

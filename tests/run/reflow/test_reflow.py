@@ -313,7 +313,7 @@ def test_other_pairs_than_those_begun_are_refused(own):
         reflow(own, 1, PLAN._replace(seed=1))
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_second_round_starts_from_the_flow_of_the_first(workdir, tmp_path):
     own = shutil.copytree(workdir, tmp_path / "run")
     assert reflow(own, 2, PLAN._replace(guidance=2.0)) == 0
@@ -325,7 +325,7 @@ def test_the_second_round_starts_from_the_flow_of_the_first(workdir, tmp_path):
     assert list(report["flows"]) == ["2-RF", "3-RF"]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_pairs_are_the_same_on_one_device_and_on_two_processes(
     workdir, reflowed, tmp_path, commands
 ):

@@ -56,7 +56,7 @@ def test_an_exported_sampler_gives_the_same_samples_without_fmjax(trained, tmp_p
         np.testing.assert_allclose(made, expected, rtol=1e-5, atol=1e-5, err_msg=name)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_an_exported_sampler_takes_any_batch_label_and_scale(trained, tmp_path):
     from jax import export as jax_export
 

@@ -70,6 +70,7 @@ def test_what_guidance_is_asked_changes_the_samples_as_it_should(guidable, tmp_p
     assert np.abs(earlier - conditional).max() > 1e-4
 
 
+@pytest.mark.day_cases(1)
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "rule", sorted(GUIDANCE_RULES.keys() - {"linear"})
@@ -101,6 +102,7 @@ def test_the_noise_of_a_sample_is_its_own(guidable, tmp_path):
     assert np.abs(whole - ode).max() > 1e-3
 
 
+@pytest.mark.day_cases(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("solver", [SPEC, solver_spec("tsit5", rtol=1e-2), sde_spec("refresh", 4)])
 def test_an_animation_goes_from_the_noise_to_the_samples(guidable, tmp_path, solver):

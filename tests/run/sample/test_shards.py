@@ -316,7 +316,7 @@ def assert_same_files(out, shards):
         np.testing.assert_array_equal(one, other)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_killed_job_ends_as_one_that_was_not(trained, start, tmp_path):
     out, flags = tmp_path / "killed", ("--num=800", "--batch_size=2", "--shard_size=4")
     process = start(trained, out, *flags)
@@ -337,7 +337,7 @@ def test_a_killed_job_ends_as_one_that_was_not(trained, start, tmp_path):
     assert_same_files(out, tmp_path / "whole")
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_two_processes_write_the_files_of_one(trained, shards, start, tmp_path):
     flags = [
         "--distributed=explicit",
@@ -351,7 +351,7 @@ def test_two_processes_write_the_files_of_one(trained, shards, start, tmp_path):
     assert "samples per second" not in outputs[1]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_images_are_the_same_on_one_device_and_on_four(train_small, tmp_path, start):
     """To a grey level; to the bit where each device draws as many at a time."""
     workdir = train_small(data__name="digits", train__steps=4)

@@ -101,7 +101,7 @@ def test_several_steps_in_a_call_train_to_the_same_parameters(train_small, train
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_trace_of_a_few_steps_is_written_where_it_says(tmp_path, capsys):
     workdir = tmp_path / "run"
     assert train(small_config(), workdir, profile=True) == 0

@@ -12,7 +12,7 @@ from fmjax.run.restore import open_run, restore_flow
 SIZES = {"width": 32, "depth": 1, "heads": 2, "channel_mult": "1", "attention_factors": "none"}
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_unet_trains_by_its_name(train_small):
     changes = {f"model__{name}": value for name, value in SIZES.items()}
     workdir = train_small(

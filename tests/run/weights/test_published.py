@@ -211,7 +211,7 @@ def test_a_network_of_texts_begins_with_published_ones():
         check_initial(initial, make_experiment(asked, images))
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_an_official_dit_is_trained_further_and_goes_out_as_one(tmp_path, monkeypatch):
     monkeypatch.setattr(report, "save_overview", lambda *arguments: None)
     workdir, out = tmp_path / "run", tmp_path / "tuned.safetensors"
