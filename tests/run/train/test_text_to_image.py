@@ -13,7 +13,6 @@ from tests.run import texts
 SIZES = {"width": 16, "depth": 2, "heads": 2, "patch_size": 2}
 
 
-@pytest.mark.nightly
 @pytest.mark.parametrize(
     "network",
     [
