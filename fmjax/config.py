@@ -88,6 +88,13 @@ KEYS = {
         grid=Key(
             None, COUNT, "of mmdit: the longest side of an image it takes", "patches", kind=int
         ),
+        guidance_scale=Key(
+            None,
+            POSITIVE,
+            "of flux: the scale of guidance at which it trains, where the scale is an input as "
+            "FLUX.1-dev's is; None: it is none",
+            kind=float,
+        ),
         features=Key(None, COUNT, "of fourier_mlp: its frequencies", "frequencies", kind=int),
         frequency=Key(
             None, POSITIVE, "of fourier_mlp: the largest, one over the finest width", kind=float
@@ -358,7 +365,8 @@ KEYS = {
         guidance=Key(
             None,
             FINITE,
-            "the scale w of classifier-free guidance, 1: none; None: 1.5, and 1 of a flow map",
+            "the scale w of classifier-free guidance, 1: none; None: 1.5, of a flow map 1, and "
+            "model.guidance_scale where that is given",
             kind=float,
         ),
         solver=Key(

@@ -37,6 +37,7 @@ from fmjax.factory.manifolds import (
     make_source_on,
 )
 from fmjax.factory.model import make_model
+from fmjax.factory.scale_input import among_labels, at_scale_one
 from fmjax.factory.settings import (
     DataSettings,
     EvalSettings,
@@ -85,7 +86,7 @@ class Experiment:
             of guidance, at w = 1; of tokens the logits of the data.
         scaled_fn: the same of a network that takes the scale, ``{"labels": labels, "guidance": w}``
             in the place of labels; None for any other.
-        largest_scale: up to which such a network learned the scale; None for any other.
+        largest_scale: up to which a flow map learned the scale; None for any other.
         average_fn: of a network of two times all that it gives, at w = 1; None for any other.
         divergence_scale: what the average divergence of the network is divided by; None for a
             network without.
@@ -217,9 +218,12 @@ def make_experiment(
         network, example = token_network(config, model, spec)
     network = adapted(network, lora)
     velocity = network if vocabulary else _velocity(network, path, config.loss.prediction)
+    scaled = average = None
+    if config.model.guidance_scale is not None:
+        network = among_labels(network, config.model.guidance_scale)
+        scaled = velocity = among_labels(velocity, 1.0)
     two_times = registry.is_flow_map(config)
     scale = divergence_scale(config, spec.shape)
-    scaled = average = None
     if two_times:
         smooth = _differentiable(config, conditions, model)
         average = _average(network, path, config.loss.prediction)
@@ -239,14 +243,14 @@ def make_experiment(
         )
         velocity = diagonal(velocity)
         if config.flow_map.guidance_max is not None:
-            scaled, velocity, average = velocity, *map(_at_scale_one, (velocity, average))
+            scaled, velocity, average = velocity, *map(at_scale_one, (velocity, average))
     else:
         local = network if spec.timeline is None else on_intervals(network)
         curved = manifold_of(path)
         if curved is not None and config.loss.prediction == "velocity":
             local = in_tangent_space(local, curved)
         loss_fn = registry.make_configured_loss_fn(config, local, path)
-    init_params = _make_init(model, example, conditions, two_times, scaled is not None)
+    init_params = _make_init(config, model, example, conditions)
     init_params = init_params if lora is None else lora.init(init_params)
     abstract = jax.eval_shape(init_params, jax.random.key(0))  # the network accepts these shapes
     learning_rate, optimizer = _make_optimizer(config)
@@ -356,17 +360,16 @@ def _check_data(config: ConfigDict, spec: DataSpec) -> None:
 
 
 def _make_init(
-    model: Any,
-    example: jax.ShapeDtypeStruct,
-    conditions: Any,
-    two_times: bool,
-    scaled: bool,
+    config: ConfigDict, model: Any, example: jax.ShapeDtypeStruct, conditions: Any
 ) -> Callable[[PRNGKeyArray], Any]:
     def init_params(key: PRNGKeyArray) -> Any:
         labels = jax.tree.map(jnp.asarray, nulls(conditions, 1))
-        labels = {"labels": labels, "guidance": jnp.ones((1,))} if scaled else labels
+        if config.flow_map.guidance_max is not None:
+            labels = {"labels": labels, "guidance": jnp.ones((1,))}
+        if config.model.guidance_scale is not None:
+            labels = {**labels, "guidance": jnp.ones((1,))}
         start = jnp.zeros((1,))
-        t = Span(start, start) if two_times else start
+        t = Span(start, start) if registry.is_flow_map(config) else start
         x = jnp.zeros((1, *example.shape), example.dtype)
         return model.init(key, x, t, labels)["params"]
 
@@ -379,15 +382,6 @@ def _average(network: ApplyFn, path: Path, prediction: Prediction) -> ApplyFn:
         return _velocity(network, path, prediction)
     manifold = manifold_of(path)
     return network if manifold is None else in_tangent_space(network, manifold)
-
-
-def _at_scale_one(scaled: ApplyFn) -> ApplyFn:
-    """A network that takes the scale of guidance, at w = 1: as one that takes labels alone."""
-
-    def apply_fn(params: Any, x: jax.Array, t: Any, labels: Any = None) -> Any:
-        return scaled(params, x, t, {"labels": labels, "guidance": jnp.ones(len(x))})
-
-    return apply_fn
 
 
 def _differentiable(config: ConfigDict, conditions: Any, model: Any) -> Any:

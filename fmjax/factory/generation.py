@@ -160,7 +160,7 @@ def check_guidance(guidance: Guidance, experiment: Experiment) -> None:
         InputError: as `check_choice`, or the model has no labels to guide by.
     """
     check_choice(guidance)
-    if experiment.largest_scale is not None and guidance != Guidance():
+    if experiment.scaled_fn is not None and guidance != Guidance():
         raise InputError(
             "this network takes the scale as an input, and no guidance by two evaluations beside "
             "it: leave its rule, schedule, interval, negative, zero_until and weak out."

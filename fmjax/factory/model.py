@@ -52,17 +52,20 @@ def make_model(
             and this is none; or the network is of tokens, and the data are not.
     """
     c = config.model
-    if ":" in c.name:
-        model = _of_vocabulary(_load(c, conditions), c.name, vocabulary)
-        return _of_two_times(model, config) if is_flow_map(config) else model
-    if c.name not in MODELS:
+    own = ":" in c.name
+    if not own and c.name not in MODELS:
         raise unknown_name("model", c.name, MODELS)
-    model = _of_vocabulary(MODELS[c.name](c, conditions), c.name, vocabulary)
-    if c.tied and not hasattr(model, "tied"):
+    model = _load(c, conditions) if own else MODELS[c.name](c, conditions)
+    model = _of_vocabulary(model, c.name, vocabulary)
+    if c.tied and not own and not hasattr(model, "tied"):
         raise InputError(f"model.tied is of token_transformer; got model.name={c.name!r}.")
+    if c.guidance_scale is not None and not isinstance(model, flux.Flux):
+        raise InputError(
+            f"model.guidance_scale is an input of flux; got model.name={c.name!r}: leave it out."
+        )
     if is_flow_map(config):
         model = _of_two_times(model, config)
-    if portable or not hasattr(model, "attention"):
+    if own or portable or not hasattr(model, "attention"):
         return model
     platform = jax.default_backend()
     kernels = {
@@ -95,6 +98,11 @@ def _of_two_times(model: Any, config: ConfigDict) -> Any:
         raise InputError(
             "flow_map.guidance_max is no input of flux, whose own scale of guidance is of another "
             "kind: leave it out, or take model.name=dit."
+        )
+    if config.model.guidance_scale is not None:
+        raise InputError(
+            "model.guidance_scale is no input of a flow map: write flow_map.name=none, or leave it "
+            "out."
         )
     asked = {"guidance": config.flow_map.guidance_max is not None, "parts": output_parts(config)}
     given = {name: value for name, value in asked.items() if value}
@@ -170,7 +178,17 @@ def _flux_fields(c: ConfigDict, conditions: Any) -> dict[str, Any]:
     sizes = _given(c, *_FLUX_SIZES)
     if "depth" in sizes:
         sizes["joint_depth"] = sizes.pop("depth")
-    return sizes | _of_text(c, conditions)
+    published = flux.PRESETS.get(c.name, {})
+    takes_scale = c.guidance_scale is not None
+    if published and published.get("guidance", False) != takes_scale:
+        raise InputError(
+            f"model.name={c.name!r} takes no scale of guidance as an input: leave "
+            "model.guidance_scale out."
+            if takes_scale
+            else f"model.name={c.name!r} takes a scale of guidance as an input: say at which it "
+            "trains, e.g. model.guidance_scale=3.5."
+        )
+    return sizes | {"guidance": takes_scale} | _of_text(c, conditions)
 
 
 def _of_text(c: ConfigDict, conditions: Any) -> dict[str, Any]:
@@ -222,10 +240,6 @@ def _given(c: ConfigDict, *names: str) -> dict[str, Any]:
     return {name: c[name] for name in names if c[name] is not None}
 
 
-_FLUX_PRESETS = [name for name, fields in flux.PRESETS.items() if not fields.get("guidance")]
-"""The others take a scale of guidance, which no data set has."""
-
-
 class _Family(NamedTuple):
     """A kind of network.
 
@@ -264,7 +278,7 @@ _FAMILIES = {
         _transformer_fields,
     ),
     "mmdit": _Family(mmdit.MMDiT, mmdit.preset, mmdit.PRESETS, _MMDIT_SIZES, _mmdit_fields),
-    "flux": _Family(_sized_flux, flux.preset, _FLUX_PRESETS, _FLUX_SIZES, _flux_fields),
+    "flux": _Family(_sized_flux, flux.preset, flux.PRESETS, _FLUX_SIZES, _flux_fields),
 }
 MODELS: dict[str, Callable[[ConfigDict, Any], Any]] = {
     "mlp": _mlp,

@@ -199,11 +199,14 @@ def check_solver_fits(solver: Solver, two_times: bool, tokens: bool, curved: boo
 def usual_scale(config: ConfigDict) -> float:
     """The scale of guidance of ``config.sample``: where it says none, 1.5.
 
-    A flow map has learned its scale already, so that it is 1 there, unless it takes one.
+    A flow map has learned its scale already, so that it is 1 there, unless it takes one. A network
+    that takes one as FLUX.1-dev does gets the one it was trained at.
     """
     c = config.flow_map
     if config.sample.guidance is not None:
         return config.sample.guidance
+    if config.model.guidance_scale is not None:
+        return config.model.guidance_scale
     if c.guidance_max is not None:
         return min(1.5, c.guidance_max)
     return 1.0 if is_flow_map(config) else 1.5

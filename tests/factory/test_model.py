@@ -33,7 +33,7 @@ def made(conditions=None, **fields):
 
 def test_every_name_gives_its_network():
     of_tokens = {"token_transformer", *token_transformer.PRESETS}
-    of_text = {"mmdit", "flux", *mmdit.PRESETS, "FLUX.1-schnell"}
+    of_text = {"mmdit", "flux", *mmdit.PRESETS, *flux.PRESETS}
     others = {"mlp", "fourier_mlp", "dit", "unet", *PRESETS, *unet.PRESETS}
     assert set(MODELS) == others | of_text | of_tokens
     assert made(name="mlp", width=16) == MLP(width=16)
@@ -199,7 +199,10 @@ def test_the_scale_of_the_time_is_the_networks_unless_it_is_set(sizes):
         ({"name": "DiT-S/2", "grid": 2, "single_depth": 1}, "model.single_depth=1, model.grid=2"),
         ({"name": "mmdit", "width": 8}, "'mmdit' needs model.depth, .* SD3-medium, SD3.5-large"),
         ({"name": "SD3-medium", "time_scale": 1.0}, "no such fields; leave out model.time_scale"),
-        ({"name": "flux", **SIZES}, "'flux' needs model.single_depth; .* preset: FLUX.1-schnell.$"),
+        (
+            {"name": "flux", **SIZES},
+            "'flux' needs model.single_depth; .* preset: FLUX.1-dev, FLUX.1-schnell.$",
+        ),
         ({"name": "FLUX.1-schnell", "grid": 8}, "no such fields; leave out model.grid=8"),
         (
             {"name": "UNet-ImageNet64", "channel_mult": "1,two"},

@@ -120,6 +120,8 @@ def _what(layout: str) -> str:
 
 def _of_one_time(model: Any) -> Any:
     """The network without what a network of two times has beside one of one time."""
+    if not getattr(model, "span", False):
+        return model
     fields = {field.name for field in dataclasses.fields(model)}
     return model.clone(**{k: v for k, v in _OF_TWO_TIMES.items() if k in fields})
 

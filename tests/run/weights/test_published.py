@@ -16,7 +16,7 @@ from fmjax.factory import make_experiment, spec_of
 from fmjax.factory.data_spec import DataSpec
 from fmjax.factory.settings import DataSettings
 from fmjax.losses import make_loss_fn
-from fmjax.models import pretrained
+from fmjax.models import flux, pretrained
 from fmjax.models.autoencoders import TinyAutoencoder
 from fmjax.models.dit import DiT
 from fmjax.models.pretrained import loading
@@ -209,6 +209,18 @@ def test_a_network_of_texts_begins_with_published_ones():
     asked.model.heads = 4
     with pytest.raises(InputError, match=r"channels of a head=\{8\} \(here: \{4\}\)"):
         check_initial(initial, make_experiment(asked, images))
+
+
+def test_a_network_that_takes_the_scale_begins_with_a_published_one(monkeypatch):
+    monkeypatch.setattr(flux, "usual_axes", lambda size: (2, 2, 4))  # those of the file
+    sizes = {"width": 16, "depth": 2, "single_depth": 2, "heads": 2, "patch_size": 2}
+    asked = config(**{f"model__{k}": None for k in ("time_scale", "heads")})
+    asked.model.update({"name": "flux", "variance": False, **sizes, "guidance_scale": 3.5})
+    images = DataSpec(Pixels((8, 8, 4)), {"text": Sequence(5, 10), "pooled": Vector(6)})
+    check_initial(Initial(TEXT_TO_IMAGE / "flux-dev"), make_experiment(asked, images))
+    asked.model.guidance_scale = None
+    with pytest.raises(InputError, match=r"guidance=True \(here: False\)"):
+        check_initial(Initial(TEXT_TO_IMAGE / "flux-dev"), make_experiment(asked, images))
 
 
 @pytest.mark.nightly
