@@ -20,7 +20,17 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # Bottom to top. A name is a module or a package under fmjax/.
 SHARED = (
-    *("errors", "first_process", "files", "folders", "machine", "npz", "json_files", "checks"),
+    *(
+        "errors",
+        "first_process",
+        "progress_bar",
+        "files",
+        "folders",
+        "machine",
+        "npz",
+        "json_files",
+        "checks",
+    ),
     *("keys", "axes", "conventions", "array_checks", "names", "conditions", "numerics"),
     "manifolds",
 )
@@ -82,7 +92,7 @@ DOORS = {
     ),
     "torch": ("fmjax/storage/torch_file.py",),
     "wandb": ("fmjax/run/train/weights_and_biases.py",),
-    "tqdm": ("fmjax/run/*", "fmjax/training/progress.py", "fmjax/data/prepare.py"),
+    "tqdm": ("fmjax/progress_bar.py",),
 }
 # What any module may import, beside the standard library.
 EVERYWHERE = {"jax", "jaxtyping", "flax", "optax", "numpy"}
@@ -287,9 +297,10 @@ GOOD = {
     "fmjax/data/tfds/digits.py": "def digits():\n    from sklearn.datasets import load_digits",
     "fmjax/storage/checkpoints.py": "import orbax.checkpoint as ocp",
     "fmjax/training/loop.py": "from fmjax import data, roofline\nimport fmjax.storage.checkpoints",
+    "fmjax/progress_bar.py": "def bar():\n    from tqdm import tqdm",
     "fmjax/config.py": "from ml_collections import config_dict",
     "fmjax/factory.py": "import fmjax.models.mlp\nfrom fmjax import config, samplers",
-    "fmjax/run/loop.py": "from fmjax import factory, losses, storage\nfrom tqdm import tqdm",
+    "fmjax/run/loop.py": "from fmjax import factory, losses, storage",
     "configs/digits.py": "from ml_collections import config_dict",
     "train.py": "from fmjax import run\nfrom fmjax.config import load",
 }

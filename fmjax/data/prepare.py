@@ -45,8 +45,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from tqdm import tqdm
-
 from fmjax.checks import check_given, check_utf8
 from fmjax.data.dataset import Dataset
 from fmjax.data.load import load
@@ -56,6 +54,7 @@ from fmjax.data.read_own import read_own
 from fmjax.data.tfds import directory
 from fmjax.data.train_command import train_command
 from fmjax.errors import InputError
+from fmjax.progress_bar import progress_bar
 
 
 def main(argv: Sequence[str]) -> int:
@@ -174,7 +173,10 @@ def _import_own(options: argparse.Namespace, root: Path) -> Path:
 
 
 def _with_bar(examples: Iterable, split: str, number: int) -> Iterable:
-    return tqdm(examples, desc=f"writing {split}", unit=" examples", total=number)
+    with progress_bar(number, "examples", f"writing {split}") as bar:
+        for example in examples:
+            yield example
+            bar.update()
 
 
 def _print_summary(dataset: Dataset, folder: Path, options: argparse.Namespace) -> None:

@@ -1,16 +1,15 @@
 """Where a training reports: a bar or lines, ``metrics.jsonl`` and TensorBoard event files."""
 
-import io
 import json
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import jax
 
 from fmjax.files import AppendedFile, write_bytes
+from fmjax.progress_bar import is_plain, progress_bar
 from fmjax.training.events import Events
 from fmjax.training.folder import EVENTS, METRICS
 
@@ -65,7 +64,7 @@ class Progress:
             _keep_until(self._path, start)
             self._file = AppendedFile(self._path)
             self._events = Events(workdir / EVENTS, start)
-        self._shown = _Lines(start, steps) if _is_plain(sys.stderr) else _Bar(start, steps)
+        self._shown = _Lines(start, steps) if is_plain(sys.stderr) else _Bar(start, steps)
 
     def __enter__(self) -> "Progress":
         return self
@@ -132,11 +131,6 @@ class Progress:
             self._events.close()
 
 
-def _is_plain(stream: Any) -> bool:
-    """Whether a stream is a file or a pipe, where a bar would leave one long line."""
-    return isinstance(stream, io.TextIOWrapper) and not stream.isatty()
-
-
 def _written(values: dict[str, float]) -> dict[str, str]:
     """The metrics that are shown, by the names under which they are."""
     formats = {
@@ -157,11 +151,7 @@ class _Bar:
     """A progress bar, for a terminal or a notebook."""
 
     def __init__(self, start: int, steps: int):
-        from tqdm import tqdm
-
-        self._bar = tqdm(
-            total=steps, initial=start, unit="step", dynamic_ncols=True, file=sys.stderr
-        )
+        self._bar = progress_bar(steps, "steps", start=start)
 
     def advance(self, steps: int) -> None:
         self._bar.update(steps)

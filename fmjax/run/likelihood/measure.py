@@ -1,7 +1,6 @@
 """The likelihood of real examples under a trained flow: nats, and bits of images and of tokens."""
 
 import math
-import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -29,6 +28,7 @@ from fmjax.factory.generation import fit_solver
 from fmjax.factory.snapshots import check_one_distribution
 from fmjax.flow_maps import few_step_log_likelihood
 from fmjax.likelihood import Hutchinson, Trace, bits_per_dim, check_path, log_likelihood
+from fmjax.progress_bar import progress_bar
 from fmjax.run.restore import LATEST, TrainedFlow, Weights, open_run, restore_flow
 from fmjax.run.sample.sampler import fit_batch
 from fmjax.samplers import Solver
@@ -312,10 +312,8 @@ def _rows(
 def _in_batches(
     likelihood: Callable, x: Shaped[np.ndarray, "n ..."], labels: Labels, batch: int
 ) -> Densities:
-    from tqdm import tqdm
-
     parts = []
-    with tqdm(total=len(x), unit="example", file=sys.stderr) as bar:
+    with progress_bar(len(x), "examples") as bar:
         for start in range(0, len(x), batch):
             n = min(batch, len(x) - start)
             outputs = likelihood(*_rows(x, labels, start, batch))

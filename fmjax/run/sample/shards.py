@@ -4,7 +4,6 @@ A shard gets its name when it is whole, so the names that are missing are the wo
 a job that was stopped as for the processes that work side by side.
 """
 
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -15,6 +14,7 @@ from jax.experimental import multihost_utils
 
 from fmjax.errors import InputError
 from fmjax.first_process import say
+from fmjax.progress_bar import progress_bar
 from fmjax.run.sample.sampler import SampleBatch
 
 
@@ -65,15 +65,12 @@ def by_shard(
     Yields:
         The batches of one shard; they are to be used up before the next one is asked for.
     """
-    from tqdm import tqdm
-
     processes = jax.process_count()
-    bar = tqdm(
-        total=sum(map(len, spans)),
-        unit=unit,
-        desc=f"process 0 of {processes}" if processes > 1 else None,
-        file=sys.stderr,
-        disable=jax.process_index() != 0,
+    bar = progress_bar(
+        sum(map(len, spans)),
+        f"{unit}s",
+        f"process 0 of {processes}" if processes > 1 else None,
+        shown=jax.process_index() == 0,
     )
 
     def shown(parts: Iterator[SampleBatch]) -> Iterator[SampleBatch]:
