@@ -13,7 +13,7 @@ from scipy import stats
 from sklearn.datasets import load_digits
 
 from benchmarks.manifolds.kernel_density import fit_kernel_density
-from benchmarks.quality.image_classifier import read_classifier
+from benchmarks.quality.image_classifier import read_classifier, read_examples
 from benchmarks.speed.checkouts import compare, table
 from benchmarks.timing import interleave
 from benchmarks.tokens.causal import NextToken, causal, next_tokens
@@ -111,6 +111,12 @@ def test_a_classifier_is_trained_on_real_images_and_read_again(run_benchmark, tm
     assert f"{right:.2%} of 397 test images" in said
     assert judge.features(images[:3, ..., None]).shape == (3, 128)
     assert hashlib.sha256(out.read_bytes()).hexdigest() in said
+
+
+def test_a_classifier_reads_a_prepared_set(tmp_path):
+    train, test = read_examples("digits", str(tmp_path))
+    assert (train.images.shape, test.images.shape) == ((1500, 8, 8, 1), (297, 8, 8, 1))
+    assert set(train.labels.tolist()) == set(test.labels.tolist()) == set(range(10))
 
 
 @pytest.mark.nightly

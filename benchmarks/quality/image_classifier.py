@@ -26,7 +26,7 @@ import numpy as np
 import optax
 from flax import linen as nn
 
-from fmjax.data import load
+from fmjax.data.load import load
 from fmjax.data.pixels import to_unit
 from fmjax.data.read_own import read_own
 from fmjax.metrics import Features, network_features
