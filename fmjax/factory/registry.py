@@ -126,7 +126,9 @@ def is_flow_map(config: ConfigDict) -> bool:
 
 
 def usual_solver(config: ConfigDict) -> str:
-    """The name of the solver where ``config.sample`` says none."""
+    """The name of the solver of ``config.sample``, or the one where it says none."""
+    if config.sample.solver is not None:
+        return config.sample.solver
     if is_flow_map(config):
         return "jumps"
     return "unmask" if config.path.name in TOKEN_PATHS else "heun"
@@ -140,7 +142,7 @@ def make_usual_solver(config: ConfigDict, tokens: bool = False, curved: bool = F
     """The solver of ``config.sample``.
 
     Args:
-        config: where it names none, it is that of `usual_solver`.
+        config: every key.
         tokens: whether it is to draw tokens.
         curved: whether it is on a manifold.
 
@@ -148,7 +150,7 @@ def make_usual_solver(config: ConfigDict, tokens: bool = False, curved: bool = F
         InputError: as `make_solver` and `check_solver_fits`.
     """
     s = config.sample
-    name = s.solver or usual_solver(config)
+    name = usual_solver(config)
     solver = make_solver(name, s.steps or _usual_steps(name), shift=s.shift)
     check_solver_fits(solver, is_flow_map(config), tokens, curved)
     return solver

@@ -69,12 +69,14 @@ SOLVER = flags.DEFINE_string(
     None,
     f"Solver of the ODE: {_one_of(SOLVERS)}; of the SDE, which adds noise: {_one_of(METHODS)}; "
     f"jumps, for a flow map; for tokens, {_one_of(TOKEN_SOLVERS)}; or MODULE:NAME of your own. "
-    "Default: heun; for a flow map, jumps; for tokens, unmask.",
+    "Default: that of the run's configuration (sample.solver), or heun; for a flow map, jumps; for "
+    "tokens, unmask.",
 )
 STEPS = flags.DEFINE_integer(
     "steps",
     None,
-    "Number of fixed steps; default: 25, with jumps 1, of tokens 64, with --rtol or --atol none.",
+    "Number of fixed steps; default: without --solver that of the configuration (sample.steps); or "
+    "25, with jumps 1, of tokens 64, with --rtol or --atol none.",
 )
 GRID = flags.DEFINE_string(
     "grid", None, f"Time grid of the fixed steps: {_one_of(GRIDS)}, or the times, 0,0.1,1."
@@ -169,7 +171,14 @@ def recipe(workdir: Path | None, config: ConfigDict | None = None) -> Recipe:
         workdir: of the run, which decides the solver where no flag does; None without one.
         config: in its place.
     """
-    return Recipe(_chosen_solver(_solver_name(workdir, config), STEPS.value), _guidance())
+    # What is wrong with a flag alone is said before that there is no run.
+    if SOLVER.value is None and workdir is not None and (workdir / RECORD).exists():
+        config = load_record(workdir).config
+    if SOLVER.value is not None or config is None:
+        solver = _chosen_solver(SOLVER.value or "heun", STEPS.value, SHIFT.value)
+    else:
+        solver = _chosen_solver(usual_solver(config), *_steps_and_shift(config))
+    return Recipe(solver, _guidance())
 
 
 def recipes(text: str) -> dict[str, Recipe]:
@@ -196,7 +205,7 @@ def recipes(text: str) -> dict[str, Recipe]:
                 f"{name} adds noise of its own, so that its samples are not those of the others; "
                 f"--compare takes {_one_of([*SOLVERS, 'jumps'])}."
             )
-        chosen[entry] = Recipe(_chosen_solver(name, int(steps)), _guidance())
+        chosen[entry] = Recipe(_chosen_solver(name, int(steps), SHIFT.value), _guidance())
     return chosen
 
 
@@ -215,25 +224,24 @@ def _guidance() -> Guidance:
     return guidance
 
 
-def _solver_name(workdir: Path | None, config: ConfigDict | None) -> str:
-    name = SOLVER.value
-    # What is wrong with a flag alone is said before that there is no run.
-    if name is None and workdir is not None and (workdir / RECORD).exists():
-        config = load_record(workdir).config
-    if name is None:
-        name = "heun" if config is None else usual_solver(config)
-    return name
-
-
 def weights() -> Weights:
     """With which parameters of the run."""
     return check_weights(Weights(CHECKPOINT.value, EMA.value, WEAK.value))
 
 
-def _chosen_solver(name: str, steps: int | None) -> Solver:
+def _steps_and_shift(config: ConfigDict) -> tuple[int | None, float]:
+    """The steps of the configuration's own solver, and the shift of its grid, by flag or by key."""
+    times = GRID.value is not None and GRID.value[:1].isdigit()
+    if times or _given("rtol", "atol", "control"):
+        return STEPS.value, SHIFT.value
+    steps = config.sample.steps if STEPS.value is None else STEPS.value
+    return steps, SHIFT.value if _given("shift", "grid") else config.sample.shift
+
+
+def _chosen_solver(name: str, steps: int | None, shift: float) -> Solver:
     grid: Any = GRID.value
     grid = _numbers("grid", grid, float) if grid and grid[0].isdigit() else grid
-    on_grid = {"shift": SHIFT.value, "grid": grid}
+    on_grid = {"shift": shift, "grid": grid}
     if name != "jumps" and _given("renoise"):
         raise InputError("--renoise is for jumps: take --solver=jumps, of a flow map.")
     if name not in TOKEN_SOLVERS and (given := _given("temperature", "top_p", "redraws")):

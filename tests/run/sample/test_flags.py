@@ -12,16 +12,22 @@ from fmjax.samplers import sde_spec, solver_spec
 CODE = """
     import json, sys
     from absl import flags
+    from fmjax.config import default_config
     from fmjax.errors import InputError
     from fmjax.run.sample.flags import recipe, request, weights
+
+    configured = default_config()
+    configured.sample.update({"solver": "midpoint", "steps": 12, "shift": 3.0})
 
     def asked(given):
         flags.FLAGS.unparse_flags()
         for name in flags.FLAGS:
             flags.FLAGS[name].unparse()
         try:
-            flags.FLAGS(["sample", *given])
-            return repr((request(), recipe(None), weights()))
+            own = given and given[0] == "--config=own"
+            flags.FLAGS(["sample", *given[bool(own) :]])
+            how = recipe(None, configured if own else None)
+            return repr((request(), how, weights()))
         except InputError as error:
             return str(error)
 
@@ -60,6 +66,19 @@ ASKED = {
         Recipe(HEUN, Guidance(scales=(("image", 1.5), ("text", 7.5)), in_turn=True)),
         Weights(),
     ),
+}
+# By a configuration whose sample.* keys are midpoint, 12 steps and a shift of 3.
+ASKED |= {
+    f"--config=own {line}": (Request(None), Recipe(solver, Guidance()), Weights())
+    for line, solver in {
+        "": solver_spec("midpoint", 12, shift=3.0),
+        "--steps=5": solver_spec("midpoint", 5, shift=3.0),
+        "--shift=1": solver_spec("midpoint", 12),
+        "--grid=karras": solver_spec("midpoint", 12, grid="karras"),
+        "--grid=0,0.2,1": solver_spec("midpoint", None, grid=(0.0, 0.2, 1.0)),
+        "--rtol=1e-2 --atol=1e-2": solver_spec("midpoint", rtol=1e-2, atol=1e-2),
+        "--solver=heun": HEUN,
+    }.items()
 }
 REFUSED = {
     "--renoise=0.5": "--renoise is for jumps",
