@@ -6,7 +6,11 @@
 The first line downloads (it needs TensorFlow this once); with your own copy of the images, as an
 .npz or a folder of class folders, it is `--name=fashion_mnist --source=PATH`.
 
-Not run to its end.
+Run on 2 cores of an Intel Xeon (CPU only, shared with other work) on 2026-11-27: trained in 23 min.
+Of 10,000 samples guided at w = 1.5 a classifier that reads 92.5 % of the test images rightly finds
+91.8 % as asked; their Fréchet distance in its features is 14.3 times that of two halves of the test
+images. At w = 2: 95.4 %, and 12.1 times. Without a class the classes come unevenly. Measured by
+``python -m benchmarks.quality.small_images``; benchmarks/results/fashion_mnist.json.
 """
 
 from fmjax.config import ConfigDict, default_config

@@ -100,7 +100,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--workdir", type=Path, required=True)
     parser.add_argument("--classifier", type=Path, required=True)
-    parser.add_argument("--name", help="of the entry; the solver and its steps if not given")
+    parser.add_argument("--name", help="of the entry; if not given, how samples are drawn")
     parser.add_argument("--solver", default="heun")
     parser.add_argument("--steps", type=int, default=25)
     parser.add_argument("--guidance", type=float, default=1.5)
@@ -119,7 +119,7 @@ def main() -> None:
             Hutchinson(4, "rademacher"),
         )
         found["bits per dimension"] = {"images": options.bits, **report["bits_per_dim"]}
-    name = options.name or f"{options.solver}, {options.steps} steps"
+    name = options.name or f"{options.solver}, {options.steps} steps, w = {options.guidance:g}"
     found = machine.about() | {"training steps": flow.step} | found
     path = machine.RESULTS / f"{dataset.name}.json"
     results = json.loads(path.read_text()) if path.exists() else {}
