@@ -1,7 +1,11 @@
 """Runs on a manifold: trained, sampled, shown, measured and refused by the commands of all runs."""
 
+import shutil
+
+import jax
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 from PIL import Image
 
 from fmjax.data.points import Points
@@ -17,11 +21,13 @@ from fmjax.run.likelihood.measure import Question, measure
 from fmjax.run.likelihood.report import describe_likelihood
 from fmjax.run.reflow.rounds import Plan, reflow
 from fmjax.run.restore import open_run, restore_flow
+from fmjax.run.sample.export import export_run
 from fmjax.run.sample.request import Request
 from fmjax.run.sample.to_disk import sample
 from fmjax.run.train.training import train
 from fmjax.samplers import sde_spec, solver_spec
 from tests.run.conftest import small_config
+from tests.run.train.test_train import assert_same_bits, read_state
 
 TORUS = {
     "data__name": "toy/torus_checkerboard",
@@ -92,3 +98,64 @@ def test_what_flat_space_alone_has_is_refused(torus, tmp_path):
         reflow(torus, 1, Plan())
     with pytest.raises(InputError, match=r"the command distill .* is of flows in flat space"):
         distill(torus, tmp_path / "c", Distillation())
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_to_the_same_bits(torus, train_small):
+    workdir = train_small(**TORUS)
+    for step in ("8", "12"):
+        shutil.rmtree(workdir / "checkpoints" / step)
+    train_small(workdir, **TORUS)
+    assert_same_bits(read_state(workdir), read_state(torus))
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("how", ["fsdp", "tensor", "pmap"])
+def test_two_devices_train_as_one_does(how, torus, tmp_path, run_python):
+    changes = {"fsdp": {"mesh__fsdp": 2}, "tensor": {"mesh__tensor": 2}}.get(how, {})
+    keys = flatten_dict(small_config(**TORUS, **changes).to_dict(), sep=".")
+    run_python(
+        f"""
+        from pathlib import Path
+        import jax
+        from fmjax.config import default_config
+        from fmjax.run.train.training import train
+        assert jax.device_count() == 2
+        config = default_config()
+        config.update_from_flattened_dict({keys!r})
+        train(config, Path({str(tmp_path / "run")!r}), {"pmap" if how == "pmap" else "jit"!r})
+        """,
+        devices=2,
+    )
+    one, two = read_state(torus)["params"], read_state(tmp_path / "run")["params"]
+    for a, b in zip(*map(jax.tree.leaves, (one, two)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_an_exported_sampler_draws_the_same_points(torus, tmp_path):
+    asked = Request(4, (0, 1), (1.5,))
+    sample(torus, tmp_path / "out", asked, RECIPE)
+    export_run(torus, tmp_path / "sampler", asked, RECIPE)
+    exported = jax.export.deserialize(bytearray((tmp_path / "sampler").read_bytes()))
+    index = np.arange(4, dtype=np.int32)
+    samples = exported.call(np.uint32(0), index, index % 2, np.full(4, 1.5, np.float32))
+    with np.load(tmp_path / "out" / "samples.npz") as content:
+        expected = content["samples"]
+    np.testing.assert_allclose(samples, expected, atol=1e-5)
+    Torus(2).check("the samples", np.asarray(samples))
+
+
+@pytest.mark.slow
+def test_adapters_train_on_a_manifold_and_leave_the_base(torus, train_small, tmp_path):
+    config = small_config(**TORUS, lora__rank=2)
+    assert train(config, tmp_path / "tuned", init_from=torus) == 0
+    base, tuned = (restore_flow(run, open_run(run)).params for run in (torus, tmp_path / "tuned"))
+    before = flatten_dict(base, sep="/")
+    after = flatten_dict(tuned, sep="/")
+    changed = [name for name, x in after.items() if np.abs(x - before[name]).max() > 0]
+    assert changed
+    assert all(name.endswith("kernel") for name in changed)
+    sample(tmp_path / "tuned", tmp_path / "out", Request(9, (0, 2), (1.5,)), RECIPE)
+    with np.load(tmp_path / "out" / "samples.npz") as content:
+        Torus(2).check("the samples", content["samples"])
