@@ -74,8 +74,8 @@ SETTINGS = {
     "volcano without copies": Setting("volcano", False, 96, 60.0, 400, 100),
     "earthquake": Setting("earthquake", True, 192, 400.0, 5000, 120),
     "earthquake without copies": Setting("earthquake", False, 128, 200.0, 2500, 120),
-    "flood": Setting("flood", True, 128, 100.0, 3500, 50),
-    "fire": Setting("fire", True, 256, 1000.0, 8000, 120),
+    "flood": Setting("flood", True, 128, 100.0, 8000, 50),
+    "fire": Setting("fire", True, 256, 1000.0, 16000, 120),
 }
 # Mean and standard deviation over 5 runs, in nats.
 PUBLISHED = {
